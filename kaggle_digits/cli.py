@@ -1,0 +1,297 @@
+"""``kaggle-digits VERB``: a thin command line; whatever is slow to import is imported inside the verbs."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import logging
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import kaggle_digits
+from kaggle_digits.config import DEFAULT_RECIPE, SAMPLE, DigitsError
+from kaggle_digits.recipes import RECIPES, find_recipe
+from kaggle_digits.strategy import DEVICES
+
+if TYPE_CHECKING:
+    from kaggle_digits.submit import Plan, Result
+
+DATA_HELP = (
+    "a folder, the competition's zip, a CSV file, or the word sample; without it: $KDIGITS_DATA, Kaggle's mounts, "
+    "./data, the download cache, sample"
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a verb and return the exit code: 0 done, 1 the work failed, 2 the input is wrong, 130 interrupted."""
+    options = _parser().parse_args(arguments)
+    logging.basicConfig(format="%(message)s", stream=sys.stderr)
+    logging.getLogger("kaggle_digits").setLevel(logging.INFO)
+    try:
+        options.verb(options)
+    except DigitsError as error:
+        print(f"kaggle-digits: {error}", file=sys.stderr)
+        return error.exit_code
+    except OSError as error:  # a full disk, a folder that may not be written to
+        print(
+            f"kaggle-digits: {error}. Expected a file that can be read or written. Check its permissions and the space "
+            "left on the disk.",
+            file=sys.stderr,
+        )
+        return 1
+    except KeyboardInterrupt:
+        print("Interrupted.", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="kaggle-digits",
+        description="From train.csv and test.csv of Kaggle's digit-recognizer competition to a checked submission.csv.",
+    )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {kaggle_digits.__version__}")
+    verbs = parser.add_subparsers(required=True, metavar="VERB")
+
+    def verb(name: str, run: Callable[[argparse.Namespace], None], text: str) -> argparse.ArgumentParser:
+        command = verbs.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+        command.set_defaults(verb=run)
+        return command
+
+    def data(command: argparse.ArgumentParser) -> None:
+        command.add_argument("--data", metavar="PATH", help=DATA_HELP)
+
+    def training(command: argparse.ArgumentParser) -> None:
+        data(command)
+        command.add_argument("--device", choices=DEVICES, default="auto", help="where to train (default: %(default)s)")
+        command.add_argument(
+            "--seed", type=_seed, default=0, metavar="N", help="same seed, same result (default: %(default)s)"
+        )
+
+    submit = verb("submit", _submit, "train, validate, predict, and write a checked submission file")
+    submit.add_argument(
+        "--recipe", default=DEFAULT_RECIPE, metavar="NAME", help="see the verb recipes (default: %(default)s)"
+    )
+    training(submit)
+    submit.add_argument(
+        "--out", type=Path, metavar="FILE", help="the file to write (default: a new name in submissions/)"
+    )
+    submit.add_argument("--force", action="store_true", help="replace FILE if it exists")
+    submit.add_argument("--dry-run", action="store_true", help="say what would happen, and stop")
+
+    recipes = verb("recipes", _recipes, "list what can be trained, its source, and what to expect of it")
+    recipes.add_argument("--json", action="store_true", help="everything about each recipe, for scripts")
+
+    train = verb("train", _train, "train a recipe into a run folder")
+    train.add_argument("--recipe", required=True, metavar="NAME", help="see the verb recipes")
+    train.add_argument("--run", required=True, type=Path, metavar="DIR", help="the run folder to make")
+    training(train)
+    train.add_argument("--resume", action="store_true", help="continue the interrupted training in DIR")
+
+    predict = verb("predict", _predict, "predict the test rows with one or several runs, averaged")
+    predict.add_argument(
+        "--run", required=True, type=Path, action="append", metavar="DIR", help="a run folder; may be repeated"
+    )
+    data(predict)
+    predict.add_argument("--out", required=True, type=Path, metavar="FILE", help="the submission file to write")
+    predict.add_argument("--force", action="store_true", help="replace FILE if it exists")
+
+    check = verb("check", _check, "say whether a file is a valid submission; exit code 0 or 2")
+    check.add_argument("file", type=Path, metavar="FILE")
+    data(check)
+    return parser
+
+
+def _seed(text: str) -> int:
+    """Parse a seed; NumPy, scikit-learn and Keras share the range 0 to 2³² − 1."""
+    value = int(text)
+    if not 0 <= value < 2**32:
+        raise argparse.ArgumentTypeError(f"{value} is not from 0 to {2**32 - 1}")
+    return value
+
+
+def _submit(options: argparse.Namespace) -> None:
+    from kaggle_digits.submit import plan_submission, submit
+
+    plan = plan_submission(
+        data=options.data,
+        recipe=options.recipe,
+        out=options.out,
+        device=options.device,
+        seed=options.seed,
+        overwrite=options.force,
+    )
+    if options.dry_run:
+        print(_describe_plan(plan))
+        return
+    try:
+        with _Progress() as progress:
+            result = submit(plan, progress=progress)
+    except KeyboardInterrupt:
+        print("Whole epochs are kept in runs/. Repeat the command to continue.", file=sys.stderr)
+        raise
+    print(_describe_result(result))
+
+
+def _recipes(options: argparse.Namespace) -> None:
+    if options.json:
+        print(json.dumps([dataclasses.asdict(recipe) for recipe in RECIPES.values()], indent=1))
+        return
+    for recipe in RECIPES.values():
+        default = " (the default)" if recipe.name == DEFAULT_RECIPE else ""
+        print(
+            f"{recipe.name}{default}\n"
+            f"    {recipe.summary}\n"
+            f"    source     {recipe.source}\n"
+            f"    published  {recipe.published}\n"
+            f"    here       {recipe.measured}"
+        )
+
+
+def _train(options: argparse.Namespace) -> None:
+    from kaggle_digits.data import find_source, load_train, split_rows
+    from kaggle_digits.strategy import import_tensorflow, resolve_device
+
+    recipe = find_recipe(options.recipe)
+    source = find_source(options.data)
+    rows, held_out = split_rows(load_train(source), fraction=recipe.validation_fraction, seed=options.seed)
+    import_tensorflow()
+    device = resolve_device(options.device, precision=recipe.precision)
+    from kaggle_digits.train import train_run
+
+    try:
+        with _Progress() as progress:
+            run = train_run(
+                recipe,
+                rows,
+                options.run,
+                seed=options.seed,
+                device=device,
+                source=source.name,
+                held_out=held_out,
+                resume=options.resume,
+                progress=progress,
+            )
+    except KeyboardInterrupt:
+        print(f"Whole epochs are kept in {options.run}. Continue with --resume.", file=sys.stderr)
+        raise
+    last = run.record["epochs"][-1]
+    print(f"{options.run}: {recipe.name}, held-out accuracy {last['validation_accuracy']:.2%}")
+
+
+def _predict(options: argparse.Namespace) -> None:
+    from kaggle_digits.data import find_source, load_test
+    from kaggle_digits.strategy import import_tensorflow, resolve_device
+    from kaggle_digits.submission import check_free, check_submission, write_submission
+    from kaggle_digits.submit import submission_name
+
+    source = find_source(options.data)
+    out = submission_name(options.out, source, stem="")
+    if not options.force:
+        check_free(out)
+    pixels = load_test(source)
+    import_tensorflow()
+    device = resolve_device()
+    from kaggle_digits.predict import load_run, predict_digits, predict_probabilities
+
+    runs = [load_run(folder, device) for folder in options.run]
+    probabilities = [predict_probabilities(run.model, run.recipe, pixels, replicas=device.replicas) for run in runs]
+    write_submission(out, predict_digits(probabilities).tolist(), overwrite=options.force)
+    check_submission(out, rows=len(pixels))
+    print(f"{out}: {len(pixels):,} rows")
+
+
+def _check(options: argparse.Namespace) -> None:
+    from kaggle_digits.config import TEST_ROWS
+    from kaggle_digits.data import count_test_rows, find_source
+    from kaggle_digits.submission import check_submission
+
+    source = find_source(options.data)
+    at_hand = options.data is not None or not source.is_sample
+    rows = count_test_rows(source) if at_hand else TEST_ROWS
+    counts = check_submission(options.file, rows=rows)
+    print(f"{options.file}: valid, {rows:,} rows; {_describe_counts(counts)}")
+
+
+def _describe_counts(counts: list[int]) -> str:
+    return "  ".join(f"{digit}: {count:,}" for digit, count in enumerate(counts))
+
+
+def _describe_plan(plan: Plan) -> str:
+    from kaggle_digits.submit import RUNS, describe_device
+
+    again = ", then again on all rows" if plan.recipe.retrain else ""
+    return (
+        f"Would train {plan.recipe.name} for {plan.recipe.epochs} epochs on {len(plan.training):,} rows of "
+        f"{plan.source.name}{again},\n"
+        f"measure it on {len(plan.held_out):,} held-out rows, and predict {len(plan.test_pixels):,} rows.\n"
+        f"device  {describe_device(plan.device)}\n"
+        f"run     {RUNS / plan.out.stem}\n"
+        f"file    {plan.out}"
+    )
+
+
+def _describe_result(result: Result) -> str:
+    from kaggle_digits.submit import describe_device
+
+    plan = result.plan
+    seconds = "  ".join(f"{phase} {spent:.1f}" for phase, spent in plan.seconds.items())
+    accuracy = f"{result.accuracy:.2%} ± {result.standard_error:.2%} (1 standard error)"
+    if result.accuracy == 1:  # a standard error of 0 would claim too much: give the bound of the rule of three
+        accuracy = f"100 %, that is above {1 - 3 / len(plan.held_out):.1%} with 95 % confidence,"
+    note = f"\n        made from the built-in {SAMPLE}: it cannot be uploaded" if plan.source.is_sample else ""
+    return (
+        f"source  {plan.source.name}: {len(plan.rows):,} training rows, {len(plan.test_pixels):,} test rows\n"
+        f"recipe  {plan.recipe.name}, seed {plan.seed}\n"
+        f"device  {describe_device(plan.device)}\n"
+        f"time    {sum(plan.seconds.values()):.1f} s ({seconds})\n"
+        f"held-out accuracy  {accuracy} on {len(plan.held_out):,} rows the network had not seen\n"
+        f"labels  {_describe_counts(result.label_counts)}\n"
+        f"run     {result.run.folder}\n"
+        f"file    {plan.out}, {len(plan.test_pixels):,} rows, checked{note}"
+    )
+
+
+class _Progress:
+    """Show a training: a bar on a terminal, one line an epoch elsewhere."""
+
+    def __init__(self) -> None:
+        self.bar: Any = None
+        self.task: Any = None
+        self.shown = 0.0
+
+    def __enter__(self) -> _Progress:
+        if sys.stderr.isatty():
+            from rich.console import Console
+            from rich.progress import Progress
+
+            self.bar = Progress(console=Console(stderr=True))
+            self.bar.start()
+            self.task = self.bar.add_task("training", total=None)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.bar:
+            self.bar.stop()
+
+    def step(self, done: int, total: int) -> None:
+        # Ten times a second is enough for people, and costs training nothing.
+        if self.bar and (done == total or time.monotonic() - self.shown > 0.1):
+            self.bar.update(self.task, completed=done, total=total)
+            self.shown = time.monotonic()
+
+    def epoch(self, metrics: dict[str, Any], epochs: int) -> None:
+        held_out = metrics.get("validation_accuracy")
+        line = (
+            f"epoch {metrics['epoch']}/{epochs}  loss {metrics['loss']:.4f}  accuracy {metrics['accuracy']:.2%}"
+            + (f"  held-out accuracy {held_out:.2%}" if held_out is not None else "")
+            + f"  {metrics['seconds']:.1f} s"
+        )
+        if self.bar:
+            self.bar.console.print(line, highlight=False)
+        else:
+            print(line, file=sys.stderr, flush=True)

@@ -1,0 +1,174 @@
+"""Constants, the recipe type and the error tree: what every other module may use.
+
+Errors
+------
+``DigitsError``          base of everything this package raises on purpose; exit code 1
+├── ``InputError``       what the user gave is wrong; exit code 2
+│   ├── ``DataError``        a data file
+│   ├── ``SubmissionError``  a submission file
+│   ├── ``RunError``         a run folder
+│   └── ``DeviceError``      a device that is not there
+└── ``TrainingError``    the training itself failed
+
+Each message has three parts: what arrived and where, what was expected, what to do next.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+SIDE = 28
+PIXELS = SIDE * SIDE
+CLASSES = 10
+COMPETITION = "digit-recognizer"
+TEST_ROWS = 28_000
+"""Rows of the competition's test.csv, expected of a submission when the test file is not at hand."""
+
+DEFAULT_RECIPE = "fast"
+SAMPLE = "sample"
+"""The word that names the built-in data."""
+
+
+class DigitsError(Exception):
+    """Say what went wrong in one paragraph; base of all errors raised on purpose."""
+
+    exit_code = 1
+
+
+class InputError(DigitsError):
+    """The input is wrong; the command line ends with exit code 2."""
+
+    exit_code = 2
+
+
+class DataError(InputError):
+    """A data file is missing or malformed."""
+
+
+class SubmissionError(InputError):
+    """A submission file is malformed, or would overwrite another."""
+
+
+class RunError(InputError):
+    """A run folder is missing, unfinished, or belongs to another training."""
+
+
+class DeviceError(InputError):
+    """The device that was asked for is not there."""
+
+
+class TrainingError(DigitsError):
+    """The training itself failed."""
+
+
+Layer = tuple[str, dict[str, Any]]
+"""A Keras layer as data: its class name in ``keras.layers`` and its arguments."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Augmentation:
+    """Say how far a training image may be moved; every value is drawn anew for each image and epoch.
+
+    Args:
+        rotation: degrees, drawn from ±rotation.
+        scale: fraction; each axis is stretched by a factor from 1 ± scale of its own.
+        shear: horizontal shift per row as a fraction, drawn from ±shear.
+        shift: pixels, drawn from ±shift on each axis.
+    """
+
+    rotation: float = 0.0
+    scale: float = 0.0
+    shear: float = 0.0
+    shift: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class OneCycle:
+    """Raise the learning rate linearly to ``peak``, then lower it along half a cosine, step by step.
+
+    Args:
+        peak: the highest learning rate.
+        warmup: the fraction of all steps spent rising.
+        start, end: first and last learning rate, as fractions of the peak.
+
+    Source: Smith and Topin 2018, arXiv 1708.07120, with the cosine descent that is now usual.
+    """
+
+    peak: float
+    warmup: float
+    start: float
+    end: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """Say which network to build and how to train it; a row of the table in ``recipes``.
+
+    Args:
+        name: as given to ``--recipe``.
+        summary: one line for people.
+        source: where network and settings come from.
+        published: the author's figure, in the author's terms.
+        measured: our held-out figure with its conditions.
+        layers: the Keras Sequential network without its input, ending in ten logits.
+        pixel_offset, pixel_scale: images = (pixels − pixel_offset) / pixel_scale.
+        loss: "crossentropy" (on logits) or "mse" (on one-hot labels).
+        label_smoothing: share of every label that is spread over all classes; for cross-entropy.
+        optimizer: Keras class name and all its settings, since Keras has changed defaults under its users.
+        learning_rate: constant, or a schedule over the whole training.
+        epochs: passes over the training rows.
+        batch_size: rows per step, over all replicas.
+        augmentation: random changes of the training images, or None.
+        precision: "float32", or "mixed_bfloat16" where the device computes it natively.
+        validation_fraction: share of the rows held out, stratified, to measure accuracy.
+        retrain: train again on all rows, held-out ones included, before predicting.
+    """
+
+    name: str
+    summary: str
+    source: str
+    published: str
+    measured: str
+    layers: tuple[Layer, ...]
+    pixel_offset: float
+    pixel_scale: float
+    loss: str
+    label_smoothing: float = 0.0
+    optimizer: Layer
+    learning_rate: float | OneCycle
+    epochs: int
+    batch_size: int
+    augmentation: Augmentation | None = None
+    precision: str = "float32"
+    validation_fraction: float = field(default=0.05)
+    retrain: bool = False
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside ``path`` that takes its place when the block ends without an error.
+
+    A reader, or a kill at any moment, sees the old file or the whole new one, never a part.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # The suffix is kept: numpy and Keras choose the format by it.
+    handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        with temporary.open("rb+") as stream:
+            os.fsync(stream.fileno())
+        # mkstemp makes files private; give this one the permissions any new file gets.
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o666 & ~umask)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

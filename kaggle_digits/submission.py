@@ -1,0 +1,112 @@
+"""Write and check ``submission.csv``: the header ``ImageId,Label`` and one digit per test row, ids from 1."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import count
+from pathlib import Path
+
+from kaggle_digits.config import CLASSES, SAMPLE, TEST_ROWS, SubmissionError, atomic_path
+
+HEADER = "ImageId,Label"
+
+
+def write_submission(file: Path, digits: Iterable[int], *, overwrite: bool = False) -> None:
+    """Write a submission; the file appears whole or not at all.
+
+    Args:
+        file: where to; its folder is made.
+        digits: (N,) integers, 0–9, in the order of the test file.
+        overwrite: replace an existing file.
+
+    Raises:
+        SubmissionError: the file exists and ``overwrite`` is off.
+    """
+    if not overwrite:
+        check_free(file)
+    lines = [HEADER, *(f"{image_id},{digit}" for image_id, digit in enumerate(digits, start=1))]
+    with atomic_path(file) as path:
+        path.write_text("\n".join(lines) + "\n", encoding="ascii", newline="\n")
+
+
+def check_free(file: Path) -> None:
+    """Raise a SubmissionError if the file exists.
+
+    Raises:
+        SubmissionError: it does.
+    """
+    if file.exists():
+        raise SubmissionError(
+            f"{file}: exists already. Expected a new name. Choose another, or pass --force to replace it."
+        )
+
+
+def check_submission(file: Path, *, rows: int = TEST_ROWS) -> list[int]:
+    """Check that Kaggle would accept a submission.
+
+    Args:
+        file: the file to check.
+        rows: how many rows the test file has.
+
+    Returns:
+        how often each digit from 0 to 9 was predicted; ten numbers that sum to ``rows``.
+
+    Raises:
+        SubmissionError: the header, an id, a label or the number of rows is wrong; the message names the line.
+    """
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError as error:
+        raise SubmissionError(f"{file}: no such file. Expected a submission. Check the path.") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise SubmissionError(
+            f"{file}: cannot be read as text ({error}). Expected a CSV file that starts with {HEADER}. Make it again."
+        ) from error
+    header = lines[0] if lines else "nothing"
+    if header != HEADER:
+        raise SubmissionError(
+            f"{file}: line 1 is {header[:40]!r}. Expected {HEADER!r}. Make the file again with `kaggle-digits predict`."
+        )
+    counts = [0] * CLASSES
+    for number, line in enumerate(lines[1:], start=2):
+        image_id, comma, label = line.partition(",")
+        if not comma or "," in label:
+            raise SubmissionError(
+                f"{file}: line {number} is {line[:40]!r}. Expected an id and a label, as in '{number - 1},7'. Correct "
+                "or remove the line."
+            )
+        if image_id != str(number - 1):
+            raise SubmissionError(
+                f"{file}: line {number} has id {image_id[:40]!r}. Expected {number - 1}: ids count up from 1, in the "
+                "order of test.csv. Restore the order."
+            )
+        if not (len(label) == 1 and label in "0123456789"):
+            raise SubmissionError(
+                f"{file}: line {number} has label {label[:40]!r}. Expected a digit from 0 to 9, without decimals. "
+                "Correct the line."
+            )
+        counts[int(label)] += 1
+    if len(lines) - 1 != rows:
+        hint = "Make the file from all rows of the test file."
+        if SAMPLE in file.name and rows == TEST_ROWS:
+            hint = f"It was made from the built-in sample: it cannot be uploaded; check it with --data {SAMPLE}."
+        raise SubmissionError(
+            f"{file}: {len(lines) - 1} rows, the last on line {len(lines)}. Expected {rows}, one for each row of "
+            f"test.csv. {hint}"
+        )
+    return counts
+
+
+def free_name(file: Path) -> Path:
+    """Return ``file``, or the first of name-2, name-3 … that does not exist yet.
+
+    >>> free_name(Path("no-such-folder/fast.csv")).name
+    'fast.csv'
+    """
+    if not file.exists():
+        return file
+    return next(
+        candidate
+        for number in count(2)
+        if not (candidate := file.with_name(f"{file.stem}-{number}{file.suffix}")).exists()
+    )

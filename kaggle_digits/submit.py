@@ -1,0 +1,206 @@
+"""The main job: data → training → validation → prediction → a checked submission file.
+
+Run it as ``python -m kaggle_digits.submit``, which is ``kaggle-digits submit``, or call ``submit``.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kaggle_digits import data as kaggle_data
+from kaggle_digits.config import DEFAULT_RECIPE, SAMPLE, Recipe
+from kaggle_digits.recipes import find_recipe
+from kaggle_digits.strategy import Device, import_tensorflow, resolve_device
+from kaggle_digits.submission import check_free, check_submission, free_name, write_submission
+
+if TYPE_CHECKING:
+    from kaggle_digits.predict import Run
+    from kaggle_digits.train import Progress
+
+log = logging.getLogger(__name__)
+
+SUBMISSIONS, RUNS = Path("submissions"), Path("runs")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What ``submit`` is about to do.
+
+    Args:
+        recipe: what to train.
+        source: the name of the data's source.
+        rows: all labelled rows.
+        training, held_out: the two parts of ``rows``.
+        test_pixels: (M, 784) uint8, the rows to predict.
+        device: where to train.
+        seed: of everything random.
+        out: the submission file to write.
+        overwrite: whether ``out`` may replace a file.
+        seconds: spent so far, by phase.
+    """
+
+    recipe: Recipe
+    source: kaggle_data.Source
+    rows: kaggle_data.TrainingRows
+    training: kaggle_data.TrainingRows
+    held_out: kaggle_data.TrainingRows
+    test_pixels: Any
+    device: Device
+    seed: int
+    out: Path
+    overwrite: bool
+    seconds: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Result:
+    """What ``submit`` did.
+
+    Args:
+        plan: what was to do, with the seconds of all phases.
+        run: the run folder whose network predicted.
+        accuracy: correct / seen on the held-out rows, of the network that never saw them.
+        standard_error: of that accuracy, binomial.
+        label_counts: how often each digit from 0 to 9 was predicted.
+    """
+
+    plan: Plan
+    run: Run
+    accuracy: float
+    standard_error: float
+    label_counts: list[int]
+
+
+def plan_submission(
+    *,
+    data: str | None = None,
+    recipe: str = DEFAULT_RECIPE,
+    out: Path | None = None,
+    device: str = "auto",
+    seed: int = 0,
+    overwrite: bool = False,
+) -> Plan:
+    """Load the data, find the device and settle every name, without writing anything.
+
+    Args:
+        data: where the data lies, see ``data.find_source``.
+        recipe: a name of ``recipes.RECIPES``.
+        out: the file to write; None for a new name under ``submissions/``. Made from the built-in sample, the file
+            gets "sample" into its name.
+        device: "auto", "tpu", "gpu" or "cpu".
+        seed: of split, weights, order and augmentation.
+        overwrite: whether ``out`` may replace a file.
+
+    Raises:
+        InputError: the recipe, the data, the device or the file name cannot be used.
+    """
+    seconds: dict[str, float] = {}
+    chosen = find_recipe(recipe)
+    with _timed(seconds, "load"):
+        source = kaggle_data.find_source(data)
+        out = submission_name(out, source, stem=f"{chosen.name}-seed{seed}")
+        if not overwrite:
+            check_free(out)
+        rows = kaggle_data.load_train(source)
+        test_pixels = kaggle_data.load_test(source)
+        log.info("Data: %s, %s training rows and %s test rows", source.name, f"{len(rows):,}", f"{len(test_pixels):,}")
+        training, held_out = kaggle_data.split_rows(rows, fraction=chosen.validation_fraction, seed=seed)
+    with _timed(seconds, "start"):
+        import_tensorflow()
+        place = resolve_device(device, precision=chosen.precision)
+        log.info("Device: %s", describe_device(place))
+    return Plan(chosen, source, rows, training, held_out, test_pixels, place, seed, out, overwrite, seconds)
+
+
+def submit(plan: Plan, *, progress: Progress | None = None) -> Result:
+    """Train, validate, predict, write and check a submission.
+
+    An interrupted call continues when it is repeated with the same settings: the run folder ``runs/NAME`` keeps
+    every whole epoch.
+
+    Args:
+        plan: of ``plan_submission``.
+        progress: is told of every step and epoch.
+
+    Raises:
+        DigitsError: training failed or a file cannot be written.
+    """
+    # Keras takes seconds to import: only once the input is known to be good.
+    import numpy as np
+
+    from kaggle_digits.predict import VALIDATION_FILE, predict_digits, predict_probabilities
+    from kaggle_digits.train import accuracy, can_resume, train_run
+
+    def train(name: str, rows: kaggle_data.TrainingRows, held_out: kaggle_data.TrainingRows | None) -> Run:
+        folder = RUNS / name
+        resume = can_resume(folder, plan.recipe, rows, seed=plan.seed, held_out=held_out)
+        if resume:
+            log.info("Continuing the interrupted training in %s", folder)
+        else:
+            folder = free_name(folder)
+        return train_run(
+            plan.recipe,
+            rows,
+            folder,
+            seed=plan.seed,
+            device=plan.device,
+            source=plan.source.name,
+            held_out=held_out,
+            resume=resume,
+            progress=progress,
+        )
+
+    with _timed(plan.seconds, "train"):
+        run = train(plan.out.stem, plan.training, plan.held_out)
+    with np.load(run.folder / VALIDATION_FILE) as held_out:
+        correct = accuracy(held_out["probabilities"], held_out["digits"])
+    if plan.recipe.retrain:
+        with _timed(plan.seconds, "retrain"):
+            run = train(f"{plan.out.stem}-all-rows", plan.rows, None)
+    with _timed(plan.seconds, "predict"):
+        probabilities = predict_probabilities(run.model, plan.recipe, plan.test_pixels, replicas=plan.device.replicas)
+    with _timed(plan.seconds, "write"):
+        write_submission(plan.out, predict_digits([probabilities]).tolist(), overwrite=plan.overwrite)
+        counts = check_submission(plan.out, rows=len(plan.test_pixels))
+    error = math.sqrt(correct * (1 - correct) / len(plan.held_out))
+    return Result(plan, run, correct, error, counts)
+
+
+def submission_name(out: Path | None, source: kaggle_data.Source, *, stem: str) -> Path:
+    """Return the file to write: the one asked for, or a new one; marked if it is made from the built-in sample.
+
+    >>> submission_name(Path("mine.csv"), kaggle_data.Source("sample", {}), stem="fast-seed0").name
+    'sample-mine.csv'
+    """
+    named = out or SUBMISSIONS / f"{stem}.csv"
+    if source.is_sample and SAMPLE not in named.name:
+        named = named.with_name(f"{SAMPLE}-{named.name}")
+    return named if out else free_name(named)
+
+
+def describe_device(device: Device) -> str:
+    """Return one line: what, how many, in which precision, and why."""
+    replicas = f", {device.replicas} replicas" if device.replicas > 1 else ""
+    return f"{device.kind}{replicas}, {device.precision} ({device.reason})"
+
+
+@contextmanager
+def _timed(seconds: dict[str, float], phase: str) -> Iterator[None]:
+    started = time.perf_counter()
+    yield
+    seconds[phase] = time.perf_counter() - started
+
+
+if __name__ == "__main__":
+    import sys
+
+    from kaggle_digits.cli import main
+
+    raise SystemExit(main(["submit", *sys.argv[1:]]))
