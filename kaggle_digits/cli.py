@@ -207,12 +207,11 @@ def _predict(options: argparse.Namespace) -> None:
 
 def _check(options: argparse.Namespace) -> None:
     from kaggle_digits.config import TEST_ROWS
-    from kaggle_digits.data import count_test_rows, find_source
+    from kaggle_digits.data import count_test_rows, find_competition
     from kaggle_digits.submission import check_submission
 
-    source = find_source(options.data)
-    at_hand = options.data is not None or not source.is_sample
-    rows = count_test_rows(source) if at_hand else TEST_ROWS
+    source = find_competition(options.data)
+    rows = count_test_rows(source) if source else TEST_ROWS
     counts = check_submission(options.file, rows=rows)
     print(f"{options.file}: valid, {rows:,} rows; {_describe_counts(counts)}")
 

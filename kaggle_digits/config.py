@@ -16,10 +16,9 @@ Each message has three parts: what arrived and where, what was expected, what to
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -146,7 +145,7 @@ class Recipe:
     batch_size: int
     augmentation: Augmentation | None = None
     precision: str = "float32"
-    validation_fraction: float = field(default=0.05)
+    validation_fraction: float = 0.05
     retrain: bool = False
 
 
@@ -157,18 +156,13 @@ def atomic_path(path: Path) -> Iterator[Path]:
     A reader, or a kill at any moment, sees the old file or the whole new one, never a part.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    # The suffix is kept: numpy and Keras choose the format by it.
-    handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
+    # A fixed name, so that what a kill leaves is overwritten by the next try; the suffix is kept, since NumPy and
+    # Keras choose the format by it.
+    partial = path.with_name(f".{path.stem}.partial{path.suffix}")
     try:
-        yield temporary
-        with temporary.open("rb+") as stream:
+        yield partial
+        with partial.open("rb+") as stream:
             os.fsync(stream.fileno())
-        # mkstemp makes files private; give this one the permissions any new file gets.
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)
-        temporary.replace(path)
+        partial.replace(path)
     finally:
-        temporary.unlink(missing_ok=True)
+        partial.unlink(missing_ok=True)

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, NoReturn
 
 from kaggle_digits.config import CLASSES, COMPETITION, PIXELS, SAMPLE, SIDE, DataError
 
@@ -109,11 +109,30 @@ class TrainingRows:
 
 
 def find_source(data: str | os.PathLike[str] | None = None) -> Source:
-    """Find the competition's files.
+    """Find the competition's files, or take the built-in sample with a notice.
+
+    Args and errors are those of ``find_competition``.
+    """
+    source = find_competition(data)
+    if source is None:
+        log.warning(
+            "No competition data found in $KDIGITS_DATA, Kaggle's mounts, ./data or %s: using the built-in sample, "
+            "1,797 small digits. Its submission cannot be uploaded. Pass --data to name the real files.",
+            cache_folder(),
+        )
+        source = Source(SAMPLE, {})
+    return source
+
+
+def find_competition(data: str | os.PathLike[str] | None = None) -> Source | None:
+    """Find the competition's files, if they are anywhere.
 
     Args:
         data: a folder, a zip, a single CSV (plain, .gz or .zip) or the word "sample". None looks at
-            $KDIGITS_DATA, Kaggle's mounts, ./data and the download cache, and falls back to the sample.
+            $KDIGITS_DATA, Kaggle's mounts, ./data and the download cache, in this order.
+
+    Returns:
+        the source, or None where nothing was named and nothing found.
 
     Raises:
         DataError: nothing usable at a place that was named.
@@ -128,12 +147,7 @@ def find_source(data: str | os.PathLike[str] | None = None) -> Source:
         tables = _tables_in(place)
         if {"train", "test"} <= tables.keys():
             return Source(str(place), tables)
-    log.warning(
-        "No competition data found in $KDIGITS_DATA, Kaggle's mounts, ./data or %s: using the built-in sample, "
-        "1,797 small digits. Its submission cannot be uploaded. Pass --data to name the real files.",
-        cache_folder(),
-    )
-    return Source(SAMPLE, {})
+    return None
 
 
 def cache_folder() -> Path:
@@ -376,13 +390,12 @@ def _read_table(table: Table, kind: str) -> np.ndarray:
                 dtype="uint8",
                 skip_blank_lines=False,
             )
-        except pd.errors.EmptyDataError:
-            raise DataError(
-                f"{table}: a header and no rows. Expected one row per image. Download it again, or check how it was "
-                "made."
-            ) from None
         except (ValueError, OverflowError, pd.errors.ParserWarning) as error:
             _explain_refusal(table, names, error)
+    if frame.empty:
+        raise DataError(
+            f"{table}: a header and no rows. Expected one row per image. Download it again, or check how it was made."
+        )
     values = frame.to_numpy()
     if names != COLUMNS[kind]:
         values = values[:, [names.index(name) for name in COLUMNS[kind]]]
@@ -412,7 +425,7 @@ def _check_header(names: list[str], kind: str, table: Table) -> None:
     )
 
 
-def _explain_refusal(table: Table, names: list[str], refusal: Exception) -> None:
+def _explain_refusal(table: Table, names: list[str], refusal: Exception) -> NoReturn:
     """Read the table again, slowly, and raise a DataError that names the first bad line."""
     with table.open() as stream:
         lines = csv.reader(io.TextIOWrapper(stream, encoding="utf-8-sig", errors="replace", newline=""))

@@ -277,7 +277,7 @@ def _load_checkpoint(folder: Path, model: keras.Model) -> list[dict[str, Any]]:
     if not file.exists():
         return []
     try:
-        with np.load(file) as saved:
+        with file.open("rb") as stream, np.load(stream) as saved:
             for index, variable in enumerate(_variables(model)):
                 variable.assign(saved[f"v{index}"])
             return json.loads(str(saved["epochs"]))

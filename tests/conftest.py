@@ -1,0 +1,62 @@
+"""Fixtures: a tiny competition in Kaggle's form, and a working folder with nothing of the machine's in sight."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kaggle_digits import data
+from kaggle_digits.strategy import Device
+
+TRAIN_HEADER = ",".join(["label", *(f"pixel{i}" for i in range(784))])
+TEST_HEADER = ",".join(f"pixel{i}" for i in range(784))
+
+
+@pytest.fixture(autouse=True)
+def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty current folder; no data is found outside of it."""
+    folder = tmp_path / "work"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("KDIGITS_CACHE", str(tmp_path / "cache"))
+    for name in ("KDIGITS_DATA", "ISTPUVM", "TPU_NAME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(data, "KAGGLE_MOUNTS", (tmp_path / "kaggle-new", tmp_path / "kaggle-old"))
+    return folder
+
+
+@pytest.fixture
+def train_values() -> np.ndarray:
+    """(40, 785) uint8: four rows of every digit, pixels at random."""
+    values = np.random.default_rng(0).integers(0, 256, (40, 785)).astype(np.uint8)
+    values[:, 0] = np.arange(40) % 10
+    return values
+
+
+@pytest.fixture
+def test_values() -> np.ndarray:
+    """(13, 784) uint8."""
+    return np.random.default_rng(1).integers(0, 256, (13, 784)).astype(np.uint8)
+
+
+def to_csv(header: str, values: np.ndarray) -> str:
+    return "\n".join([header, *(",".join(map(str, row)) for row in values)]) + "\n"
+
+
+@pytest.fixture
+def competition(tmp_path: Path, train_values: np.ndarray, test_values: np.ndarray) -> Path:
+    """A folder with train.csv and test.csv."""
+    folder = tmp_path / "competition"
+    folder.mkdir()
+    (folder / "train.csv").write_text(to_csv(TRAIN_HEADER, train_values))
+    (folder / "test.csv").write_text(to_csv(TEST_HEADER, test_values))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def cpu() -> Device:
+    from kaggle_digits.strategy import resolve_device
+
+    return resolve_device("cpu")

@@ -1,0 +1,72 @@
+"""The competition's own data, where $KDIGITS_DATA names it: speed, memory, and an accuracy floor."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+DATA = os.environ.get("KDIGITS_DATA", "")
+
+pytestmark = pytest.mark.skipif(
+    not DATA.endswith(".zip"), reason="needs the competition's data: set KDIGITS_DATA to digit-recognizer.zip"
+)
+
+OURS = """
+import json, resource, sys, time
+import numpy, pandas  # counted for neither side
+from kaggle_digits.data import find_source, load_test, load_train
+started = time.perf_counter()
+source = find_source(sys.argv[1])
+rows, test_pixels = load_train(source), load_test(source)
+seconds = time.perf_counter() - started
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+print(json.dumps([seconds, peak, len(rows), len(test_pixels), numpy.bincount(rows.digits).tolist()]))
+"""
+PANDAS = """
+import sys, time
+import pandas
+started = time.perf_counter()
+for name in ("train.csv", "test.csv"):
+    pandas.read_csv(f"{sys.argv[1]}/{name}", dtype="uint8")
+print(time.perf_counter() - started)
+"""
+
+
+def run(code: str, argument: str) -> str:
+    return subprocess.run(
+        [sys.executable, "-c", code, argument], capture_output=True, text=True, check=True, timeout=120
+    ).stdout
+
+
+def test_zip_loads_in_at_most_1_5_times_pandas_and_600_mb(tmp_path):
+    with zipfile.ZipFile(DATA) as archive:
+        archive.extractall(tmp_path)
+    ours, pandas = [], []
+    for _ in range(5):  # in turn, so that a busy moment hits both
+        seconds, peak, train_rows, test_rows, counts = json.loads(run(OURS, DATA))
+        ours.append(seconds)
+        pandas.append(float(run(PANDAS, str(tmp_path))))
+        assert peak < 600
+    assert (train_rows, test_rows) == (42_000, 28_000)
+    # The label counts of the real train.csv.
+    assert counts == [4132, 4684, 4177, 4351, 4072, 3795, 4137, 4401, 4063, 4188]
+    assert min(ours) <= 1.5 * min(pandas)
+
+
+def test_default_recipe_reaches_its_floor(workplace):
+    subprocess.run(
+        [sys.executable, "-m", "kaggle_digits.submit", "--data", DATA, "--out", "fast.csv"],
+        check=True,
+        capture_output=True,
+        timeout=900,
+    )
+    assert len(Path("fast.csv").read_text().splitlines()) == 28_001
+    record = json.loads(Path("runs/fast/run.json").read_text())
+    # 99.6 % is usual; one standard error on 2,100 rows is 0.14 points.
+    assert record["epochs"][-1]["validation_accuracy"] >= 0.992

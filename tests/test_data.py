@@ -1,0 +1,418 @@
+"""Data: every form Kaggle ships is read alike, and whatever would be misread is refused with line and reason."""
+
+from __future__ import annotations
+
+import gzip
+import logging
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import TEST_HEADER, TRAIN_HEADER, to_csv
+
+from kaggle_digits import data
+from kaggle_digits.config import DataError
+
+TRAIN_IN_WORDS = "785 columns (label, pixel0 … pixel783)"
+TEST_IN_WORDS = "784 columns (pixel0 … pixel783)"
+
+
+def assert_is_competition(source: data.Source, train_values: np.ndarray, test_values: np.ndarray) -> None:
+    rows = data.load_train(source)
+    assert rows.pixels.dtype == np.uint8
+    assert rows.digits.dtype == np.int64
+    np.testing.assert_array_equal(rows.pixels, train_values[:, 1:])
+    np.testing.assert_array_equal(rows.digits, train_values[:, 0])
+    np.testing.assert_array_equal(data.load_test(source), test_values)
+    assert data.count_test_rows(source) == len(test_values)
+
+
+def zip_folder(folder: Path, file: Path, prefix: str = "") -> Path:
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        for csv_file in sorted(folder.glob("*.csv")):
+            archive.write(csv_file, prefix + csv_file.name)
+    return file
+
+
+# ── forms ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_folder_is_read(competition, train_values, test_values):
+    assert_is_competition(data.find_source(competition), train_values, test_values)
+
+
+@pytest.mark.parametrize("prefix", ["", "digit-recognizer/"])
+def test_zip_is_read_in_place_with_or_without_a_folder_inside(
+    competition, tmp_path, train_values, test_values, prefix, workplace
+):
+    file = zip_folder(competition, tmp_path / "digit-recognizer.zip", prefix)
+    assert_is_competition(data.find_source(file), train_values, test_values)
+    assert list(workplace.iterdir()) == []
+
+
+def test_folder_that_holds_the_zip_is_read(competition, tmp_path, train_values, test_values):
+    folder = tmp_path / "download"
+    folder.mkdir()
+    zip_folder(competition, folder / "digit-recognizer.zip")
+    assert_is_competition(data.find_source(folder), train_values, test_values)
+
+
+def test_folder_of_compressed_files_is_read(competition, tmp_path, train_values, test_values):
+    folder = tmp_path / "compressed"
+    folder.mkdir()
+    (folder / "train.csv.gz").write_bytes(gzip.compress((competition / "train.csv").read_bytes()))
+    with zipfile.ZipFile(folder / "test.csv.zip", "w") as archive:
+        archive.write(competition / "test.csv", "test.csv")
+    assert_is_competition(data.find_source(folder), train_values, test_values)
+
+
+@pytest.mark.parametrize("name", ["train.csv", "mine.csv", "test-of-mine.csv", "train.csv.gz", "train.csv.zip"])
+def test_single_file_is_known_by_its_header(competition, tmp_path, train_values, name):
+    file = tmp_path / name
+    content = (competition / "train.csv").read_bytes()
+    if name.endswith(".gz"):
+        file.write_bytes(gzip.compress(content))
+    elif name.endswith(".zip"):
+        zip_folder(competition, file)
+    else:
+        file.write_bytes(content)
+    np.testing.assert_array_equal(data.load_train(data.find_source(file)).digits, train_values[:, 0])
+
+
+def test_columns_in_another_order_are_put_right(tmp_path, train_values):
+    order = np.random.default_rng(2).permutation(785)
+    header = ",".join(np.array(TRAIN_HEADER.split(","))[order])
+    (tmp_path / "train.csv").write_text(to_csv(header, train_values[:, order]))
+    rows = data.load_train(data.find_source(tmp_path / "train.csv"))
+    np.testing.assert_array_equal(rows.pixels, train_values[:, 1:])
+    np.testing.assert_array_equal(rows.digits, train_values[:, 0])
+
+
+def test_byte_order_mark_and_crlf_are_accepted(competition, train_values, test_values):
+    for name in ("train.csv", "test.csv"):
+        text = (competition / name).read_text()
+        (competition / name).write_bytes(b"\xef\xbb\xbf" + text.replace("\n", "\r\n").encode())
+    assert_is_competition(data.find_source(competition), train_values, test_values)
+
+
+def test_missing_last_line_end_is_accepted(competition, train_values, test_values):
+    for name in ("train.csv", "test.csv"):
+        (competition / name).write_text((competition / name).read_text().rstrip("\n"))
+    assert_is_competition(data.find_source(competition), train_values, test_values)
+
+
+# ── look-up ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_look_up_order_is_environment_mounts_data_folder_cache_sample(competition, workplace, tmp_path, monkeypatch):
+    places = [tmp_path / "environment", *data.KAGGLE_MOUNTS, workplace / "data", tmp_path / "cache"]
+    for place in places:
+        place.mkdir()
+        for name in ("train.csv", "test.csv"):
+            (place / name).write_bytes((competition / name).read_bytes())
+    monkeypatch.setenv("KDIGITS_DATA", str(places[0]))
+    found = [data.find_source().name]
+    monkeypatch.delenv("KDIGITS_DATA")
+    for place in places[1:]:
+        found.append(data.find_source().name)
+        (place / "train.csv").unlink()
+    found.append(data.find_source().name)
+    assert found == [*map(str, places[:3]), "data", str(places[4]), "sample"]
+
+
+def test_without_data_the_sample_is_taken_with_a_notice(caplog):
+    source = data.find_source()
+    assert source.is_sample
+    assert "using the built-in sample" in caplog.text
+
+
+def test_sample_is_real_handwriting_in_mnist_form():
+    source = data.find_source("sample")
+    rows, test_pixels = data.load_train(source), data.load_test(source)
+    assert rows.pixels.shape == (1437, 784)
+    assert test_pixels.shape == (360, 784)
+    assert rows.pixels.dtype == test_pixels.dtype == np.uint8
+    images = rows.pixels.reshape(-1, 28, 28)
+    assert images[:, :4].max() == images[:, -4:].max() == images[:, :, :4].max() == images[:, :, -4:].max() == 0
+    assert images.max() == 255
+    # 1,797 digits, about 180 of each; stratified 80/20.
+    assert np.bincount(rows.digits).min() >= 139
+    assert data.count_test_rows(source) == 360
+
+
+# ── labels and split ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_one_hot_equals_keras():
+    import keras
+
+    digits = np.array([3, 0, 9, 9])
+    np.testing.assert_array_equal(data.one_hot(digits), keras.utils.to_categorical(digits, 10))
+    assert data.one_hot(digits).dtype == np.float32
+
+
+def test_split_is_stratified_seeded_and_complete():
+    digits = np.repeat(np.arange(10), 40)
+    rows = data.TrainingRows(np.arange(400 * 784, dtype=np.uint32).reshape(400, 784), digits)
+    kept, held_out = data.split_rows(rows, fraction=0.1, seed=3)
+    assert np.bincount(held_out.digits).tolist() == [4] * 10
+    assert np.bincount(kept.digits).tolist() == [36] * 10
+    assert sorted([*kept.pixels[:, 0], *held_out.pixels[:, 0]]) == rows.pixels[:, 0].tolist()
+    again = data.split_rows(rows, fraction=0.1, seed=3)[1]
+    other = data.split_rows(rows, fraction=0.1, seed=4)[1]
+    np.testing.assert_array_equal(held_out.pixels, again.pixels)
+    assert not np.array_equal(held_out.pixels, other.pixels)
+
+
+def test_split_of_too_few_rows_is_refused(train_values):
+    rows = data.TrainingRows(train_values[:, 1:], train_values[:, 0].astype(np.int64))
+    with pytest.raises(DataError) as caught:
+        data.split_rows(rows, fraction=0.05, seed=0)
+    assert str(caught.value) == (
+        "training data: 40 rows, 4 of them of digit 0. Expected at least 200 rows and 2 of every digit, to hold out 5% "
+        "of each. Add rows."
+    )
+
+
+# ── bad input ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def replace_value(text: str, line: int, column: int, value: str) -> str:
+    lines = text.split("\n")
+    cells = lines[line - 1].split(",")
+    cells[column] = value
+    lines[line - 1] = ",".join(cells)
+    return "\n".join(lines)
+
+
+def edit_line(text: str, line: int, change) -> str:
+    lines = text.split("\n")
+    lines[line - 1] = change(lines[line - 1])
+    return "\n".join(lines)
+
+
+OTHER_FILE = "Correct the header, or pass the competition's own file."
+ROW = "Correct or remove the row."
+BLANK = "is blank. Expected one image per line and nothing after the last. Remove the line."
+BAD_TRAIN = {
+    "missing column": (
+        lambda t: "\n".join(line.rsplit(",", 1)[0] for line in t.split("\n")),
+        f"784 columns; missing: 'pixel783'. Expected {TRAIN_IN_WORDS}, each once, in any order. {OTHER_FILE}",
+    ),
+    "doubled column": (
+        lambda t: t.replace("pixel7,", "pixel6,", 1),
+        "785 columns; doubled: 'pixel6'; missing: 'pixel7'. "
+        f"Expected {TRAIN_IN_WORDS}, each once, in any order. {OTHER_FILE}",
+    ),
+    "added column": (
+        lambda t: "\n".join(line and f"{line},{'pixel0' if 'l' in line else 0}" for line in t.split("\n")),
+        f"786 columns; doubled: 'pixel0'. Expected {TRAIN_IN_WORDS}, each once, in any order. {OTHER_FILE}",
+    ),
+    "renamed column": (
+        lambda t: t.replace("label,", "digit,", 1),
+        "785 columns; missing: 'label'; not known: 'digit'. "
+        f"Expected {TRAIN_IN_WORDS}, each once, in any order. {OTHER_FILE}",
+    ),
+    "no header": (
+        lambda t: "\n".join(["1" + ",0" * 784] * 3) + "\n",
+        "785 columns; doubled: '0'; missing: 'label', 'pixel0', 'pixel1' and 782 more; not known: '1', '0', '0' and "
+        f"782 more. Expected {TRAIN_IN_WORDS}, each once, in any order. {OTHER_FILE}",
+    ),
+    "short row": (
+        lambda t: edit_line(t, 5, lambda line: line.rsplit(",", 2)[0]),
+        "row 4 (line 5) is too short: 783 values. Expected 785, as in the header. Correct or remove the row, or "
+        "download the file again.",
+    ),
+    "long row": (
+        lambda t: edit_line(t, 7, lambda line: line + ",0"),
+        "row 6 (line 7) is too long: 786 values. Expected 785, as in the header. Correct or remove the row, or "
+        "download the file again.",
+    ),
+    "first row long": (
+        lambda t: edit_line(t, 2, lambda line: line + ",0"),
+        "row 1 (line 2) is too long: 786 values. Expected 785, as in the header. Correct or remove the row, or "
+        "download the file again.",
+    ),
+    "every row long": (
+        lambda t: "\n".join(line if "l" in line or not line else line + ",0" for line in t.split("\n")),
+        "row 1 (line 2) is too long: 786 values. Expected 785, as in the header. Correct or remove the row, or "
+        "download the file again.",
+    ),
+    "header only": (
+        lambda t: t.split("\n")[0] + "\n",
+        "a header and no rows. Expected one row per image. Download it again, or check how it was made.",
+    ),
+    "header only, unfinished line": (
+        lambda t: t.split("\n")[0],
+        "a header and no rows. Expected one row per image. Download it again, or check how it was made.",
+    ),
+    "blank line": (lambda t: edit_line(t, 3, lambda line: "\n" + line), f"row 2 (line 3) {BLANK}"),
+    "blank line at the end": (lambda t: t + "\n", f"row 41 (line 42) {BLANK}"),
+    "pixel with decimals": (
+        lambda t: replace_value(t, 4, 10, "12.5"),
+        f"row 3 (line 4) has '12.5' as pixel9. Expected a whole number from 0 to 255. {ROW}",
+    ),
+    "pixel in words": (
+        lambda t: replace_value(t, 4, 10, "black"),
+        f"row 3 (line 4) has 'black' as pixel9. Expected a whole number from 0 to 255. {ROW}",
+    ),
+    "pixel below 0": (
+        lambda t: replace_value(t, 4, 10, "-1"),
+        f"row 3 (line 4) has '-1' as pixel9. Expected a whole number from 0 to 255. {ROW}",
+    ),
+    "pixel above 255": (
+        lambda t: replace_value(t, 4, 10, "256"),
+        f"row 3 (line 4) has '256' as pixel9. Expected a whole number from 0 to 255. {ROW}",
+    ),
+    "pixel that would wrap around": (
+        lambda t: replace_value(t, 4, 10, "65537"),
+        f"row 3 (line 4) has '65537' as pixel9. Expected a whole number from 0 to 255. {ROW}",
+    ),
+    "huge pixel": (
+        lambda t: replace_value(t, 4, 10, "9" * 50),
+        f"row 3 (line 4) has '{'9' * 40}' as pixel9. Expected a whole number from 0 to 255. {ROW}",
+    ),
+    "NaN": (
+        lambda t: replace_value(t, 4, 10, "NaN"),
+        f"row 3 (line 4) has 'NaN' as pixel9. Expected a whole number from 0 to 255. {ROW}",
+    ),
+    "empty cell": (
+        lambda t: replace_value(t, 4, 10, ""),
+        f"row 3 (line 4) has no value as pixel9. Expected a whole number from 0 to 255. {ROW}",
+    ),
+    "label above 9": (
+        lambda t: replace_value(t, 4, 0, "10"),
+        "row 3 (line 4) has label 10. Expected a digit from 0 to 9. Correct or remove the row.",
+    ),
+    "label below 0": (
+        lambda t: replace_value(t, 4, 0, "-1"),
+        f"row 3 (line 4) has '-1' as label. Expected a digit from 0 to 9. {ROW}",
+    ),
+    "label in words": (
+        lambda t: replace_value(t, 4, 0, "seven"),
+        f"row 3 (line 4) has 'seven' as label. Expected a digit from 0 to 9. {ROW}",
+    ),
+    "empty file": (
+        lambda t: "",
+        "the file is empty. Expected a header and one row per image. Download it again, or check how it was made.",
+    ),
+    "not a CSV": (
+        lambda t: "<!DOCTYPE html>\n<p>Sign in</p>\n",
+        "not a CSV file: its first line has no comma-separated column names. "
+        f"Expected {TRAIN_IN_WORDS} or {TEST_IN_WORDS}. Pass the competition's own file.",
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", BAD_TRAIN)
+def test_bad_training_file_is_refused_with_line_and_reason(competition, fault):
+    file = competition / "train.csv"
+    change, message = BAD_TRAIN[fault]
+    file.write_text(change(file.read_text()))
+    with pytest.raises(DataError) as caught:
+        data.load_train(data.find_source(competition))
+    assert str(caught.value) == f"{file}: {message}"
+
+
+def test_binary_file_is_not_a_csv(tmp_path):
+    file = tmp_path / "train.csv"
+    file.write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(range(256)))
+    with pytest.raises(DataError, match="not a CSV file"):
+        data.find_source(file)
+
+
+def test_test_file_given_as_training_file(competition):
+    (competition / "train.csv").write_bytes((competition / "test.csv").read_bytes())
+    with pytest.raises(DataError) as caught:
+        data.load_train(data.find_source(competition))
+    assert str(caught.value) == (
+        f"{competition / 'train.csv'}: 784 columns, expected {TRAIN_IN_WORDS}. This looks like test.csv; pass the "
+        "training file."
+    )
+
+
+def test_training_file_given_as_test_file(competition):
+    (competition / "test.csv").write_bytes((competition / "train.csv").read_bytes())
+    with pytest.raises(DataError) as caught:
+        data.load_test(data.find_source(competition))
+    assert str(caught.value) == (
+        f"{competition / 'test.csv'}: 785 columns, expected {TEST_IN_WORDS}. This looks like train.csv; pass the "
+        "test file."
+    )
+
+
+def test_single_test_file_has_no_training_rows(competition):
+    with pytest.raises(DataError) as caught:
+        data.load_train(data.find_source(competition / "test.csv"))
+    assert str(caught.value) == (
+        f"{competition / 'test.csv'}: holds test.csv but no train.csv. Expected train.csv with {TRAIN_IN_WORDS}. "
+        "Pass a folder or zip that has it."
+    )
+
+
+def test_missing_path(tmp_path):
+    with pytest.raises(DataError) as caught:
+        data.find_source(tmp_path / "nowhere")
+    assert str(caught.value) == (
+        f"{tmp_path / 'nowhere'}: no such file or folder. Expected a folder with train.csv and test.csv, "
+        "digit-recognizer.zip, a CSV file, or the word sample. Check the path, or run `kaggle competitions download "
+        "digit-recognizer`."
+    )
+
+
+def test_folder_without_the_files(tmp_path):
+    with pytest.raises(DataError, match=r"no train.csv and no test.csv in it"):
+        data.find_source(tmp_path)
+
+
+def test_truncated_zip(competition, tmp_path):
+    file = zip_folder(competition, tmp_path / "digit-recognizer.zip")
+    file.write_bytes(file.read_bytes()[:-200])
+    with pytest.raises(DataError, match=r"digit-recognizer.zip: not a whole zip file .* Download it again\.$"):
+        data.find_source(file)
+
+
+def test_zip_with_a_damaged_member(competition, tmp_path):
+    file = zip_folder(competition, tmp_path / "digit-recognizer.zip")
+    content = bytearray(file.read_bytes())
+    middle = content.index(b"train.csv") + 2000
+    content[middle : middle + 50] = bytes(50)
+    file.write_bytes(content)
+    with pytest.raises(DataError, match=r"train.csv: cannot be read .* Download it again\.$"):
+        data.load_train(data.find_source(file))
+
+
+def test_truncated_gzip(competition, tmp_path):
+    file = tmp_path / "train.csv.gz"
+    file.write_bytes(gzip.compress((competition / "train.csv").read_bytes())[:-2000])
+    with pytest.raises(DataError, match=r"train.csv.gz: cannot be read .* Download it again\.$"):
+        data.load_train(data.find_source(file))
+
+
+@pytest.mark.parametrize("member", ["../train.csv", "/train.csv", "a/../../train.csv", "..\\train.csv"])
+def test_zip_whose_path_climbs_out(competition, tmp_path, member):
+    file = tmp_path / "digit-recognizer.zip"
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.write(competition / "test.csv", "test.csv")
+        archive.writestr(member, (competition / "train.csv").read_bytes())
+    with pytest.raises(DataError, match="points outside the archive"):
+        data.find_source(file)
+
+
+def test_class_that_never_occurs_is_a_warning(competition, caplog, train_values):
+    kept = train_values[~np.isin(train_values[:, 0], [4, 7])]
+    (competition / "train.csv").write_text(to_csv(TRAIN_HEADER, kept))
+    with caplog.at_level(logging.WARNING):
+        assert len(data.load_train(data.find_source(competition))) == 32
+    assert caplog.messages == [
+        f"{competition / 'train.csv'}: no row is labelled 4, 7. A network trained on it never predicts what it has not "
+        "seen."
+    ]
+
+
+def test_bad_test_file_is_refused(competition):
+    file = competition / "test.csv"
+    file.write_text(to_csv(TEST_HEADER, np.full((2, 784), 3)) + "1,2\n")
+    with pytest.raises(DataError, match=r"row 3 \(line 4\) is too short: 2 values\. Expected 784"):
+        data.load_test(data.find_source(competition))

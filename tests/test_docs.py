@@ -1,0 +1,62 @@
+"""Docs: every verb, option and recipe is documented, and what the README shows works."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+import kaggle_digits
+from kaggle_digits import cli
+from kaggle_digits.recipes import RECIPES
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+COMMANDS = re.findall(r"`(kaggle-digits [^`]+)`", README)
+VERBS = next(a for a in cli._parser()._actions if isinstance(a, argparse._SubParsersAction)).choices
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_of_the_readme_is_one(command):
+    options = cli._parser().parse_args(shlex.split(command)[1:])
+    assert options.verb
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_and_option_is_in_the_readme(verb):
+    assert any(command.split()[1] == verb for command in COMMANDS)
+    for action in VERBS[verb]._actions:
+        for option in action.option_strings:
+            assert option in ("-h", "--help") or option in README, (verb, option)
+
+
+def test_every_recipe_and_its_figures_are_in_the_readme():
+    for recipe in RECIPES.values():
+        row = next(line for line in README.splitlines() if line.startswith(f"| `{recipe.name}` |"))
+        assert recipe.published in row
+        assert recipe.measured.split(" (")[0] in row
+
+
+def test_python_of_the_readme_runs(capsys):
+    for code in re.findall(r"```python\n(.*?)```", README, re.DOTALL):
+        exec(compile(code, "README.md", "exec"), {})
+    assert capsys.readouterr().out.count("\n") == 2
+
+
+def test_links_of_the_documents_lead_somewhere():
+    for document in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md"):
+        for target in re.findall(r"\]\(([^)]+)\)", (ROOT / document).read_text(encoding="utf-8")):
+            assert target.startswith("https://") or (ROOT / target).exists(), (document, target)
+
+
+def test_changelog_knows_this_version():
+    assert f"\n## {kaggle_digits.__version__} " in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+
+
+def test_make_help_lists_every_target_of_the_readme():
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    for target in re.findall(r"^    make (\w+)", README, re.MULTILINE):
+        assert re.search(rf"^{target}:.*## ", makefile, re.MULTILINE), target

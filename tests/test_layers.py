@@ -1,0 +1,53 @@
+"""Layers: the data flows one way; a module imports only from those above it."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import kaggle_digits
+
+PACKAGE = Path(kaggle_digits.__file__).parent
+SPINE = [
+    *("config", "recipes", "data", "models", "strategy", "predict", "train", "submission", "submit", "cli", "__main__"),
+]
+LEAVES = {"augment"}
+LEAVES_OF = {"train": {"augment"}}
+
+
+def imports(module: str) -> set[str]:
+    """Names of the package's modules that a module imports, anywhere in it."""
+    found = set()
+    for node in ast.walk(ast.parse((PACKAGE / f"{module}.py").read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module == "kaggle_digits":
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("kaggle_digits."):
+            found.add(node.module.split(".")[1])
+        elif isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[1] for alias in node.names if alias.name.startswith("kaggle_digits.")}
+    return found
+
+
+def test_every_module_has_its_place():
+    modules = {file.stem for file in PACKAGE.glob("*.py")} - {"__init__"}
+    assert modules == set(SPINE) | LEAVES
+
+
+def test_spine_imports_only_what_is_above():
+    # `python -m kaggle_digits.submit` hands over to the command line: the one step upwards.
+    faults = {
+        (module, imported)
+        for position, module in enumerate(SPINE)
+        for imported in imports(module) - set(SPINE[:position]) - LEAVES_OF.get(module, set())
+    }
+    assert faults == {("submit", "cli")}
+
+
+def test_leaves_import_the_spine_and_not_each_other():
+    for leaf in LEAVES:
+        assert imports(leaf) <= set(SPINE)
+
+
+def test_models_use_keras_and_not_its_copy_inside_tensorflow():
+    for file in PACKAGE.glob("*.py"):
+        assert "tf.keras" not in file.read_text(encoding="utf-8"), file

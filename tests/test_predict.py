@@ -1,0 +1,98 @@
+"""Predict: one digit per row whatever the batch size, probabilities that are some, run folders that are checked."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from kaggle_digits.config import RunError
+from kaggle_digits.models import build_model
+from kaggle_digits.predict import load_run, predict_digits, predict_probabilities, read_record, to_images
+from kaggle_digits.recipes import RECIPES
+
+
+@pytest.fixture(scope="module")
+def model():
+    keras.utils.set_random_seed(0)
+    return build_model(RECIPES["fast"])
+
+
+@pytest.mark.parametrize("rows", [0, 1, 5, 64, 130])
+@pytest.mark.parametrize(("batch_size", "replicas"), [(1, 1), (7, 1), (64, 1), (1024, 1), (64, 8)])
+def test_every_row_gets_its_own_prediction(model, rows, batch_size, replicas):
+    pixels = np.random.default_rng(rows).integers(0, 256, (rows, 784)).astype(np.uint8)
+    probabilities = predict_probabilities(model, RECIPES["fast"], pixels, replicas=replicas, batch_size=batch_size)
+    assert probabilities.shape == (rows, 10)
+    if rows:
+        logits = np.concatenate([model(to_images(row[None], RECIPES["fast"])).numpy() for row in pixels])
+        np.testing.assert_allclose(probabilities, keras.ops.softmax(logits), atol=1e-4)
+
+
+def test_images_are_scaled_as_the_recipe_says():
+    recipe = replace(RECIPES["fast"], pixel_offset=51.0, pixel_scale=102.0)
+    pixels = (np.arange(784) % 256).astype(np.uint8)[None]
+    images = to_images(pixels, recipe)
+    assert images.shape == (1, 28, 28, 1)
+    assert images.dtype == np.float32
+    np.testing.assert_allclose(images.reshape(784), (pixels[0] - 51.0) / 102.0, rtol=1e-6)
+
+
+class _Constant:
+    """Stands in for a network, to give ``predict_probabilities`` chosen outputs."""
+
+    def __init__(self, outputs: list[list[float]]) -> None:
+        self.outputs = np.array(outputs, np.float32)
+
+    def predict(self, images: np.ndarray, **_: object) -> np.ndarray:
+        assert len(images) == len(self.outputs)
+        return self.outputs
+
+
+def test_outputs_of_squared_error_become_probabilities_with_the_same_order():
+    outputs = [[0.1, 1.2, -0.1, 0, 0, 0, 0, 0, 0, 1.1], [-3.0, *[-1.0] * 8, -2.0], [0.0] * 10]
+    probabilities = predict_probabilities(_Constant(outputs), RECIPES["mlp-784-300"], np.zeros((3, 784), np.uint8))
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1, rtol=1e-6)
+    assert probabilities.min() >= 0
+    # first row less its minimum: .2 1.3 0 .1×6 1.2, sum 3.3
+    np.testing.assert_allclose(probabilities[0, [0, 1, 2, 3, 9]], np.array([0.2, 1.3, 0, 0.1, 1.2]) / 3.3, rtol=1e-5)
+    np.testing.assert_allclose(probabilities[2], 0.1)
+
+
+def test_several_runs_are_averaged_before_the_arg_max():
+    first = np.array([[0.6, 0.4, 0.0]])
+    second = np.array([[0.1, 0.5, 0.4]])
+    assert predict_digits([first]).tolist() == [0]
+    assert predict_digits([first, second]).tolist() == [1]
+    assert predict_digits([first]).dtype == np.int64
+
+
+def test_folder_without_a_run_is_refused(workplace, cpu):
+    with pytest.raises(RunError) as caught:
+        load_run(Path("nothing"), cpu)
+    assert str(caught.value) == (
+        "nothing: no run.json in it. Expected a run folder, as `kaggle-digits train --run nothing` leaves it."
+    )
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"recipe": {"name": "x"}}', "\0"])
+def test_damaged_run_json_is_refused(workplace, content):
+    Path("run").mkdir()
+    Path("run/run.json").write_text(content)
+    with pytest.raises(RunError, match=r"run.json: not readable as a run"):
+        read_record(Path("run"))
+
+
+def test_damaged_model_is_refused(workplace, cpu):
+    from dataclasses import asdict
+
+    Path("run").mkdir()
+    record = {"finished": True, "recipe": asdict(RECIPES["fast"]), "epochs": [], "seed": 0, "rows": {}}
+    Path("run/run.json").write_text(json.dumps(record))
+    Path("run/model.keras").write_bytes(b"not a model")
+    with pytest.raises(RunError, match=r"model.keras: cannot be loaded .* Train it again\.$"):
+        load_run(Path("run"), cpu)

@@ -1,0 +1,195 @@
+"""Strategy: the best device that is really there, the reason, and a quiet terminal."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from kaggle_digits import strategy
+from kaggle_digits.config import DeviceError
+from kaggle_digits.strategy import import_tensorflow, resolve_device
+
+
+def run_python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run code in a process of its own: TensorFlow's devices can be set up only once in each."""
+    return subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=300, env={**os.environ, **environment}
+    )
+
+
+@pytest.mark.parametrize(
+    ("flags", "precision", "reason"),
+    [
+        ("flags: fma avx2 avx512_bf16", "mixed_bfloat16", "asked for"),
+        ("flags: fma amx_bf16", "mixed_bfloat16", "asked for"),
+        ("flags: fma avx2", "float32", "asked for; float32, since it does not compute bfloat16 natively"),
+    ],
+)
+def test_cpu_uses_bfloat16_only_where_it_is_native(tmp_path, monkeypatch, flags, precision, reason):
+    monkeypatch.setattr(strategy, "CPUINFO", tmp_path / "cpuinfo")
+    (tmp_path / "cpuinfo").write_text(flags)
+    device = resolve_device("cpu", precision="mixed_bfloat16")
+    assert (device.kind, device.strategy, device.replicas) == ("cpu", None, 1)
+    assert (device.precision, device.reason) == (precision, reason)
+
+
+def test_machine_without_cpuinfo_uses_float32(tmp_path, monkeypatch):
+    monkeypatch.setattr(strategy, "CPUINFO", tmp_path / "none")
+    assert resolve_device("cpu", precision="mixed_bfloat16").precision == "float32"
+
+
+def test_float32_recipe_stays_float32():
+    assert resolve_device("cpu").precision == "float32"
+
+
+def test_unknown_device_is_refused():
+    with pytest.raises(DeviceError) as caught:
+        resolve_device("npu")
+    assert str(caught.value) == "--device npu: no such device. Expected one of auto, tpu, gpu, cpu."
+
+
+def test_missing_tpu_is_an_error_if_asked_for():
+    # The real TensorFlow, which raises NotFoundError from the TPU's initialisation here.
+    done = run_python(
+        "from kaggle_digits.strategy import resolve_device\n"
+        "from kaggle_digits.config import DeviceError\n"
+        "try: resolve_device('tpu')\n"
+        "except DeviceError as error: print(error)\n"
+    )
+    version = import_tensorflow().__version__
+    assert done.stdout.startswith(f"--device tpu: TensorFlow {version} finds no TPU here (NotFoundError: "), done.stderr
+    assert done.stdout.endswith("Use --device auto, or a GPU.\n")
+
+
+def test_auto_on_a_tpu_machine_without_tpu_support_falls_back_and_says_why():
+    # What Kaggle's TPU machine looks like to TensorFlow: the variable is set, the TensorFlow has no TPU.
+    done = run_python(
+        "from kaggle_digits.strategy import resolve_device\nd = resolve_device()\nprint(d.kind, '|', d.reason)",
+        ISTPUVM="1",
+        CUDA_VISIBLE_DEVICES="",
+    )
+    version = import_tensorflow().__version__
+    assert done.stdout == (
+        f"cpu | ISTPUVM is set, but TensorFlow {version} finds no TPU (NotFoundError); no GPU visible to TensorFlow\n"
+    ), done.stderr
+
+
+def test_nothing_reaches_the_terminal_from_import_to_first_operation():
+    done = run_python(
+        "from kaggle_digits.strategy import resolve_device\nresolve_device()\nimport keras\nkeras.ops.add(1, 1)\n",
+        CUDA_VISIBLE_DEVICES="",
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_failing_import_shows_what_was_held_back(tmp_path):
+    Path(tmp_path / "tensorflow.py").write_text(
+        "import os\nos.write(2, b'library missing')\nraise ImportError('gone')\n"
+    )
+    done = run_python(
+        "from kaggle_digits.strategy import import_tensorflow\nimport_tensorflow()", PYTHONPATH=str(tmp_path)
+    )
+    assert done.returncode == 1
+    assert "library missing" in done.stderr
+
+
+def test_another_keras_backend_is_refused(monkeypatch):
+    monkeypatch.setenv("KERAS_BACKEND", "jax")
+    with pytest.raises(DeviceError, match=r"^KERAS_BACKEND=jax: this version trains on the TensorFlow backend only"):
+        import_tensorflow()
+
+
+TRAIN_ON_DEVICES = """
+import sys
+import numpy as np
+from dataclasses import replace
+from pathlib import Path
+from kaggle_digits.strategy import Device, import_tensorflow, mirror
+tf = import_tensorflow()
+count = int(sys.argv[1])
+tf.config.set_logical_device_configuration(
+    tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * max(count, 1))
+from kaggle_digits.data import find_source, load_train
+from kaggle_digits.predict import load_run, predict_probabilities
+from kaggle_digits.recipes import RECIPES
+from kaggle_digits.train import train_run
+strategy = mirror([f"CPU:{i}" for i in range(count)])
+device = Device("cpu", strategy, max(count, 1), "float32", "test")
+assert (strategy is None) == (count == 1)
+recipe = replace(RECIPES["mlp-784-300"], epochs=2, pixel_scale=255.0)
+rows = load_train(find_source("sample")).take(np.arange(640))
+run = train_run(recipe, rows, Path(sys.argv[2]), seed=0, device=device, source="sample", held_out=rows)
+loaded = load_run(Path(sys.argv[2]), device)
+predicted = predict_probabilities(loaded.model, recipe, rows.pixels[:130], replicas=device.replicas, batch_size=64)
+np.savez(sys.argv[3], predicted=predicted, losses=[e["loss"] for e in run.record["epochs"]])
+"""
+
+
+def test_two_replicas_train_to_the_same_result_as_one(workplace):
+    import numpy as np
+
+    # Real replicas: one CPU cut into logical devices, the set-up of Keras' own tests.
+    results = []
+    for count in (1, 2):
+        done = subprocess.run(
+            [sys.executable, "-c", TRAIN_ON_DEVICES, str(count), f"run{count}", f"result{count}.npz"],
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        assert done.returncode == 0, done.stderr
+        results.append(np.load(f"result{count}.npz"))
+    one, two = results
+    assert two["predicted"].shape == (130, 10)
+    np.testing.assert_allclose(one["losses"], two["losses"], rtol=1e-4)
+    np.testing.assert_allclose(one["predicted"], two["predicted"], atol=1e-4)
+
+
+def fake_gpus(monkeypatch, *capabilities: tuple[int, int]) -> None:
+    """Make TensorFlow report GPUs. A mock, since no GPU can be had in these tests; only the decision is tested."""
+    tf = import_tensorflow()
+    gpus = [SimpleNamespace(capability=capability) for capability in capabilities]
+    experimental = SimpleNamespace(
+        set_memory_growth=lambda gpu, on: None,
+        get_device_details=lambda gpu: {"compute_capability": gpu.capability},
+    )
+    config = SimpleNamespace(
+        list_physical_devices=lambda kind: gpus if kind == "GPU" else [], experimental=experimental
+    )
+    distribute = SimpleNamespace(
+        MirroredStrategy=lambda devices: SimpleNamespace(devices=devices, num_replicas_in_sync=len(devices))
+    )
+    fake = SimpleNamespace(config=config, distribute=distribute, errors=tf.errors, __version__=tf.__version__)
+    monkeypatch.setattr(strategy, "import_tensorflow", lambda: fake)
+
+
+def test_no_gpu_is_an_error_if_asked_for(monkeypatch):
+    fake_gpus(monkeypatch)
+    with pytest.raises(DeviceError) as caught:
+        resolve_device("gpu")
+    assert str(caught.value) == (
+        f"--device gpu: TensorFlow {import_tensorflow().__version__} finds no GPU. Expected one with its driver "
+        "and CUDA libraries. Check `nvidia-smi`, install tensorflow[and-cuda], or use --device cpu."
+    )
+
+
+def test_one_gpu_needs_no_strategy(monkeypatch):
+    fake_gpus(monkeypatch, (8, 0))
+    device = resolve_device("gpu", precision="mixed_bfloat16")
+    assert (device.kind, device.strategy, device.replicas, device.precision, device.reason) == (
+        *("gpu", None, 1, "mixed_bfloat16", "1 GPU found"),
+    )
+
+
+def test_kaggles_two_t4_are_mirrored_in_float32(monkeypatch):
+    fake_gpus(monkeypatch, (7, 5), (7, 5))
+    device = resolve_device("auto", precision="mixed_bfloat16")
+    assert device.strategy.devices == ["GPU:0", "GPU:1"]
+    assert (device.kind, device.replicas, device.precision, device.reason) == (
+        *("gpu", 2, "float32", "2 GPUs found; float32, since it does not compute bfloat16 natively"),
+    )

@@ -1,0 +1,132 @@
+"""Submission: what is written is what Kaggle takes, and what Kaggle would refuse is refused here, with its line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from kaggle_digits.config import SubmissionError
+from kaggle_digits.submission import check_submission, free_name, write_submission
+
+GOOD = "ImageId,Label\n1,7\n2,0\n3,9\n"
+
+
+def test_written_file_is_the_competition_format(workplace):
+    digits = np.array([2, 0, 9, 0], np.int64)
+    write_submission(Path("new/submission.csv"), digits)
+    assert Path("new/submission.csv").read_bytes() == b"ImageId,Label\n1,2\n2,0\n3,9\n4,0\n"
+    frame = pd.read_csv("new/submission.csv")
+    assert frame["ImageId"].tolist() == [1, 2, 3, 4]
+    assert frame["Label"].tolist() == digits.tolist()
+
+
+def test_check_returns_label_counts(workplace):
+    Path("s.csv").write_text(GOOD)
+    assert check_submission(Path("s.csv"), rows=3) == [1, 0, 0, 0, 0, 0, 0, 1, 0, 1]
+
+
+def test_check_accepts_crlf(workplace):
+    Path("s.csv").write_bytes(GOOD.replace("\n", "\r\n").encode())
+    assert sum(check_submission(Path("s.csv"), rows=3)) == 3
+
+
+def test_without_a_test_file_28000_rows_are_expected(workplace):
+    write_submission(Path("s.csv"), [1] * 28_000)
+    assert check_submission(Path("s.csv")) == [0, 28_000, 0, 0, 0, 0, 0, 0, 0, 0]
+
+
+AGAIN = "Make the file again with `kaggle-digits predict`."
+BAD = {
+    "empty": ("", f"line 1 is 'nothing'. Expected 'ImageId,Label'. {AGAIN}"),
+    "header": (GOOD.replace("Label", "label"), f"line 1 is 'ImageId,label'. Expected 'ImageId,Label'. {AGAIN}"),
+    "no header": (GOOD[14:], f"line 1 is '1,7'. Expected 'ImageId,Label'. {AGAIN}"),
+    "too few": (
+        "ImageId,Label\n1,7\n2,0\n",
+        "2 rows, the last on line 3. Expected 3, one for each row of test.csv. Make the file from all rows of the test "
+        "file.",
+    ),
+    "too many": (
+        GOOD + "4,1\n",
+        "4 rows, the last on line 5. Expected 3, one for each row of test.csv. Make the file from all rows of the test "
+        "file.",
+    ),
+    "ids from 0": (
+        "ImageId,Label\n0,7\n1,0\n2,9\n",
+        "line 2 has id '0'. Expected 1: ids count up from 1, in the order of test.csv. Restore the order.",
+    ),
+    "id twice": (
+        GOOD.replace("3,9", "2,9"),
+        "line 4 has id '2'. Expected 3: ids count up from 1, in the order of test.csv. Restore the order.",
+    ),
+    "label above 9": (
+        GOOD.replace("2,0", "2,10"),
+        "line 3 has label '10'. Expected a digit from 0 to 9, without decimals. Correct the line.",
+    ),
+    "label with decimals": (
+        GOOD.replace("2,0", "2,0.0"),
+        "line 3 has label '0.0'. Expected a digit from 0 to 9, without decimals. Correct the line.",
+    ),
+    "empty label": (
+        GOOD.replace("2,0", "2,"),
+        "line 3 has label ''. Expected a digit from 0 to 9, without decimals. Correct the line.",
+    ),
+    "digit of another script": (
+        GOOD.replace("2,0", "2,٣"),
+        "line 3 has label '٣'. Expected a digit from 0 to 9, without decimals. Correct the line.",
+    ),
+    "third column": (
+        GOOD.replace("2,0", "2,0,1"),
+        "line 3 is '2,0,1'. Expected an id and a label, as in '2,7'. Correct or remove the line.",
+    ),
+    "blank line": (
+        GOOD.replace("2,0", "\n2,0"),
+        "line 3 is ''. Expected an id and a label, as in '2,7'. Correct or remove the line.",
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", BAD)
+def test_bad_submission_is_refused_with_its_line(workplace, fault):
+    content, message = BAD[fault]
+    Path("s.csv").write_text(content, encoding="utf-8")
+    with pytest.raises(SubmissionError) as caught:
+        check_submission(Path("s.csv"), rows=3)
+    assert str(caught.value) == f"s.csv: {message}"
+
+
+def test_sample_submission_is_named_as_such(workplace):
+    write_submission(Path("sample-fast.csv"), [1] * 360)
+    with pytest.raises(SubmissionError, match=r"360 rows.*cannot be uploaded; check it with --data sample\.$"):
+        check_submission(Path("sample-fast.csv"))
+
+
+def test_missing_and_binary_files_are_refused(workplace):
+    with pytest.raises(SubmissionError, match=r"^s.csv: no such file"):
+        check_submission(Path("s.csv"))
+    Path("s.csv").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(SubmissionError, match=r"^s.csv: cannot be read as text"):
+        check_submission(Path("s.csv"))
+
+
+def test_existing_file_is_not_overwritten_unless_forced(workplace):
+    Path("s.csv").write_text("mine")
+    with pytest.raises(SubmissionError) as caught:
+        write_submission(Path("s.csv"), [1])
+    assert str(caught.value) == (
+        "s.csv: exists already. Expected a new name. Choose another, or pass --force to replace it."
+    )
+    assert Path("s.csv").read_text() == "mine"
+    write_submission(Path("s.csv"), [1], overwrite=True)
+    assert Path("s.csv").read_text() == "ImageId,Label\n1,1\n"
+
+
+def test_free_name_counts_up(workplace):
+    names = []
+    for _ in range(3):
+        file = free_name(Path("s.csv"))
+        file.touch()
+        names.append(file.name)
+    assert names == ["s.csv", "s-2.csv", "s-3.csv"]

@@ -1,0 +1,162 @@
+"""Submit: the whole job, from real handwriting to a checked file, in one command."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.datasets import load_digits
+from sklearn.model_selection import train_test_split
+
+from kaggle_digits import cli, recipes
+from kaggle_digits import submit as main_job
+from kaggle_digits.recipes import RECIPES
+from kaggle_digits.submission import check_submission
+
+QUICK = replace(
+    RECIPES["mlp-784-300"],
+    name="quick",
+    layers=(("Flatten", {}), ("Dense", {"units": 10})),
+    pixel_scale=255.0,
+    learning_rate=0.1,
+    epochs=2,
+    retrain=False,
+)
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    monkeypatch.setitem(recipes.RECIPES, "quick", QUICK)
+    monkeypatch.setitem(recipes.RECIPES, "quick-retrain", replace(QUICK, name="quick-retrain", retrain=True))
+
+
+def sample_truth() -> np.ndarray:
+    """The labels of the sample's test rows, which the project itself never looks at."""
+    digits = load_digits().target
+    return train_test_split(digits, test_size=0.2, stratify=digits, random_state=0)[1]
+
+
+def test_default_recipe_reads_handwriting(workplace):
+    done = subprocess.run(
+        [sys.executable, "-m", "kaggle_digits.submit", "--data", "sample"], capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    file = Path("submissions/sample-fast-seed0.csv")
+    assert sum(check_submission(file, rows=360)) == 360
+    assert (pd.read_csv(file)["Label"].to_numpy() == sample_truth()).mean() >= 0.95
+    for line in ("source  sample: 1,437 training rows", "recipe  fast, seed 0", "device  ", "time    ", "labels  0: "):
+        assert f"\n{line}" in f"\n{done.stdout}"
+    assert done.stdout.endswith(
+        "file    submissions/sample-fast-seed0.csv, 360 rows, checked\n"
+        "        made from the built-in sample: it cannot be uploaded\n"
+    )
+    assert "Traceback" not in done.stderr
+    assert done.stderr.count("epoch ") == RECIPES["fast"].epochs
+
+
+def test_result_is_honest(capsys):
+    plan = main_job.plan_submission(data="sample", recipe="quick")
+    result = main_job.submit(plan)
+    with np.load(result.run.folder / "validation.npz") as held_out:
+        correct = (held_out["probabilities"].argmax(axis=1) == held_out["digits"]).mean()
+    assert result.accuracy == correct
+    assert result.standard_error == pytest.approx((correct * (1 - correct) / 72) ** 0.5)
+    assert set(plan.seconds) == {"load", "start", "train", "predict", "write"}
+    assert sum(result.label_counts) == 360
+    assert capsys.readouterr().out == ""
+
+
+def test_retraining_uses_all_rows_but_measures_on_held_out_ones():
+    result = main_job.submit(main_job.plan_submission(data="sample", recipe="quick-retrain"))
+    assert result.run.folder == Path("runs/sample-quick-retrain-seed0-all-rows")
+    assert (result.run.record["rows"]["training"], result.run.record["rows"]["held_out"]) == (1437, 0)
+    assert Path("runs/sample-quick-retrain-seed0/validation.npz").exists()
+    assert not (result.run.folder / "validation.npz").exists()
+
+
+def test_dry_run_writes_nothing(workplace, capsys):
+    assert cli.main(["submit", "--data", "sample", "--recipe", "quick-retrain", "--device", "cpu", "--dry-run"]) == 0
+    assert list(workplace.iterdir()) == []
+    assert capsys.readouterr().out == (
+        "Would train quick-retrain for 2 epochs on 1,365 rows of sample, then again on all rows,\n"
+        "measure it on 72 held-out rows, and predict 360 rows.\n"
+        "device  cpu, float32 (asked for)\n"
+        "run     runs/sample-quick-retrain-seed0\n"
+        "file    submissions/sample-quick-retrain-seed0.csv\n"
+    )
+
+
+def test_second_run_gets_a_new_name_and_the_same_digits():
+    for _ in range(2):
+        assert cli.main(["submit", "--data", "sample", "--recipe", "quick"]) == 0
+    first, second = (Path("submissions") / f"sample-quick-seed0{end}.csv" for end in ("", "-2"))
+    assert first.read_bytes() == second.read_bytes()
+
+
+def test_named_file_is_not_overwritten_unless_forced(capsys):
+    Path("sample-mine.csv").write_text("mine")
+    arguments = ["submit", "--data", "sample", "--recipe", "quick", "--out", "mine.csv"]
+    assert cli.main(arguments) == 2
+    assert capsys.readouterr().err == (
+        "kaggle-digits: sample-mine.csv: exists already. Expected a new name. Choose another, or pass --force to "
+        "replace it.\n"
+    )
+    assert Path("sample-mine.csv").read_text() == "mine"
+    assert not Path("runs").exists()
+    assert cli.main([*arguments, "--force"]) == 0
+    assert sum(check_submission(Path("sample-mine.csv"), rows=360)) == 360
+
+
+def test_competition_files_keep_the_name_they_were_given(tmp_path):
+    values = np.random.default_rng(0).integers(0, 256, (220, 785))
+    values[:, 0] = np.arange(220) % 10
+    pixels = [f"pixel{i}" for i in range(784)]
+    pd.DataFrame(values, columns=["label", *pixels]).to_csv(tmp_path / "train.csv", index=False)
+    pd.DataFrame(values[:, 1:], columns=pixels).to_csv(tmp_path / "test.csv", index=False)
+    assert cli.main(["submit", "--data", str(tmp_path), "--recipe", "quick", "--out", "mine.csv"]) == 0
+    assert sum(check_submission(Path("mine.csv"), rows=220)) == 220
+
+
+def test_interrupted_job_continues_when_repeated(monkeypatch, capsys, caplog):
+    def interrupt(self, metrics, epochs):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(cli._Progress, "epoch", interrupt)
+        assert cli.main(["submit", "--data", "sample", "--recipe", "quick"]) == 130
+    stopped = capsys.readouterr()
+    assert stopped.out == ""
+    assert stopped.err.endswith("Whole epochs are kept in runs/. Repeat the command to continue.\nInterrupted.\n")
+    assert not Path("submissions").exists()
+
+    assert cli.main(["submit", "--data", "sample", "--recipe", "quick"]) == 0
+    finished = capsys.readouterr()
+    assert "Continuing the interrupted training in runs/sample-quick-seed0" in caplog.messages
+    assert "epoch 2/2" in finished.err
+    assert "epoch 1/2" not in finished.err
+    assert [p.name for p in Path("runs").iterdir()] == ["sample-quick-seed0"]
+
+
+def test_train_and_predict_do_the_same_as_submit():
+    assert cli.main(["submit", "--data", "sample", "--recipe", "quick", "--seed", "3", "--out", "sample-a.csv"]) == 0
+    assert cli.main(["train", "--data", "sample", "--recipe", "quick", "--seed", "3", "--run", "b"]) == 0
+    assert cli.main(["predict", "--data", "sample", "--run", "b", "--out", "sample-b.csv"]) == 0
+    assert Path("sample-a.csv").read_bytes() == Path("sample-b.csv").read_bytes()
+
+
+def test_runs_are_averaged(cpu):
+    from kaggle_digits.data import find_source, load_test
+    from kaggle_digits.predict import load_run, predict_probabilities
+
+    for seed in ("1", "2"):
+        assert cli.main(["train", "--data", "sample", "--recipe", "quick", "--seed", seed, "--run", seed]) == 0
+    assert cli.main(["predict", "--data", "sample", "--run", "1", "--run", "2", "--out", "sample-both.csv"]) == 0
+    pixels = load_test(find_source("sample"))
+    runs = [load_run(Path(seed), cpu) for seed in ("1", "2")]
+    total = sum(predict_probabilities(run.model, run.recipe, pixels) for run in runs)
+    np.testing.assert_array_equal(pd.read_csv("sample-both.csv")["Label"], total.argmax(axis=1))

@@ -1,0 +1,262 @@
+"""Train: a run folder that says everything, the same bits for the same seed, and no epoch lost but the broken one."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from kaggle_digits.config import Augmentation, OneCycle, Recipe, RunError, TrainingError
+from kaggle_digits.data import TrainingRows, find_source, load_train
+from kaggle_digits.predict import load_run, predict_probabilities
+from kaggle_digits.recipes import RECIPES
+from kaggle_digits.train import can_resume, train_run
+
+# Everything that has a state: dropout, normalisation, momenta, a schedule, augmentation; and a last batch of 4 rows.
+TINY = replace(
+    RECIPES["fast"],
+    name="tiny",
+    layers=(
+        ("Conv2D", {"filters": 4, "kernel_size": 5, "strides": 4}),
+        ("BatchNormalization", {"momentum": 0.9, "epsilon": 1e-3}),
+        ("Dropout", {"rate": 0.3}),
+        ("Flatten", {}),
+        ("Dense", {"units": 10}),
+    ),
+    learning_rate=OneCycle(peak=0.02, warmup=0.3, start=0.1, end=0.01),
+    epochs=4,
+    batch_size=32,
+    augmentation=Augmentation(rotation=10, scale=0.1, shear=0.1, shift=1),
+    precision="float32",
+)
+KILLED = """
+import os, signal, sys
+sys.path.insert(0, sys.argv[1])
+from pathlib import Path
+from test_train import TINY, held_out, rows
+from kaggle_digits.strategy import resolve_device
+device = resolve_device("cpu")
+from kaggle_digits.train import train_run
+class Killer:
+    def step(self, done, total):
+        if done == int(sys.argv[3]):
+            os.kill(os.getpid(), signal.SIGKILL)
+    def epoch(self, metrics, epochs):
+        pass
+train_run(TINY, rows(), Path(sys.argv[2]), seed=7, device=device, source="test", held_out=held_out(), progress=Killer())
+"""
+
+
+def rows() -> TrainingRows:
+    return load_train(find_source("sample")).take(np.arange(100))
+
+
+def held_out() -> TrainingRows:
+    return load_train(find_source("sample")).take(np.arange(100, 150))
+
+
+def weights(folder: Path) -> list[np.ndarray]:
+    return keras.saving.load_model(folder / "model.keras", compile=False).get_weights()
+
+
+def assert_equal_weights(first: Path, second: Path) -> None:
+    for one, other in zip(weights(first), weights(second), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+class Recorder:
+    def __init__(self) -> None:
+        self.steps: list[tuple[int, int]] = []
+        self.epochs: list[int] = []
+
+    def step(self, done: int, total: int) -> None:
+        self.steps.append((done, total))
+
+    def epoch(self, metrics: dict, epochs: int) -> None:
+        assert epochs == 4
+        self.epochs.append(metrics["epoch"])
+
+
+def train(folder: str, cpu, *, recipe: Recipe = TINY, **options):
+    settings = {"seed": 7, "device": cpu, "source": "test", "held_out": held_out(), **options}
+    return train_run(recipe, rows(), Path(folder), **settings)
+
+
+@pytest.fixture
+def finished(cpu):
+    return train("finished", cpu)
+
+
+def test_run_folder_says_what_was_done(finished, cpu):
+    assert sorted(p.name for p in finished.folder.iterdir()) == ["model.keras", "run.json", "validation.npz"]
+    record = json.loads((finished.folder / "run.json").read_text())
+    assert set(record) == {
+        *("finished", "recipe", "seed", "source", "rows", "device", "versions", "commit", "epochs"),
+    }
+    assert record["finished"] is True
+    assert (record["seed"], record["source"]) == (7, "test")
+    assert (record["rows"]["training"], record["rows"]["held_out"]) == (100, 50)
+    assert record["device"] == {"kind": "cpu", "replicas": 1, "precision": "float32", "reason": "asked for"}
+    assert record["versions"]["keras"] == keras.__version__
+    assert [epoch["epoch"] for epoch in record["epochs"]] == [1, 2, 3, 4]
+    assert set(record["epochs"][0]) == {
+        *("epoch", "loss", "accuracy", "validation_accuracy", "seconds", "validation_seconds"),
+    }
+
+
+def test_validation_is_of_the_final_network_on_the_held_out_rows(finished):
+    with np.load(finished.folder / "validation.npz") as saved:
+        np.testing.assert_array_equal(saved["digits"], held_out().digits)
+        expected = predict_probabilities(finished.model, TINY, held_out().pixels)
+        np.testing.assert_array_equal(saved["probabilities"], expected)
+        correct = (saved["probabilities"].argmax(axis=1) == saved["digits"]).sum() / 50
+    assert finished.record["epochs"][-1]["validation_accuracy"] == correct
+
+
+def test_loaded_run_predicts_like_the_trained_one(finished, cpu):
+    loaded = load_run(finished.folder, cpu)
+    assert loaded.recipe == TINY
+    np.testing.assert_array_equal(
+        predict_probabilities(loaded.model, TINY, rows().pixels),
+        predict_probabilities(finished.model, TINY, rows().pixels),
+    )
+
+
+def test_same_seed_gives_the_same_bits_and_another_seed_does_not(finished, cpu):
+    assert_equal_weights(finished.folder, train("again", cpu).folder)
+    other = weights(train("other", cpu, seed=8).folder)
+    assert any(not np.array_equal(one, two) for one, two in zip(weights(finished.folder), other, strict=True))
+
+
+def test_held_out_rows_do_not_touch_the_training(finished, cpu):
+    assert_equal_weights(finished.folder, train("alone", cpu, held_out=None).folder)
+    assert not Path("alone/validation.npz").exists()
+
+
+def test_every_row_of_every_epoch_is_trained_on(cpu):
+    recorder = Recorder()
+    train("run", cpu, progress=recorder)
+    # 100 rows in batches of 32: 32 + 32 + 32 + 4.
+    assert recorder.steps == [(step, 16) for step in range(1, 17)]
+    assert recorder.epochs == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize(("step", "left"), [(2, [2, 3, 4]), (10, [3, 4]), (16, [4])])
+def test_kill_9_in_the_middle_of_an_epoch_loses_that_epoch_only(finished, cpu, step, left):
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED, str(Path(__file__).parent), "killed", str(step)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert not Path("killed/model.keras").exists()
+    assert can_resume(Path("killed"), TINY, rows(), seed=7, held_out=held_out())
+    with pytest.raises(RunError, match=r"^killed: its training is not finished"):
+        load_run(Path("killed"), cpu)
+
+    recorder = Recorder()
+    resumed = train("killed", cpu, resume=True, progress=recorder)
+    assert recorder.epochs == ([1, *left] if step == 2 else left)
+    assert_equal_weights(finished.folder, resumed.folder)
+    assert sorted(p.name for p in resumed.folder.iterdir()) == ["model.keras", "run.json", "validation.npz"]
+    times = {"seconds", "validation_seconds"}
+    for one, other in zip(finished.record["epochs"], resumed.record["epochs"], strict=True):
+        assert {k: v for k, v in one.items() if k not in times} == {k: v for k, v in other.items() if k not in times}
+
+
+def test_interrupt_is_passed_on_and_resumable(finished, cpu):
+    class Impatient(Recorder):
+        def epoch(self, metrics: dict, epochs: int) -> None:
+            if metrics["epoch"] == 3:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train("stopped", cpu, progress=Impatient())
+    recorder = Recorder()
+    train("stopped", cpu, resume=True, progress=recorder)
+    assert recorder.epochs == [4]
+    assert_equal_weights(finished.folder, Path("stopped"))
+
+
+def test_stop_between_last_epoch_and_end_is_resumable(finished, cpu):
+    class Late(Recorder):
+        def epoch(self, metrics: dict, epochs: int) -> None:
+            if metrics["epoch"] == 4:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train("stopped", cpu, progress=Late())
+    resumed = train("stopped", cpu, resume=True)
+    assert_equal_weights(finished.folder, resumed.folder)
+    with np.load("stopped/validation.npz") as one, np.load(finished.folder / "validation.npz") as other:
+        np.testing.assert_array_equal(one["probabilities"], other["probabilities"])
+
+
+def test_finished_run_is_returned_and_not_trained_again(finished, cpu):
+    before = (finished.folder / "model.keras").stat().st_mtime_ns
+    recorder = Recorder()
+    train("finished", cpu, resume=True, progress=recorder)
+    assert recorder.epochs == []
+    assert (finished.folder / "model.keras").stat().st_mtime_ns == before
+    assert not can_resume(finished.folder, TINY, rows(), seed=7, held_out=held_out())
+
+
+def test_existing_run_is_never_overwritten(finished, cpu):
+    with pytest.raises(RunError) as caught:
+        train("finished", cpu)
+    assert str(caught.value) == (
+        "finished: holds a run already. Expected a new folder. Name another one, or continue it with --resume."
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "fault"),
+    [
+        ({"seed": 8}, "holds a run with seed 7, and seed 8 was asked for."),
+        ({"recipe": replace(TINY, name="other")}, "holds a run of tiny, and other was asked for."),
+        ({"recipe": replace(TINY, epochs=5)}, "holds a run of tiny with other settings than the recipe has now."),
+    ],
+)
+def test_run_of_another_training_is_not_resumed(finished, cpu, options, fault):
+    with pytest.raises(RunError) as caught:
+        train("finished", cpu, resume=True, **options)
+    assert str(caught.value) == (f"finished: {fault} Name another folder, or repeat the settings of the first run.")
+
+
+def test_run_on_other_rows_is_not_resumed(finished, cpu):
+    with pytest.raises(RunError, match=r"^finished: holds a run on other rows"):
+        train("finished", cpu, resume=True, held_out=None)
+
+
+def test_damaged_checkpoint_is_refused(cpu):
+    class Impatient(Recorder):
+        def epoch(self, metrics: dict, epochs: int) -> None:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train("stopped", cpu, progress=Impatient())
+    checkpoint = Path("stopped/checkpoint.npz")
+    checkpoint.write_bytes(checkpoint.read_bytes()[:-100])
+    with pytest.raises(RunError, match=r"checkpoint.npz: cannot be resumed from .* train again\.$"):
+        train("stopped", cpu, resume=True)
+
+
+@pytest.mark.filterwarnings("ignore:overflow encountered:RuntimeWarning")
+@pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning")
+def test_diverging_training_is_an_error(cpu):
+    wild = replace(
+        RECIPES["mlp-784-300"],
+        layers=(("Flatten", {}), ("Dense", {"units": 300}), ("Dense", {"units": 10})),
+        learning_rate=1e9,
+        epochs=3,
+    )
+    with pytest.raises(TrainingError, match=r"^run: the loss became (nan|inf) in epoch \d. .* learning rate\.$"):
+        train("run", cpu, recipe=wild)
