@@ -154,12 +154,11 @@ def _recipes(options: argparse.Namespace) -> None:
 
 def _train(options: argparse.Namespace) -> None:
     from kaggle_digits.data import find_source, load_train, split_rows
-    from kaggle_digits.strategy import import_tensorflow, resolve_device
+    from kaggle_digits.strategy import resolve_device
 
     recipe = find_recipe(options.recipe)
     source = find_source(options.data)
     rows, held_out = split_rows(load_train(source), fraction=recipe.validation_fraction, seed=options.seed)
-    import_tensorflow()
     device = resolve_device(options.device, precision=recipe.precision)
     from kaggle_digits.train import train_run
 
@@ -185,7 +184,7 @@ def _train(options: argparse.Namespace) -> None:
 
 def _predict(options: argparse.Namespace) -> None:
     from kaggle_digits.data import find_source, load_test
-    from kaggle_digits.strategy import import_tensorflow, resolve_device
+    from kaggle_digits.strategy import resolve_device
     from kaggle_digits.submission import check_free, check_submission, write_submission
     from kaggle_digits.submit import submission_name
 
@@ -194,7 +193,6 @@ def _predict(options: argparse.Namespace) -> None:
     if not options.force:
         check_free(out)
     pixels = load_test(source)
-    import_tensorflow()
     device = resolve_device()
     from kaggle_digits.predict import load_run, predict_digits, predict_probabilities
 
@@ -221,22 +219,20 @@ def _describe_counts(counts: list[int]) -> str:
 
 
 def _describe_plan(plan: Plan) -> str:
-    from kaggle_digits.submit import RUNS, describe_device
+    from kaggle_digits.submit import RUNS
 
     again = ", then again on all rows" if plan.recipe.retrain else ""
     return (
         f"Would train {plan.recipe.name} for {plan.recipe.epochs} epochs on {len(plan.training):,} rows of "
         f"{plan.source.name}{again},\n"
         f"measure it on {len(plan.held_out):,} held-out rows, and predict {len(plan.test_pixels):,} rows.\n"
-        f"device  {describe_device(plan.device)}\n"
+        f"device  {plan.device}\n"
         f"run     {RUNS / plan.out.stem}\n"
         f"file    {plan.out}"
     )
 
 
 def _describe_result(result: Result) -> str:
-    from kaggle_digits.submit import describe_device
-
     plan = result.plan
     seconds = "  ".join(f"{phase} {spent:.1f}" for phase, spent in plan.seconds.items())
     accuracy = f"{result.accuracy:.2%} ± {result.standard_error:.2%} (1 standard error)"
@@ -246,7 +242,7 @@ def _describe_result(result: Result) -> str:
     return (
         f"source  {plan.source.name}: {len(plan.rows):,} training rows, {len(plan.test_pixels):,} test rows\n"
         f"recipe  {plan.recipe.name}, seed {plan.seed}\n"
-        f"device  {describe_device(plan.device)}\n"
+        f"device  {plan.device}\n"
         f"time    {sum(plan.seconds.values()):.1f} s ({seconds})\n"
         f"held-out accuracy  {accuracy} on {len(plan.held_out):,} rows the network had not seen\n"
         f"labels  {_describe_counts(result.label_counts)}\n"

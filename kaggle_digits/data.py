@@ -145,7 +145,7 @@ def find_competition(data: str | os.PathLike[str] | None = None) -> Source | Non
         return _source_at(Path(data))
     for place in (*KAGGLE_MOUNTS, Path("data"), cache_folder()):
         tables = _tables_in(place)
-        if {"train", "test"} <= tables.keys():
+        if tables:
             return Source(str(place), tables)
     return None
 
@@ -235,11 +235,14 @@ def load_train(source: Source) -> TrainingRows:
     Raises:
         DataError: the file is missing or malformed; the message names the line.
     """
+    rows = _sample()[0] if source.is_sample else _read_train(_table_of(source, "train"))
+    log.info("%s training rows from %s", f"{len(rows):,}", source.name)
+    return rows
+
+
+def _read_train(table: Table) -> TrainingRows:
     import numpy as np
 
-    if source.is_sample:
-        return _sample()[0]
-    table = _table_of(source, "train")
     values = _read_table(table, "train")
     digits = values[:, 0].astype(np.int64)
     wrong = np.flatnonzero(digits >= CLASSES)
@@ -269,9 +272,9 @@ def load_test(source: Source) -> np.ndarray:
     Raises:
         DataError: the file is missing or malformed; the message names the line.
     """
-    if source.is_sample:
-        return _sample()[1]
-    return _read_table(_table_of(source, "test"), "test")
+    pixels = _sample()[1] if source.is_sample else _read_table(_table_of(source, "test"), "test")
+    log.info("%s test rows from %s", f"{len(pixels):,}", source.name)
+    return pixels
 
 
 def count_test_rows(source: Source) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import logging
 import os
 import sys
 import tempfile
@@ -18,6 +19,8 @@ from types import ModuleType
 from typing import Any
 
 from kaggle_digits.config import DeviceError
+
+log = logging.getLogger(__name__)
 
 DEVICES = ("auto", "tpu", "gpu", "cpu")
 CPUINFO = Path("/proc/cpuinfo")
@@ -40,6 +43,10 @@ class Device:
     replicas: int
     precision: str
     reason: str
+
+    def __str__(self) -> str:
+        replicas = f", {self.replicas} replicas" if self.replicas > 1 else ""
+        return f"{self.kind}{replicas}, {self.precision} ({self.reason})"
 
     def scope(self) -> contextlib.AbstractContextManager[Any]:
         """Enter the strategy: models must be built and loaded inside."""
@@ -147,7 +154,9 @@ def _device(kind: str, strategy: Any, precision: str, *, native: bool, notes: li
         precision = "float32"
         notes = [*notes, "float32, since it does not compute bfloat16 natively"]
     replicas = strategy.num_replicas_in_sync if strategy else 1
-    return Device(kind, strategy, replicas, precision, "; ".join(notes))
+    device = Device(kind, strategy, replicas, precision, "; ".join(notes))
+    log.info("Device: %s", device)
+    return device
 
 
 def _cpu_has_bfloat16() -> bool:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from kaggle_digits import data as kaggle_data
 from kaggle_digits.config import DEFAULT_RECIPE, SAMPLE, Recipe
 from kaggle_digits.recipes import find_recipe
-from kaggle_digits.strategy import Device, import_tensorflow, resolve_device
+from kaggle_digits.strategy import Device, resolve_device
 from kaggle_digits.submission import check_free, check_submission, free_name, write_submission
 
 if TYPE_CHECKING:
@@ -110,12 +110,9 @@ def plan_submission(
             check_free(out)
         rows = kaggle_data.load_train(source)
         test_pixels = kaggle_data.load_test(source)
-        log.info("Data: %s, %s training rows and %s test rows", source.name, f"{len(rows):,}", f"{len(test_pixels):,}")
         training, held_out = kaggle_data.split_rows(rows, fraction=chosen.validation_fraction, seed=seed)
     with _timed(seconds, "start"):
-        import_tensorflow()
         place = resolve_device(device, precision=chosen.precision)
-        log.info("Device: %s", describe_device(place))
     return Plan(chosen, source, rows, training, held_out, test_pixels, place, seed, out, overwrite, seconds)
 
 
@@ -183,12 +180,6 @@ def submission_name(out: Path | None, source: kaggle_data.Source, *, stem: str) 
     if source.is_sample and SAMPLE not in named.name:
         named = named.with_name(f"{SAMPLE}-{named.name}")
     return named if out else free_name(named)
-
-
-def describe_device(device: Device) -> str:
-    """Return one line: what, how many, in which precision, and why."""
-    replicas = f", {device.replicas} replicas" if device.replicas > 1 else ""
-    return f"{device.kind}{replicas}, {device.precision} ({device.reason})"
 
 
 @contextmanager

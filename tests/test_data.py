@@ -116,7 +116,8 @@ def test_look_up_order_is_environment_mounts_data_folder_cache_sample(competitio
     monkeypatch.delenv("KDIGITS_DATA")
     for place in places[1:]:
         found.append(data.find_source().name)
-        (place / "train.csv").unlink()
+        for name in ("train.csv", "test.csv"):
+            (place / name).unlink()
     found.append(data.find_source().name)
     assert found == [*map(str, places[:3]), "data", str(places[4]), "sample"]
 
