@@ -8,6 +8,7 @@ import zipfile
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from conftest import TEST_HEADER, TRAIN_HEADER, to_csv
 
@@ -99,6 +100,25 @@ def test_byte_order_mark_and_crlf_are_accepted(competition, train_values, test_v
 def test_missing_last_line_end_is_accepted(competition, train_values, test_values):
     for name in ("train.csv", "test.csv"):
         (competition / name).write_text((competition / name).read_text().rstrip("\n"))
+    assert_is_competition(data.find_source(competition), train_values, test_values)
+
+
+def test_values_equal_those_of_pandas_across_blocks(tmp_path, monkeypatch):
+    values = np.random.default_rng(3).integers(0, 256, (50, 784)).astype(np.uint8)
+    (tmp_path / "test.csv").write_text(to_csv(TEST_HEADER, values))
+    expected = pd.read_csv(tmp_path / "test.csv").to_numpy()
+    np.testing.assert_array_equal(expected, values)
+    for block in (100, 4096, 5000, 1 << 18):
+        monkeypatch.setattr(data, "BLOCK", block)
+        np.testing.assert_array_equal(data.load_test(data.find_source(tmp_path / "test.csv")), expected)
+
+
+def test_quotes_spaces_and_whole_numbers_with_decimals_are_accepted(competition, train_values, test_values):
+    train = (competition / "train.csv").read_text().split("\n")
+    train[3] = train[3].replace(",", ", ")
+    train[5] = ",".join(f'"{value}"' for value in train[5].split(","))
+    train[7] = ",".join(f"{value}.0" for value in train[7].split(","))
+    (competition / "train.csv").write_text("\n".join(train))
     assert_is_competition(data.find_source(competition), train_values, test_values)
 
 
@@ -269,6 +289,24 @@ BAD_TRAIN = {
     "pixel that would wrap around": (
         lambda t: replace_value(t, 4, 10, "65537"),
         f"row 3 (line 4) has '65537' as pixel9. Expected a whole number from 0 to 255. {ROW}",
+    ),
+    "empty first cell": (
+        lambda t: replace_value(t, 4, 0, ""),
+        f"row 3 (line 4) has no value as label. Expected a digit from 0 to 9. {ROW}",
+    ),
+    "infinite pixel": (
+        lambda t: replace_value(t, 4, 10, "inf"),
+        f"row 3 (line 4) has 'inf' as pixel9. Expected a whole number from 0 to 255. {ROW}",
+    ),
+    "short and long rows that make up for each other": (
+        lambda t: edit_line(edit_line(t, 5, lambda line: line.rsplit(",", 1)[0]), 6, lambda line: line + ",0"),
+        "row 4 (line 5) is too short: 784 values. Expected 785, as in the header. Correct or remove the row, or "
+        "download the file again.",
+    ),
+    "words after the last line": (
+        lambda t: t + "done",
+        "row 41 (line 42) is too short: 1 values. Expected 785, as in the header. Correct or remove the row, or "
+        "download the file again.",
     ),
     "huge pixel": (
         lambda t: replace_value(t, 4, 10, "9" * 50),

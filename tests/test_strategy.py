@@ -92,7 +92,8 @@ def test_failing_import_shows_what_was_held_back(tmp_path):
         "import os\nos.write(2, b'library missing')\nraise ImportError('gone')\n"
     )
     done = run_python(
-        "from kaggle_digits.strategy import import_tensorflow\nimport_tensorflow()", PYTHONPATH=str(tmp_path)
+        f"import sys\nsys.path.insert(0, {str(tmp_path)!r})\n"
+        "from kaggle_digits.strategy import import_tensorflow\nimport_tensorflow()"
     )
     assert done.returncode == 1
     assert "library missing" in done.stderr
