@@ -1,81 +1,25 @@
-"""Read the competition's files from wherever they lie, and refuse what would be misread.
-
-The happy path parses plain files in large blocks. Where anything in a file is not plain, a slow second pass over it
-finds the line and the reason, or finds that it can be read after all.
-"""
+"""Find the competition's files wherever they lie, and turn them into arrays; one-hot labels; the split."""
 
 from __future__ import annotations
 
-import csv
-import gzip
-import io
 import logging
 import os
-import re
 import zipfile
-import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING
 
 from kaggle_digits.config import CLASSES, COMPETITION, PIXELS, SAMPLE, SIDE, DataError
+from kaggle_digits.tables import BROKEN, COLUMNS, COLUMNS_IN_WORDS, OTHER, Table, count_rows, read_header, read_table
 
 if TYPE_CHECKING:  # importing it costs 0.1 s, and `check` does not need it
     import numpy as np
 
 log = logging.getLogger(__name__)
 
-PIXEL_COLUMNS = [f"pixel{i}" for i in range(PIXELS)]
-COLUMNS = {"train": ["label", *PIXEL_COLUMNS], "test": PIXEL_COLUMNS}
-COLUMNS_IN_WORDS = {
-    "train": f"{PIXELS + 1} columns (label, pixel0 … pixel{PIXELS - 1})",
-    "test": f"{PIXELS} columns (pixel0 … pixel{PIXELS - 1})",
-}
-OTHER = {"train": "test", "test": "train"}
 KAGGLE_MOUNTS = (Path("/kaggle/input/competitions") / COMPETITION, Path("/kaggle/input") / COMPETITION)
 ZIP_NAME = f"{COMPETITION}.zip"
-WHOLE_NUMBER = re.compile(r" *[0-9]+(\.0*)? *")
-BLOCK = 1 << 18
-"""Bytes parsed at once; all that is made of them fits into the cache."""
-BROKEN = (OSError, EOFError, zlib.error, zipfile.BadZipFile, NotImplementedError, RuntimeError)
-"""What reading a damaged or encrypted archive raises."""
-
-
-@dataclass(frozen=True)
-class Table:
-    """A CSV file, plain, gzipped, or inside a zip.
-
-    Args:
-        path: the file on disk.
-        member: the name inside the zip, or None.
-    """
-
-    path: Path
-    member: str | None = None
-
-    def __str__(self) -> str:
-        return f"{self.path}/{self.member}" if self.member else str(self.path)
-
-    @contextmanager
-    def open(self) -> Iterator[IO[bytes]]:
-        """Open the uncompressed bytes; a damaged archive becomes a DataError, also while reading."""
-        try:
-            if self.member:
-                with zipfile.ZipFile(self.path) as archive, archive.open(self.member) as stream:
-                    yield stream
-            elif self.path.suffix == ".gz":
-                with gzip.open(self.path) as stream:
-                    yield io.BufferedReader(stream)
-            else:
-                with self.path.open("rb") as stream:
-                    yield stream
-        except BROKEN as error:
-            raise DataError(
-                f"{self}: cannot be read ({error or type(error).__name__}). Expected a whole file; this one is "
-                "damaged, cut short or not readable. Download it again."
-            ) from error
+SAMPLE_TEST_ROWS = 360
 
 
 @dataclass(frozen=True)
@@ -87,8 +31,8 @@ class Source:
 
     @property
     def is_sample(self) -> bool:
-        """Whether this is the built-in sample and not the competition."""
-        return self.name == SAMPLE
+        """Whether this is the built-in sample; a folder may have its name."""
+        return not self.tables
 
 
 @dataclass(frozen=True)
@@ -140,16 +84,17 @@ def find_competition(data: str | os.PathLike[str] | None = None) -> Source | Non
     Raises:
         DataError: nothing usable at a place that was named.
     """
-    if data is None:
-        data = os.environ.get("KDIGITS_DATA") or None
     if data is not None:
-        if str(data) == SAMPLE:
-            return Source(SAMPLE, {})
-        return _source_at(Path(data))
-    for place in (*KAGGLE_MOUNTS, Path("data"), cache_folder()):
-        tables = _tables_in(place)
+        return _source_at(data)
+    if named := os.environ.get("KDIGITS_DATA"):
+        try:
+            return _source_at(named)
+        except DataError as error:
+            raise DataError(f"$KDIGITS_DATA: {error}") from error
+    for folder in (*KAGGLE_MOUNTS, Path("data"), cache_folder()):
+        tables = _tables_in_folder(folder)
         if tables:
-            return Source(str(place), tables)
+            return Source(str(folder), tables)
     return None
 
 
@@ -162,13 +107,16 @@ def cache_folder() -> Path:
     return (Path(base) if base else Path.home() / ".cache") / "kaggle_digits"
 
 
-def _source_at(path: Path) -> Source:
+def _source_at(data: str | os.PathLike[str]) -> Source:
+    if str(data) == SAMPLE:
+        return Source(SAMPLE, {})
+    path = Path(data)
     if not path.exists():
         raise DataError(
             f"{path}: no such file or folder. Expected a folder with train.csv and test.csv, {ZIP_NAME}, a CSV file, "
             f"or the word {SAMPLE}. Check the path, or run `kaggle competitions download {COMPETITION}`."
         )
-    tables = _tables_in(path)
+    tables = _tables_in_folder(path) if path.is_dir() else _tables_in_file(path)
     if not tables:
         raise DataError(
             f"{path}: no train.csv and no test.csv in it. Expected at least one of them (plain, .gz or .zip) or "
@@ -177,19 +125,17 @@ def _source_at(path: Path) -> Source:
     return Source(str(path), tables)
 
 
-def _tables_in(path: Path) -> dict[str, Table]:
-    """Return the tables of a folder, a zip or a single file; empty if there are none."""
-    if not path.is_dir():
-        return _tables_in_file(path) if path.is_file() else {}
-    found = {}
+def _tables_in_folder(folder: Path) -> dict[str, Table]:
+    """Return the tables of a folder, its single files before those in the competition's zip; empty if there are none."""
+    found = _tables_in_zip(folder / ZIP_NAME) if (folder / ZIP_NAME).is_file() else {}
     for kind in COLUMNS:
-        for suffix in (".csv", ".csv.gz", ".csv.zip"):
-            file = path / f"{kind}{suffix}"
+        for file in (folder / f"{kind}.csv", folder / f"{kind}.csv.gz"):
             if file.is_file():
-                found[kind] = _tables_in_zip(file).get(kind, Table(file)) if suffix == ".csv.zip" else Table(file)
+                found[kind] = Table(file)
                 break
-    if not found and (path / ZIP_NAME).is_file():
-        return _tables_in_zip(path / ZIP_NAME)
+        else:
+            if (folder / f"{kind}.csv.zip").is_file():
+                found |= _tables_in_zip(folder / f"{kind}.csv.zip")
     return found
 
 
@@ -200,10 +146,8 @@ def _tables_in_file(path: Path) -> dict[str, Table]:
     # against the kind that its name suggests.
     table = Table(path)
     named = "test" if path.name.startswith("test") else "train"
-    for kind in (named, OTHER[named]):
-        if set(_read_header(table)) == set(COLUMNS[kind]):
-            return {kind: table}
-    return {named: table}
+    header = set(read_header(table))
+    return {OTHER[named] if header == set(COLUMNS[OTHER[named]]) else named: table}
 
 
 def _tables_in_zip(path: Path) -> dict[str, Table]:
@@ -221,12 +165,13 @@ def _tables_in_zip(path: Path) -> dict[str, Table]:
                 f"{path}: the member {member!r} points outside the archive. Expected plain file names. This zip is "
                 "not from Kaggle and may be hostile; do not use it."
             )
-    return {
-        kind: Table(path, member)
-        for kind in COLUMNS
-        for member in members
-        if PurePosixPath(member).name == f"{kind}.csv" and "__MACOSX" not in member
-    }
+    found: dict[str, Table] = {}
+    for member in sorted(members, key=lambda name: name.count("/")):  # the outermost of two wins
+        path_in_zip = PurePosixPath(member)
+        kind = path_in_zip.stem
+        if kind in COLUMNS and path_in_zip.suffix == ".csv" and "__MACOSX" not in member:
+            found.setdefault(kind, Table(path, member))
+    return found
 
 
 def load_train(source: Source) -> TrainingRows:
@@ -246,7 +191,7 @@ def load_train(source: Source) -> TrainingRows:
 def _read_train(table: Table) -> TrainingRows:
     import numpy as np
 
-    values = _read_table(table, "train")
+    values = read_table(table, "train")
     digits = values[:, 0].astype(np.int64)
     wrong = np.flatnonzero(digits >= CLASSES)
     if wrong.size:
@@ -275,25 +220,18 @@ def load_test(source: Source) -> np.ndarray:
     Raises:
         DataError: the file is missing or malformed; the message names the line.
     """
-    pixels = _sample()[1] if source.is_sample else _read_table(_table_of(source, "test"), "test")
+    pixels = _sample()[1] if source.is_sample else read_table(_table_of(source, "test"), "test")
     log.info("%s test rows from %s", f"{len(pixels):,}", source.name)
     return pixels
 
 
 def count_test_rows(source: Source) -> int:
-    """Count the rows of the test file without parsing it: what a submission must have.
+    """Count the rows of the test file without parsing them: what a submission must have.
 
     Raises:
-        DataError: the source has no test file.
+        DataError: the source has no test file, or another file under its name.
     """
-    if source.is_sample:
-        return len(_sample()[1])
-    lines, last = 0, b"\n"
-    with _table_of(source, "test").open() as stream:
-        while block := stream.read(1 << 20):
-            lines += block.count(b"\n")
-            last = block[-1:]
-    return lines + (last != b"\n") - 1
+    return SAMPLE_TEST_ROWS if source.is_sample else count_rows(_table_of(source, "test"), "test")
 
 
 def one_hot(digits: np.ndarray) -> np.ndarray:
@@ -351,161 +289,6 @@ def _table_of(source: Source, kind: str) -> Table:
         f"{source.name}: holds {OTHER[kind]}.csv but no {kind}.csv. Expected {kind}.csv with "
         f"{COLUMNS_IN_WORDS[kind]}. Pass a folder or zip that has it."
     )
-
-
-def _read_header(table: Table) -> list[str]:
-    with table.open() as stream:
-        return _parse_header(stream, table)
-
-
-def _parse_header(stream: IO[bytes], table: Table) -> list[str]:
-    line = stream.readline(1 << 20)
-    if not line:
-        raise DataError(
-            f"{table}: the file is empty. Expected a header and one row per image. Download it again, or check how "
-            "it was made."
-        )
-    try:
-        names = next(csv.reader([line.decode("utf-8-sig")]), [])
-    except (UnicodeDecodeError, csv.Error):
-        names = []
-    if len(names) < 2:
-        raise DataError(
-            f"{table}: not a CSV file: its first line has no comma-separated column names. Expected "
-            f"{COLUMNS_IN_WORDS['train']} or {COLUMNS_IN_WORDS['test']}. Pass the competition's own file."
-        )
-    return [name.strip() for name in names]
-
-
-def _read_table(table: Table, kind: str) -> np.ndarray:
-    """Read a whole table into (N, 785) or (N, 784) uint8, columns in Kaggle's order."""
-    import numpy as np
-
-    with table.open() as stream:
-        names = _parse_header(stream, table)
-        _check_header(names, kind, table)
-        values = _parse_values(stream, len(names))
-    if values is None:
-        values = _read_slowly(table, names)
-    if not len(values):
-        raise DataError(
-            f"{table}: a header and no rows. Expected one row per image. Download it again, or check how it was made."
-        )
-    if names != COLUMNS[kind]:
-        values = values[:, [names.index(name) for name in COLUMNS[kind]]]
-    return np.ascontiguousarray(values)
-
-
-def _parse_values(stream: IO[bytes], columns: int) -> np.ndarray | None:
-    """Parse what follows the header into (N, columns) uint8, or return None where a byte is not as expected.
-
-    Only bare numbers from 0 to 255, commas and line ends pass. The whole is done on blocks that fit into the
-    processor's cache, which reads a zip in less time than pandas reads the unpacked file; and pandas 2 cannot be used,
-    since it reads 256 as 0 without a word.
-    """
-    import numpy as np
-
-    parsed = []
-    rest = b""
-    while True:
-        block = stream.read(BLOCK)
-        lines, newline, rest = (rest + block).rpartition(b"\n") if block else (rest, b"\n", b"")
-        if lines:
-            values = _parse_lines((lines + newline).replace(b"\r\n", b"\n"), columns)
-            if values is None:
-                return None
-            parsed.append(values)
-        elif not block:
-            return np.concatenate([np.empty((0, columns), np.uint8), *parsed])
-        elif newline:  # a blank line
-            return None
-
-
-def _parse_lines(text: bytes, columns: int) -> np.ndarray | None:
-    """Parse whole lines of bare numbers; None where a byte or a count is not as expected."""
-    import numpy as np
-
-    characters = np.frombuffer(text, np.uint8)
-    values = characters - np.uint8(ord("0"))  # other characters wrap to 10 and above
-    is_digit = values <= 9
-    ends = np.flatnonzero(~is_digit)  # behind every number
-    newlines = np.count_nonzero(characters == ord("\n"))
-    if (
-        newlines * columns != len(ends)
-        or newlines + np.count_nonzero(characters == ord(",")) != len(ends)
-        or not (characters[ends[columns - 1 :: columns]] == ord("\n")).all()
-    ):
-        return None
-    pairs = is_digit[1:] & is_digit[:-1]
-    is_empty = not is_digit[0] or not (is_digit[1:] | is_digit[:-1]).all()
-    has_four_digits = (pairs[2:] & pairs[:-2]).any()
-    if is_empty or has_four_digits:
-        return None
-    # At every character: the number that its last three digits make, if it ended here.
-    values *= is_digit
-    numbers = values.astype(np.uint16)
-    numbers[1:] += np.uint16(10) * values[:-1]
-    numbers[2:] += np.uint16(100) * (values[:-2] * is_digit[1:-1])
-    numbers = numbers[ends - 1]
-    if numbers.max() > 255:
-        return None
-    return numbers.astype(np.uint8).reshape(-1, columns)
-
-
-def _check_header(names: list[str], kind: str, table: Table) -> None:
-    expected = COLUMNS[kind]
-    if set(names) == set(expected) and len(names) == len(expected):
-        return
-    if set(names) == set(COLUMNS[OTHER[kind]]):
-        raise DataError(
-            f"{table}: {len(names)} columns, expected {COLUMNS_IN_WORDS[kind]}. This looks like {OTHER[kind]}.csv; "
-            f"pass the {'training' if kind == 'train' else 'test'} file."
-        )
-    doubled = sorted({name for name in names if names.count(name) > 1})
-    missing = [name for name in expected if name not in names]
-    unknown = [name for name in names if name not in expected]
-    faults = [
-        f"{title} {', '.join(map(repr, found[:3]))}{f' and {len(found) - 3} more' if len(found) > 3 else ''}"
-        for title, found in (("doubled:", doubled), ("missing:", missing), ("not known:", unknown))
-        if found
-    ]
-    raise DataError(
-        f"{table}: {len(names)} columns; {'; '.join(faults)}. Expected {COLUMNS_IN_WORDS[kind]}, each once, in any "
-        "order. Correct the header, or pass the competition's own file."
-    )
-
-
-def _read_slowly(table: Table, names: list[str]) -> np.ndarray:
-    """Read a table that is not plain, such as one with quotes or spaces, or raise a DataError at its first bad line."""
-    import numpy as np
-
-    rows = []
-    with table.open() as stream:
-        lines = csv.reader(io.TextIOWrapper(stream, encoding="utf-8-sig", errors="replace", newline=""))
-        next(lines)
-        for row, values in enumerate(lines, start=1):
-            fault = _fault_of_row(values, names)
-            if fault:
-                raise DataError(f"{table}: row {row} (line {lines.line_num}) {fault}")
-            rows.append(np.array(values, np.float64).astype(np.uint8))
-    return np.array(rows).reshape(-1, len(names))
-
-
-def _fault_of_row(values: list[str], names: list[str]) -> str | None:
-    if not values or values == [""]:
-        return "is blank. Expected one image per line and nothing after the last. Remove the line."
-    if len(values) != len(names):
-        amount = "too short" if len(values) < len(names) else "too long"
-        return (
-            f"is {amount}: {len(values)} values. Expected {len(names)}, as in the header. Correct or remove the row, "
-            "or download the file again."
-        )
-    for name, value in zip(names, values, strict=True):
-        wanted = "a digit from 0 to 9" if name == "label" else "a whole number from 0 to 255"
-        if not (WHOLE_NUMBER.fullmatch(value) and float(value) <= 255):
-            shown = "no value" if value.strip() == "" else repr(value[:40])
-            return f"has {shown} as {name}. Expected {wanted}. Correct or remove the row."
-    return None
 
 
 def _sample() -> tuple[TrainingRows, np.ndarray]:

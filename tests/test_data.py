@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from conftest import TEST_HEADER, TRAIN_HEADER, to_csv
 
-from kaggle_digits import data
+from kaggle_digits import data, tables
 from kaggle_digits.config import DataError
 
 TRAIN_IN_WORDS = "785 columns (label, pixel0 … pixel783)"
@@ -109,7 +109,7 @@ def test_values_equal_those_of_pandas_across_blocks(tmp_path, monkeypatch):
     expected = pd.read_csv(tmp_path / "test.csv").to_numpy()
     np.testing.assert_array_equal(expected, values)
     for block in (100, 4096, 5000, 1 << 18):
-        monkeypatch.setattr(data, "BLOCK", block)
+        monkeypatch.setattr(tables, "BLOCK", block)
         np.testing.assert_array_equal(data.load_test(data.find_source(tmp_path / "test.csv")), expected)
 
 

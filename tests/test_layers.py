@@ -9,7 +9,20 @@ import kaggle_digits
 
 PACKAGE = Path(kaggle_digits.__file__).parent
 SPINE = [
-    *("config", "recipes", "data", "models", "strategy", "predict", "train", "submission", "submit", "cli", "__main__"),
+    *(
+        "config",
+        "recipes",
+        "tables",
+        "data",
+        "models",
+        "strategy",
+        "predict",
+        "train",
+        "submission",
+        "submit",
+        "cli",
+        "__main__",
+    ),
 ]
 LEAVES = {"augment"}
 LEAVES_OF = {"train": {"augment"}}
