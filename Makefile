@@ -12,6 +12,9 @@ help:  ## list the targets
 setup: $(INSTALLED)  ## make .venv, if it is not current
 
 $(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys, ensurepip, venv; sys.exit(sys.version_info < (3, 11))' || { echo "$(PYTHON): no Python \
+	with venv and pip, 3.11 or newer. Install it (on Debian: python3 and python3-venv), or name one: \
+	make PYTHON=python3.12" >&2; exit 1; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[test,check]'
 	touch $@

@@ -59,7 +59,7 @@ def run_submit(data: str, recipe: str, seed: int) -> tuple[float, float]:
             str(seed),
         ]
         started = time.perf_counter()
-        subprocess.run([*command, "--out", "out.csv"], cwd=folder, check=True, capture_output=True)
+        subprocess.run([*command, "--out", "out.csv"], cwd=folder, check=True, stdout=subprocess.DEVNULL)
         seconds = time.perf_counter() - started
         record = json.loads((Path(folder) / "runs/out/run.json").read_text())
         return seconds, record["epochs"][-1]["validation_accuracy"]

@@ -6,6 +6,7 @@ import argparse
 import dataclasses
 import json
 import logging
+import os
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -33,9 +34,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.getLogger("kaggle_digits").setLevel(logging.INFO)
     try:
         options.verb(options)
+        sys.stdout.flush()
     except DigitsError as error:
         print(f"kaggle-digits: {error}", file=sys.stderr)
         return error.exit_code
+    except BrokenPipeError:  # as in `kaggle-digits recipes | head`: the reader has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 1
     except OSError as error:  # a full disk, a folder that may not be written to
         print(
             f"kaggle-digits: {error}. Expected a file that can be read or written. Check its permissions and the space "
@@ -86,7 +91,7 @@ def _parser() -> argparse.ArgumentParser:
     recipes = verb("recipes", _recipes, "list what can be trained, its source, and what to expect of it")
     recipes.add_argument("--json", action="store_true", help="everything about each recipe, for scripts")
 
-    train = verb("train", _train, "train a recipe into a run folder")
+    train = verb("train", _train, "train a recipe into a run folder, on all rows but those held out to measure it")
     train.add_argument("--recipe", required=True, metavar="NAME", help="see the verb recipes")
     train.add_argument("--run", required=True, type=Path, metavar="DIR", help="the run folder to make")
     training(train)
@@ -108,10 +113,9 @@ def _parser() -> argparse.ArgumentParser:
 
 def _seed(text: str) -> int:
     """Parse a seed; NumPy, scikit-learn and Keras share the range 0 to 2³² − 1."""
-    value = int(text)
-    if not 0 <= value < 2**32:
-        raise argparse.ArgumentTypeError(f"{value} is not from 0 to {2**32 - 1}")
-    return value
+    if not (text.isascii() and text.isdigit() and int(text) < 2**32):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 to {2**32 - 1}")
+    return int(text)
 
 
 def _submit(options: argparse.Namespace) -> None:
@@ -184,21 +188,22 @@ def _train(options: argparse.Namespace) -> None:
 
 def _predict(options: argparse.Namespace) -> None:
     from kaggle_digits.data import find_source, load_test
-    from kaggle_digits.strategy import resolve_device
+    from kaggle_digits.strategy import import_tensorflow, resolve_device
     from kaggle_digits.submission import check_free, check_submission, write_submission
     from kaggle_digits.submit import submission_name
 
     source = find_source(options.data)
-    out = submission_name(options.out, source, stem="")
-    if not options.force:
-        check_free(out)
+    import_tensorflow()
+    from kaggle_digits.predict import load_run, predict_digits, predict_probabilities, read_record
+
+    trained_on_sample = any(read_record(folder)["source"] == SAMPLE for folder in options.run)
+    out = submission_name(options.out, stem="", from_sample=source.is_sample or trained_on_sample)
+    check_free(out, overwrite=options.force)
     pixels = load_test(source)
     device = resolve_device()
-    from kaggle_digits.predict import load_run, predict_digits, predict_probabilities
-
     runs = [load_run(folder, device) for folder in options.run]
     probabilities = [predict_probabilities(run.model, run.recipe, pixels, replicas=device.replicas) for run in runs]
-    write_submission(out, predict_digits(probabilities).tolist(), overwrite=options.force)
+    write_submission(out, predict_digits(probabilities), overwrite=options.force)
     check_submission(out, rows=len(pixels))
     print(f"{out}: {len(pixels):,} rows")
 
@@ -209,9 +214,13 @@ def _check(options: argparse.Namespace) -> None:
     from kaggle_digits.submission import check_submission
 
     source = find_competition(options.data)
-    rows = count_test_rows(source) if source else TEST_ROWS
-    counts = check_submission(options.file, rows=rows)
-    print(f"{options.file}: valid, {rows:,} rows; {_describe_counts(counts)}")
+    # Data that was not named and has no test file says nothing about the number of rows.
+    if source and (options.data or source.is_sample or "test" in source.tables):
+        rows, counted_in = count_test_rows(source), f"{source.name}'s test.csv"
+    else:
+        rows, counted_in = TEST_ROWS, "test.csv"
+    counts = check_submission(options.file, rows=rows, counted_in=counted_in)
+    print(f"{options.file}: valid, {rows:,} rows as in {counted_in}; {_describe_counts(counts)}")
 
 
 def _describe_counts(counts: list[int]) -> str:
@@ -219,22 +228,19 @@ def _describe_counts(counts: list[int]) -> str:
 
 
 def _describe_plan(plan: Plan) -> str:
-    from kaggle_digits.submit import RUNS
-
     again = ", then again on all rows" if plan.recipe.retrain else ""
     return (
         f"Would train {plan.recipe.name} for {plan.recipe.epochs} epochs on {len(plan.training):,} rows of "
         f"{plan.source.name}{again},\n"
         f"measure it on {len(plan.held_out):,} held-out rows, and predict {len(plan.test_pixels):,} rows.\n"
         f"device  {plan.device}\n"
-        f"run     {RUNS / plan.out.stem}\n"
         f"file    {plan.out}"
     )
 
 
 def _describe_result(result: Result) -> str:
     plan = result.plan
-    seconds = "  ".join(f"{phase} {spent:.1f}" for phase, spent in plan.seconds.items())
+    seconds = "  ".join(f"{phase} {spent:.1f}" for phase, spent in result.seconds.items())
     accuracy = f"{result.accuracy:.2%} ± {result.standard_error:.2%} (1 standard error)"
     if result.accuracy == 1:  # a standard error of 0 would claim too much: give the bound of the rule of three
         accuracy = f"100 %, that is above {1 - 3 / len(plan.held_out):.1%} with 95 % confidence,"
@@ -243,7 +249,7 @@ def _describe_result(result: Result) -> str:
         f"source  {plan.source.name}: {len(plan.rows):,} training rows, {len(plan.test_pixels):,} test rows\n"
         f"recipe  {plan.recipe.name}, seed {plan.seed}\n"
         f"device  {plan.device}\n"
-        f"time    {sum(plan.seconds.values()):.1f} s ({seconds})\n"
+        f"time    {sum(result.seconds.values()):.1f} s ({seconds})\n"
         f"held-out accuracy  {accuracy} on {len(plan.held_out):,} rows the network had not seen\n"
         f"labels  {_describe_counts(result.label_counts)}\n"
         f"run     {result.run.folder}\n"

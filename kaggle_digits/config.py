@@ -19,6 +19,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -166,3 +167,15 @@ def atomic_path(path: Path) -> Iterator[Path]:
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def numbered_names(path: Path) -> Iterator[Path]:
+    """Yield ``path``, then name-2, name-3 … without end.
+
+    >>> names = numbered_names(Path("runs/fast.csv"))
+    >>> [next(names).name for _ in range(3)]
+    ['fast.csv', 'fast-2.csv', 'fast-3.csv']
+    """
+    yield path
+    for number in count(2):
+        yield path.with_name(f"{path.stem}-{number}{path.suffix}")

@@ -126,7 +126,7 @@ def _source_at(data: str | os.PathLike[str]) -> Source:
 
 
 def _tables_in_folder(folder: Path) -> dict[str, Table]:
-    """Return the tables of a folder, its single files before those in the competition's zip; empty if there are none."""
+    """Return the tables of a folder, single files before those in the zip; empty if there are none."""
     found = _tables_in_zip(folder / ZIP_NAME) if (folder / ZIP_NAME).is_file() else {}
     for kind in COLUMNS:
         for file in (folder / f"{kind}.csv", folder / f"{kind}.csv.gz"):

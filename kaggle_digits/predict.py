@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,7 +52,7 @@ def load_run(folder: Path, device: Device) -> Run:
     try:
         with device.scope():
             model = keras.saving.load_model(folder / MODEL_FILE, compile=False)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
         raise RunError(
             f"{folder / MODEL_FILE}: cannot be loaded ({error}). Expected the network that training wrote. Train it "
             "again."
@@ -68,7 +69,7 @@ def read_record(folder: Path) -> dict[str, Any]:
     try:
         record = json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))
         recipe_of(record)
-        record["finished"], record["epochs"], record["seed"], record["rows"]
+        [record[name] for name in ("finished", "epochs", "seed", "rows", "source", "device", "submission")]
     except FileNotFoundError as error:
         raise RunError(
             f"{folder}: no {RUN_FILE} in it. Expected a run folder, as `kaggle-digits train --run {folder}` leaves it."

@@ -68,7 +68,9 @@ def resolve_device(requested: str = "auto", *, precision: str = "float32") -> De
         DeviceError: the requested device is not there.
     """
     if requested not in DEVICES:
-        raise DeviceError(f"--device {requested}: no such device. Expected one of {', '.join(DEVICES)}.")
+        raise DeviceError(
+            f"--device {requested}: no such device. Expected one of {', '.join(DEVICES)}. Correct the name."
+        )
     tf = import_tensorflow()
     notes = []
     sign = next((name for name in ("ISTPUVM", "TPU_NAME") if os.environ.get(name)), None)
@@ -76,7 +78,8 @@ def resolve_device(requested: str = "auto", *, precision: str = "float32") -> De
         try:
             strategy = _start_tpu(tf)
         # Without a TPU, initialisation raises NotFoundError, which is an OpError and not a RuntimeError.
-        except (ValueError, RuntimeError, tf.errors.OpError) as error:
+        # A TPU_NAME is looked up on the network, where anything may be missing.
+        except (ValueError, RuntimeError, OSError, ImportError, tf.errors.OpError) as error:
             fault = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no details'}"
             if requested == "tpu":
                 raise DeviceError(
@@ -88,26 +91,30 @@ def resolve_device(requested: str = "auto", *, precision: str = "float32") -> De
             return _device("tpu", strategy, precision, native=True, notes=["a TPU was found"])
     # Where CUDA finds no driver it says so on stderr: news only to who asked for a GPU.
     with contextlib.nullcontext() if requested == "gpu" else _stderr_held_back():
-        gpus = [] if requested == "cpu" else tf.config.list_physical_devices("GPU")
+        gpus = tf.config.list_physical_devices("GPU")
     if requested == "gpu" and not gpus:
         raise DeviceError(
             f"--device gpu: TensorFlow {tf.__version__} finds no GPU. Expected one with its driver and CUDA libraries. "
             "Check `nvidia-smi`, install tensorflow[and-cuda], or use --device cpu."
         )
-    if gpus:
-        for gpu in gpus:
-            tf.config.experimental.set_memory_growth(gpu, True)
+    if gpus and requested != "cpu":
+        notes.append(f"{len(gpus)} GPU{'s' if len(gpus) > 1 else ''} found")
+        try:
+            for gpu in gpus:
+                tf.config.experimental.set_memory_growth(gpu, True)
+        except RuntimeError:
+            notes.append("TensorFlow was in use before and keeps their whole memory")
         native = all(
             tf.config.experimental.get_device_details(gpu).get("compute_capability", (0, 0)) >= (8, 0) for gpu in gpus
         )
-        notes.append(f"{len(gpus)} GPU{'s' if len(gpus) > 1 else ''} found")
         return _device("gpu", mirror([f"GPU:{i}" for i in range(len(gpus))]), precision, native=native, notes=notes)
     if requested == "cpu":
-        tf.config.set_visible_devices([], "GPU")
         notes.append("asked for")
     else:
         notes.append("no GPU visible to TensorFlow" if sign else "no sign of a TPU and no GPU visible to TensorFlow")
-    return _device("cpu", None, precision, native=_cpu_has_bfloat16(), notes=notes)
+    # Beside a GPU, only a strategy keeps Keras on the CPU.
+    strategy = tf.distribute.OneDeviceStrategy("/cpu:0") if gpus else None
+    return _device("cpu", strategy, precision, native=_cpu_has_bfloat16(), notes=notes)
 
 
 def mirror(devices: list[str]) -> Any:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
-from itertools import count
 from pathlib import Path
 
 from kaggle_digits.config import CLASSES, SAMPLE, TEST_ROWS, SubmissionError, atomic_path
@@ -22,31 +22,38 @@ def write_submission(file: Path, digits: Iterable[int], *, overwrite: bool = Fal
     Raises:
         SubmissionError: the file exists and ``overwrite`` is off.
     """
-    if not overwrite:
-        check_free(file)
+    check_free(file, overwrite=overwrite)
     lines = [HEADER, *(f"{image_id},{digit}" for image_id, digit in enumerate(digits, start=1))]
     with atomic_path(file) as path:
         path.write_text("\n".join(lines) + "\n", encoding="ascii", newline="\n")
 
 
-def check_free(file: Path) -> None:
-    """Raise a SubmissionError if the file exists.
+def check_free(file: Path, *, overwrite: bool = False) -> None:
+    """Check that a file can be written, before work is spent on what goes into it.
 
     Raises:
-        SubmissionError: it does.
+        SubmissionError: it exists and ``overwrite`` is off, is a folder, or lies where nothing can be written.
     """
-    if file.exists():
+    if file.is_dir() or not file.name:
+        raise SubmissionError(f"{file}: is a folder. Expected the name of a file to write. Add a name, as in mine.csv.")
+    folder = next(parent for parent in file.absolute().parents if parent.exists())
+    if not (folder.is_dir() and os.access(folder, os.W_OK)):
+        raise SubmissionError(
+            f"{file}: {folder} is not a folder that can be written to. Expected one. Choose another place."
+        )
+    if file.exists() and not overwrite:
         raise SubmissionError(
             f"{file}: exists already. Expected a new name. Choose another, or pass --force to replace it."
         )
 
 
-def check_submission(file: Path, *, rows: int = TEST_ROWS) -> list[int]:
+def check_submission(file: Path, *, rows: int = TEST_ROWS, counted_in: str = "test.csv") -> list[int]:
     """Check that Kaggle would accept a submission.
 
     Args:
         file: the file to check.
         rows: how many rows the test file has.
+        counted_in: where that number comes from, for the message.
 
     Returns:
         how often each digit from 0 to 9 was predicted; ten numbers that sum to ``rows``.
@@ -88,25 +95,10 @@ def check_submission(file: Path, *, rows: int = TEST_ROWS) -> list[int]:
         counts[int(label)] += 1
     if len(lines) - 1 != rows:
         hint = "Make the file from all rows of the test file."
-        if SAMPLE in file.name and rows == TEST_ROWS:
+        if file.name.startswith(f"{SAMPLE}-") and rows == TEST_ROWS:
             hint = f"It was made from the built-in sample: it cannot be uploaded; check it with --data {SAMPLE}."
         raise SubmissionError(
             f"{file}: {len(lines) - 1} rows, the last on line {len(lines)}. Expected {rows}, one for each row of "
-            f"test.csv. {hint}"
+            f"{counted_in}. {hint}"
         )
     return counts
-
-
-def free_name(file: Path) -> Path:
-    """Return ``file``, or the first of name-2, name-3 … that does not exist yet.
-
-    >>> free_name(Path("no-such-folder/fast.csv")).name
-    'fast.csv'
-    """
-    if not file.exists():
-        return file
-    return next(
-        candidate
-        for number in count(2)
-        if not (candidate := file.with_name(f"{file.stem}-{number}{file.suffix}")).exists()
-    )

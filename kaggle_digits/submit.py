@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kaggle_digits import data as kaggle_data
-from kaggle_digits.config import DEFAULT_RECIPE, SAMPLE, Recipe
+from kaggle_digits.config import DEFAULT_RECIPE, SAMPLE, Recipe, numbered_names
 from kaggle_digits.recipes import find_recipe
 from kaggle_digits.strategy import Device, resolve_device
-from kaggle_digits.submission import check_free, check_submission, free_name, write_submission
+from kaggle_digits.submission import check_free, check_submission, write_submission
 
 if TYPE_CHECKING:
     from kaggle_digits.predict import Run
@@ -43,7 +43,7 @@ class Plan:
         seed: of everything random.
         out: the submission file to write.
         overwrite: whether ``out`` may replace a file.
-        seconds: spent so far, by phase.
+        seconds: spent on making the plan, by phase.
     """
 
     recipe: Recipe
@@ -64,11 +64,12 @@ class Result:
     """What ``submit`` did.
 
     Args:
-        plan: what was to do, with the seconds of all phases.
+        plan: what was to do.
         run: the run folder whose network predicted.
         accuracy: correct / seen on the held-out rows, of the network that never saw them.
         standard_error: of that accuracy, binomial.
         label_counts: how often each digit from 0 to 9 was predicted.
+        seconds: spent, by phase.
     """
 
     plan: Plan
@@ -76,6 +77,7 @@ class Result:
     accuracy: float
     standard_error: float
     label_counts: list[int]
+    seconds: dict[str, float]
 
 
 def plan_submission(
@@ -105,9 +107,8 @@ def plan_submission(
     chosen = find_recipe(recipe)
     with _timed(seconds, "load"):
         source = kaggle_data.find_source(data)
-        out = submission_name(out, source, stem=f"{chosen.name}-seed{seed}")
-        if not overwrite:
-            check_free(out)
+        out = submission_name(out, stem=f"{chosen.name}-seed{seed}", from_sample=source.is_sample)
+        check_free(out, overwrite=overwrite)
         rows = kaggle_data.load_train(source)
         test_pixels = kaggle_data.load_test(source)
         training, held_out = kaggle_data.split_rows(rows, fraction=chosen.validation_fraction, seed=seed)
@@ -119,8 +120,8 @@ def plan_submission(
 def submit(plan: Plan, *, progress: Progress | None = None) -> Result:
     """Train, validate, predict, write and check a submission.
 
-    An interrupted call continues when it is repeated with the same settings: the run folder ``runs/NAME`` keeps
-    every whole epoch.
+    An interrupted call continues when it is repeated with the same settings: the run folders under ``runs/`` keep
+    every whole epoch until the submission is written.
 
     Args:
         plan: of ``plan_submission``.
@@ -130,18 +131,18 @@ def submit(plan: Plan, *, progress: Progress | None = None) -> Result:
         DigitsError: training failed or a file cannot be written.
     """
     # Keras takes seconds to import: only once the input is known to be good.
-    import numpy as np
-
-    from kaggle_digits.predict import VALIDATION_FILE, predict_digits, predict_probabilities
-    from kaggle_digits.train import accuracy, can_resume, train_run
+    from kaggle_digits.predict import predict_digits, predict_probabilities
+    from kaggle_digits.train import can_resume, mark_submitted, train_run
 
     def train(name: str, rows: kaggle_data.TrainingRows, held_out: kaggle_data.TrainingRows | None) -> Run:
-        folder = RUNS / name
-        resume = can_resume(folder, plan.recipe, rows, seed=plan.seed, held_out=held_out)
+        def resumable(folder: Path) -> bool:
+            return can_resume(folder, plan.recipe, rows, seed=plan.seed, held_out=held_out)
+
+        # The first folder that is free, or that an interrupted call with the same settings left.
+        folder = next(f for f in numbered_names(RUNS / name) if not f.exists() or resumable(f))
+        resume = folder.exists()
         if resume:
-            log.info("Continuing the interrupted training in %s", folder)
-        else:
-            folder = free_name(folder)
+            log.info("Continuing the interrupted job with the training in %s", folder)
         return train_run(
             plan.recipe,
             rows,
@@ -154,32 +155,35 @@ def submit(plan: Plan, *, progress: Progress | None = None) -> Result:
             progress=progress,
         )
 
-    with _timed(plan.seconds, "train"):
-        run = train(plan.out.stem, plan.training, plan.held_out)
-    with np.load(run.folder / VALIDATION_FILE) as held_out:
-        correct = accuracy(held_out["probabilities"], held_out["digits"])
+    seconds = dict(plan.seconds)
+    with _timed(seconds, "train"):
+        validated = run = train(plan.out.stem, plan.training, plan.held_out)
     if plan.recipe.retrain:
-        with _timed(plan.seconds, "retrain"):
+        with _timed(seconds, "retrain"):
             run = train(f"{plan.out.stem}-all-rows", plan.rows, None)
-    with _timed(plan.seconds, "predict"):
+    with _timed(seconds, "predict"):
         probabilities = predict_probabilities(run.model, plan.recipe, plan.test_pixels, replicas=plan.device.replicas)
-    with _timed(plan.seconds, "write"):
-        write_submission(plan.out, predict_digits([probabilities]).tolist(), overwrite=plan.overwrite)
+    with _timed(seconds, "write"):
+        write_submission(plan.out, predict_digits([probabilities]), overwrite=plan.overwrite)
         counts = check_submission(plan.out, rows=len(plan.test_pixels))
+        mark_submitted(run, plan.out)
+        if plan.recipe.retrain:
+            mark_submitted(validated, plan.out)
+    correct = validated.record["epochs"][-1]["validation_accuracy"]
     error = math.sqrt(correct * (1 - correct) / len(plan.held_out))
-    return Result(plan, run, correct, error, counts)
+    return Result(plan, run, correct, error, counts, seconds)
 
 
-def submission_name(out: Path | None, source: kaggle_data.Source, *, stem: str) -> Path:
+def submission_name(out: Path | None, *, stem: str, from_sample: bool) -> Path:
     """Return the file to write: the one asked for, or a new one; marked if it is made from the built-in sample.
 
-    >>> submission_name(Path("mine.csv"), kaggle_data.Source("sample", {}), stem="fast-seed0").name
+    >>> submission_name(Path("mine.csv"), stem="fast-seed0", from_sample=True).name
     'sample-mine.csv'
     """
     named = out or SUBMISSIONS / f"{stem}.csv"
-    if source.is_sample and SAMPLE not in named.name:
+    if from_sample and named.name and not named.name.startswith(f"{SAMPLE}-"):
         named = named.with_name(f"{SAMPLE}-{named.name}")
-    return named if out else free_name(named)
+    return named if out else next(name for name in numbered_names(named) if not name.exists())
 
 
 @contextmanager

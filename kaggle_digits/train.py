@@ -8,14 +8,18 @@ so that a kill at any moment loses at most one epoch.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
+import logging
 import math
+import os
 import platform
 import subprocess
 import time
 import zipfile
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -39,6 +43,13 @@ from kaggle_digits.predict import (
     to_images,
 )
 from kaggle_digits.strategy import Device, import_tensorflow
+
+try:
+    import fcntl
+except ImportError:  # Windows: two trainings in one folder are not kept apart there
+    fcntl = None  # type: ignore[assignment]
+
+log = logging.getLogger(__name__)
 
 CHECKPOINT_FILE = "checkpoint.npz"
 
@@ -88,6 +99,32 @@ def train_run(
         RunError: the folder holds a run and ``resume`` is off, or another recipe, seed or data.
         TrainingError: the loss is no longer a number.
     """
+    with _locked(folder):
+        return _train_run(
+            recipe,
+            rows,
+            folder,
+            seed=seed,
+            device=device,
+            source=source,
+            held_out=held_out,
+            resume=resume,
+            progress=progress,
+        )
+
+
+def _train_run(
+    recipe: Recipe,
+    rows: TrainingRows,
+    folder: Path,
+    *,
+    seed: int,
+    device: Device,
+    source: str,
+    held_out: TrainingRows | None,
+    resume: bool,
+    progress: Progress | None,
+) -> Run:
     record = _start_record(recipe, rows, seed=seed, device=device, source=source, held_out=held_out)
     if (folder / RUN_FILE).exists():
         if not resume:
@@ -100,6 +137,14 @@ def train_run(
             raise RunError(f"{folder}: {differing} Name another folder, or repeat the settings of the first run.")
         if previous["finished"]:
             return load_run(folder, device)
+        if any(previous["device"][name] != record["device"][name] for name in ("kind", "replicas", "precision")):
+            record["devices_before"] = [*previous.get("devices_before", []), previous["device"]]
+            log.warning(
+                "%s was begun on %s and goes on on %s: the result will differ in its last digits.",
+                folder,
+                previous["device"],
+                record["device"],
+            )
 
     keras.utils.set_random_seed(seed)
     steps_per_epoch = math.ceil(len(rows) / recipe.batch_size)
@@ -118,22 +163,31 @@ def train_run(
         started = time.perf_counter()
         rng = np.random.default_rng([seed, epoch])
         order = rng.permutation(len(rows))
-        # A last batch smaller than the number of replicas leaves one of them empty, an old source of NaN: leave out
-        # the few rows over, others in every epoch.
-        order = order[: len(order) - len(order) % device.replicas]
+        # A last batch smaller than the number of replicas leaves one of them empty, an old source of NaN: leave its
+        # few rows out, others in every epoch.
+        last_batch = len(order) % recipe.batch_size
+        if last_batch < device.replicas:
+            order = order[: len(order) - last_batch]
         pixels = rows.pixels[order]
         if recipe.augmentation:
             pixels = augment_pixels(pixels, recipe.augmentation, rng)
-        fitted = model.fit(
-            to_images(pixels, recipe),
-            labels[order],
-            batch_size=recipe.batch_size,
-            initial_epoch=epoch,
-            epochs=epoch + 1,
-            shuffle=False,
-            verbose=0,
-            callbacks=callbacks,
-        ).history
+        try:
+            fitted = model.fit(
+                to_images(pixels, recipe),
+                labels[order],
+                batch_size=recipe.batch_size,
+                initial_epoch=epoch,
+                epochs=epoch + 1,
+                shuffle=False,
+                verbose=0,
+                callbacks=callbacks,
+            ).history
+        except import_tensorflow().errors.OpError as error:
+            raise TrainingError(
+                f"{folder}: {device.kind} failed in epoch {epoch + 1} ({type(error).__name__}: "
+                f"{str(error).splitlines()[0]}). Expected a device with enough free memory. Free it, or use "
+                "--device cpu; the run can be resumed."
+            ) from error
         metrics = {"epoch": epoch + 1, "loss": fitted["loss"][0], "accuracy": fitted["accuracy"][0]}
         if not math.isfinite(metrics["loss"]):
             raise TrainingError(
@@ -180,25 +234,62 @@ def accuracy(probabilities: np.ndarray, digits: np.ndarray) -> float:
 def can_resume(
     folder: Path, recipe: Recipe, rows: TrainingRows, *, seed: int, held_out: TrainingRows | None = None
 ) -> bool:
-    """Whether the folder holds this very training, interrupted; the arguments are those of ``train_run``."""
+    """Whether the folder holds this very training, and no submission was made of it yet.
+
+    The arguments are those of ``train_run``.
+    """
     try:
         previous = read_record(folder)
     except RunError:
         return False
-    return not previous["finished"] and _difference(previous, recipe, seed, _describe_rows(rows, held_out)) is None
+    if _difference(previous, recipe, seed, _describe_rows(rows, held_out)) or previous["submission"]:
+        return False
+    try:
+        with _locked(folder):
+            return True
+    except RunError:
+        return False
+
+
+def mark_submitted(run: Run, submission: Path) -> None:
+    """Note in a run folder which file was made of it: the same command then trains anew instead of resuming."""
+    run.record["submission"] = str(submission)
+    _write_record(run.folder, run.record)
 
 
 def _difference(previous: dict[str, Any], recipe: Recipe, seed: int, rows: dict[str, int]) -> str | None:
     """Say in what the run of a run.json differs from the one that is wanted, or return None."""
-    if previous["recipe"]["name"] != recipe.name:
-        return f"holds a run of {previous['recipe']['name']}, and {recipe.name} was asked for."
-    if recipe_of(previous) != recipe:
+    there = recipe_of(previous)
+    if there.name != recipe.name:
+        return f"holds a run of {there.name}, and {recipe.name} was asked for."
+    words = {name: getattr(recipe, name) for name in ("summary", "source", "published", "measured")}
+    if dataclasses.replace(there, **words) != recipe:
         return f"holds a run of {recipe.name} with other settings than the recipe has now."
     if previous["seed"] != seed:
         return f"holds a run with seed {previous['seed']}, and seed {seed} was asked for."
     if previous["rows"] != rows:
         return f"holds a run on other rows ({previous['rows']}, now {rows})."
     return None
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Keep a run folder to this process; the lock ends with the process, however that ends."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if not fcntl:
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError as error:
+        raise RunError(
+            f"{folder}: is being trained by another process. Expected a folder of its own for each training. "
+            "Name another one, or wait for the other."
+        ) from error
+    finally:
+        os.close(handle)
 
 
 def _describe_rows(rows: TrainingRows, held_out: TrainingRows | None) -> dict[str, int]:
@@ -233,6 +324,7 @@ def _start_record(
             "numpy": np.__version__,
         },
         "commit": _commit(),
+        "submission": None,
         "epochs": [],
     }
 
@@ -281,7 +373,7 @@ def _load_checkpoint(folder: Path, model: keras.Model) -> list[dict[str, Any]]:
             for index, variable in enumerate(_variables(model)):
                 variable.assign(saved[f"v{index}"])
             return json.loads(str(saved["epochs"]))
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
         raise RunError(
             f"{file}: cannot be resumed from ({type(error).__name__}: {error}). Expected the checkpoint that training "
             "wrote. Remove the run folder and train again."

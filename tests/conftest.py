@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,9 @@ import pytest
 
 from kaggle_digits import data
 from kaggle_digits.strategy import Device
+
+# The tests run on the CPU, also where there is a GPU: TensorFlow's devices are fixed once it is in use.
+os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
 
 TRAIN_HEADER = ",".join(["label", *(f"pixel{i}" for i in range(784))])
 TEST_HEADER = ",".join(f"pixel{i}" for i in range(784))

@@ -7,6 +7,7 @@ import os
 import pty
 import subprocess
 import sys
+import threading
 import time
 import zipfile
 from pathlib import Path
@@ -60,7 +61,8 @@ def test_check_says_how_often_each_digit_occurs(competition, capsys):
     write_submission(Path("s.csv"), [1, 1, 7, *[0] * 10])
     assert cli.main(["check", "s.csv", "--data", str(competition)]) == 0
     assert capsys.readouterr().out == (
-        "s.csv: valid, 13 rows; 0: 10  1: 2  2: 0  3: 0  4: 0  5: 0  6: 0  7: 1  8: 0  9: 0\n"
+        f"s.csv: valid, 13 rows as in {competition}'s test.csv; "
+        "0: 10  1: 2  2: 0  3: 0  4: 0  5: 0  6: 0  7: 1  8: 0  9: 0\n"
     )
 
 
@@ -68,7 +70,39 @@ def test_check_counts_the_rows_of_the_data_it_finds(competition, monkeypatch, ca
     write_submission(Path("s.csv"), [1] * 14)
     monkeypatch.setenv("KDIGITS_DATA", str(competition))
     assert cli.main(["check", "s.csv"]) == 2
-    assert "14 rows, the last on line 15. Expected 13," in capsys.readouterr().err
+    assert f"14 rows, the last on line 15. Expected 13, one for each row of {competition}'s" in capsys.readouterr().err
+
+
+def test_check_expects_28000_rows_where_only_a_training_file_lies_around(competition, capsys):
+    Path("data").mkdir()
+    (competition / "train.csv").rename("data/train.csv")
+    write_submission(Path("s.csv"), [1] * 28_000)
+    assert cli.main(["check", "s.csv"]) == 0
+    assert "28,000 rows as in test.csv" in capsys.readouterr().out
+
+
+def test_check_does_not_count_the_rows_of_another_file(competition, capsys):
+    write_submission(Path("s.csv"), [1] * 13)
+    (competition / "test.csv").write_text("")
+    assert cli.main(["check", "s.csv", "--data", str(competition)]) == 2
+    assert "test.csv: the file is empty." in capsys.readouterr().err
+
+
+def test_check_of_the_sample_needs_nothing_heavy(capsys):
+    write_submission(Path("sample-s.csv"), [1] * 360)
+    assert cli.main(["check", "sample-s.csv", "--data", "sample"]) == 0
+
+
+def test_data_named_by_the_environment_is_named_so_in_errors(monkeypatch, capsys):
+    monkeypatch.setenv("KDIGITS_DATA", "nowhere")
+    assert cli.main(["submit"]) == 2
+    assert capsys.readouterr().err.startswith("kaggle-digits: $KDIGITS_DATA: nowhere: no such file or folder.")
+
+
+def test_reader_that_has_seen_enough_is_no_error():
+    command = f"{sys.executable} -m kaggle_digits recipes --json | true"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("", "")
 
 
 def assert_refused(capsys, workplace, before: set[str]) -> str:
@@ -140,6 +174,9 @@ def test_bad_data_ends_with_code_2_one_paragraph_and_no_file(competition, workpl
         ["train", "--recipe", "best", "--run", "r"],
         ["predict", "--run", "nowhere", "--data", "sample", "--out", "sample.csv"],
         ["check", "nowhere.csv"],
+        ["submit", "--data", "sample", "--out", "."],
+        ["submit", "--data", "sample", "--out", "/", "--force"],
+        ["submit", "--data", "sample", "--out", "/dev/null/mine.csv"],
     ],
 )
 def test_bad_arguments_end_with_code_2_one_paragraph_and_no_file(workplace, capsys, arguments):
@@ -156,10 +193,9 @@ def test_bad_usage_ends_with_code_2(arguments, capsys):
 
 
 def test_unwritable_place_ends_with_code_1_and_no_traceback(workplace, capsys):
-    Path("submissions").write_text("a file where a folder should be")
     Path("runs").write_text("a file where a folder should be")
     assert cli.main(["submit", "--data", "sample", "--recipe", "mlp-784-300"]) == 1
-    assert "Traceback" not in assert_refused(capsys, workplace, {"submissions", "runs"})
+    assert "Traceback" not in assert_refused(capsys, workplace, {"runs"})
 
 
 def test_terminal_gets_a_progress_bar():
@@ -172,6 +208,8 @@ def test_terminal_gets_a_progress_bar():
         env={**os.environ, "TERM": "xterm", "COLUMNS": "100"},
     )
     os.close(child)
+    watchdog = threading.Timer(120, process.kill)
+    watchdog.start()
     shown = b""
     try:
         while block := os.read(parent, 65536):
@@ -179,7 +217,8 @@ def test_terminal_gets_a_progress_bar():
     except OSError:  # how Linux reports that the other side of a pseudo-terminal is closed
         shown += b"\n"
     os.close(parent)
-    stdout, _ = process.communicate(timeout=120)
+    stdout, _ = process.communicate()
+    watchdog.cancel()
     assert process.returncode == 0
     assert b"training" in shown
     assert b"100%" in shown

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-DATA = os.environ.get("KDIGITS_DATA", "")
+DATA = str(Path(os.environ.get("KDIGITS_DATA", "")).resolve())
 
 pytestmark = pytest.mark.skipif(
     not DATA.endswith(".zip"), reason="needs the competition's data: set KDIGITS_DATA to digit-recognizer.zip"

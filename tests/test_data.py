@@ -68,6 +68,25 @@ def test_folder_of_compressed_files_is_read(competition, tmp_path, train_values,
     assert_is_competition(data.find_source(folder), train_values, test_values)
 
 
+def test_folder_of_a_single_file_and_the_zip_takes_the_rest_from_the_zip(competition, tmp_path, train_values):
+    folder = tmp_path / "download"
+    folder.mkdir()
+    zip_folder(competition, folder / "digit-recognizer.zip")
+    (folder / "test.csv").write_text(to_csv(TEST_HEADER, np.full((2, 784), 3)))
+    source = data.find_source(folder)
+    np.testing.assert_array_equal(data.load_train(source).digits, train_values[:, 0])
+    assert data.load_test(source).tolist() == [[3] * 784] * 2
+
+
+def test_folder_named_sample_is_a_folder(competition, train_values):
+    Path("sample").symlink_to(competition)
+    for name in ("./sample", "sample/"):
+        source = data.find_source(name)
+        assert not source.is_sample
+        np.testing.assert_array_equal(data.load_train(source).digits, train_values[:, 0])
+    assert data.find_source("sample").is_sample
+
+
 @pytest.mark.parametrize("name", ["train.csv", "mine.csv", "test-of-mine.csv", "train.csv.gz", "train.csv.zip"])
 def test_single_file_is_known_by_its_header(competition, tmp_path, train_values, name):
     file = tmp_path / name
@@ -352,6 +371,18 @@ def test_bad_training_file_is_refused_with_line_and_reason(competition, fault):
     with pytest.raises(DataError) as caught:
         data.load_train(data.find_source(competition))
     assert str(caught.value) == f"{file}: {message}"
+
+
+def test_stray_quote_is_refused(competition):
+    file = competition / "train.csv"
+    row = "1" + ",200" * 784
+    file.write_text("\n".join([TRAIN_HEADER, row, row.replace(",2", ',"2', 1), *[row] * 100]) + "\n")
+    with pytest.raises(DataError) as caught:
+        data.load_train(data.find_source(competition))
+    assert str(caught.value) == (
+        f"{file}: row 2 (line 3) cannot be split into values (field larger than field limit (131072)). Expected "
+        "numbers and commas. A stray quotation mark does this; remove it."
+    )
 
 
 def test_binary_file_is_not_a_csv(tmp_path):

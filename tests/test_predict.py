@@ -92,7 +92,11 @@ def test_damaged_model_is_refused(workplace, cpu):
 
     Path("run").mkdir()
     record = {"finished": True, "recipe": asdict(RECIPES["fast"]), "epochs": [], "seed": 0, "rows": {}}
+    record |= {"source": "test", "device": {}, "submission": None}
     Path("run/run.json").write_text(json.dumps(record))
-    Path("run/model.keras").write_bytes(b"not a model")
-    with pytest.raises(RunError, match=r"model.keras: cannot be loaded .* Train it again\.$"):
-        load_run(Path("run"), cpu)
+    build_model(RECIPES["fast"]).save("run/whole.keras")
+    whole = Path("run/whole.keras").read_bytes()
+    for damaged in (b"", b"not a model", whole[: len(whole) // 2], whole[:2000] + bytes(5000) + whole[7000:]):
+        Path("run/model.keras").write_bytes(damaged)
+        with pytest.raises(RunError, match=r"model.keras: cannot be loaded .* Train it again\.$"):
+            load_run(Path("run"), cpu)

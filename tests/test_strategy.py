@@ -50,7 +50,7 @@ def test_float32_recipe_stays_float32():
 def test_unknown_device_is_refused():
     with pytest.raises(DeviceError) as caught:
         resolve_device("npu")
-    assert str(caught.value) == "--device npu: no such device. Expected one of auto, tpu, gpu, cpu."
+    assert str(caught.value) == ("--device npu: no such device. Expected one of auto, tpu, gpu, cpu. Correct the name.")
 
 
 def test_missing_tpu_is_an_error_if_asked_for():
@@ -77,6 +77,18 @@ def test_auto_on_a_tpu_machine_without_tpu_support_falls_back_and_says_why():
     assert done.stdout == (
         f"cpu | ISTPUVM is set, but TensorFlow {version} finds no TPU (NotFoundError); no GPU visible to TensorFlow\n"
     ), done.stderr
+
+
+def test_tpu_name_that_leads_nowhere_falls_back():
+    # TensorFlow looks the name up with Google's metadata server: here through a proxy that refuses at once.
+    done = run_python(
+        "from kaggle_digits.strategy import resolve_device\nd = resolve_device()\nprint(d.kind, '|', d.reason)",
+        TPU_NAME="nowhere",
+        http_proxy="http://127.0.0.1:9",
+        no_proxy="",
+    )
+    version = import_tensorflow().__version__
+    assert done.stdout.startswith(f"cpu | TPU_NAME is set, but TensorFlow {version} finds no TPU ("), done.stderr
 
 
 def test_nothing_reaches_the_terminal_from_import_to_first_operation():

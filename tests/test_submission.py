@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from kaggle_digits.config import SubmissionError
-from kaggle_digits.submission import check_submission, free_name, write_submission
+from kaggle_digits.submission import check_submission, write_submission
 
 GOOD = "ImageId,Label\n1,7\n2,0\n3,9\n"
 
@@ -123,10 +123,20 @@ def test_existing_file_is_not_overwritten_unless_forced(workplace):
     assert Path("s.csv").read_text() == "ImageId,Label\n1,1\n"
 
 
-def test_free_name_counts_up(workplace):
-    names = []
-    for _ in range(3):
-        file = free_name(Path("s.csv"))
-        file.touch()
-        names.append(file.name)
-    assert names == ["s.csv", "s-2.csv", "s-3.csv"]
+@pytest.mark.parametrize("name", [".", "folder"])
+def test_folder_is_not_a_file_to_write(workplace, name):
+    Path("folder").mkdir()
+    with pytest.raises(SubmissionError) as caught:
+        write_submission(Path(name), [1], overwrite=True)
+    assert str(caught.value) == (
+        f"{name}: is a folder. Expected the name of a file to write. Add a name, as in mine.csv."
+    )
+
+
+def test_place_that_cannot_be_written_to_is_refused(workplace):
+    Path("file").write_text("")
+    with pytest.raises(SubmissionError) as caught:
+        write_submission(Path("file/s.csv"), [1])
+    assert str(caught.value) == (
+        f"file/s.csv: {workplace / 'file'} is not a folder that can be written to. Expected one. Choose another place."
+    )

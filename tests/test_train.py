@@ -15,9 +15,10 @@ import pytest
 
 from kaggle_digits.config import Augmentation, OneCycle, Recipe, RunError, TrainingError
 from kaggle_digits.data import TrainingRows, find_source, load_train
-from kaggle_digits.predict import load_run, predict_probabilities
+from kaggle_digits.predict import load_run, predict_probabilities, read_record
 from kaggle_digits.recipes import RECIPES
-from kaggle_digits.train import can_resume, train_run
+from kaggle_digits.strategy import resolve_device
+from kaggle_digits.train import can_resume, mark_submitted, train_run
 
 # Everything that has a state: dropout, normalisation, momenta, a schedule, augmentation; and a last batch of 4 rows.
 TINY = replace(
@@ -36,13 +37,16 @@ TINY = replace(
     augmentation=Augmentation(rotation=10, scale=0.1, shear=0.1, shift=1),
     precision="float32",
 )
+# What users run, shortened: bfloat16 where the CPU has it, pooling, wide layers.
+SMALL_FAST = replace(RECIPES["fast"], epochs=4, batch_size=32)
 KILLED = """
 import os, signal, sys
 sys.path.insert(0, sys.argv[1])
 from pathlib import Path
-from test_train import TINY, held_out, rows
+from test_train import SMALL_FAST, TINY, held_out, rows
 from kaggle_digits.strategy import resolve_device
-device = resolve_device("cpu")
+recipe = {"tiny": TINY, "fast": SMALL_FAST}[sys.argv[4]]
+device = resolve_device("cpu", precision=recipe.precision)
 from kaggle_digits.train import train_run
 class Killer:
     def step(self, done, total):
@@ -50,7 +54,9 @@ class Killer:
             os.kill(os.getpid(), signal.SIGKILL)
     def epoch(self, metrics, epochs):
         pass
-train_run(TINY, rows(), Path(sys.argv[2]), seed=7, device=device, source="test", held_out=held_out(), progress=Killer())
+train_run(
+    recipe, rows(), Path(sys.argv[2]), seed=7, device=device, source="test", held_out=held_out(), progress=Killer()
+)
 """
 
 
@@ -98,7 +104,7 @@ def test_run_folder_says_what_was_done(finished, cpu):
     assert sorted(p.name for p in finished.folder.iterdir()) == ["model.keras", "run.json", "validation.npz"]
     record = json.loads((finished.folder / "run.json").read_text())
     assert set(record) == {
-        *("finished", "recipe", "seed", "source", "rows", "device", "versions", "commit", "epochs"),
+        *("finished", "recipe", "seed", "source", "rows", "device", "versions", "commit", "submission", "epochs"),
     }
     assert record["finished"] is True
     assert (record["seed"], record["source"]) == (7, "test")
@@ -151,7 +157,7 @@ def test_every_row_of_every_epoch_is_trained_on(cpu):
 @pytest.mark.parametrize(("step", "left"), [(2, [2, 3, 4]), (10, [3, 4]), (16, [4])])
 def test_kill_9_in_the_middle_of_an_epoch_loses_that_epoch_only(finished, cpu, step, left):
     done = subprocess.run(
-        [sys.executable, "-c", KILLED, str(Path(__file__).parent), "killed", str(step)],
+        [sys.executable, "-c", KILLED, str(Path(__file__).parent), "killed", str(step), "tiny"],
         capture_output=True,
         text=True,
         timeout=300,
@@ -170,6 +176,68 @@ def test_kill_9_in_the_middle_of_an_epoch_loses_that_epoch_only(finished, cpu, s
     times = {"seconds", "validation_seconds"}
     for one, other in zip(finished.record["epochs"], resumed.record["epochs"], strict=True):
         assert {k: v for k, v in one.items() if k not in times} == {k: v for k, v in other.items() if k not in times}
+
+
+def test_the_default_recipe_gives_the_same_bits_again_and_after_kill_9():
+    device = resolve_device("cpu", precision=SMALL_FAST.precision)
+    first = train("first", device, recipe=SMALL_FAST)
+    assert_equal_weights(first.folder, train("second", device, recipe=SMALL_FAST).folder)
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED, str(Path(__file__).parent), "killed", "10", "fast"],
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert_equal_weights(first.folder, train("killed", device, recipe=SMALL_FAST, resume=True).folder)
+
+
+def test_folder_in_use_is_refused_and_not_offered_for_resuming(cpu):
+    code = KILLED.replace("os.kill(os.getpid(), signal.SIGKILL)", "print('held', flush=True); input()")
+    holder = subprocess.Popen(
+        [sys.executable, "-c", code, str(Path(__file__).parent), "held", "6", "tiny"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    assert holder.stdout.readline() == "held\n"
+    assert not can_resume(Path("held"), TINY, rows(), seed=7, held_out=held_out())
+    with pytest.raises(RunError) as caught:
+        train("held", cpu, resume=True)
+    assert str(caught.value) == (
+        "held: is being trained by another process. Expected a folder of its own for each training. Name another "
+        "one, or wait for the other."
+    )
+    holder.communicate("\n", timeout=120)
+    assert holder.returncode == 0
+    assert can_resume(Path("held"), TINY, rows(), seed=7, held_out=held_out())
+    assert load_run(Path("held"), cpu).record["epochs"][-1]["epoch"] == 4
+
+
+def test_going_on_on_another_device_is_recorded(cpu, caplog):
+    class Impatient(Recorder):
+        def epoch(self, metrics: dict, epochs: int) -> None:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train("moved", cpu, progress=Impatient())
+    other = replace(cpu, precision="mixed_bfloat16")
+    record = train("moved", other, resume=True).record
+    assert [device["precision"] for device in record["devices_before"]] == ["float32"]
+    assert record["device"]["precision"] == "mixed_bfloat16"
+    assert "the result will differ in its last digits" in caplog.text
+
+
+def test_words_about_a_recipe_may_change_while_a_run_waits(cpu):
+    class Impatient(Recorder):
+        def epoch(self, metrics: dict, epochs: int) -> None:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train("run", cpu, progress=Impatient())
+    reworded = replace(TINY, summary="other words", measured="99 %")
+    assert can_resume(Path("run"), reworded, rows(), seed=7, held_out=held_out())
 
 
 def test_interrupt_is_passed_on_and_resumable(finished, cpu):
@@ -206,6 +274,10 @@ def test_finished_run_is_returned_and_not_trained_again(finished, cpu):
     train("finished", cpu, resume=True, progress=recorder)
     assert recorder.epochs == []
     assert (finished.folder / "model.keras").stat().st_mtime_ns == before
+    # Finished, but no submission was made of it: its work is still to be used, until that is done.
+    assert can_resume(finished.folder, TINY, rows(), seed=7, held_out=held_out())
+    mark_submitted(finished, Path("s.csv"))
+    assert read_record(finished.folder)["submission"] == "s.csv"
     assert not can_resume(finished.folder, TINY, rows(), seed=7, held_out=held_out())
 
 
@@ -244,9 +316,11 @@ def test_damaged_checkpoint_is_refused(cpu):
     with pytest.raises(KeyboardInterrupt):
         train("stopped", cpu, progress=Impatient())
     checkpoint = Path("stopped/checkpoint.npz")
-    checkpoint.write_bytes(checkpoint.read_bytes()[:-100])
-    with pytest.raises(RunError, match=r"checkpoint.npz: cannot be resumed from .* train again\.$"):
-        train("stopped", cpu, resume=True)
+    whole = checkpoint.read_bytes()
+    for damaged in (whole[:-100], b"", b"not an archive", whole[:100] + bytes(5000) + whole[5100:]):
+        checkpoint.write_bytes(damaged)
+        with pytest.raises(RunError, match=r"checkpoint.npz: cannot be resumed from .* train again\.$"):
+            train("stopped", cpu, resume=True)
 
 
 @pytest.mark.filterwarnings("ignore:overflow encountered:RuntimeWarning")
