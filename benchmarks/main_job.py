@@ -26,9 +26,9 @@ def epoch_seconds(data: str) -> float:
     import numpy as np
 
     from kaggle_digits.data import find_source, load_train, one_hot
-    from kaggle_digits.strategy import import_tensorflow
+    from kaggle_digits.strategy import resolve_device
 
-    import_tensorflow()
+    resolve_device("cpu")
     from kaggle_digits.models import build_model, compile_model
     from kaggle_digits.predict import to_images
 

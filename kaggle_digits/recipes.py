@@ -37,7 +37,7 @@ _ALL = (
         summary="three convolutions with batch normalisation, one-cycle schedule, light augmentation",
         source="this project",
         published="none",
-        measured="TBD",
+        measured="99.67 ± 0.08 % (3 seeds; 2,100 held-out rows each)",
         layers=(
             _conv(24, 5, use_bias=False),
             _pool(),
@@ -68,7 +68,7 @@ _ALL = (
         summary="the tutorial's perceptron: sigmoid layers on unscaled pixels, squared error",
         source="the Kaggle notebook this project grew from",
         published="91.085 % on Kaggle",
-        measured="TBD",
+        measured="90.73 ± 0.92 % (3 seeds; 2,100 held-out rows each; before it trains again on all rows)",
         layers=(_FLATTEN, _dense(784, "sigmoid"), _dense(300, "sigmoid"), _dense(10)),
         pixel_offset=0.0,
         pixel_scale=1.0,
@@ -84,7 +84,7 @@ _ALL = (
         summary="the tutorial's convolutional network: dropout, squared error, unscaled pixels",
         source="the Kaggle notebook this project grew from; the network is Ghouzam's",
         published="97.7 % training accuracy",
-        measured="TBD",
+        measured="98.62 ± 0.25 % (1 seed and its standard error on 2,100 held-out rows)",
         layers=(
             _conv(32, 5, padding="same", activation="relu"),
             _conv(32, 5, padding="same", activation="relu"),

@@ -96,126 +96,110 @@ def train_run(
         the finished run.
 
     Raises:
-        RunError: the folder holds a run and ``resume`` is off, or another recipe, seed or data.
-        TrainingError: the loss is no longer a number.
+        RunError: the folder holds a run and ``resume`` is off, or a run of another recipe, seed or data, or is being
+            trained by another process.
+        TrainingError: the loss is no longer a number, or the device failed.
     """
     with _locked(folder):
-        return _train_run(
-            recipe,
-            rows,
-            folder,
-            seed=seed,
-            device=device,
-            source=source,
-            held_out=held_out,
-            resume=resume,
-            progress=progress,
-        )
+        record = _start_record(recipe, rows, seed=seed, device=device, source=source, held_out=held_out)
+        if (folder / RUN_FILE).exists():
+            if not resume:
+                raise RunError(
+                    f"{folder}: holds a run already. Expected a new folder. Name another one, or continue it with "
+                    "--resume."
+                )
+            previous = read_record(folder)
+            differing = _difference(previous, recipe, seed, record["rows"])
+            if differing:
+                raise RunError(f"{folder}: {differing} Name another folder, or repeat the settings of the first run.")
+            if previous["finished"]:
+                return load_run(folder, device)
+            _note_change_of_device(folder, previous, record)
+
+        keras.utils.set_random_seed(seed)
+        steps_per_epoch = math.ceil(len(rows) / recipe.batch_size)
+        with device.scope():
+            model = build_model(recipe, precision=device.precision)
+            compile_model(model, recipe, steps=steps_per_epoch * recipe.epochs)
+            model.optimizer.build(model.trainable_variables)
+        if resume:
+            record["epochs"] = _load_checkpoint(folder, model)
+        _write_record(folder, record)
+
+        callbacks = [_StepCounter(progress, recipe, steps_per_epoch)] if progress else []
+        probabilities = None
+        for epoch in range(len(record["epochs"]), recipe.epochs):
+            started = time.perf_counter()
+            metrics = _fit_epoch(model, recipe, rows, epoch, seed=seed, device=device, callbacks=callbacks)
+            metrics["seconds"] = round(time.perf_counter() - started, 3)
+            if held_out:
+                started = time.perf_counter()
+                probabilities = predict_probabilities(model, recipe, held_out.pixels, replicas=device.replicas)
+                metrics["validation_accuracy"] = accuracy(probabilities, held_out.digits)
+                metrics["validation_seconds"] = round(time.perf_counter() - started, 3)
+            record["epochs"].append(metrics)
+            _write_checkpoint(folder, model, record["epochs"])
+            if progress:
+                progress.epoch(metrics, recipe.epochs)
+
+        if held_out:
+            if probabilities is None:  # stopped between the last checkpoint and the end
+                probabilities = predict_probabilities(model, recipe, held_out.pixels, replicas=device.replicas)
+            with atomic_path(folder / VALIDATION_FILE) as path:
+                np.savez_compressed(path, probabilities=probabilities, digits=held_out.digits)
+        with atomic_path(folder / MODEL_FILE) as path:
+            model.save(path, include_optimizer=False)
+        record["finished"] = True
+        _write_record(folder, record)
+        (folder / CHECKPOINT_FILE).unlink(missing_ok=True)
+        return Run(folder, recipe, record, model)
 
 
-def _train_run(
+def _fit_epoch(
+    model: keras.Model,
     recipe: Recipe,
     rows: TrainingRows,
-    folder: Path,
+    epoch: int,
     *,
     seed: int,
     device: Device,
-    source: str,
-    held_out: TrainingRows | None,
-    resume: bool,
-    progress: Progress | None,
-) -> Run:
-    record = _start_record(recipe, rows, seed=seed, device=device, source=source, held_out=held_out)
-    if (folder / RUN_FILE).exists():
-        if not resume:
-            raise RunError(
-                f"{folder}: holds a run already. Expected a new folder. Name another one, or continue it with --resume."
-            )
-        previous = read_record(folder)
-        differing = _difference(previous, recipe, seed, record["rows"])
-        if differing:
-            raise RunError(f"{folder}: {differing} Name another folder, or repeat the settings of the first run.")
-        if previous["finished"]:
-            return load_run(folder, device)
-        if any(previous["device"][name] != record["device"][name] for name in ("kind", "replicas", "precision")):
-            record["devices_before"] = [*previous.get("devices_before", []), previous["device"]]
-            log.warning(
-                "%s was begun on %s and goes on on %s: the result will differ in its last digits.",
-                folder,
-                previous["device"],
-                record["device"],
-            )
-
-    keras.utils.set_random_seed(seed)
-    steps_per_epoch = math.ceil(len(rows) / recipe.batch_size)
-    with device.scope():
-        model = build_model(recipe, precision=device.precision)
-        compile_model(model, recipe, steps=steps_per_epoch * recipe.epochs)
-        model.optimizer.build(model.trainable_variables)
-    if resume:
-        record["epochs"] = _load_checkpoint(folder, model)
-    _write_record(folder, record)
-
-    callbacks = [_StepCounter(progress, recipe, steps_per_epoch)] if progress else []
-    labels = one_hot(rows.digits)
-    probabilities = None
-    for epoch in range(len(record["epochs"]), recipe.epochs):
-        started = time.perf_counter()
-        rng = np.random.default_rng([seed, epoch])
-        order = rng.permutation(len(rows))
-        # A last batch smaller than the number of replicas leaves one of them empty, an old source of NaN: leave its
-        # few rows out, others in every epoch.
-        last_batch = len(order) % recipe.batch_size
-        if last_batch < device.replicas:
-            order = order[: len(order) - last_batch]
-        pixels = rows.pixels[order]
-        if recipe.augmentation:
-            pixels = augment_pixels(pixels, recipe.augmentation, rng)
-        try:
-            fitted = model.fit(
-                to_images(pixels, recipe),
-                labels[order],
-                batch_size=recipe.batch_size,
-                initial_epoch=epoch,
-                epochs=epoch + 1,
-                shuffle=False,
-                verbose=0,
-                callbacks=callbacks,
-            ).history
-        except import_tensorflow().errors.OpError as error:
-            raise TrainingError(
-                f"{folder}: {device.kind} failed in epoch {epoch + 1} ({type(error).__name__}: "
-                f"{str(error).splitlines()[0]}). Expected a device with enough free memory. Free it, or use "
-                "--device cpu; the run can be resumed."
-            ) from error
-        metrics = {"epoch": epoch + 1, "loss": fitted["loss"][0], "accuracy": fitted["accuracy"][0]}
-        if not math.isfinite(metrics["loss"]):
-            raise TrainingError(
-                f"{folder}: the loss became {metrics['loss']} in epoch {epoch + 1}. Expected a finite number. "
-                "Lower the recipe's learning rate."
-            )
-        metrics["seconds"] = round(time.perf_counter() - started, 3)
-        if held_out:
-            started = time.perf_counter()
-            probabilities = predict_probabilities(model, recipe, held_out.pixels, replicas=device.replicas)
-            metrics["validation_accuracy"] = accuracy(probabilities, held_out.digits)
-            metrics["validation_seconds"] = round(time.perf_counter() - started, 3)
-        record["epochs"].append(metrics)
-        _write_checkpoint(folder, model, record["epochs"])
-        if progress:
-            progress.epoch(metrics, recipe.epochs)
-
-    if held_out:
-        if probabilities is None:  # stopped between the last checkpoint and the end
-            probabilities = predict_probabilities(model, recipe, held_out.pixels, replicas=device.replicas)
-        with atomic_path(folder / VALIDATION_FILE) as path:
-            np.savez_compressed(path, probabilities=probabilities, digits=held_out.digits)
-    with atomic_path(folder / MODEL_FILE) as path:
-        model.save(path, include_optimizer=False)
-    record["finished"] = True
-    _write_record(folder, record)
-    (folder / CHECKPOINT_FILE).unlink(missing_ok=True)
-    return Run(folder, recipe, record, model)
+    callbacks: list[keras.callbacks.Callback],
+) -> dict[str, Any]:
+    """Train one epoch, counted from 0; return its number from 1, its mean loss and its accuracy while training."""
+    rng = np.random.default_rng([seed, epoch])
+    order = rng.permutation(len(rows))
+    # A last batch smaller than the number of replicas leaves one of them empty, an old source of NaN: leave its few
+    # rows out, others in every epoch.
+    last_batch = len(order) % recipe.batch_size
+    if last_batch < device.replicas:
+        order = order[: len(order) - last_batch]
+    pixels = rows.pixels[order]
+    if recipe.augmentation:
+        pixels = augment_pixels(pixels, recipe.augmentation, rng)
+    try:
+        fitted = model.fit(
+            to_images(pixels, recipe),
+            one_hot(rows.digits[order]),
+            batch_size=recipe.batch_size,
+            initial_epoch=epoch,
+            epochs=epoch + 1,
+            shuffle=False,
+            verbose=0,
+            callbacks=callbacks,
+        ).history
+    except import_tensorflow().errors.OpError as error:
+        raise TrainingError(
+            f"{recipe.name}: the {device.kind} failed in epoch {epoch + 1} ({type(error).__name__}: "
+            f"{str(error).splitlines()[0]}). Expected a device with enough free memory. Free it, or use --device cpu; "
+            "whole epochs are kept."
+        ) from error
+    loss = fitted["loss"][0]
+    if not math.isfinite(loss):
+        raise TrainingError(
+            f"{recipe.name}: the loss became {loss} in epoch {epoch + 1}. Expected a finite number. Lower the recipe's "
+            "learning rate."
+        )
+    return {"epoch": epoch + 1, "loss": loss, "accuracy": fitted["accuracy"][0]}
 
 
 def accuracy(probabilities: np.ndarray, digits: np.ndarray) -> float:
@@ -290,6 +274,18 @@ def _locked(folder: Path) -> Iterator[None]:
         ) from error
     finally:
         os.close(handle)
+
+
+def _note_change_of_device(folder: Path, previous: dict[str, Any], record: dict[str, Any]) -> None:
+    """Say and record that a run goes on elsewhere than it was begun."""
+    if any(previous["device"][name] != record["device"][name] for name in ("kind", "replicas", "precision")):
+        record["devices_before"] = [*previous.get("devices_before", []), previous["device"]]
+        log.warning(
+            "%s was begun on %s and goes on on %s: the result will differ in its last digits.",
+            folder,
+            previous["device"],
+            record["device"],
+        )
 
 
 def _describe_rows(rows: TrainingRows, held_out: TrainingRows | None) -> dict[str, int]:
