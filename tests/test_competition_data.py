@@ -17,7 +17,7 @@ pytestmark = pytest.mark.skipif(
     not DATA.endswith(".zip"), reason="needs the competition's data: set KDIGITS_DATA to digit-recognizer.zip"
 )
 
-OURS = """
+OURS = r"""
 import json, re, sys, time
 import numpy
 from kaggle_digits.data import find_source, load_test, load_train
