@@ -75,20 +75,18 @@ def resolve_device(requested: str = "auto", *, precision: str = "float32") -> De
     notes = []
     sign = next((name for name in ("ISTPUVM", "TPU_NAME") if os.environ.get(name)), None)
     if requested == "tpu" or (requested == "auto" and sign):
-        try:
+        with _stderr_held_back():
             strategy = _start_tpu(tf)
-        # Without a TPU, initialisation raises NotFoundError, which is an OpError and not a RuntimeError.
-        # A TPU_NAME is looked up on the network, where anything may be missing.
-        except (ValueError, RuntimeError, OSError, ImportError, tf.errors.OpError) as error:
-            fault = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no details'}"
-            if requested == "tpu":
-                raise DeviceError(
-                    f"--device tpu: TensorFlow {tf.__version__} finds no TPU here ({fault}). Expected a TPU and a "
-                    "TensorFlow built for it; Kaggle's TPU image has none today. Use --device auto, or a GPU."
-                ) from error
-            notes.append(f"{sign} is set, but TensorFlow {tf.__version__} finds no TPU ({type(error).__name__})")
-        else:
+        if not isinstance(strategy, Exception):
             return _device("tpu", strategy, precision, native=True, notes=["a TPU was found"])
+        if requested == "tpu":
+            reason = str(strategy).partition("\n")[0].partition(". ")[0]
+            raise DeviceError(
+                f"--device tpu: TensorFlow {tf.__version__} finds no TPU here ({type(strategy).__name__}: {reason}). "
+                "Expected a TPU and a TensorFlow built for it; Kaggle's TPU image has none today. Use --device auto, "
+                "or a GPU."
+            ) from strategy
+        notes.append(f"{sign} is set, but TensorFlow {tf.__version__} finds no TPU ({type(strategy).__name__})")
     # Where CUDA finds no driver it says so on stderr: news only to who asked for a GPU.
     with contextlib.nullcontext() if requested == "gpu" else _stderr_held_back():
         gpus = tf.config.list_physical_devices("GPU")
@@ -150,10 +148,16 @@ def import_tensorflow() -> ModuleType:
 
 
 def _start_tpu(tf: ModuleType) -> Any:
-    resolver = tf.distribute.cluster_resolver.TPUClusterResolver(tpu=os.environ.get("TPU_NAME") or "local")
-    tf.config.experimental_connect_to_cluster(resolver)
-    tf.tpu.experimental.initialize_tpu_system(resolver)
-    return tf.distribute.TPUStrategy(resolver)
+    """Return a TPUStrategy, or what TensorFlow raised instead."""
+    try:
+        resolver = tf.distribute.cluster_resolver.TPUClusterResolver(tpu=os.environ.get("TPU_NAME") or "local")
+        tf.config.experimental_connect_to_cluster(resolver)
+        tf.tpu.experimental.initialize_tpu_system(resolver)
+        return tf.distribute.TPUStrategy(resolver)
+    # Without a TPU, initialisation raises NotFoundError, which is an OpError and not a RuntimeError; and a TPU_NAME is
+    # looked up on the network, where anything may be missing.
+    except (ValueError, RuntimeError, OSError, ImportError, tf.errors.OpError) as error:
+        return error
 
 
 def _device(kind: str, strategy: Any, precision: str, *, native: bool, notes: list[str]) -> Device:

@@ -95,6 +95,18 @@ def train(folder: str, cpu, *, recipe: Recipe = TINY, **options):
     return train_run(recipe, rows(), Path(folder), **settings)
 
 
+def interrupt(folder: str, cpu, *, after: int) -> None:
+    """Train, and press Ctrl-C when that epoch is saved."""
+
+    class Impatient(Recorder):
+        def epoch(self, metrics: dict, epochs: int) -> None:
+            if metrics["epoch"] == after:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(folder, cpu, progress=Impatient())
+
+
 @pytest.fixture
 def finished(cpu):
     return train("finished", cpu)
@@ -216,12 +228,7 @@ def test_folder_in_use_is_refused_and_not_offered_for_resuming(cpu):
 
 
 def test_going_on_on_another_device_is_recorded(cpu, caplog):
-    class Impatient(Recorder):
-        def epoch(self, metrics: dict, epochs: int) -> None:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        train("moved", cpu, progress=Impatient())
+    interrupt("moved", cpu, after=1)
     other = replace(cpu, precision="mixed_bfloat16")
     record = train("moved", other, resume=True).record
     assert [device["precision"] for device in record["devices_before"]] == ["float32"]
@@ -230,24 +237,13 @@ def test_going_on_on_another_device_is_recorded(cpu, caplog):
 
 
 def test_words_about_a_recipe_may_change_while_a_run_waits(cpu):
-    class Impatient(Recorder):
-        def epoch(self, metrics: dict, epochs: int) -> None:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        train("run", cpu, progress=Impatient())
+    interrupt("run", cpu, after=1)
     reworded = replace(TINY, summary="other words", measured="99 %")
     assert can_resume(Path("run"), reworded, rows(), seed=7, held_out=held_out())
 
 
 def test_interrupt_is_passed_on_and_resumable(finished, cpu):
-    class Impatient(Recorder):
-        def epoch(self, metrics: dict, epochs: int) -> None:
-            if metrics["epoch"] == 3:
-                raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        train("stopped", cpu, progress=Impatient())
+    interrupt("stopped", cpu, after=3)
     recorder = Recorder()
     train("stopped", cpu, resume=True, progress=recorder)
     assert recorder.epochs == [4]
@@ -255,13 +251,7 @@ def test_interrupt_is_passed_on_and_resumable(finished, cpu):
 
 
 def test_stop_between_last_epoch_and_end_is_resumable(finished, cpu):
-    class Late(Recorder):
-        def epoch(self, metrics: dict, epochs: int) -> None:
-            if metrics["epoch"] == 4:
-                raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        train("stopped", cpu, progress=Late())
+    interrupt("stopped", cpu, after=4)
     resumed = train("stopped", cpu, resume=True)
     assert_equal_weights(finished.folder, resumed.folder)
     with np.load("stopped/validation.npz") as one, np.load(finished.folder / "validation.npz") as other:
@@ -309,12 +299,7 @@ def test_run_on_other_rows_is_not_resumed(finished, cpu):
 
 
 def test_damaged_checkpoint_is_refused(cpu):
-    class Impatient(Recorder):
-        def epoch(self, metrics: dict, epochs: int) -> None:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        train("stopped", cpu, progress=Impatient())
+    interrupt("stopped", cpu, after=1)
     checkpoint = Path("stopped/checkpoint.npz")
     whole = checkpoint.read_bytes()
     for damaged in (whole[:-100], b"", b"not an archive", whole[:100] + bytes(5000) + whole[5100:]):
