@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import zipfile
@@ -122,7 +123,8 @@ def _source_at(data: str | os.PathLike[str]) -> Source:
             f"{path}: no train.csv and no test.csv in it. Expected at least one of them (plain, .gz or .zip) or "
             f"{ZIP_NAME}. Pass the folder or zip that `kaggle competitions download {COMPETITION}` leaves."
         )
-    return Source(str(path), tables)
+    # The name goes into run.json: there, too, a folder called sample must not pass for the built-in data.
+    return Source(f"./{path}" if str(path) == SAMPLE else str(path), tables)
 
 
 def _tables_in_folder(folder: Path) -> dict[str, Table]:
@@ -291,6 +293,7 @@ def _table_of(source: Source, kind: str) -> Table:
     )
 
 
+@functools.cache
 def _sample() -> tuple[TrainingRows, np.ndarray]:
     """Make MNIST-like data of scikit-learn's 1,797 handwritten digits: 8×8, resampled into a 20×20 box in 28×28.
 
@@ -307,4 +310,7 @@ def _sample() -> tuple[TrainingRows, np.ndarray]:
     images = np.pad(images, ((0, 0), (margin, margin), (margin, margin)))
     pixels = np.rint(images.reshape(len(images), PIXELS) * (255 / 16)).astype(np.uint8)
     train, test = train_test_split(np.arange(len(digits)), test_size=0.2, stratify=digits, random_state=0)
-    return TrainingRows(pixels[train], digits[train].astype(np.int64)), pixels[test]
+    rows, test_pixels = TrainingRows(pixels[train], digits[train].astype(np.int64)), pixels[test]
+    for array in (rows.pixels, rows.digits, test_pixels):  # all callers share them
+        array.flags.writeable = False
+    return rows, test_pixels

@@ -38,15 +38,13 @@ def compile_model(model: keras.Sequential, recipe: Recipe, *, steps: int) -> Non
         steps: optimizer steps of the whole training, the length of a one-cycle schedule.
     """
     losses = {
-        "mse": lambda: keras.losses.MeanSquaredError(),
-        "crossentropy": lambda: keras.losses.CategoricalCrossentropy(
-            from_logits=True, label_smoothing=recipe.label_smoothing
-        ),
+        "mse": keras.losses.MeanSquaredError(),
+        "crossentropy": keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=recipe.label_smoothing),
     }
     kind, settings = recipe.optimizer
     optimizer = getattr(keras.optimizers, kind)(learning_rate=_learning_rate(recipe, steps), **settings)
     # jit_compile stays "auto": XLA trains four times slower on a CPU, and must not be forced on under a strategy.
-    model.compile(optimizer=optimizer, loss=losses[recipe.loss](), metrics=["accuracy"])
+    model.compile(optimizer=optimizer, loss=losses[recipe.loss], metrics=["accuracy"])
 
 
 def _learning_rate(recipe: Recipe, steps: int) -> float | keras.optimizers.schedules.LearningRateSchedule:

@@ -226,7 +226,7 @@ def can_resume(
         previous = read_record(folder)
     except RunError:
         return False
-    if _difference(previous, recipe, seed, _describe_rows(rows, held_out)) or previous["submission"]:
+    if previous["submission"] or _difference(previous, recipe, seed, _describe_rows(rows, held_out)):
         return False
     try:
         with _locked(folder):
@@ -265,13 +265,14 @@ def _locked(folder: Path) -> Iterator[None]:
         return
     handle = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise RunError(
+                f"{folder}: is being trained by another process. Expected a folder of its own for each training. "
+                "Name another one, or wait for the other."
+            ) from error
         yield
-    except BlockingIOError as error:
-        raise RunError(
-            f"{folder}: is being trained by another process. Expected a folder of its own for each training. "
-            "Name another one, or wait for the other."
-        ) from error
     finally:
         os.close(handle)
 

@@ -83,6 +83,7 @@ def test_folder_named_sample_is_a_folder(competition, train_values):
     for name in ("./sample", "sample/"):
         source = data.find_source(name)
         assert not source.is_sample
+        assert source.name == "./sample"
         np.testing.assert_array_equal(data.load_train(source).digits, train_values[:, 0])
     assert data.find_source("sample").is_sample
 
