@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import kaggle_digits
-from kaggle_digits.config import DEFAULT_RECIPE, SAMPLE, DigitsError
+from kaggle_digits.config import DEFAULT_RECIPE, SAMPLE, DigitsError, InputError
 from kaggle_digits.recipes import RECIPES, find_recipe
 from kaggle_digits.strategy import DEVICES
 
@@ -86,6 +86,8 @@ def _parser() -> argparse.ArgumentParser:
         "--out", type=Path, metavar="FILE", help="the file to write (default: a new name in submissions/)"
     )
     submit.add_argument("--force", action="store_true", help="replace FILE if it exists")
+    submit.add_argument("--upload", action="store_true", help="submit the file to Kaggle, and wait for its score")
+    submit.add_argument("-m", "--message", metavar="TEXT", help="the description of the submission, with --upload")
     submit.add_argument("--dry-run", action="store_true", help="say what would happen, and stop")
 
     recipes = verb("recipes", _recipes, "list what can be trained, its source, and what to expect of it")
@@ -108,6 +110,32 @@ def _parser() -> argparse.ArgumentParser:
     check = verb("check", _check, "say whether a file is a valid submission; exit code 0 or 2")
     check.add_argument("file", type=Path, metavar="FILE")
     data(check)
+
+    download = verb("download", _download, "download the competition's zip from Kaggle, into the cache")
+    download.add_argument("--to", type=Path, metavar="DIR", help="another folder to download into")
+
+    upload = verb("upload", _upload, "check a file and submit it to Kaggle, at most once")
+    upload.add_argument("file", type=Path, metavar="FILE")
+    upload.add_argument("-m", "--message", required=True, metavar="TEXT", help="the description of the submission")
+    upload.add_argument("--wait", action="store_true", help="wait for the public score")
+
+    kernel = verb(
+        "kernel", _kernel, "the notebook on Kaggle's machines: build it, push it, or push it and submit its result"
+    )
+    kernel.add_argument(
+        "step",
+        choices=("build", "push", "run"),
+        help="build: write a notebook that carries the package; push: send it to Kaggle, where it runs; run: push, "
+        "wait, fetch, check and submit",
+    )
+    kernel.add_argument(
+        "--device",
+        choices=DEVICES,
+        default="auto",
+        help="the machine to ask for; the notebook stops if it is not there (default: %(default)s, a CPU)",
+    )
+    kernel.add_argument("--to", type=Path, default=Path("build/kernel"), metavar="DIR", help="where build writes")
+    kernel.add_argument("-m", "--message", metavar="TEXT", help="the description of the submission that run makes")
     return parser
 
 
@@ -121,6 +149,8 @@ def _seed(text: str) -> int:
 def _submit(options: argparse.Namespace) -> None:
     from kaggle_digits.submit import plan_submission, submit
 
+    if options.upload != (options.message is not None):
+        raise InputError("submit: --upload and -m belong together. Expected both or none. Add the missing one.")
     plan = plan_submission(
         data=options.data,
         recipe=options.recipe,
@@ -129,9 +159,18 @@ def _submit(options: argparse.Namespace) -> None:
         seed=options.seed,
         overwrite=options.force,
     )
+    if options.upload and plan.source.is_sample:
+        raise InputError(
+            f"--upload: there is no competition data but the built-in {SAMPLE}. Expected predictions for the "
+            "competition's test rows. Fetch the data with `kaggle-digits download`, or name it with --data."
+        )
     if options.dry_run:
-        print(_describe_plan(plan))
+        print(_describe_plan(plan) + ("\nupload  " + options.message if options.upload else ""))
         return
+    if options.upload:  # what would stop the upload is worth knowing before the training
+        from kaggle_digits.competition import check_limits
+
+        check_limits()
     try:
         with _Progress() as progress:
             result = submit(plan, progress=progress)
@@ -139,6 +178,8 @@ def _submit(options: argparse.Namespace) -> None:
         print("Whole epochs are kept in runs/. Repeat the command to continue.", file=sys.stderr)
         raise
     print(_describe_result(result))
+    if options.upload:
+        _submit_file(plan.out, options.message, wait=True)
 
 
 def _recipes(options: argparse.Namespace) -> None:
@@ -188,6 +229,7 @@ def _train(options: argparse.Namespace) -> None:
 
 def _predict(options: argparse.Namespace) -> None:
     from kaggle_digits.data import find_source, load_test
+    from kaggle_digits.records import check_record_free, write_record
     from kaggle_digits.strategy import import_tensorflow, resolve_device
     from kaggle_digits.submission import check_free, check_submission, write_submission
     from kaggle_digits.submit import submission_name
@@ -199,28 +241,70 @@ def _predict(options: argparse.Namespace) -> None:
     trained_on_sample = any(read_record(folder)["source"] == SAMPLE for folder in options.run)
     out = submission_name(options.out, stem="", from_sample=source.is_sample or trained_on_sample)
     check_free(out, overwrite=options.force)
+    check_record_free(out, overwrite=options.force)
     pixels = load_test(source)
     device = resolve_device()
     runs = [load_run(folder, device) for folder in options.run]
     probabilities = [predict_probabilities(run.model, run.recipe, pixels, replicas=device.replicas) for run in runs]
     write_submission(out, predict_digits(probabilities), overwrite=options.force)
     check_submission(out, rows=len(pixels))
+    write_record(out, [run.record for run in runs])
     print(f"{out}: {len(pixels):,} rows")
 
 
 def _check(options: argparse.Namespace) -> None:
-    from kaggle_digits.config import TEST_ROWS
-    from kaggle_digits.data import count_test_rows, find_competition
+    from kaggle_digits.data import expected_rows, find_competition
     from kaggle_digits.submission import check_submission
 
-    source = find_competition(options.data)
-    # Data that was not named and has no test file says nothing about the number of rows.
-    if source and (options.data or source.is_sample or "test" in source.tables):
-        rows, counted_in = count_test_rows(source), f"{source.name}'s test.csv"
-    else:
-        rows, counted_in = TEST_ROWS, "test.csv"
+    rows, counted_in = expected_rows(find_competition(options.data), named=options.data is not None)
     counts = check_submission(options.file, rows=rows, counted_in=counted_in)
     print(f"{options.file}: valid, {rows:,} rows as in {counted_in}; {_describe_counts(counts)}")
+
+
+def _download(options: argparse.Namespace) -> None:
+    from kaggle_digits.competition import download
+    from kaggle_digits.data import cache_folder
+
+    path = download(options.to or cache_folder(), quiet=not sys.stderr.isatty())
+    print(
+        f"{path}: whole, {path.stat().st_size / 1e6:.1f} MB" + (f"; name it with --data {path}" if options.to else "")
+    )
+
+
+def _upload(options: argparse.Namespace) -> None:
+    _submit_file(options.file, options.message, wait=options.wait)
+
+
+def _submit_file(file: Path, message: str, *, wait: bool) -> None:
+    from kaggle_digits.competition import upload, wait_for_score
+    from kaggle_digits.connection import competition_slug
+    from kaggle_digits.records import rank_of
+
+    submission = upload(file, message)
+    print(f"{file}: submitted to {competition_slug()} as {submission.reference}", flush=True)
+    if wait or submission.state != "pending":
+        submission = wait_for_score(file, submission)
+        rank = rank_of(file)
+        place = (
+            f", rank {rank[0]} of {rank[1]} among the scored files of {file.absolute().parent.name}/" if rank else ""
+        )
+        print(f"public score  {submission.public_score or 'not published'}{place}")
+    print(f"page          {submission.url}")
+
+
+def _kernel(options: argparse.Namespace) -> None:
+    from kaggle_digits import kernel
+
+    if options.step == "build":
+        for path in kernel.build_kernel(options.to, device=options.device):
+            print(path)
+        return
+    pushed, build = kernel.push(device=options.device)
+    print(f"{pushed.name}: version {pushed.version} runs at {pushed.url}", flush=True)
+    if options.step == "run":
+        file = kernel.fetch(pushed, build)
+        print(f"{file}: fetched", flush=True)
+        _submit_file(file, options.message or f"{pushed.name}, version {pushed.version}", wait=True)
 
 
 def _describe_counts(counts: list[int]) -> str:

@@ -7,8 +7,10 @@ Errors
 │   ├── ``DataError``        a data file
 │   ├── ``SubmissionError``  a submission file
 │   ├── ``RunError``         a run folder
-│   └── ``DeviceError``      a device that is not there
-└── ``TrainingError``    the training itself failed
+│   ├── ``DeviceError``      a device that is not there
+│   └── ``AccessError``      Kaggle does not let this user in
+├── ``TrainingError``    the training itself failed
+└── ``KaggleError``      Kaggle refused, failed, or could not be reached
 
 Each message has three parts: what arrived and where, what was expected, what to do next.
 """
@@ -63,8 +65,16 @@ class DeviceError(InputError):
     """The device that was asked for is not there."""
 
 
+class AccessError(InputError):
+    """Kaggle does not let this user in: no credentials, rules not accepted, a wrong name."""
+
+
 class TrainingError(DigitsError):
     """The training itself failed."""
+
+
+class KaggleError(DigitsError):
+    """Kaggle refused, failed, or could not be reached."""
 
 
 Layer = tuple[str, dict[str, Any]]

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from kaggle_digits.config import CLASSES, COMPETITION, PIXELS, SAMPLE, SIDE, DataError
+from kaggle_digits.config import CLASSES, COMPETITION, PIXELS, SAMPLE, SIDE, TEST_ROWS, DataError
 from kaggle_digits.tables import BROKEN, COLUMNS, COLUMNS_IN_WORDS, OTHER, Table, count_rows, read_header, read_table
 
 if TYPE_CHECKING:  # importing it costs 0.1 s, and `check` does not need it
@@ -234,6 +234,21 @@ def count_test_rows(source: Source) -> int:
         DataError: the source has no test file, or another file under its name.
     """
     return SAMPLE_TEST_ROWS if source.is_sample else count_rows(_table_of(source, "test"), "test")
+
+
+def expected_rows(source: Source | None, *, named: bool = False) -> tuple[int, str]:
+    """Return how many rows a submission must have, and where that number comes from, for messages.
+
+    Args:
+        source: where the competition's files are; None, or without a test file, for the competition's own number.
+        named: the user named the source: then it must have a test file.
+
+    Raises:
+        DataError: the test file cannot be read, is missing, or is another.
+    """
+    if source and (named or source.is_sample or "test" in source.tables):
+        return count_test_rows(source), f"{source.name}'s test.csv"
+    return TEST_ROWS, "test.csv"
 
 
 def one_hot(digits: np.ndarray) -> np.ndarray:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from kaggle_digits import data as kaggle_data
 from kaggle_digits.config import DEFAULT_RECIPE, SAMPLE, Recipe, numbered_names
 from kaggle_digits.recipes import find_recipe
+from kaggle_digits.records import SUBMISSIONS, check_record_free, record_path, write_record
 from kaggle_digits.strategy import Device, resolve_device
 from kaggle_digits.submission import check_free, check_submission, write_submission
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-SUBMISSIONS, RUNS = Path("submissions"), Path("runs")
+RUNS = Path("runs")
 
 
 @dataclass(frozen=True)
@@ -109,6 +110,7 @@ def plan_submission(
         source = kaggle_data.find_source(data)
         out = submission_name(out, stem=f"{chosen.name}-seed{seed}", from_sample=source.is_sample)
         check_free(out, overwrite=overwrite)
+        check_record_free(out, overwrite=overwrite)
         rows = kaggle_data.load_train(source)
         test_pixels = kaggle_data.load_test(source)
         training, held_out = kaggle_data.split_rows(rows, fraction=chosen.validation_fraction, seed=seed)
@@ -166,6 +168,7 @@ def submit(plan: Plan, *, progress: Progress | None = None) -> Result:
     with _timed(seconds, "write"):
         write_submission(plan.out, predict_digits([probabilities]), overwrite=plan.overwrite)
         counts = check_submission(plan.out, rows=len(plan.test_pixels))
+        write_record(plan.out, [validated.record])
         mark_submitted(run, plan.out)
         if plan.recipe.retrain:
             mark_submitted(validated, plan.out)
@@ -180,10 +183,11 @@ def submission_name(out: Path | None, *, stem: str, from_sample: bool) -> Path:
     >>> submission_name(Path("mine.csv"), stem="fast-seed0", from_sample=True).name
     'sample-mine.csv'
     """
-    named = out or SUBMISSIONS / f"{stem}.csv"
+    named = out or Path(SUBMISSIONS) / f"{stem}.csv"
     if from_sample and named.name and not named.name.startswith(f"{SAMPLE}-"):
         named = named.with_name(f"{SAMPLE}-{named.name}")
-    return named if out else next(name for name in numbered_names(named) if not name.exists())
+    free = (name for name in numbered_names(named) if not (name.exists() or record_path(name).exists()))
+    return named if out else next(free)
 
 
 @contextmanager

@@ -1,0 +1,182 @@
+"""Call Kaggle's client safely: its output held back, passing failures repeated, lasting ones explained.
+
+What fails is told in terms of what a user can do about it. Kaggle's own texts are passed on, its addresses never: they
+may be signed. The client is imported by ``competition`` only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import os
+import re
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+from kaggle_digits.config import COMPETITION, AccessError, DigitsError, KaggleError
+
+log = logging.getLogger(__name__)
+
+SITE = "https://www.kaggle.com"
+TOKEN_PAGE = f"{SITE}/settings/api"
+PAUSES = (1.0, 2.0, 4.0, 8.0)
+"""Seconds between the tries of a request that may be repeated, and between looks for a lost submission."""
+LONGEST_PAUSE = 120.0
+"""Seconds that Kaggle may ask to wait for before we give up instead."""
+TRANSIENT = (429, 500, 502, 503, 504)
+
+
+def competition_slug() -> str:
+    """Return the competition's short name: digit-recognizer, or what $KDIGITS_COMPETITION says (a name or address).
+
+    Raises:
+        AccessError: the variable holds something else.
+    """
+    return slug_of(os.environ.get("KDIGITS_COMPETITION") or COMPETITION, "$KDIGITS_COMPETITION")
+
+
+def slug_of(name: str, where: str) -> str:
+    """Return the short name of a competition that is given as such, as "c/name", or as its address.
+
+    Raises:
+        AccessError: it is something else; the message says where it stands.
+
+    >>> slug_of("https://www.kaggle.com/competitions/digit-recognizer/overview", "here")
+    'digit-recognizer'
+    """
+    parts = [part for part in urlsplit(name).path.split("/") if part not in ("", "c", "competitions")]
+    slug = parts[0] if parts else ""
+    if not re.fullmatch(r"[a-z0-9][a-z0-9-]*", slug):
+        raise AccessError(
+            f"{where}: {name!r}. Expected the short name of a competition, as in {COMPETITION}, or its address. "
+            "Correct it."
+        )
+    return slug
+
+
+def submissions_page(slug: str) -> str:
+    """Return the address of a competition's page of one's own submissions."""
+    return f"{SITE}/competitions/{slug}/submissions"
+
+
+@dataclass(frozen=True)
+class Client:
+    """The Kaggle client, signed in; ``api`` is None before.
+
+    Args:
+        api: its ``KaggleApi``.
+        version: of the client.
+        credentials: which ones it found, in words.
+    """
+
+    api: Any
+    version: str
+    credentials: str
+
+    def services(self) -> Any:
+        """Return a context manager that gives the services of one HTTP session."""
+        return self.api.build_kaggle_client()
+
+    def call(self, what: str, action: Callable[[], Any], *, repeat: bool = True, denied: str | None = None) -> Any:
+        """Call the client with its output held back; repeat what failed in passing; explain what failed for good.
+
+        Args:
+            what: what is asked for, for messages.
+            action: the call.
+            repeat: whether the request may reach Kaggle more than once.
+            denied: what a user does about 403 and 404; None for what helps with competitions.
+
+        Raises:
+            AccessError, KaggleError: explained for the user; the cause is what the client raised.
+        """
+        import requests
+
+        for pause in (*PAUSES, None) if repeat else (None,):
+            try:
+                with _held_back():
+                    return action()
+            except requests.HTTPError as error:
+                wait = _retry_after(error) or pause
+                if pause is None or wait is None or status_of(error) not in TRANSIENT or wait > LONGEST_PAUSE:
+                    raise self._explain(what, error, denied) from error
+                reason = _said(error)
+            except requests.RequestException as error:
+                if pause is None:
+                    raise KaggleError(
+                        f"{what}: no whole answer from Kaggle ({type(error).__name__}). Expected a network that "
+                        f"reaches {SITE}. Check it, and $HTTPS_PROXY if you need one; then repeat the command."
+                    ) from error
+                wait, reason = pause, type(error).__name__
+            except (KeyError, ValueError) as error:
+                raise KaggleError(
+                    f"{what}: client {self.version} does not understand Kaggle's answer ({type(error).__name__}: "
+                    f"{error}). Expected one that it knows. Try again, or update it: pip install -U kaggle"
+                ) from error
+            log.info("%s: %s; trying again in %.0f s", what, reason, wait)
+            time.sleep(wait)
+        raise AssertionError("unreachable")
+
+    def _explain(self, what: str, error: Exception, denied: str | None) -> DigitsError:
+        status, said = status_of(error), _said(error)
+        slug = competition_slug()
+        rules = f"{SITE}/competitions/{slug}/rules"
+        if status == 401:
+            return AccessError(
+                f"{what}: Kaggle refused {self.credentials} ({said}; client {self.version}). Expected credentials that "
+                f"are valid today. Make new ones at {TOKEN_PAGE}. A new legacy key ends the old one, and an access "
+                "token belongs into $KAGGLE_API_TOKEN or ~/.kaggle/access_token, not into kaggle.json."
+            )
+        if status in (403, 404):
+            return AccessError(
+                f"{what}: Kaggle answered {said}. "
+                + (
+                    denied
+                    or f"Expected a user who has joined the competition {slug!r}. Accept its rules in a browser, as no "
+                    f"program can: {rules}. Kaggle may want a verified phone number first ({SITE}/settings), and gives "
+                    "the same answer for a misspelt name or a closed competition."
+                )
+            )
+        if status == 429:
+            return KaggleError(
+                f"{what}: Kaggle answered {said}. Expected fewer requests. Wait "
+                f"{f'{_retry_after(error):.0f} s' if _retry_after(error) else 'some minutes'}, then repeat the command."
+            )
+        if status < 500:
+            return KaggleError(
+                f"{what}: Kaggle answered {said}. Expected a user who has joined ({rules}) and has submissions left "
+                f"today ({submissions_page(slug)}). Check both, then repeat the command."
+            )
+        return KaggleError(f"{what}: Kaggle answered {said}. Expected it to work. Repeat the command in some minutes.")
+
+
+@contextlib.contextmanager
+def _held_back() -> Iterator[None]:
+    """Keep what the client prints to itself: in verbose mode it prints the credentials."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        yield
+
+
+def status_of(error: BaseException | None) -> int:
+    """Return the HTTP status that an error carries, or 0. A response of 400 and more is false as a truth value."""
+    response = getattr(error, "response", None)
+    return 0 if response is None else response.status_code
+
+
+def _said(error: Exception) -> str:
+    """Return status and message of Kaggle's answer; never its address, which may be signed."""
+    response = error.response  # type: ignore[attr-defined]
+    try:
+        message = str(response.json()["message"])
+    except (ValueError, KeyError, TypeError):
+        message = str(response.reason)
+    return f"{response.status_code}, {message.strip().rstrip('.')!r}"
+
+
+def _retry_after(error: Exception) -> float | None:
+    """Return the seconds that Kaggle asks to wait, if it does, and in seconds."""
+    asked = error.response.headers.get("Retry-After", "")  # type: ignore[attr-defined]
+    return float(asked) if asked.isdigit() else None

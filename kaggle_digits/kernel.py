@@ -1,0 +1,243 @@
+"""Build the notebook that runs on Kaggle's machines, push it, and fetch what it leaves.
+
+A push sends one file, and the notebook runs without the internet: so it carries the modules that it uses, as plain
+text in one cell that writes them to a folder and imports them from there.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import logging
+import re
+import secrets
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import kaggle_digits
+from kaggle_digits.config import DeviceError, InputError, KaggleError, atomic_path, numbered_names
+from kaggle_digits.connection import slug_of
+from kaggle_digits.records import SUBMISSIONS, record_path, save_record
+from kaggle_digits.strategy import DEVICES
+
+if TYPE_CHECKING:
+    from kaggle_digits.competition import Kernel
+
+log = logging.getLogger(__name__)
+
+PACKAGE = Path(kaggle_digits.__file__).parent
+ROOT = PACKAGE.parent
+METADATA_FILE = "kernel-metadata.json"
+NOTEBOOK, SOURCE = "notebooks/kernel.ipynb", "notebooks/digits.py"
+MACHINES: dict[str, dict[str, Any]] = {
+    "auto": {"enable_gpu": False, "enable_tpu": False},
+    "cpu": {"enable_gpu": False, "enable_tpu": False},
+    # Without a shape a GPU kernel got a retired P100; this one is T4 x2.
+    "gpu": {"enable_gpu": True, "enable_tpu": False, "machine_shape": "NvidiaTeslaT4"},
+    "tpu": {"enable_gpu": False, "enable_tpu": True, "machine_shape": "TpuV5E8"},
+}
+"""What to ask Kaggle for; it replaces older machine shapes without a word."""
+LEFT_OUT = ("id_no", "machine_shape", "docker_image", "docker_image_pinning_type")
+"""Fields that are not taken over: a docker image sends a TPU kernel to a machine without one."""
+STALE_PAUSES = (5.0,) * 12
+
+
+def build_kernel(
+    folder: Path, *, device: str = "auto", owner: str | None = None, build: str | None = None, root: Path = ROOT
+) -> tuple[Path, Path]:
+    """Write the self-contained notebook and its metadata.
+
+    Args:
+        folder: where to; made if needed.
+        device: "auto", "tpu", "gpu" or "cpu"; the notebook stops if one that was named is not there.
+        owner: the Kaggle user to push as; None keeps the one in kernel-metadata.json.
+        build: a mark that the notebook leaves in the record of its submission.
+        root: the checkout with notebooks/digits.py and kernel-metadata.json.
+
+    Returns:
+        the notebook, the metadata.
+
+    Raises:
+        DeviceError: no such device.
+        InputError: a source file is missing, or the metadata cannot be used.
+    """
+    import jupytext
+    import nbformat
+
+    if device not in DEVICES:
+        raise DeviceError(f"--device {device}: no such device. Expected one of {', '.join(DEVICES)}. Correct the name.")
+    metadata = _read_metadata(root / METADATA_FILE, device, owner)
+    source = root / SOURCE
+    if not source.is_file():
+        raise InputError(
+            f"{source}: no such file. Expected the notebook's source, which lies in a checkout of kaggle_digits and "
+            "not in an installed package. Run the command in a checkout, installed with `make setup`."
+        )
+    notebook = jupytext.read(source)
+    cells: list[Any] = []
+    for cell in notebook.cells:
+        tags = cell.metadata.get("tags", [])
+        if "parameters" in tags:
+            cell.source = f"DEVICE = {device!r}\nBUILD = {build!r}"
+        cells.append(cell)
+        if "package" in tags:
+            cells.append(_package_cell(notebook))
+    for number, cell in enumerate(cells):
+        cell["id"] = f"cell-{number}"  # jupytext draws them at random
+    # Kaggle's own notes in a notebook's metadata can send a TPU kernel to a machine without one: none are made.
+    built = nbformat.v4.new_notebook(
+        cells=cells, metadata={"kernelspec": notebook.metadata["kernelspec"], "language_info": {"name": "python"}}
+    )
+    written = folder / NOTEBOOK, folder / METADATA_FILE
+    for path, text in zip(written, (nbformat.writes(built), json.dumps(metadata, indent=1)), strict=True):
+        with atomic_path(path) as partial:
+            partial.write_text(text + "\n", encoding="utf-8")
+    return written
+
+
+def push(*, device: str = "auto") -> tuple[Kernel, str]:
+    """Build the notebook and push it to the signed-in user's kernels, where it starts at once.
+
+    Returns:
+        the kernel, and the mark that its submission's record will bear.
+
+    Raises:
+        InputError, KaggleError: as ``build_kernel`` and ``competition.push_kernel``.
+    """
+    from kaggle_digits.competition import push_kernel, user_name
+
+    build = secrets.token_hex(8)
+    with tempfile.TemporaryDirectory() as folder:
+        build_kernel(Path(folder), device=device, owner=user_name(), build=build)
+        return push_kernel(Path(folder)), build
+
+
+def fetch(kernel: Kernel, build: str) -> Path:
+    """Wait for a kernel to finish and fetch its submission with its record.
+
+    Args:
+        kernel: as pushed.
+        build: the mark of this push. Right after it, Kaggle may still show the version before as finished.
+
+    Returns:
+        the submission file, a new one in submissions/.
+
+    Raises:
+        KaggleError: the kernel failed, or left nothing of this push.
+    """
+    from kaggle_digits.competition import load_outputs, wait_for_kernel
+
+    slug = kernel.name.partition("/")[2]
+    for pause in (*STALE_PAUSES, None):
+        wait_for_kernel(kernel)
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            load_outputs(kernel, folder, ("submission.csv", "submission.json"))
+            record = json.loads((folder / "submission.json").read_text(encoding="utf-8"))
+            if record.get("build") == build:
+                stem = Path(SUBMISSIONS) / f"{slug}-v{kernel.version}.csv"
+                target = next(
+                    free for free in numbered_names(stem) if not (free.exists() or record_path(free).exists())
+                )
+                with atomic_path(target) as path:
+                    path.write_bytes((folder / "submission.csv").read_bytes())
+                save_record(target, {**record, "file": target.name})
+                return target
+        if pause:
+            log.info("%s: still shows an earlier version; waiting", kernel.name)
+            time.sleep(pause)
+    raise KaggleError(
+        f"{kernel.name}: its outputs are of another version. Expected those of version {kernel.version}. See "
+        f"{kernel.url}, and fetch them there."
+    )
+
+
+def _read_metadata(file: Path, device: str, owner: str | None) -> dict[str, Any]:
+    """Read kernel-metadata.json, and set what belongs to device, owner and a notebook without the internet."""
+    try:
+        metadata = json.loads(file.read_text(encoding="utf-8"))
+        user, _, slug = metadata["id"].partition("/")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(
+            f"{file}: not readable as kernel metadata ({type(error).__name__}: {error}). Expected JSON with at least "
+            'an id, "your-kaggle-name/name-of-the-kernel". Correct it, or take it from the repository again.'
+        ) from error
+    if len(slug) < 5 or _slugified(slug) != slug or not user:
+        raise InputError(
+            f'{file}: the id is {metadata["id"]!r}. Expected "your-kaggle-name/name-of-the-kernel", the name in small '
+            "letters, digits and hyphens, five at least. Correct it."
+        )
+    title = str(metadata.get("title", ""))
+    sources = metadata.get("competition_sources") or []
+    return {
+        **{name: value for name, value in metadata.items() if name not in LEFT_OUT},
+        "id": f"{owner or user}/{slug}",
+        # Kaggle names a kernel by its title: one that says something else makes another kernel.
+        "title": title if _slugified(title) == slug else slug.replace("-", " ").capitalize(),
+        "code_file": NOTEBOOK,
+        "language": "python",
+        "kernel_type": "notebook",
+        "enable_internet": False,
+        "competition_sources": [slug_of(source, f"{file}: competition_sources") for source in sources],
+        **MACHINES[device],
+    }
+
+
+def _slugified(title: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")
+
+
+def _package_cell(notebook: Any) -> Any:
+    """Return the cell that carries the modules which the notebook uses, and those that they use."""
+    import nbformat
+
+    used: set[str] = set()
+    wanted = {name for cell in notebook.cells if cell.cell_type == "code" for name in _modules_imported(cell.source)}
+    while wanted:
+        used |= wanted
+        wanted = {name for module in wanted for name in _modules_imported(_text_of(module))} - used
+    parts = [f"\"{module}.py\": r'''{_text_of(module)}'''," for module in sorted({"__init__", *used})]
+    source = "\n".join(
+        [
+            f"# kaggle_digits {kaggle_digits.__version__}: the modules that this notebook uses, in full. The last",
+            "# lines write them to a folder and let Python find them there.",
+            "SOURCES = {",
+            *parts,
+            "}",
+            "import sys",
+            "import tempfile",
+            "",
+            'package = Path(tempfile.mkdtemp()) / "kaggle_digits"',
+            "package.mkdir()",
+            "for name, text in SOURCES.items():",
+            '    (package / name).write_text(text, encoding="utf-8")',
+            "sys.path.insert(0, str(package.parent))",
+            'print(f"{len(SOURCES)} modules in {package}")',
+        ]
+    )
+    # Folded away, on Kaggle and in Jupyter: the tutorial goes on below.
+    folded = {"_kg_hide-input": True, "jupyter": {"source_hidden": True}, "tags": ["package"]}
+    return nbformat.v4.new_code_cell(source, metadata=folded)
+
+
+def _text_of(module: str) -> str:
+    text = (PACKAGE / f"{module}.py").read_text(encoding="utf-8")
+    if "'''" in text or text.endswith("\\"):
+        raise ValueError(f"{module}.py cannot be quoted in a raw string: it holds three single quotes")
+    return text
+
+
+def _modules_imported(source: str) -> set[str]:
+    """Return the modules of this package that a piece of Python imports, anywhere in it."""
+    code = "\n".join(line for line in source.splitlines() if not line.startswith("%"))
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, ast.ImportFrom) and node.module == "kaggle_digits":
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("kaggle_digits."):
+            found.add(str(node.module).split(".")[1])
+        elif isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[1] for alias in node.names if alias.name.startswith("kaggle_digits.")}
+    return found

@@ -1,0 +1,112 @@
+"""Draw what people look at: how often each digit occurs, digits, learning curves, confusions, the worst mistakes.
+
+Every function returns a new ``matplotlib`` Figure and shows nothing: save it, or let a notebook show it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import seaborn
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from kaggle_digits.config import CLASSES, SIDE
+
+BLUE = "#3b6ea5"
+
+
+def plot_label_counts(digits: np.ndarray) -> Figure:
+    """Draw how often each digit occurs.
+
+    Args:
+        digits: (N,) integers, 0–9.
+    """
+    figure = Figure(figsize=(7, 3), layout="constrained")
+    axes = figure.subplots()
+    counts = np.bincount(digits, minlength=CLASSES)
+    seaborn.barplot(x=np.arange(CLASSES), y=counts, color=BLUE, ax=axes)
+    for digit, count in enumerate(counts):
+        axes.text(digit, count, f"{count:,}", ha="center", va="bottom", fontsize=8)
+    axes.set(xlabel="digit", ylabel="rows", title=f"{len(digits):,} rows by digit")
+    seaborn.despine(ax=axes)
+    return figure
+
+
+def plot_digits(pixels: np.ndarray, titles: Sequence[object], *, columns: int = 10) -> Figure:
+    """Draw digits in a grid, dark ink on white as on paper.
+
+    Args:
+        pixels: (N, 784), 0–255, ink is bright.
+        titles: N short texts or numbers, one above each digit.
+        columns: of the grid.
+    """
+    rows = -(-len(pixels) // columns)
+    figure = Figure(figsize=(columns * 0.9, rows * 1.1), layout="constrained")
+    grid = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axes, image, title in zip(grid, pixels.reshape(-1, SIDE, SIDE), titles, strict=False):
+        axes.imshow(image, cmap="gray_r", vmin=0, vmax=255)
+        axes.set_title(str(title), fontsize=8)
+    for axes in grid:
+        axes.axis("off")
+    return figure
+
+
+def plot_curves(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
+    """Draw loss and accuracy over the epochs, one colour a run; held-out accuracy is drawn full, training dashed.
+
+    Args:
+        runs: name → the list ``epochs`` of its run.json.
+    """
+    figure = Figure(figsize=(9, 3.2), layout="constrained")
+    losses, accuracies = figure.subplots(1, 2)
+    for colour, (name, epochs) in zip(seaborn.color_palette("deep"), runs.items(), strict=False):
+        numbers = [metrics["epoch"] for metrics in epochs]
+        losses.plot(numbers, [metrics["loss"] for metrics in epochs], ".-", color=colour, label=name)
+        accuracies.plot(numbers, [metrics["accuracy"] for metrics in epochs], ".--", color=colour, alpha=0.6)
+        held_out = [metrics.get("validation_accuracy", np.nan) for metrics in epochs]
+        accuracies.plot(numbers, held_out, ".-", color=colour, label=name)
+    losses.set(xlabel="epoch", ylabel="loss while training", yscale="log", title="Loss (each run has its own kind)")
+    accuracies.set(xlabel="epoch", ylabel="accuracy", title="Accuracy: held out (full), training (dashed)")
+    for axes in (losses, accuracies):
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.legend()
+        seaborn.despine(ax=axes)
+    return figure
+
+
+def plot_confusion(probabilities: np.ndarray, digits: np.ndarray) -> Figure:
+    """Draw how often each digit is read as each other; the diagonal, which is right, is left without colour.
+
+    Args:
+        probabilities: (N, 10), of rows the network had not seen.
+        digits: (N,) integers, the truth.
+    """
+    counts = np.zeros((CLASSES, CLASSES), int)
+    np.add.at(counts, (digits, probabilities.argmax(axis=1)), 1)
+    wrong = np.where(np.eye(CLASSES, dtype=bool), 0, counts)
+    figure = Figure(figsize=(5.5, 4.8), layout="constrained")
+    axes = figure.subplots()
+    seaborn.heatmap(
+        wrong, annot=counts, fmt="d", cmap="Reds", vmin=0, vmax=max(1, wrong.max()), cbar=False, square=True, ax=axes
+    )
+    axes.set(xlabel="read as", ylabel="is", title=f"{wrong.sum():,} mistakes in {len(digits):,} held-out rows")
+    axes.tick_params(rotation=0)
+    return figure
+
+
+def plot_worst(pixels: np.ndarray, probabilities: np.ndarray, digits: np.ndarray, *, most: int = 20) -> Figure:
+    """Draw the mistakes that the network was surest of, the surest first.
+
+    Args:
+        pixels: (N, 784), 0–255.
+        probabilities: (N, 10).
+        digits: (N,) integers, the truth.
+        most: how many to draw.
+    """
+    read, certainty = probabilities.argmax(axis=1), probabilities.max(axis=1)
+    worst = [row for row in np.argsort(-certainty, kind="stable") if read[row] != digits[row]][:most]
+    titles = [f"is {digits[row]}\nread {read[row]} ({certainty[row]:.0%})" for row in worst]
+    return plot_digits(pixels[worst], titles, columns=min(10, max(1, len(worst))))
