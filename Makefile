@@ -3,11 +3,16 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/installed
 
-.PHONY: help setup submit test check
+# The other Kaggle clients that the tests speak to Kaggle with, each with its SDK.
+CLIENTS := .venv/clients
+# An environment like Kaggle's own image.
+KAGGLE := .venv-kaggle
+
+.PHONY: help setup submit test test-kaggle check notebooks
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(INSTALLED)  ## make .venv, if it is not current
 
@@ -22,8 +27,27 @@ $(INSTALLED): pyproject.toml constraints.txt
 submit: setup  ## the main job: train, predict, write a checked submission (options: make submit ARGS='--seed 1')
 	$(BIN)/python -m kaggle_digits.submit $(ARGS)
 
-test: setup  ## run all tests
+test: setup $(CLIENTS)/2.0.2 $(CLIENTS)/2.2.5  ## run all tests
 	$(BIN)/python -m pytest $(ARGS)
+
+$(CLIENTS)/2.0.2: SDK := 0.1.20
+$(CLIENTS)/2.2.5: SDK := 0.1.38
+$(CLIENTS)/%: $(INSTALLED)
+	rm -rf $@
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --target $@ kaggle==$* kagglesdk==$(SDK)
+	touch $@
+
+test-kaggle: $(KAGGLE)/installed  ## run all tests with the versions of Kaggle's own image
+	$(KAGGLE)/bin/python -m pytest $(ARGS)
+
+$(KAGGLE)/installed: pyproject.toml constraints-kaggle.txt
+	$(PYTHON) -m venv $(KAGGLE)
+	$(KAGGLE)/bin/pip install --quiet --disable-pip-version-check --constraint constraints-kaggle.txt --editable '.[test]'
+	touch $@
+
+notebooks: setup  ## make notebooks/*.ipynb again, after a change of notebooks/digits.py or of the package
+	$(BIN)/jupytext --quiet --to ipynb --output notebooks/digits.ipynb notebooks/digits.py
+	$(BIN)/kaggle-digits kernel build --to .
 
 check: setup  ## lint, formatting, types and layers
 	$(BIN)/ruff check .

@@ -10,6 +10,7 @@ list, by a marker in its description that is made of the file's contents.
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import json
 import logging
@@ -27,6 +28,7 @@ from kaggle_digits.connection import PAUSES, SITE, TOKEN_PAGE, Client, competiti
 from kaggle_digits.data import expected_rows, find_competition
 from kaggle_digits.records import read_record, save_record, update_table
 from kaggle_digits.submission import check_submission
+from kaggle_digits.tables import BROKEN
 
 log = logging.getLogger(__name__)
 
@@ -287,7 +289,7 @@ def load_outputs(kernel: Kernel, folder: Path, names: tuple[str, ...]) -> str:
             return answer.content
 
         with atomic_path(folder / name) as path:
-            path.write_bytes(client.call(f"download of {name}", fetch))
+            path.write_bytes(client.call(f"download of {name}", fetch, storage=True))
     return text
 
 
@@ -360,8 +362,8 @@ def _load_zip(client: Client, slug: str, file: Path, *, quiet: bool) -> None:
     with client.services() as services:
         ask = services.competitions.competition_api_client.download_data_files
         answer = client.call(f"download of {slug}", lambda: ask(request))
-        load = client.api.download_file
-        client.call(f"download of {slug}", lambda: load(answer, str(file), None, quiet, resume=True), repeat=False)
+        transfer = functools.partial(client.api.download_file, answer, str(file), None, quiet, resume=True)
+        client.call(f"download of {slug}", transfer, repeat=False, storage=True)
 
 
 def _check_limits(client: Client, slug: str) -> int | None:
@@ -398,7 +400,7 @@ def _send_file(client: Client, slug: str, file: Path) -> str:
         # Only the address says who may write there: it is never shown.
         requests.put(place.create_url, data=file.read_bytes(), timeout=(30, 300)).raise_for_status()
 
-    client.call(f"upload of {file.name} to Kaggle's storage", put)
+    client.call(f"upload of {file.name}", put, storage=True)
     return place.token
 
 
@@ -498,7 +500,7 @@ def _check_zip(path: Path) -> None:
     try:
         with zipfile.ZipFile(path) as archive:
             broken, names = archive.testzip(), archive.namelist()
-    except (OSError, EOFError, zipfile.BadZipFile) as error:
+    except BROKEN as error:
         broken, names = str(error), []
     missing = [name for name in DATA_FILES[:2] if name not in names]
     if broken or missing:

@@ -81,7 +81,15 @@ class Client:
         """Return a context manager that gives the services of one HTTP session."""
         return self.api.build_kaggle_client()
 
-    def call(self, what: str, action: Callable[[], Any], *, repeat: bool = True, denied: str | None = None) -> Any:
+    def call(
+        self,
+        what: str,
+        action: Callable[[], Any],
+        *,
+        repeat: bool = True,
+        denied: str | None = None,
+        storage: bool = False,
+    ) -> Any:
         """Call the client with its output held back; repeat what failed in passing; explain what failed for good.
 
         Args:
@@ -89,6 +97,7 @@ class Client:
             action: the call.
             repeat: whether the request may reach Kaggle more than once.
             denied: what a user does about 403 and 404; None for what helps with competitions.
+            storage: whether it is a file that is fetched or left, at an address that Kaggle gave.
 
         Raises:
             AccessError, KaggleError: explained for the user; the cause is what the client raised.
@@ -102,7 +111,7 @@ class Client:
             except requests.HTTPError as error:
                 wait = _retry_after(error) or pause
                 if pause is None or wait is None or status_of(error) not in TRANSIENT or wait > LONGEST_PAUSE:
-                    raise self._explain(what, error, denied) from error
+                    raise self._explain(what, error, denied, storage=storage) from error
                 reason = _said(error)
             except requests.RequestException as error:
                 if pause is None:
@@ -114,14 +123,22 @@ class Client:
             except (KeyError, ValueError) as error:
                 raise KaggleError(
                     f"{what}: client {self.version} does not understand Kaggle's answer ({type(error).__name__}: "
-                    f"{error}). Expected one that it knows. Try again, or update it: pip install -U kaggle"
+                    f"{error}). Expected one that it knows. Look whether the network shows a login page first; else "
+                    "update "
+                    "the client: pip install -U kaggle"
                 ) from error
             log.info("%s: %s; trying again in %.0f s", what, reason, wait)
             time.sleep(wait)
         raise AssertionError("unreachable")
 
-    def _explain(self, what: str, error: Exception, denied: str | None) -> DigitsError:
+    def _explain(self, what: str, error: Exception, denied: str | None, *, storage: bool) -> DigitsError:
         status, said = status_of(error), _said(error)
+        if storage:
+            return KaggleError(
+                f"{what}: Kaggle's storage answered {said}. Expected to be let in: its addresses hold for a short "
+                "time. "
+                "Repeat the command; nothing was submitted."
+            )
         slug = competition_slug()
         rules = f"{SITE}/competitions/{slug}/rules"
         if status == 401:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import os
 import zipfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
@@ -18,7 +20,6 @@ if TYPE_CHECKING:  # importing it costs 0.1 s, and `check` does not need it
 
 log = logging.getLogger(__name__)
 
-KAGGLE_MOUNTS = (Path("/kaggle/input/competitions") / COMPETITION, Path("/kaggle/input") / COMPETITION)
 ZIP_NAME = f"{COMPETITION}.zip"
 SAMPLE_TEST_ROWS = 360
 
@@ -92,11 +93,25 @@ def find_competition(data: str | os.PathLike[str] | None = None) -> Source | Non
             return _source_at(named)
         except DataError as error:
             raise DataError(f"$KDIGITS_DATA: {error}") from error
-    for folder in (*KAGGLE_MOUNTS, Path("data"), cache_folder()):
+    for folder in (*_kaggle_mounts(), Path("data"), cache_folder()):
         tables = _tables_in_folder(folder)
         if tables:
             return Source(str(folder), tables)
     return None
+
+
+def _kaggle_mounts() -> Iterator[Path]:
+    """Yield the folders where a Kaggle notebook may have the competition's files: today's, the older one, any other.
+
+    Other places are those of a class's copy of the competition, or of a dataset; other columns are not ours.
+    """
+    inputs = Path(os.environ.get("KDIGITS_KAGGLE") or "/kaggle") / "input"
+    yield inputs / "competitions" / COMPETITION
+    yield inputs / COMPETITION
+    for file in (*sorted(inputs.glob("*/train.csv")), *sorted(inputs.glob("*/*/train.csv"))):
+        with contextlib.suppress(DataError):
+            if read_header(Table(file)) == COLUMNS["train"]:
+                yield file.parent
 
 
 def cache_folder() -> Path:

@@ -43,7 +43,7 @@ def plot_digits(pixels: np.ndarray, titles: Sequence[object], *, columns: int = 
         titles: N short texts or numbers, one above each digit.
         columns: of the grid.
     """
-    rows = -(-len(pixels) // columns)
+    rows = max(1, -(-len(pixels) // columns))
     figure = Figure(figsize=(columns * 0.9, rows * 1.1), layout="constrained")
     grid = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes, image, title in zip(grid, pixels.reshape(-1, SIDE, SIDE), titles, strict=False):

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kaggle_digits import data
+from kaggle_digits.data import find_source, load_test, load_train
 from kaggle_digits.strategy import Device
 
 # The tests run on the CPU, also where there is a GPU: TensorFlow's devices are fixed once it is in use.
@@ -25,9 +25,9 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder.mkdir()
     monkeypatch.chdir(folder)
     monkeypatch.setenv("KDIGITS_CACHE", str(tmp_path / "cache"))
-    for name in ("KDIGITS_DATA", "ISTPUVM", "TPU_NAME"):
+    for name in ("KDIGITS_DATA", "KDIGITS_COMPETITION", "ISTPUVM", "TPU_NAME"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(data, "KAGGLE_MOUNTS", (tmp_path / "kaggle-new", tmp_path / "kaggle-old"))
+    monkeypatch.setenv("KDIGITS_KAGGLE", str(tmp_path / "kaggle"))
     return folder
 
 
@@ -57,6 +57,15 @@ def competition(tmp_path: Path, train_values: np.ndarray, test_values: np.ndarra
     (folder / "train.csv").write_text(to_csv(TRAIN_HEADER, train_values))
     (folder / "test.csv").write_text(to_csv(TEST_HEADER, test_values))
     return folder
+
+
+@pytest.fixture(scope="session")
+def digits_csv() -> tuple[str, str]:
+    """train.csv and test.csv with the built-in sample's digits: enough to learn from, and none of the competition's."""
+    source = find_source("sample")
+    rows = load_train(source)
+    train = np.column_stack([rows.digits.astype(np.uint8), rows.pixels])
+    return to_csv(TRAIN_HEADER, train), to_csv(TEST_HEADER, load_test(source))
 
 
 @pytest.fixture(scope="session")

@@ -146,9 +146,15 @@ def test_quotes_spaces_and_whole_numbers_with_decimals_are_accepted(competition,
 
 
 def test_look_up_order_is_environment_mounts_data_folder_cache_sample(competition, workplace, tmp_path, monkeypatch):
-    places = [tmp_path / "environment", *data.KAGGLE_MOUNTS, workplace / "data", tmp_path / "cache"]
+    inputs = tmp_path / "kaggle" / "input"
+    mounts = [
+        inputs / "competitions" / "digit-recognizer",
+        inputs / "digit-recognizer",
+        inputs / "our-class" / "digits",
+    ]
+    places = [tmp_path / "environment", *mounts, workplace / "data", tmp_path / "cache"]
     for place in places:
-        place.mkdir()
+        place.mkdir(parents=True)
         for name in ("train.csv", "test.csv"):
             (place / name).write_bytes((competition / name).read_bytes())
     monkeypatch.setenv("KDIGITS_DATA", str(places[0]))
@@ -159,7 +165,15 @@ def test_look_up_order_is_environment_mounts_data_folder_cache_sample(competitio
         for name in ("train.csv", "test.csv"):
             (place / name).unlink()
     found.append(data.find_source().name)
-    assert found == [*map(str, places[:3]), "data", str(places[4]), "sample"]
+    assert found == [*map(str, places[:4]), "data", str(places[5]), "sample"]
+
+
+def test_training_file_of_something_else_in_kaggles_inputs_is_passed_over(tmp_path):
+    for name, text in (("titanic", "PassengerId,Survived\n1,0\n"), ("pictures", "\0\1\xff")):
+        folder = tmp_path / "kaggle" / "input" / name
+        folder.mkdir(parents=True)
+        (folder / "train.csv").write_text(text)
+    assert data.find_source().is_sample
 
 
 def test_without_data_the_sample_is_taken_with_a_notice(caplog):

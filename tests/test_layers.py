@@ -19,13 +19,16 @@ SPINE = [
         "predict",
         "train",
         "submission",
+        "records",
+        "connection",
+        "competition",
         "submit",
         "cli",
         "__main__",
     ),
 ]
-LEAVES = {"augment"}
-LEAVES_OF = {"train": {"augment"}}
+LEAVES = {"augment", "kernel", "plots"}
+LEAVES_OF = {"train": {"augment"}, "cli": {"kernel"}}
 
 
 def imports(module: str) -> set[str]:
@@ -64,3 +67,14 @@ def test_leaves_import_the_spine_and_not_each_other():
 def test_models_use_keras_and_not_its_copy_inside_tensorflow():
     for file in PACKAGE.glob("*.py"):
         assert "tf.keras" not in file.read_text(encoding="utf-8"), file
+
+
+def test_only_competition_touches_the_kaggle_client():
+    touching = {
+        file.stem
+        for file in PACKAGE.glob("*.py")
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if (isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in ("kaggle", "kagglesdk"))
+        or (isinstance(node, ast.Import) and any(a.name.split(".")[0] in ("kaggle", "kagglesdk") for a in node.names))
+    }
+    assert touching == {"competition"}

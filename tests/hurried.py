@@ -1,0 +1,26 @@
+"""Run the command line on a clock that is in a hurry: every pause, of ours or of the client, takes 20 ms at most.
+
+The pauses that were asked for are written to the file named by $PAUSES_FILE, one a line.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+really_sleep = time.sleep
+
+
+def sleep(seconds: float) -> None:
+    with Path(os.environ["PAUSES_FILE"]).open("a") as stream:
+        print(seconds, file=stream)
+    really_sleep(min(seconds, 0.02))
+
+
+time.sleep = sleep
+
+if __name__ == "__main__":
+    from kaggle_digits.cli import main
+
+    raise SystemExit(main())

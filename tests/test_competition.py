@@ -1,0 +1,542 @@
+"""Competition: the real client of every supported version, against a loopback server with state and faults."""
+
+from __future__ import annotations
+
+import functools
+import io
+import json
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import TEST_HEADER, TRAIN_HEADER, to_csv
+from kaggle_server import API, SIGNATURE, STORAGE, Fault, KaggleServer
+from terminal import CLIENTS, SECRETS, TOKEN, Terminal
+
+from kaggle_digits.submission import write_submission
+
+RULES = "https://www.kaggle.com/competitions/digit-recognizer/rules"
+PAGE = "https://www.kaggle.com/competitions/digit-recognizer/submissions"
+JOIN = (
+    f"Expected a user who has joined the competition 'digit-recognizer'. Accept its rules in a browser, as no program "
+    f"can: {RULES}. Kaggle may want a verified phone number first (https://www.kaggle.com/settings), and gives the "
+    "same "
+    "answer for a misspelt name or a closed competition.\n"
+)
+FILE = "submissions/mine.csv"
+SENT = ["ListSubmissions", "GetSubmissionLimits", "StartSubmissionUpload", "PUT", "CreateSubmission"]
+
+
+PART = 2_000_000
+"""Bytes after which a transfer breaks; the client writes a megabyte at a time."""
+
+
+@functools.cache
+def archive_of(seed: int = 0) -> bytes:
+    """The competition's zip: 3 MB, since it hardly compresses."""
+    values = np.random.default_rng(seed).integers(0, 256, (1500, 785)).astype(np.uint8)
+    values[:, 0] = np.arange(1500) % 10
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("train.csv", to_csv(TRAIN_HEADER, values))
+        archive.writestr("test.csv", to_csv(TEST_HEADER, values[:, 1:]))
+        archive.writestr("sample_submission.csv", "ImageId,Label\n1,0\n")
+    return stream.getvalue()
+
+
+@pytest.fixture(params=CLIENTS)
+def terminal(request: pytest.FixtureRequest, tmp_path: Path, workplace: Path) -> Iterator[Terminal]:
+    home = tmp_path / "home"
+    home.mkdir()
+    with KaggleServer(archive_of()).running() as server:
+        yield Terminal(server, request.param, home)
+        assert server.hosts <= {API, STORAGE}
+        assert server.leaks == []
+
+
+@pytest.fixture
+def mine() -> Path:
+    """A submission that Kaggle would accept."""
+    file = Path(FILE)
+    write_submission(file, np.arange(28_000) % 10)
+    return file
+
+
+def asks_limits(terminal: Terminal) -> list[str]:
+    """The requests of an upload; client 2.0.2 cannot ask how many submissions are left."""
+    return [name for name in SENT if name != "GetSubmissionLimits" or terminal.client != "2.0.2"]
+
+
+def record_of(file: Path) -> dict:
+    return json.loads(file.with_suffix(".json").read_text())
+
+
+# Download
+
+
+def test_download_leaves_the_zip_in_the_cache_and_is_not_repeated(terminal, tmp_path):
+    target = tmp_path / "cache" / "digit-recognizer.zip"
+    code, out, _ = terminal.run("download")
+    assert (code, out) == (0, f"{target}: whole, 3.1 MB\n")
+    assert target.read_bytes() == terminal.server.archive
+    assert [path.name for path in target.parent.iterdir()] == [target.name]
+    assert terminal.server.names() == ["DownloadDataFiles", "GET files"]
+
+    assert terminal.run("download")[0] == 0
+    assert len(terminal.server.log) == 2
+    # Where `submit` and `check` look for it.
+    write_submission(Path("mine.csv"), [7] * 1500)
+    assert terminal.run("check", "mine.csv")[1].startswith(
+        f"mine.csv: valid, 1,500 rows as in {target.parent}'s test.csv"
+    )
+
+
+def test_download_to_a_folder(terminal):
+    code, out, _ = terminal.run("download", "--to", "here")
+    assert (code, out) == (
+        0,
+        "here/digit-recognizer.zip: whole, 3.1 MB; name it with --data here/digit-recognizer.zip\n",
+    )
+
+
+def test_broken_download_is_continued(terminal, tmp_path):
+    terminal.server.faults["GET files"] = Fault(keep_bytes=PART)
+    assert terminal.run("download")[0] == 0
+    assert (tmp_path / "cache" / "digit-recognizer.zip").read_bytes() == terminal.server.archive
+
+
+def test_killed_download_goes_on_where_it_stopped(terminal, tmp_path):
+    cache = tmp_path / "cache"
+    # Once the connection breaks, the client waits before its next try: killed there, it leaves a part.
+    terminal.server.faults["GET files"] = Fault(keep_bytes=PART, times=99)
+    terminal.run_then_kill("download")
+    assert not (cache / "digit-recognizer.zip").exists()
+    terminal.server.faults.clear()
+    terminal.server.log.clear()
+    assert terminal.run("download")[0] == 0
+    assert (cache / "digit-recognizer.zip").read_bytes() == terminal.server.archive
+    ranges = [values["headers"].get("Range") for name, _, values in terminal.server.log if name == "GET files"]
+    assert "bytes=1048576-" in ranges
+    assert [path.name for path in cache.iterdir()] == ["digit-recognizer.zip"]
+
+
+def test_part_of_another_file_is_not_continued(terminal, tmp_path):
+    terminal.server.faults["GET files"] = Fault(keep_bytes=PART, times=99)
+    terminal.run_then_kill("download")
+    terminal.server.faults.clear()
+    terminal.server.archive, terminal.server.etag = archive_of(seed=1), '"v2"'
+    assert terminal.run("download")[0] == 0
+    assert (tmp_path / "cache" / "digit-recognizer.zip").read_bytes() == archive_of(seed=1)
+
+
+def test_damaged_zip_is_named_and_nothing_is_asked(terminal):
+    Path("digit-recognizer.zip").write_bytes(terminal.server.archive[:-100])
+    code, _, err = terminal.run("download", "--to", ".")
+    assert code == 2
+    assert err == (
+        "kaggle-digits: digit-recognizer.zip: damaged (File is not a zip file). Expected the competition's zip, with "
+        "train.csv, test.csv, sample_submission.csv. Remove it, and download again.\n"
+    )
+    assert terminal.server.log == []
+
+
+# Upload
+
+
+def test_upload_makes_three_requests_and_leaves_a_record(terminal, mine):
+    code, out, err = terminal.run("upload", FILE, "-m", "first try")
+    assert (code, out) == (0, f"{FILE}: submitted to digit-recognizer as 40000000\npage          {PAGE}\n")
+    assert err == ("" if terminal.client == "2.0.2" else "4 more submissions allowed today\n")
+    assert terminal.server.names() == asks_limits(terminal)
+    assert list(terminal.server.uploads.values()) == [mine.read_bytes()]
+
+    record = record_of(mine)
+    marker = f"[mine.csv {record['sha256'][:12]}]"
+    assert terminal.server.submissions[0]["description"] == f"first try {marker}"
+    upload = record["upload"]
+    assert (upload["state"], upload["reference"], upload["message"]) == ("pending", 40_000_000, "first try")
+
+
+def test_wait_prints_score_rank_and_page(terminal, mine):
+    code, out, _ = terminal.run("upload", FILE, "-m", "first try", "--wait")
+    assert code == 0
+    assert out == (
+        f"{FILE}: submitted to digit-recognizer as 40000000\n"
+        "public score  0.99571, rank 1 of 1 among the scored files of submissions/\n"
+        f"page          {PAGE}\n"
+    )
+    assert record_of(mine)["upload"]["public_score"] == "0.99571"
+    table = Path("submissions/README.md").read_text()
+    assert "| mine.csv | – | – | 0.99571 | 20" in table
+
+    other = Path("submissions/other.csv")
+    write_submission(other, np.zeros(28_000, int))
+    terminal.server.outcome = {"status": "COMPLETE", "publicScore": "0.1"}
+    _, out, _ = terminal.run("upload", str(other), "-m", "zeros", "--wait")
+    assert "public score  0.1, rank 2 of 2 among" in out
+
+
+def test_same_file_is_never_submitted_twice(terminal, mine):
+    terminal.run("upload", FILE, "-m", "first try")
+    copy = Path("copy.csv")
+    copy.write_bytes(mine.read_bytes())
+    mine.with_suffix(".json").unlink()  # also without the record, as on another machine
+    code, out, err = terminal.run("upload", FILE, "-m", "again", "--wait")
+    assert code == 0
+    assert "as 40000000\npublic score  0.99571" in out
+    assert err == f"{FILE}: was submitted before, on 2026-11-22T04:00:00Z; nothing new is sent.\n"
+    assert len(terminal.server.submissions) == 1
+
+
+def test_file_is_checked_before_anything_is_sent(terminal):
+    write_submission(Path("short.csv"), [1, 2, 3])
+    code, _, err = terminal.run("upload", "short.csv", "-m", "x")
+    assert code == 2
+    assert err == (
+        "kaggle-digits: short.csv: 3 rows, the last on line 4. Expected 28000, one for each row of test.csv. Make the "
+        "file from all rows of the test file.\n"
+    )
+    assert terminal.server.log == []
+
+
+def test_file_of_the_sample_is_not_sent(terminal):
+    write_submission(Path("sample-mine.csv"), [1] * 360)
+    code, _, err = terminal.run("upload", "sample-mine.csv", "-m", "x", KDIGITS_DATA="sample")
+    assert code == 2
+    assert "It was made from the built-in sample: it cannot be uploaded" in err
+    assert terminal.server.log == []
+
+
+def test_daily_limit_is_asked_before_the_file_is_sent(terminal, mine):
+    terminal.server.limits = {"numToday": 5, "numTotal": 12, "numAllowedNow": 0}
+    code, _, err = terminal.run("upload", FILE, "-m", "x")
+    if terminal.client == "2.0.2":  # cannot ask
+        assert code == 0
+        return
+    assert code == 1
+    assert err == (
+        "kaggle-digits: digit-recognizer: 5 submissions made today, 12 in all, and today's limit is reached. Expected "
+        "at "
+        "least one to be left. Try again after midnight UTC. Nothing was sent.\n"
+    )
+    assert terminal.server.names() == ["ListSubmissions", "GetSubmissionLimits"]
+
+
+def test_limit_of_all_time_is_said_as_such(terminal, mine):
+    terminal.server.limits = {"numToday": 0, "numTotal": 100, "numAllowedNow": 0, "limitedByTotal": True}
+    code, _, err = terminal.run("upload", FILE, "-m", "x")
+    assert code == (0 if terminal.client == "2.0.2" else 1)
+    assert terminal.client == "2.0.2" or "the competition's limit for all time is reached" in err
+
+
+def test_who_never_submitted_has_only_zeros_and_may(terminal, mine):
+    terminal.server.limits = {}
+    assert terminal.run("upload", FILE, "-m", "first")[0] == 0
+
+
+@pytest.mark.parametrize("method", SENT[2:])
+@pytest.mark.parametrize("arrives", [False, True], ids=["before", "after"])
+def test_upload_killed_at_any_step_and_started_again_makes_one_submission(terminal, mine, method, arrives):
+    terminal.server.faults[method] = Fault(hang=True, handle_first=arrives)
+    terminal.run_then_kill("upload", FILE, "-m", "x")
+    assert len(terminal.server.submissions) == (arrives and method == "CreateSubmission")
+    # Kaggle may take a while to show what it has taken.
+    terminal.server.looks_until_listed = 2
+    code, out, _ = terminal.run("upload", FILE, "-m", "x", "--wait")
+    assert (code, len(terminal.server.submissions)) == (0, 1)
+    assert "public score  0.99571" in out
+
+
+def test_lost_answer_is_looked_up_and_not_repeated(terminal, mine):
+    terminal.server.faults["CreateSubmission"] = Fault(handle_first=True)
+    terminal.server.looks_until_listed = 2
+    code, out, err = terminal.run("upload", FILE, "-m", "x", "--wait")
+    assert code == 0
+    assert "as 40000000\npublic score  0.99571" in out
+    assert "Looking for the submission in the list." in err
+    assert terminal.server.names().count("CreateSubmission") == 1
+
+
+def test_server_error_after_the_submission_was_made_is_looked_up(terminal, mine):
+    terminal.server.faults["CreateSubmission"] = Fault(status=500, handle_first=True)
+    assert terminal.run("upload", FILE, "-m", "x")[0] == 0
+    assert len(terminal.server.submissions) == 1
+
+
+def test_lost_request_is_said_and_left_to_the_user(terminal, mine):
+    terminal.server.faults["CreateSubmission"] = Fault()
+    code, _, err = terminal.run("upload", FILE, "-m", "x")
+    assert code == 1
+    assert err.splitlines()[-1] == (
+        f"kaggle-digits: {FILE}: Kaggle's answer was lost, and the submission is not in the list 15 s later. Expected "
+        "to "
+        f"find it there. See {PAGE}; if it is missing there too, repeat the command: it looks again before it sends "
+        "anything."
+    )
+    assert terminal.server.names().count("CreateSubmission") == 1
+    assert terminal.server.submissions == []
+    # The user repeats it.
+    assert terminal.run("upload", FILE, "-m", "x")[0] == 0
+    assert len(terminal.server.submissions) == 1
+
+
+def test_reset_before_the_creating_request_costs_nothing(terminal, mine):
+    for method in ("ListSubmissions", "StartSubmissionUpload", "PUT"):
+        terminal.server.faults[method] = Fault()
+    code, _, err = terminal.run("upload", FILE, "-m", "x")
+    assert code == 0
+    assert err.count("trying again in 1 s") == 3
+    assert len(terminal.server.submissions) == 1
+
+
+def test_slow_upload_is_waited_for(terminal, mine):
+    terminal.server.delays["PUT"] = 2.0
+    assert terminal.run("upload", FILE, "-m", "x")[0] == 0
+    assert len(terminal.server.submissions) == 1
+
+
+def test_storage_that_refuses_is_named_without_its_signed_address(terminal, mine):
+    terminal.server.faults["PUT"] = Fault(status=400, message="bad upload")
+    code, _, err = terminal.run("upload", FILE, "-m", "x")
+    assert code == 1
+    assert err.splitlines()[-1] == (
+        "kaggle-digits: upload of mine.csv: Kaggle's storage answered 400, 'bad upload'. Expected to be let in: its "
+        "addresses hold for a short time. Repeat the command; nothing was submitted."
+    )
+    assert SIGNATURE not in err
+    assert terminal.server.submissions == []
+
+
+def test_busy_storage_is_asked_again(terminal, mine):
+    terminal.server.faults["PUT"] = Fault(status=503, times=2)
+    assert terminal.run("upload", FILE, "-m", "x")[0] == 0
+    assert terminal.server.names().count("PUT") == 3
+
+
+def test_submission_that_cannot_be_scored_says_why(terminal, mine):
+    terminal.server.outcome = {"status": "ERROR", "errorDescription": "Submission must have 28000 rows"}
+    code, _, err = terminal.run("upload", FILE, "-m", "x", "--wait")
+    assert code == 1
+    assert err.splitlines()[-1] == (
+        f"kaggle-digits: {FILE}: Kaggle could not score submission 40000000 (Submission must have 28000 rows). "
+        "Expected a "
+        f"score. See {PAGE}"
+    )
+    assert "| failed |" in Path("submissions/README.md").read_text()
+    # Another try is a new submission.
+    terminal.server.outcome = {"status": "COMPLETE", "publicScore": "0.5"}
+    assert terminal.run("upload", FILE, "-m", "x", "--wait")[0] == 0
+    assert len(terminal.server.submissions) == 2
+
+
+def test_submission_that_is_not_known_yet_or_in_a_new_state_is_pending(terminal, mine):
+    terminal.server.faults["GetSubmission"] = Fault(status=404, message="not found", times=2)
+    terminal.server.outcome = {"status": "BEING_THOUGHT_ABOUT"}
+    terminal.server.looks_until_scored = 0
+    process = terminal.start("upload", FILE, "-m", "x", "--wait")
+    while terminal.server.names().count("GetSubmission") < 4:
+        assert process.poll() is None
+    terminal.server.outcome = {"status": "COMPLETE", "publicScore": "0.99"}
+    out, _ = process.communicate(timeout=60)
+    assert "public score  0.99, rank 1 of 1" in out
+
+
+def test_score_that_never_comes_is_given_up(terminal, mine):
+    terminal.server.looks_until_scored = 10**9
+    code, _, err = terminal.run("upload", FILE, "-m", "x", "--wait")
+    assert code == 1
+    assert err.splitlines()[-1] == (
+        f"kaggle-digits: {FILE}: submission 40000000 is not scored after 30 minutes. Expected a score. Repeat the "
+        "command "
+        "with --wait later: it sends nothing again."
+    )
+
+
+# What Kaggle refuses, and what users are told
+
+
+@pytest.mark.parametrize(
+    ("method", "status", "message", "expected"),
+    [
+        (
+            "DownloadDataFiles",
+            403,
+            "You must accept this competition's rules before you'll be able to download files.",
+            "download of digit-recognizer: Kaggle answered 403, \"You must accept this competition's rules before "
+            "you'll be "
+            'able to download files". ' + JOIN,
+        ),
+        (
+            "DownloadDataFiles",
+            404,
+            "Not found",
+            "download of digit-recognizer: Kaggle answered 404, 'Not found'. " + JOIN,
+        ),
+        (
+            "DownloadDataFiles",
+            401,
+            "Unauthenticated",
+            "download of digit-recognizer: Kaggle refused your legacy key (401, 'Unauthenticated'; client {client}). "
+            "Expected credentials that are valid today. Make new ones at https://www.kaggle.com/settings/api. A new "
+            "legacy "
+            "key ends the old one, and an access token belongs into $KAGGLE_API_TOKEN or ~/.kaggle/access_token, not "
+            "into "
+            "kaggle.json.\n",
+        ),
+        (
+            "DownloadDataFiles",
+            500,
+            "Internal error",
+            "download of digit-recognizer: Kaggle answered 500, 'Internal error'. Expected it to work. Repeat the "
+            "command "
+            "in some minutes.\n",
+        ),
+        (
+            "CreateSubmission",
+            403,
+            "Permission 'competitions.participate' was denied",
+            "submission of mine.csv: Kaggle answered 403, \"Permission 'competitions.participate' was denied\". "
+            + JOIN,
+        ),
+        (
+            "CreateSubmission",
+            400,
+            "Submission not allowed",
+            "submission of mine.csv: Kaggle answered 400, 'Submission not allowed'. Expected a user who has joined "
+            f"({RULES}) and has submissions left today ({PAGE}). Check both, then repeat the command.\n",
+        ),
+        (
+            "CreateSubmission",
+            429,
+            "Too many requests",
+            "submission of mine.csv: Kaggle answered 429, 'Too many requests'. Expected fewer requests. Wait some "
+            "minutes, "
+            "then repeat the command.\n",
+        ),
+        ("StartSubmissionUpload", 404, "Not found", "upload of mine.csv: Kaggle answered 404, 'Not found'. " + JOIN),
+    ],
+)
+def test_refusals_are_explained(terminal, mine, method, status, message, expected):
+    terminal.server.faults[method] = Fault(status=status, message=message, times=99)
+    code, out, err = terminal.run(*(["download"] if "Download" in method else ["upload", FILE, "-m", "x"]))
+    assert err.endswith("kaggle-digits: " + expected.replace("{client}", terminal.client))
+    assert (code, out) == (2 if status in (401, 403, 404) else 1, "")
+    assert terminal.server.submissions == []
+    assert terminal.server.names().count("CreateSubmission") == (method == "CreateSubmission")
+    # Nothing is in doubt: the next try does not wait.
+    if method == "CreateSubmission":
+        assert record_of(mine)["upload"] is None
+
+
+def test_reads_wait_as_long_as_kaggle_asks(terminal, mine):
+    terminal.server.faults["ListSubmissions"] = Fault(status=429, message="slow down", headers={"Retry-After": "7"})
+    code, _, err = terminal.run("upload", FILE, "-m", "x")
+    assert code == 0
+    assert "list of submissions to digit-recognizer: 429, 'slow down'; trying again in 7 s\n" in err
+    assert terminal.pauses() == [7.0]
+
+
+def test_too_long_a_wait_is_left_to_the_user(terminal, mine):
+    terminal.server.faults["ListSubmissions"] = Fault(status=429, message="slow down", headers={"Retry-After": "3600"})
+    code, _, err = terminal.run("upload", FILE, "-m", "x")
+    assert code == 1
+    assert err == (
+        "kaggle-digits: list of submissions to digit-recognizer: Kaggle answered 429, 'slow down'. Expected fewer "
+        "requests. "
+        "Wait 3600 s, then repeat the command.\n"
+    )
+    assert terminal.pauses() == []
+
+
+def test_login_page_of_a_public_network_is_no_answer(terminal, mine):
+    terminal.server.faults["ListSubmissions"] = Fault(html=True, times=99)
+    code, _, err = terminal.run("upload", FILE, "-m", "x")
+    assert code == 1
+    assert err == (
+        f"kaggle-digits: list of submissions to digit-recognizer: client {terminal.client} does not understand "
+        "Kaggle's "
+        "answer (JSONDecodeError: Expecting value: line 1 column 1 (char 0)). Expected one that it knows. Look whether "
+        "the "
+        "network shows a login page first; else update the client: pip install -U kaggle\n"
+    )
+
+
+def test_no_network_is_said_so(terminal, mine):
+    nowhere = "http://127.0.0.1:9"
+    code, _, err = terminal.run("upload", FILE, "-m", "x", HTTP_PROXY=nowhere, http_proxy=nowhere)
+    assert code == 1
+    assert err.endswith(
+        "kaggle-digits: list of submissions to digit-recognizer: no whole answer from Kaggle (ProxyError). Expected a "
+        "network that reaches https://www.kaggle.com. Check it, and $HTTPS_PROXY if you need one; then repeat the "
+        "command.\n"
+    )
+
+
+# Credentials
+
+
+def test_missing_credentials_are_asked_for(terminal, mine):
+    code, out, err = terminal.run("upload", FILE, "-m", "x", KAGGLE_USERNAME=None, KAGGLE_KEY=None)
+    assert (code, out) == (2, "")
+    assert err == (
+        f"kaggle-digits: Kaggle client {terminal.client}: no credentials found. Expected an access token in "
+        "$KAGGLE_API_TOKEN or ~/.kaggle/access_token, or a legacy key in ~/.kaggle/kaggle.json. Make one at "
+        "https://www.kaggle.com/settings/api.\n"
+    )
+    assert terminal.server.log == []
+
+
+def test_access_token_is_used_and_a_dead_one_named(terminal, mine):
+    token = {"KAGGLE_USERNAME": None, "KAGGLE_KEY": None, "KAGGLE_API_TOKEN": TOKEN}
+    assert terminal.run("upload", FILE, "-m", "x", **token)[0] == 0
+    assert len(terminal.server.submissions) == 1
+    terminal.server.faults["IntrospectToken"] = Fault(status=401, message="Unauthenticated", times=99)
+    code, _, err = terminal.run("upload", FILE, "-m", "x", **token)
+    assert code == 2
+    assert err.startswith(
+        "kaggle-digits: signing in: Kaggle refused your access token (401, 'Unauthenticated'; client "
+        f"{terminal.client}). Expected credentials that are valid today."
+    )
+
+
+@pytest.mark.parametrize("kind", ["key", "token"])
+def test_no_credential_appears_in_any_output_log_or_file(terminal, mine, tmp_path, kind):
+    token = {"KAGGLE_USERNAME": None, "KAGGLE_KEY": None, "KAGGLE_API_TOKEN": TOKEN}
+    # In verbose mode the client prints every header.
+    changes = {"VERBOSE": "1", **(token if kind == "token" else {})}
+    texts = []
+    faults = (None, Fault(status=401, times=99), Fault(times=99))
+    for number, fault in enumerate(faults):
+        for command in (["download", "--to", str(number)], ["upload", FILE, "-m", "x", "--wait"], ["kernel", "push"]):
+            terminal.server.faults.clear()
+            if fault:
+                for method in ("DownloadDataFiles", "ListSubmissions", "SaveKernel"):
+                    terminal.server.faults[method] = fault
+            texts += map(str, terminal.run(*command, **changes))
+    assert len(terminal.server.log) > 20
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert any(path.name == "mine.json" for path in files)
+    texts += [path.read_bytes().decode("latin-1") for path in files]
+    for text in texts:
+        assert not any(secret in text for secret in (*SECRETS, SIGNATURE))
+
+
+# The competition's name
+
+
+def test_address_is_taken_for_the_name_of_the_competition(terminal):
+    address = "https://www.kaggle.com/competitions/my-class-digits/overview"
+    code, out, _ = terminal.run("download", "--to", "here", KDIGITS_COMPETITION=address)
+    assert (code, out.split(":")[0]) == (0, "here/my-class-digits.zip")
+    assert terminal.server.log[0][2] == {"competitionName": "my-class-digits"}
+
+
+def test_name_that_is_none_is_refused(terminal):
+    code, _, err = terminal.run("download", KDIGITS_COMPETITION="Digit Recognizer")
+    assert code == 2
+    assert err == (
+        "kaggle-digits: $KDIGITS_COMPETITION: 'Digit Recognizer'. Expected the short name of a competition, as in "
+        "digit-recognizer, or its address. Correct it.\n"
+    )

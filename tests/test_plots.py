@@ -1,0 +1,62 @@
+"""Plots: what is drawn is what was given."""
+
+from __future__ import annotations
+
+import numpy as np
+from sklearn import metrics
+
+from kaggle_digits import plots
+
+
+def texts(axes) -> list[str]:
+    return [text.get_text() for text in axes.texts]
+
+
+def test_label_counts_are_numpys():
+    digits = np.array([0, 0, 1, 9, 9, 9])
+    (axes,) = plots.plot_label_counts(digits).axes
+    assert [bar.get_height() for bar in axes.patches] == np.bincount(digits, minlength=10).tolist()
+    assert texts(axes) == ["2", "1", "0", "0", "0", "0", "0", "0", "0", "3"]
+
+
+def test_digits_are_drawn_dark_on_white_with_their_titles():
+    pixels = np.zeros((3, 784), np.uint8)
+    pixels[1, 28 * 5 + 7] = 255
+    figure = plots.plot_digits(pixels, [4, 5, 6], columns=2)
+    assert [axes.get_title() for axes in figure.axes] == ["4", "5", "6", ""]
+    (image,) = figure.axes[1].images
+    assert image.get_array()[5, 7] == 255
+    assert image.get_cmap().name == "gray_r"
+
+
+def test_curves_have_a_point_for_every_epoch():
+    epochs = [
+        {"epoch": 1, "loss": 0.5, "accuracy": 0.8, "validation_accuracy": 0.85},
+        {"epoch": 2, "loss": 0.2, "accuracy": 0.9, "validation_accuracy": 0.95},
+    ]
+    losses, accuracies = plots.plot_curves({"ours": epochs}).axes
+    assert losses.lines[0].get_ydata().tolist() == [0.5, 0.2]
+    assert [line.get_ydata().tolist() for line in accuracies.lines] == [[0.8, 0.9], [0.85, 0.95]]
+
+
+def test_confusion_counts_are_scikit_learns():
+    rng = np.random.default_rng(0)
+    probabilities, digits = rng.random((200, 10)), rng.integers(0, 10, 200)
+    (axes,) = plots.plot_confusion(probabilities, digits).axes
+    expected = metrics.confusion_matrix(digits, probabilities.argmax(axis=1), labels=range(10))
+    assert [int(text) for text in texts(axes)] == expected.ravel().tolist()
+    assert axes.get_title() == f"{200 - np.trace(expected)} mistakes in 200 held-out rows"
+
+
+def test_worst_are_the_mistakes_it_was_surest_of():
+    digits = np.array([0, 1, 2, 3])
+    probabilities = np.full((4, 10), 0.01)
+    for row, (read, certainty) in enumerate([(0, 0.9), (5, 0.6), (7, 0.8), (4, 0.5)]):
+        probabilities[row, read] = certainty
+    figure = plots.plot_worst(np.zeros((4, 784)), probabilities, digits, most=2)
+    assert [axes.get_title() for axes in figure.axes] == ["is 2\nread 7 (80%)", "is 1\nread 5 (60%)"]
+
+
+def test_no_mistakes_are_no_error():
+    figure = plots.plot_worst(np.zeros((2, 784)), np.eye(10)[[3, 4]], np.array([3, 4]))
+    assert [axes.get_title() for axes in figure.axes] == [""]
