@@ -7,6 +7,7 @@ import dataclasses
 import json
 import logging
 import os
+import shlex
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -179,7 +180,12 @@ def _submit(options: argparse.Namespace) -> None:
         raise
     print(_describe_result(result))
     if options.upload:
-        _submit_file(plan.out, options.message, wait=True)
+        try:
+            _submit_file(plan.out, options.message, wait=True)
+        except (DigitsError, KeyboardInterrupt):
+            again = f"kaggle-digits upload {plan.out} -m {shlex.quote(options.message)} --wait"
+            print(f"The file is kept. To go on: {again}", file=sys.stderr)
+            raise
 
 
 def _recipes(options: argparse.Namespace) -> None:

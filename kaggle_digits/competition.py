@@ -10,6 +10,7 @@ list, by a marker in its description that is made of the file's contents.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib.metadata
 import json
@@ -140,7 +141,7 @@ def upload(file: Path, message: str) -> Submission:
     rows, counted_in = expected_rows(None if source and source.is_sample else source)
     check_submission(file, rows=rows, counted_in=counted_in)
     record = read_record(file)
-    marker = f"[{file.name} {record['sha256'][:12]}]"
+    marker = f"[{record['sha256'][:12]}]"
     client = _connect()
     # A call that was stopped after it sent the creating request cannot know whether it arrived, or will yet.
     in_doubt = bool(record["upload"] and record["upload"]["state"] == "sent")
@@ -239,10 +240,16 @@ def wait_for_kernel(kernel: Kernel) -> None:
     request.user_name, request.kernel_slug = kernel.name.split("/")
     before = ""
     started = time.monotonic()
-    for _ in _polls(None):
+    for look, _ in enumerate(_polls(None)):
         with client.services() as services:
-            get = services.kernels.kernels_api_client.get_kernel_session_status
-            answer = client.call(f"state of {kernel.name}", lambda: get(request), denied=_kernel_denied(kernel.name))  # noqa: B023
+            get = functools.partial(services.kernels.kernels_api_client.get_kernel_session_status, request)
+            try:
+                answer = client.call(f"state of {kernel.name}", get, denied=_kernel_denied(kernel.name))
+            except DigitsError as error:
+                # A new kernel may take a moment to be known.
+                if _is_new_state(error) or (status_of(error.__cause__) == 404 and look < 5):
+                    continue
+                raise
         state = answer.status.name.lower().replace("_", " ")
         if state != before:
             log.info("%s, version %s: %s (%.0f s)", kernel.name, kernel.version, state, time.monotonic() - started)
@@ -250,7 +257,9 @@ def wait_for_kernel(kernel: Kernel) -> None:
         if state == "complete":
             return
         if state not in ("queued", "running", "new script"):
-            _, end = _outputs(client, kernel)
+            end = ""
+            with contextlib.suppress(DigitsError):  # no log is no reason to hide the failure
+                _, end = _outputs(client, kernel)
             raise KaggleError(
                 f"{kernel.name}: {state} ({answer.failure_message or 'no reason given'}). Expected it to finish. See "
                 f"{kernel.url}" + (f"; its log ends: {end[-600:].strip()}" if end else "")
@@ -326,6 +335,11 @@ def _log_text(log_of_kernel: str) -> str:
         return "".join(piece["data"] for piece in json.loads(log_of_kernel))
     except (ValueError, KeyError, TypeError):
         return log_of_kernel
+
+
+def _is_new_state(error: DigitsError) -> bool:
+    """Whether the client failed over the name of a state that it does not know: the work is not done yet."""
+    return isinstance(error.__cause__, KeyError)
 
 
 def _kernel_denied(name: str) -> str:
@@ -464,7 +478,7 @@ def _look_at(client: Client, slug: str, submission: Submission) -> Submission:
         try:
             answer = client.call(f"score of submission {submission.reference}", lambda: get(request))
         except DigitsError as error:
-            if status_of(error.__cause__) == 404 or isinstance(error.__cause__, KeyError):
+            if status_of(error.__cause__) == 404 or _is_new_state(error):
                 return submission
             raise
     return _submission(answer, slug)
@@ -517,7 +531,12 @@ def _connect() -> Client:
         AccessError: it found none, or Kaggle refused them.
         KaggleError: Kaggle could not be reached.
     """
-    version = importlib.metadata.version("kaggle")
+    try:
+        version = importlib.metadata.version("kaggle")
+    except importlib.metadata.PackageNotFoundError as error:
+        raise AccessError(
+            "The Kaggle client is not installed. Expected the package kaggle. Install it: pip install kaggle"
+        ) from error
     missing = AccessError(
         f"Kaggle client {version}: no credentials found. Expected an access token in $KAGGLE_API_TOKEN or "
         f"~/.kaggle/access_token, or a legacy key in ~/.kaggle/kaggle.json. Make one at {TOKEN_PAGE}."

@@ -120,7 +120,7 @@ class Client:
                         f"reaches {SITE}. Check it, and $HTTPS_PROXY if you need one; then repeat the command."
                     ) from error
                 wait, reason = pause, type(error).__name__
-            except (KeyError, ValueError) as error:
+            except (KeyError, ValueError, TypeError, AttributeError) as error:
                 raise KaggleError(
                     f"{what}: client {self.version} does not understand Kaggle's answer ({type(error).__name__}: "
                     f"{error}). Expected one that it knows. Look whether the network shows a login page first; else "

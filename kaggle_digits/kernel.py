@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import kaggle_digits
-from kaggle_digits.config import DeviceError, InputError, KaggleError, atomic_path, numbered_names
+from kaggle_digits.config import DeviceError, InputError, KaggleError, atomic_path, find_commit, numbered_names
 from kaggle_digits.connection import slug_of
 from kaggle_digits.records import SUBMISSIONS, record_path, save_record
 from kaggle_digits.strategy import DEVICES
@@ -91,6 +91,12 @@ def build_kernel(
         cells=cells, metadata={"kernelspec": notebook.metadata["kernelspec"], "language_info": {"name": "python"}}
     )
     written = folder / NOTEBOOK, folder / METADATA_FILE
+    if written[1].exists() and _read_metadata(written[1], device, owner)["id"] != metadata["id"]:
+        raise InputError(
+            f"{written[1]}: describes another kernel than {metadata['id']}. Expected a folder without one. Name "
+            "another "
+            "with --to."
+        )
     for path, text in zip(written, (nbformat.writes(built), json.dumps(metadata, indent=1)), strict=True):
         with atomic_path(path) as partial:
             partial.write_text(text + "\n", encoding="utf-8")
@@ -143,7 +149,9 @@ def fetch(kernel: Kernel, build: str) -> Path:
                 )
                 with atomic_path(target) as path:
                     path.write_bytes((folder / "submission.csv").read_bytes())
-                save_record(target, {**record, "file": target.name})
+                # The notebook cannot know it: there is no checkout where it runs.
+                runs = [{**run, "commit": run["commit"] or find_commit()} for run in record["runs"]]
+                save_record(target, {**record, "file": target.name, "runs": runs})
                 return target
         if pause:
             log.info("%s: still shows an earlier version; waiting", kernel.name)

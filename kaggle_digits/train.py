@@ -15,7 +15,6 @@ import logging
 import math
 import os
 import platform
-import subprocess
 import time
 import zipfile
 import zlib
@@ -28,7 +27,7 @@ import numpy as np
 
 import kaggle_digits
 from kaggle_digits.augment import augment_pixels
-from kaggle_digits.config import Recipe, RunError, TrainingError, atomic_path
+from kaggle_digits.config import Recipe, RunError, TrainingError, atomic_path, find_commit
 from kaggle_digits.data import TrainingRows, one_hot
 from kaggle_digits.models import build_model, compile_model
 from kaggle_digits.predict import (
@@ -320,28 +319,10 @@ def _start_record(
             "tensorflow": import_tensorflow().__version__,
             "numpy": np.__version__,
         },
-        "commit": _commit(),
+        "commit": find_commit(),
         "submission": None,
         "epochs": [],
     }
-
-
-def _commit() -> str | None:
-    """Return the commit of the checkout that this package runs from, with "-dirty" if changed; None if installed."""
-    package = Path(kaggle_digits.__file__).parent
-    if not (package.parent / ".git").exists():
-        return None
-    try:
-        described = subprocess.run(
-            ["git", "-C", str(package), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=10,
-        )
-    except (OSError, subprocess.SubprocessError):  # no git, or no commit yet
-        return None
-    return described.stdout.strip()
 
 
 def _write_record(folder: Path, record: dict[str, Any]) -> None:

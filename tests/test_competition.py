@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import io
 import json
+import shlex
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 from conftest import TEST_HEADER, TRAIN_HEADER, to_csv
 from kaggle_server import API, SIGNATURE, STORAGE, Fault, KaggleServer
-from terminal import CLIENTS, SECRETS, TOKEN, Terminal
+from terminal import CLIENTS, INSTALLED, SECRETS, TOKEN, Terminal
 
 from kaggle_digits.submission import write_submission
 
@@ -54,6 +55,13 @@ def terminal(request: pytest.FixtureRequest, tmp_path: Path, workplace: Path) ->
         yield Terminal(server, request.param, home)
         assert server.hosts <= {API, STORAGE}
         assert server.leaks == []
+
+
+@pytest.fixture
+def one_terminal(tmp_path: Path, workplace: Path) -> Iterator[Terminal]:
+    """For what does not depend on the client's version."""
+    with KaggleServer().running() as server:
+        yield Terminal(server, INSTALLED, tmp_path)
 
 
 @pytest.fixture
@@ -153,7 +161,7 @@ def test_upload_makes_three_requests_and_leaves_a_record(terminal, mine):
     assert list(terminal.server.uploads.values()) == [mine.read_bytes()]
 
     record = record_of(mine)
-    marker = f"[mine.csv {record['sha256'][:12]}]"
+    marker = f"[{record['sha256'][:12]}]"
     assert terminal.server.submissions[0]["description"] == f"first try {marker}"
     upload = record["upload"]
     assert (upload["state"], upload["reference"], upload["message"]) == ("pending", 40_000_000, "first try")
@@ -183,10 +191,10 @@ def test_same_file_is_never_submitted_twice(terminal, mine):
     copy = Path("copy.csv")
     copy.write_bytes(mine.read_bytes())
     mine.with_suffix(".json").unlink()  # also without the record, as on another machine
-    code, out, err = terminal.run("upload", FILE, "-m", "again", "--wait")
+    code, out, err = terminal.run("upload", "copy.csv", "-m", "again", "--wait")
     assert code == 0
     assert "as 40000000\npublic score  0.99571" in out
-    assert err == f"{FILE}: was submitted before, on 2026-11-22T04:00:00Z; nothing new is sent.\n"
+    assert err == "copy.csv: was submitted before, on 2026-11-22T04:00:00Z; nothing new is sent.\n"
     assert len(terminal.server.submissions) == 1
 
 
@@ -352,6 +360,44 @@ def test_score_that_never_comes_is_given_up(terminal, mine):
         "command "
         "with --wait later: it sends nothing again."
     )
+
+
+def test_submit_trains_checks_the_limits_first_uploads_and_waits(one_terminal, tmp_path):
+    terminal = one_terminal
+    data = tmp_path / "digits.zip"
+    data.write_bytes(archive_of())
+    job = ["submit", "--recipe", "mlp-784-300", "--upload", "-m", "the main job"]
+    terminal.server.faults["CreateSubmission"] = Fault()
+    code, out, err = terminal.run(*job, KDIGITS_DATA=str(data))
+    assert code == 1
+    file = "submissions/mlp-784-300-seed0.csv"
+    assert f"file    {file}, 1,500 rows, checked\n" in out
+    again = ["upload", file, "-m", "the main job", "--wait"]
+    assert err.splitlines()[-2] == f"The file is kept. To go on: kaggle-digits {shlex.join(again)}"
+    assert terminal.server.names()[0] == "GetSubmissionLimits"
+    code, out, _ = terminal.run(*again, KDIGITS_DATA=str(data))
+    assert code == 0
+    assert "public score  0.99571, rank 1 of 1" in out
+    assert "| mlp-784-300-seed0.csv | mlp-784-300 seed 0 | " in Path("submissions/README.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--upload"], "submit: --upload and -m belong together. Expected both or none. Add the missing one."),
+        (["-m", "x"], "submit: --upload and -m belong together. Expected both or none. Add the missing one."),
+        (
+            ["--upload", "-m", "x", "--data", "sample"],
+            "--upload: there is no competition data but the built-in sample. Expected predictions for the "
+            "competition's "
+            "test rows. Fetch the data with `kaggle-digits download`, or name it with --data.",
+        ),
+    ],
+)
+def test_upload_that_cannot_be_is_refused_before_the_training(one_terminal, arguments, said):
+    code, _, err = one_terminal.run("submit", *arguments)
+    assert (code, err.splitlines()[-1]) == (2, f"kaggle-digits: {said}")
+    assert one_terminal.server.log == []
 
 
 # What Kaggle refuses, and what users are told

@@ -50,8 +50,11 @@ def test_python_of_the_readme_runs(capsys):
 
 def test_links_of_the_documents_lead_somewhere():
     for document in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md"):
-        for target in re.findall(r"\]\(([^)]+)\)", (ROOT / document).read_text(encoding="utf-8")):
-            assert target.startswith("https://") or (ROOT / target).exists(), (document, target)
+        text = (ROOT / document).read_text(encoding="utf-8")
+        # The anchor of a heading: its words in small letters, hyphens between them.
+        anchors = {"#" + re.sub(r"[^\w ]", "", line[3:]).lower().replace(" ", "-") for line in text.splitlines()}
+        for target in re.findall(r"\]\(([^)]+)\)", text):
+            assert target.startswith("https://") or target in anchors or (ROOT / target).exists(), (document, target)
 
 
 def test_changelog_knows_this_version():
@@ -60,5 +63,5 @@ def test_changelog_knows_this_version():
 
 def test_make_help_lists_every_target_of_the_readme():
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    for target in re.findall(r"^    make (\w+)", README, re.MULTILINE):
+    for target in re.findall(r"^    make ([\w-]+)", README, re.MULTILINE):
         assert re.search(rf"^{target}:.*## ", makefile, re.MULTILINE), target

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -21,7 +22,7 @@ from kaggle_server import API, STORAGE, Fault, KaggleServer
 from terminal import CLIENTS, ROOT, TESTS, Terminal
 
 from kaggle_digits import kernel
-from kaggle_digits.config import DeviceError, InputError
+from kaggle_digits.config import DeviceError, InputError, find_commit
 from kaggle_digits.submission import HEADER
 
 NAME = "ada/handwritten-digits-step-by-step"
@@ -170,6 +171,15 @@ def test_metadata_that_kaggle_would_refuse_is_refused(tmp_path, metadata, said):
     assert said in str(raised.value)
 
 
+def test_another_kernels_metadata_is_not_replaced(tmp_path):
+    root = checkout(tmp_path, '{"id": "ada/other-digits"}')
+    with pytest.raises(
+        InputError, match="describes another kernel than your-kaggle-name/handwritten-digits-step-by-step"
+    ):
+        kernel.build_kernel(root)
+    assert json.loads((root / kernel.METADATA_FILE).read_text()) == {"id": "ada/other-digits"}
+
+
 def test_unknown_device_and_missing_source_are_refused(tmp_path):
     with pytest.raises(DeviceError, match="--device abacus: no such device"):
         kernel.build_kernel(tmp_path, device="abacus")
@@ -278,7 +288,9 @@ def terminal(request: pytest.FixtureRequest, tmp_path: Path, workplace: Path) ->
         def run_the_notebook(body: dict[str, Any]) -> None:
             build = re.search(r"BUILD = '(\w+)'", body["text"])
             record = {"format": "kaggle_digits submission", "file": "submission.csv", "rows": 28_000, "upload": None}
-            record |= {"sha256": "", "runs": [], "build": build and build[1]}
+            runs = [{"recipe": "fast", "seed": 0, "commit": None, "held_out_rows": 2_100, "held_out_accuracy": 0.9962}]
+            sha256 = hashlib.sha256(SUBMISSION.encode()).hexdigest()
+            record |= {"sha256": sha256, "runs": runs, "build": build and build[1]}
             server.outputs = {"submission.csv": SUBMISSION.encode(), "submission.json": json.dumps(record).encode()}
 
         server.on_push = run_the_notebook
@@ -348,8 +360,13 @@ def test_run_pushes_waits_fetches_checks_and_submits(terminal):
     states = [line.rsplit(" (", 1)[0] for line in err.splitlines() if line.startswith(NAME)]
     assert states == [f"{NAME}, version 1: {state}" for state in ("queued", "running", "complete")]
     assert Path(file).read_text() == SUBMISSION
+    # What the notebook recorded is kept, with the commit that it cannot know.
+    table = Path("submissions/README.md").read_text()
+    row = next(line for line in table.splitlines() if line.startswith("| handwritten-digits-step-by-step-v1.csv |"))
+    assert "| fast seed 0 | 99.62% of 2,100 | 0.99571 | " in row
+    assert f" | {(find_commit() or '–')[:10]} | 40000000 |" in row
     (submission,) = terminal.server.submissions
-    assert submission["description"].startswith("from a kernel [handwritten-digits-step-by-step-v1.csv ")
+    assert submission["description"].startswith("from a kernel [")
 
 
 def test_outputs_of_the_version_before_are_not_taken_for_those_of_this_one(terminal):
