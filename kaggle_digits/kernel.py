@@ -80,7 +80,7 @@ def build_kernel(
     for cell in notebook.cells:
         tags = cell.metadata.get("tags", [])
         if "parameters" in tags:
-            cell.source = f"DEVICE = {device!r}\nBUILD = {build!r}"
+            cell.source = cell.source.replace('"auto"', f'"{device}"').replace("None", repr(build))
         cells.append(cell)
         if "package" in tags:
             cells.append(_package_cell(notebook))

@@ -18,7 +18,7 @@
 # way: it looks at the data, turns the labels into one-hot vectors, finds the best machine to train on, trains a simple
 # network and a good one, looks at what they get wrong, and writes `submission.csv`.
 #
-# On a CPU this takes about five minutes. The good network reads about 99.6 % of digits it has never seen.
+# On two CPU cores this takes about three minutes. The good network reads about 99.6 % of digits it has never seen.
 
 # %%
 # %matplotlib inline
@@ -33,7 +33,7 @@ import pandas as pd
 
 # %% tags=["parameters"]
 DEVICE = "auto"
-BUILD = None
+BUILD = None  # a mark in the submission's record, set by `kaggle-digits kernel push`
 
 # %% [markdown] tags=["package"]
 # ## The code behind it

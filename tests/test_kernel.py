@@ -103,7 +103,8 @@ def test_device_sets_the_machine_and_the_notebook(tmp_path, device, expected):
     }
     read = nbformat.read(notebook, as_version=4)
     nbformat.validate(read)
-    assert ("code", f"DEVICE = '{device}'\nBUILD = '42'", {"tags": ["parameters"]}) in cells_of(read)
+    (parameters,) = (source for _, source, metadata in cells_of(read) if metadata.get("tags") == ["parameters"])
+    assert parameters.startswith(f"DEVICE = \"{device}\"\nBUILD = '42'  # ")
     # A TPU kernel with Kaggle's notes of a CPU run would be sent to a CPU.
     assert set(read.metadata) == {"kernelspec", "language_info"}
 
@@ -342,7 +343,7 @@ def test_push_sends_notebook_owner_and_machine(terminal, device, fields):
     (body,) = terminal.server.pushes
     assert body["slug"] == NAME
     assert {name: value for name, value in body.items() if name in ("enableGpu", "enableTpu", "machineShape")} == fields
-    assert f"DEVICE = '{device}'" in body["text"]
+    assert f'DEVICE = \\"{device}\\"' in body["text"]
     assert not {"dockerImage", "dockerImagePinningType", "id"} & set(body)
 
 
