@@ -135,7 +135,7 @@ def _parser() -> argparse.ArgumentParser:
         default="auto",
         help="the machine to ask for; the notebook stops if it is not there (default: %(default)s, a CPU)",
     )
-    kernel.add_argument("--to", type=Path, default=Path("build/kernel"), metavar="DIR", help="where build writes")
+    kernel.add_argument("--to", type=Path, metavar="DIR", help="where build writes (default: build/kernel)")
     kernel.add_argument("-m", "--message", metavar="TEXT", help="the description of the submission that run makes")
     return parser
 
@@ -169,9 +169,9 @@ def _submit(options: argparse.Namespace) -> None:
         print(_describe_plan(plan) + ("\nupload  " + options.message if options.upload else ""))
         return
     if options.upload:  # what would stop the upload is worth knowing before the training
-        from kaggle_digits.competition import check_limits
+        from kaggle_digits.competition import check_ready
 
-        check_limits()
+        check_ready(len(plan.test_pixels))
     try:
         with _Progress() as progress:
             result = submit(plan, progress=progress)
@@ -180,12 +180,7 @@ def _submit(options: argparse.Namespace) -> None:
         raise
     print(_describe_result(result))
     if options.upload:
-        try:
-            _submit_file(plan.out, options.message, wait=True)
-        except (DigitsError, KeyboardInterrupt):
-            again = f"kaggle-digits upload {plan.out} -m {shlex.quote(options.message)} --wait"
-            print(f"The file is kept. To go on: {again}", file=sys.stderr)
-            raise
+        _submit_made_file(plan.out, options.message, len(plan.test_pixels))
 
 
 def _recipes(options: argparse.Namespace) -> None:
@@ -269,24 +264,38 @@ def _check(options: argparse.Namespace) -> None:
 
 def _download(options: argparse.Namespace) -> None:
     from kaggle_digits.competition import download
-    from kaggle_digits.data import cache_folder
+    from kaggle_digits.data import ZIP_NAME, cache_folder
 
     path = download(options.to or cache_folder(), quiet=not sys.stderr.isatty())
-    print(
-        f"{path}: whole, {path.stat().st_size / 1e6:.1f} MB" + (f"; name it with --data {path}" if options.to else "")
-    )
+    found_by_itself = not options.to and path.name == ZIP_NAME
+    hint = "" if found_by_itself else f"; name it with --data {path}"
+    print(f"{path}: whole, {path.stat().st_size / 1e6:.1f} MB{hint}")
 
 
 def _upload(options: argparse.Namespace) -> None:
     _submit_file(options.file, options.message, wait=options.wait)
 
 
-def _submit_file(file: Path, message: str, *, wait: bool) -> None:
+def _submit_made_file(file: Path, message: str, rows: int | None = None) -> None:
+    """Submit a file that took long to make, and say how to go on where that fails."""
+    from kaggle_digits.records import read_record
+
+    try:
+        _submit_file(file, message, wait=True, rows=rows)
+    except (DigitsError, KeyboardInterrupt):
+        # What Kaggle could not score would fail again.
+        if (read_record(file)["upload"] or {}).get("state") != "error":
+            again = f"kaggle-digits upload {file} -m {shlex.quote(message)} --wait"
+            print(f"The file is kept. To go on: {again}", file=sys.stderr)
+        raise
+
+
+def _submit_file(file: Path, message: str, *, wait: bool, rows: int | None = None) -> None:
     from kaggle_digits.competition import upload, wait_for_score
     from kaggle_digits.connection import competition_slug
     from kaggle_digits.records import rank_of
 
-    submission = upload(file, message)
+    submission = upload(file, message, rows=rows)
     print(f"{file}: submitted to {competition_slug()} as {submission.reference}", flush=True)
     if wait or submission.state != "pending":
         submission = wait_for_score(file, submission)
@@ -301,16 +310,24 @@ def _submit_file(file: Path, message: str, *, wait: bool) -> None:
 def _kernel(options: argparse.Namespace) -> None:
     from kaggle_digits import kernel
 
+    if options.to and options.step != "build":
+        raise InputError(f"kernel {options.step}: --to says where build writes. Expected it with build. Leave it out.")
+    if options.message and options.step != "run":
+        raise InputError(f"kernel {options.step}: -m describes what run submits. Expected it with run. Leave it out.")
     if options.step == "build":
-        for path in kernel.build_kernel(options.to, device=options.device):
+        for path in kernel.build_kernel(options.to or Path("build/kernel"), device=options.device):
             print(path)
         return
     pushed, build = kernel.push(device=options.device)
     print(f"{pushed.name}: version {pushed.version} runs at {pushed.url}", flush=True)
     if options.step == "run":
-        file = kernel.fetch(pushed, build)
+        try:
+            file = kernel.fetch(pushed, build)
+        except KeyboardInterrupt:
+            print(f"It goes on running. Fetch its submission.csv at {pushed.url}", file=sys.stderr)
+            raise
         print(f"{file}: fetched", flush=True)
-        _submit_file(file, options.message or f"{pushed.name}, version {pushed.version}", wait=True)
+        _submit_made_file(file, options.message or f"{pushed.name}, version {pushed.version}")
 
 
 def _describe_counts(counts: list[int]) -> str:

@@ -24,8 +24,29 @@ from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from kaggle_digits.config import AccessError, DataError, DigitsError, KaggleError, atomic_path
-from kaggle_digits.connection import PAUSES, SITE, TOKEN_PAGE, Client, competition_slug, status_of, submissions_page
+from kaggle_digits.config import (
+    COMPETITION,
+    TEST_ROWS,
+    AccessError,
+    DataError,
+    DigitsError,
+    KaggleError,
+    SubmissionError,
+    atomic_path,
+    locked,
+)
+from kaggle_digits.connection import (
+    PAUSES,
+    SITE,
+    TIMEOUT,
+    TOKEN_PAGE,
+    TRANSIENT,
+    Client,
+    competition_slug,
+    status_of,
+    submissions_page,
+    wait_at_most,
+)
 from kaggle_digits.data import expected_rows, find_competition
 from kaggle_digits.records import read_record, save_record, update_table
 from kaggle_digits.submission import check_submission
@@ -36,6 +57,13 @@ log = logging.getLogger(__name__)
 POLL_SECONDS = (1.0, 15.0)
 """First and longest pause between two looks at a score or a kernel."""
 SCORING_SECONDS = 1800.0
+EARLY_LOOKS, MOST_FAILURES = 5, 60
+"""Looks at a kernel after which its state is taken for that of the last push; failed looks in a row that end the "
+"wait."""
+SIGN_OF_LIFE_SECONDS = 60.0
+"""How often a kernel that goes on running is reported."""
+LOST_PAUSES = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
+"""Seconds between looks for a submission whose making is in doubt: the list may lag behind."""
 NEWEST = 50
 """How many of the newest submissions are searched for a file that was sent before."""
 DATA_FILES = ("train.csv", "test.csv", "sample_submission.csv")
@@ -94,7 +122,7 @@ def download(folder: Path, *, quiet: bool = True) -> Path:
         _check_zip(target)
         return target
     client = _connect()
-    loaded = folder / ".partial" / target.name
+    loaded = folder / ".kaggle_digits-partial" / target.name
     _load_zip(client, slug, loaded, quiet=quiet)
     try:
         _check_zip(loaded)
@@ -108,55 +136,70 @@ def download(folder: Path, *, quiet: bool = True) -> Path:
     return target
 
 
-def check_limits() -> int | None:
-    """Check, before work is spent, that a submission could be made now.
-
-    Returns:
-        how many are left today; None where client or Kaggle do not say.
+def check_ready(rows: int) -> None:
+    """Check, before work is spent on it, that a submission with this number of rows could be made now.
 
     Raises:
         AccessError: no credentials, or the rules of the competition are not accepted.
-        KaggleError: none are left, or Kaggle failed.
+        SubmissionError: the competition wants another number of rows.
+        KaggleError: no submissions are left, or Kaggle failed.
     """
-    return _check_limits(_connect(), competition_slug())
+    slug = competition_slug()
+    if rows != _rows_of(slug, rows)[0]:
+        raise SubmissionError(
+            f"--upload: the test file has {rows} rows. Expected {TEST_ROWS}, as in the competition {slug}. Name its "
+            "data with "
+            "--data, or another competition with $KDIGITS_COMPETITION."
+        )
+    _check_limits(_connect(), slug)
 
 
-def upload(file: Path, message: str) -> Submission:
-    """Check and submit a file; at most one submission is created, however often this is called or stopped.
+def upload(file: Path, message: str, *, rows: int | None = None) -> Submission:
+    """Check and submit a file. However often this is called or stopped, Kaggle scores its contents once.
+
+    Only what Kaggle could not score is submitted again.
 
     Args:
         file: the submission.
-        message: the description that Kaggle shows; a marker made of the file's contents is added to it.
+        message: the description that Kaggle shows, behind a marker that is made of the file's contents.
+        rows: of the test file; None looks for the data. The competition's own number is known.
 
     Returns:
-        the new submission, or the one that was made of the same contents before: Kaggle would score it the same.
+        the new submission, or the one that was made of the same contents before.
 
     Raises:
         AccessError: no credentials, or the rules of the competition are not accepted.
-        SubmissionError: Kaggle would not accept the file, or its record's name is taken by another.
+        SubmissionError: Kaggle would not accept the file, or its record's name is taken by another, or it is being
+            uploaded by another process.
         KaggleError: no submissions are left today, Kaggle failed, or its answer was lost and no submission is found.
     """
     slug = competition_slug()
-    source = find_competition()
-    rows, counted_in = expected_rows(None if source and source.is_sample else source)
-    check_submission(file, rows=rows, counted_in=counted_in)
-    record = read_record(file)
-    marker = f"[{record['sha256'][:12]}]"
-    client = _connect()
-    # A call that was stopped after it sent the creating request cannot know whether it arrived, or will yet.
-    in_doubt = bool(record["upload"] and record["upload"]["state"] == "sent")
-    known = _find(client, slug, marker, PAUSES if in_doubt else ())
-    if known and (in_doubt or known.state != "error"):
-        log.info("%s: was submitted before, on %s; nothing new is sent.", file, known.date)
-    else:
-        left = _check_limits(client, slug)
-        if left is not None:
-            log.info("%s more submissions allowed today", left)
-        token = _send_file(client, slug, file)
-        _note(file, record, slug, message, "sent")
-        known = _create(client, slug, file, token, f"{message} {marker}", marker, record)
-    _note(file, record, slug, message, known.state, known)
-    return known
+    expected, counted_in = _rows_of(slug, rows)
+    check_submission(file, rows=expected, counted_in=counted_in)
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(locked(file))
+        except BlockingIOError as error:
+            raise SubmissionError(
+                f"{file}: is being uploaded by another process. Expected one at a time. Wait for the other."
+            ) from error
+        record = read_record(file)
+        marker = f"[{record['sha256'][:12]}]"
+        client = _connect()
+        known = _known(client, slug, record, marker)
+        if known and known.state != "error":
+            log.info("%s: was submitted before, on %s; nothing new is sent.", file, known.date)
+        else:
+            left = _check_limits(client, slug)
+            if left is not None:
+                log.info("%s more submissions allowed today", left)
+            token = _send_file(client, slug, file)
+            before = record["upload"]
+            # From here on it is in doubt, until Kaggle's answer is written down, whether there is a submission.
+            _note(file, record, slug, message, "sent", known)
+            known = _create(client, slug, file, token, f"{marker} {message}", marker, record, before)
+        _note(file, record, slug, message, known.state, known)
+        return known
 
 
 def wait_for_score(file: Path, submission: Submission) -> Submission:
@@ -171,8 +214,7 @@ def wait_for_score(file: Path, submission: Submission) -> Submission:
         if submission.state != "pending":
             break
         submission = _look_at(client, slug, submission)
-    record = read_record(file)
-    _note(file, record, slug, (record["upload"] or {}).get("message", ""), submission.state, submission)
+    _note(file, read_record(file), slug, "", submission.state, submission)
     if submission.state == "error":
         raise KaggleError(
             f"{file}: Kaggle could not score submission {submission.reference} "
@@ -190,9 +232,17 @@ def user_name() -> str:
     """Return the name of the signed-in user, who owns the kernels that are pushed.
 
     Raises:
-        AccessError: no credentials, or Kaggle refused them.
+        AccessError: no credentials, Kaggle refused them, or they have no name.
     """
-    return _connect().api.config_values["username"]
+    client = _connect()
+    name = client.api.config_values.get("username")
+    if not name:
+        raise AccessError(
+            f"Kaggle client {client.version}: {client.credentials} does not say whose it is. Expected a user name, "
+            "which "
+            f"a kernel needs. Make an access token at {TOKEN_PAGE}."
+        )
+    return name
 
 
 def push_kernel(folder: Path) -> Kernel:
@@ -227,7 +277,7 @@ def push_kernel(folder: Path) -> Kernel:
 
 
 def wait_for_kernel(kernel: Kernel) -> None:
-    """Wait until a kernel has run, and log every change of its state.
+    """Wait until a kernel has run; log every change of its state, and once a minute that it goes on.
 
     Raises:
         AccessError: Kaggle does not know the kernel, or it is not the user's.
@@ -238,25 +288,36 @@ def wait_for_kernel(kernel: Kernel) -> None:
     client = _connect()
     request = ApiGetKernelSessionStatusRequest()
     request.user_name, request.kernel_slug = kernel.name.split("/")
-    before = ""
-    started = time.monotonic()
+    before, started, said, failures = "", time.monotonic(), 0.0, 0
+    seen_at_work = False
     for look, _ in enumerate(_polls(None)):
         with client.services() as services:
             get = functools.partial(services.kernels.kernels_api_client.get_kernel_session_status, request)
             try:
                 answer = client.call(f"state of {kernel.name}", get, denied=_kernel_denied(kernel.name))
             except DigitsError as error:
-                # A new kernel may take a moment to be known.
-                if _is_new_state(error) or (status_of(error.__cause__) == 404 and look < 5):
-                    continue
-                raise
+                status = status_of(error.__cause__)
+                failures += 1
+                # A new kernel may take a moment to be known; and it runs on while the network is away.
+                if not (
+                    _is_new_state(error)
+                    or (status == 404 and look < EARLY_LOOKS)
+                    or (status in (0, *TRANSIENT) and failures < MOST_FAILURES)
+                ):
+                    raise
+                log.info("%s Asking again.", error)
+                continue
+        failures = 0
         state = answer.status.name.lower().replace("_", " ")
-        if state != before:
-            log.info("%s, version %s: %s (%.0f s)", kernel.name, kernel.version, state, time.monotonic() - started)
-            before = state
+        waited = time.monotonic() - started
+        if state != before or waited - said > SIGN_OF_LIFE_SECONDS:
+            log.info("%s, version %s: %s (%.0f s)", kernel.name, kernel.version, state, waited)
+            before, said = state, waited
+        seen_at_work = seen_at_work or state in ("queued", "running")
         if state == "complete":
             return
-        if state not in ("queued", "running", "new script"):
+        # Right after a push Kaggle may still show how the version before ended.
+        if state not in ("queued", "running", "new script") and (look >= EARLY_LOOKS or seen_at_work):
             end = ""
             with contextlib.suppress(DigitsError):  # no log is no reason to hide the failure
                 _, end = _outputs(client, kernel)
@@ -266,7 +327,7 @@ def wait_for_kernel(kernel: Kernel) -> None:
             )
 
 
-def load_outputs(kernel: Kernel, folder: Path, names: tuple[str, ...]) -> str:
+def load_outputs(kernel: Kernel, folder: Path, names: tuple[str, ...]) -> None:
     """Fetch files that a finished kernel left, each whole or not at all.
 
     Args:
@@ -274,16 +335,13 @@ def load_outputs(kernel: Kernel, folder: Path, names: tuple[str, ...]) -> str:
         folder: where to; made if needed.
         names: of the files wanted.
 
-    Returns:
-        the kernel's log.
-
     Raises:
         KaggleError: the kernel did not leave one of them, or it cannot be fetched.
     """
     import requests
 
     client = _connect()
-    addresses, text = _outputs(client, kernel)
+    addresses, _ = _outputs(client, kernel)
     missing = [name for name in names if name not in addresses]
     if missing:
         raise KaggleError(
@@ -293,13 +351,12 @@ def load_outputs(kernel: Kernel, folder: Path, names: tuple[str, ...]) -> str:
     for name in names:
 
         def fetch(address: str = addresses[name]) -> bytes:
-            answer = requests.get(address, timeout=(30, 300))
+            answer = requests.get(address, timeout=TIMEOUT)
             answer.raise_for_status()
             return answer.content
 
         with atomic_path(folder / name) as path:
             path.write_bytes(client.call(f"download of {name}", fetch, storage=True))
-    return text
 
 
 def _outputs(client: Client, kernel: Kernel) -> tuple[dict[str, str], str]:
@@ -353,9 +410,11 @@ def _note(
     file: Path, record: dict[str, Any], slug: str, message: str, state: str, submission: Submission | None = None
 ) -> None:
     """Keep in the file's record, and in the table of its folder, how the submission stands."""
+    before = record["upload"]
+    same = before and submission and before["reference"] in (None, submission.reference)
     record["upload"] = {
         "competition": slug,
-        "message": message,
+        "message": before["message"] if same else message,
         "state": state,
         "reference": submission.reference if submission else None,
         "date": submission.date if submission else _now(),
@@ -365,6 +424,16 @@ def _note(
     }
     save_record(file, record)
     update_table(file.parent)
+
+
+def _rows_of(slug: str, rows: int | None) -> tuple[int, str]:
+    """Return how many rows a competition wants, and where that number comes from."""
+    if slug == COMPETITION:
+        return TEST_ROWS, "test.csv"
+    if rows is not None:
+        return rows, "test.csv"
+    source = find_competition()
+    return expected_rows(None if source and source.is_sample else source)
 
 
 def _load_zip(client: Client, slug: str, file: Path, *, quiet: bool) -> None:
@@ -377,12 +446,22 @@ def _load_zip(client: Client, slug: str, file: Path, *, quiet: bool) -> None:
         ask = services.competitions.competition_api_client.download_data_files
         answer = client.call(f"download of {slug}", lambda: ask(request))
         transfer = functools.partial(client.api.download_file, answer, str(file), None, quiet, resume=True)
-        client.call(f"download of {slug}", transfer, repeat=False, storage=True)
+        try:
+            client.call(f"download of {slug}", transfer, repeat=False, storage=True)
+        except KaggleError as error:
+            if isinstance(error.__cause__, ValueError):  # client 2.0.2: other bytes than were announced
+                raise KaggleError(
+                    f"download of {slug}: what came is not what was announced ({error.__cause__}). Expected the whole "
+                    "file. "
+                    "Repeat the command."
+                ) from error
+            raise
 
 
 def _check_limits(client: Client, slug: str) -> int | None:
     ask = getattr(client.api, "competition_get_submission_limits", None)
-    if ask is None:  # client 2.0.2
+    if ask is None:
+        log.info("Client %s cannot ask how many submissions are left today; newer ones can.", client.version)
         return None
     limits = client.call(f"submission limits of {slug}", lambda: ask(slug))
     # Who never submitted is on no team yet, and all numbers are 0.
@@ -397,7 +476,10 @@ def _check_limits(client: Client, slug: str) -> int | None:
 
 
 def _send_file(client: Client, slug: str, file: Path) -> str:
-    """Upload a file and return its token; nothing is submitted yet, so both requests may be repeated."""
+    """Upload a file and return its token. Nothing is submitted yet: both requests are repeated, together.
+
+    A place that a broken upload has left half full is not used again.
+    """
     import requests
     from kagglesdk.competitions.types.competition_api_service import ApiStartSubmissionUploadRequest
 
@@ -406,22 +488,41 @@ def _send_file(client: Client, slug: str, file: Path) -> str:
     request.file_name = file.name
     request.content_length = file.stat().st_size
     request.last_modified_epoch_seconds = int(file.stat().st_mtime)
-    with client.services() as services:
-        start = services.competitions.competition_api_client.start_submission_upload
-        place = client.call(f"upload of {file.name}", lambda: start(request))
+    what = f"upload of {file.name}"
 
-    def put() -> None:
-        # Only the address says who may write there: it is never shown.
-        requests.put(place.create_url, data=file.read_bytes(), timeout=(30, 300)).raise_for_status()
+    def put(address: str) -> None:
+        answer = requests.put(address, data=file.read_bytes(), timeout=TIMEOUT, allow_redirects=False)
+        if answer.status_code not in (200, 201):
+            raise requests.HTTPError(response=answer)
 
-    client.call(f"upload of {file.name}", put, storage=True)
-    return place.token
+    pauses = iter(PAUSES)
+    while True:
+        with client.services() as services:
+            start = functools.partial(services.competitions.competition_api_client.start_submission_upload, request)
+            place = client.call(what, start)
+        try:
+            client.call(what, functools.partial(put, place.create_url), repeat=False, storage=True)
+            return place.token
+        except KaggleError as error:
+            pause = next(pauses, None)
+            status = status_of(error.__cause__)
+            if pause is None or status not in (0, 308, *TRANSIENT):
+                raise
+            log.info("%s: %s; trying again in %.0f s", what, status or type(error.__cause__).__name__, pause)
+        time.sleep(pause)
 
 
 def _create(
-    client: Client, slug: str, file: Path, token: str, description: str, marker: str, record: dict[str, Any]
+    client: Client,
+    slug: str,
+    file: Path,
+    token: str,
+    description: str,
+    marker: str,
+    record: dict[str, Any],
+    before: dict[str, Any] | None,
 ) -> Submission:
-    """Send the one request that is never repeated."""
+    """Send the one request that is never repeated; where it is refused, the record is as it was ``before``."""
     from kagglesdk.competitions.types.competition_api_service import ApiCreateSubmissionRequest
 
     request = ApiCreateSubmissionRequest()
@@ -435,32 +536,46 @@ def _create(
     except DigitsError as error:
         if 400 <= status_of(error.__cause__) < 500:
             # Kaggle has read the request and said no: nothing is in doubt.
-            record["upload"] = None
-            save_record(file, record)
+            save_record(file, {**record, "upload": before})
             raise
         log.info("%s Looking for the submission in the list.", error)
         reference = 0
     if reference:
         return Submission(reference, "pending", _now(), None, None, submissions_page(slug))
-    found = _find(client, slug, marker, PAUSES)
+    found = _find(client, slug, marker, LOST_PAUSES, after=record["upload"]["reference"] or 0)
     if not found:
         raise KaggleError(
-            f"{file}: Kaggle's answer was lost, and the submission is not in the list {sum(PAUSES):.0f} s later. "
+            f"{file}: Kaggle's answer was lost, and the submission is not in the list {sum(LOST_PAUSES):.0f} s later. "
             f"Expected to find it there. See {submissions_page(slug)}; if it is missing there too, repeat the command: "
             "it looks again before it sends anything."
         )
     return found
 
 
-def _find(client: Client, slug: str, marker: str, pauses: tuple[float, ...]) -> Submission | None:
-    """Look for a submission by its marker, now and after every pause."""
+def _known(client: Client, slug: str, record: dict[str, Any], marker: str) -> Submission | None:
+    """Return the newest submission of the same contents, from the file's record or from Kaggle's list."""
+    upload = record["upload"]
+    if not upload or upload["competition"] != slug:
+        return _find(client, slug, marker, ())
+    if upload["state"] == "sent":
+        # A call was stopped after it sent the creating request: it may have arrived, or will yet.
+        return _find(client, slug, marker, LOST_PAUSES, after=upload["reference"] or 0) or _find(
+            client, slug, marker, ()
+        )
+    recorded = {name: upload[name] for name in ("reference", "state", "date", "public_score", "error", "url")}
+    submission = Submission(**recorded)
+    return _look_at(client, slug, submission) if submission.state == "pending" else submission
+
+
+def _find(client: Client, slug: str, marker: str, pauses: tuple[float, ...], *, after: int = 0) -> Submission | None:
+    """Look for the newest submission with a marker and a reference above ``after``, now and after every pause."""
     for pause in (*pauses, None):
         listed = client.call(
             f"list of submissions to {slug}",
             lambda: client.api.competition_submissions(slug, page_number=1, page_size=NEWEST),
         )
         for answer in listed or []:
-            if answer and marker in (answer.description or ""):
+            if answer and answer.ref > after and marker in (answer.description or ""):
                 return _submission(answer, slug)
         if pause:
             time.sleep(pause)
@@ -492,7 +607,8 @@ def _submission(answer: Any, slug: str) -> Submission:
         date,
         answer.public_score or None,
         (answer.error_description or "").strip() or None,
-        submissions_page(slug),
+        # Anything after a question mark may be a signature.
+        (answer.url or submissions_page(slug)).partition("?")[0],
     )
 
 
@@ -528,7 +644,7 @@ def _connect() -> Client:
     """Import the client, which signs in by itself, and say which credentials it found.
 
     Raises:
-        AccessError: it found none, or Kaggle refused them.
+        AccessError: there is no client, it found no credentials, or Kaggle refused them.
         KaggleError: Kaggle could not be reached.
     """
     try:
@@ -537,11 +653,14 @@ def _connect() -> Client:
         raise AccessError(
             "The Kaggle client is not installed. Expected the package kaggle. Install it: pip install kaggle"
         ) from error
-    missing = AccessError(
-        f"Kaggle client {version}: no credentials found. Expected an access token in $KAGGLE_API_TOKEN or "
-        f"~/.kaggle/access_token, or a legacy key in ~/.kaggle/kaggle.json. Make one at {TOKEN_PAGE}."
+    hint = (
+        "Expected an access token in $KAGGLE_API_TOKEN or ~/.kaggle/access_token, or a legacy key in "
+        f"~/.kaggle/kaggle.json. Make one at {TOKEN_PAGE}."
     )
-    client = Client(None, version, "your access token")
+    missing = AccessError(
+        f"Kaggle client {version}: found no credentials that Kaggle accepts; a token that has expired counts as none. "
+        f"{hint}"
+    )
 
     def sign_in() -> Any:
         # The import signs in; from 2.2.4 on it hides why it could not, so that the second try has to tell.
@@ -552,12 +671,18 @@ def _connect() -> Client:
         return kaggle.api
 
     try:
-        api = client.call("signing in", sign_in)
+        api = Client(None, version, "your access token").call("signing in", sign_in)
     except SystemExit as error:
         raise missing from error
+    except DigitsError as error:
+        if isinstance(error.__cause__, OSError):  # what requests raises: an answer, or none
+            raise
+        # A file with something else in it; which, and what, is the client's secret.
+        raise AccessError(f"Kaggle client {version}: cannot read the credentials it found. {hint}") from error
     method = str(api.config_values.get("auth_method"))
     if "None" in method:
         raise missing
+    wait_at_most(api)
     found = {"LEGACY_API_KEY": "your legacy key", "OAUTH": "your login"}
     credentials = next((words for name, words in found.items() if name in method), "your access token")
     return Client(api, version, credentials)

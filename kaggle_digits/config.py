@@ -26,6 +26,11 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+try:
+    import fcntl
+except ImportError:  # Windows: there, two processes are not kept apart
+    fcntl = None  # type: ignore[assignment]
+
 SIDE = 28
 PIXELS = SIDE * SIDE
 CLASSES = 10
@@ -178,6 +183,24 @@ def atomic_path(path: Path) -> Iterator[Path]:
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Keep a file or folder to this process; the lock ends with the process, however that ends.
+
+    Raises:
+        BlockingIOError: another process has it.
+    """
+    if not fcntl:
+        yield
+        return
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(handle)
 
 
 def numbered_names(path: Path) -> Iterator[Path]:

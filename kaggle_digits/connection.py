@@ -27,6 +27,8 @@ PAUSES = (1.0, 2.0, 4.0, 8.0)
 """Seconds between the tries of a request that may be repeated, and between looks for a lost submission."""
 LONGEST_PAUSE = 120.0
 """Seconds that Kaggle may ask to wait for before we give up instead."""
+TIMEOUT = (30.0, 120.0)
+"""Seconds to wait for a connection, and for the next bytes of an answer."""
 TRANSIENT = (429, 500, 502, 503, 504)
 
 
@@ -104,40 +106,44 @@ class Client:
         """
         import requests
 
-        for pause in (*PAUSES, None) if repeat else (None,):
+        pauses = iter(PAUSES if repeat else ())
+        while True:
             try:
                 with _held_back():
                     return action()
             except requests.HTTPError as error:
+                pause = next(pauses, None)
                 wait = _retry_after(error) or pause
                 if pause is None or wait is None or status_of(error) not in TRANSIENT or wait > LONGEST_PAUSE:
                     raise self._explain(what, error, denied, storage=storage) from error
                 reason = _said(error)
             except requests.RequestException as error:
-                if pause is None:
+                wait, reason = next(pauses, None), type(error).__name__
+                if wait is None:
                     raise KaggleError(
-                        f"{what}: no whole answer from Kaggle ({type(error).__name__}). Expected a network that "
-                        f"reaches {SITE}. Check it, and $HTTPS_PROXY if you need one; then repeat the command."
+                        f"{what}: no whole answer from Kaggle ({reason}). Expected a network that reaches {SITE}. "
+                        "Check "
+                        "it, and $HTTPS_PROXY if you need one; then repeat the command."
                     ) from error
-                wait, reason = pause, type(error).__name__
-            except (KeyError, ValueError, TypeError, AttributeError) as error:
+            except (OSError, DigitsError):  # a full disk
+                raise
+            except Exception as error:
+                # The client does not guard its parsing, and raises what it likes.
                 raise KaggleError(
                     f"{what}: client {self.version} does not understand Kaggle's answer ({type(error).__name__}: "
                     f"{error}). Expected one that it knows. Look whether the network shows a login page first; else "
-                    "update "
-                    "the client: pip install -U kaggle"
+                    "update the client: pip install -U kaggle"
                 ) from error
             log.info("%s: %s; trying again in %.0f s", what, reason, wait)
             time.sleep(wait)
-        raise AssertionError("unreachable")
 
     def _explain(self, what: str, error: Exception, denied: str | None, *, storage: bool) -> DigitsError:
         status, said = status_of(error), _said(error)
         if storage:
             return KaggleError(
-                f"{what}: Kaggle's storage answered {said}. Expected to be let in: its addresses hold for a short "
+                f"{what}: Kaggle's storage answered {said}. Expected to be let in; its addresses hold for a short "
                 "time. "
-                "Repeat the command; nothing was submitted."
+                "Repeat the command."
             )
         slug = competition_slug()
         rules = f"{SITE}/competitions/{slug}/rules"
@@ -168,6 +174,33 @@ class Client:
                 f"today ({submissions_page(slug)}). Check both, then repeat the command."
             )
         return KaggleError(f"{what}: Kaggle answered {said}. Expected it to work. Repeat the command in some minutes.")
+
+
+def wait_at_most(api: Any) -> None:
+    """Let the client's requests, which would wait for ever, give up after a time.
+
+    It has no setting for it, so its sessions get an adapter of their own. Where a new version keeps them elsewhere,
+    they wait as before.
+    """
+    from requests.adapters import HTTPAdapter
+
+    class Patient(HTTPAdapter):
+        def send(self, request: Any, *arguments: Any, **options: Any) -> Any:
+            options["timeout"] = options.get("timeout") or TIMEOUT
+            return super().send(request, *arguments, **options)
+
+    build = type(api).build_kaggle_client
+
+    def build_patiently() -> Any:
+        client = build(api)
+        with contextlib.suppress(AttributeError):
+            http = client.http_client()
+            http._init_session()
+            http._session.mount("https://", Patient())
+            http._session.mount("http://", Patient())
+        return client
+
+    api.build_kaggle_client = build_patiently
 
 
 @contextlib.contextmanager

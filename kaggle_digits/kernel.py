@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import kaggle_digits
 from kaggle_digits.config import DeviceError, InputError, KaggleError, atomic_path, find_commit, numbered_names
 from kaggle_digits.connection import slug_of
-from kaggle_digits.records import SUBMISSIONS, record_path, save_record
+from kaggle_digits.records import SUBMISSIONS, load_record, record_path, save_record
 from kaggle_digits.strategy import DEVICES
 
 if TYPE_CHECKING:
@@ -97,9 +97,10 @@ def build_kernel(
             "another "
             "with --to."
         )
-    for path, text in zip(written, (nbformat.writes(built), json.dumps(metadata, indent=1)), strict=True):
+    for path, contents in zip(written, (json.loads(nbformat.writes(built)), metadata), strict=True):
         with atomic_path(path) as partial:
-            partial.write_text(text + "\n", encoding="utf-8")
+            # In ASCII: client 2.0.2 reads them in whatever encoding the system has.
+            partial.write_text(json.dumps(contents, indent=1) + "\n", encoding="ascii")
     return written
 
 
@@ -140,26 +141,33 @@ def fetch(kernel: Kernel, build: str) -> Path:
         wait_for_kernel(kernel)
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
-            load_outputs(kernel, folder, ("submission.csv", "submission.json"))
-            record = json.loads((folder / "submission.json").read_text(encoding="utf-8"))
-            if record.get("build") == build:
-                stem = Path(SUBMISSIONS) / f"{slug}-v{kernel.version}.csv"
-                target = next(
-                    free for free in numbered_names(stem) if not (free.exists() or record_path(free).exists())
-                )
-                with atomic_path(target) as path:
-                    path.write_bytes((folder / "submission.csv").read_bytes())
-                # The notebook cannot know it: there is no checkout where it runs.
-                runs = [{**run, "commit": run["commit"] or find_commit()} for run in record["runs"]]
-                save_record(target, {**record, "file": target.name, "runs": runs})
-                return target
+            try:
+                load_outputs(kernel, folder, ("submission.csv", "submission.json"))
+            except KaggleError:
+                if pause is None:
+                    raise
+            record = load_record(folder / "submission.json")
+            if record and record["build"] == build:
+                return _keep(folder / "submission.csv", record, f"{slug}-v{kernel.version}.csv")
         if pause:
-            log.info("%s: still shows an earlier version; waiting", kernel.name)
+            log.info("%s: does not show the outputs of version %s yet; waiting", kernel.name, kernel.version)
             time.sleep(pause)
     raise KaggleError(
         f"{kernel.name}: its outputs are of another version. Expected those of version {kernel.version}. See "
         f"{kernel.url}, and fetch them there."
     )
+
+
+def _keep(fetched: Path, record: dict[str, Any], name: str) -> Path:
+    """Keep a fetched submission and its record under a new name in submissions/."""
+    names = numbered_names(Path(SUBMISSIONS) / name)
+    target = next(free for free in names if not (free.exists() or record_path(free).exists()))
+    with atomic_path(target) as path:
+        path.write_bytes(fetched.read_bytes())
+    # The notebook cannot know the commit: there is no checkout where it runs.
+    runs = [{**run, "commit": run["commit"] or find_commit()} for run in record["runs"]]
+    save_record(target, {**record, "file": target.name, "runs": runs, "upload": None})
+    return target
 
 
 def _read_metadata(file: Path, device: str, owner: str | None) -> dict[str, Any]:
@@ -189,6 +197,9 @@ def _read_metadata(file: Path, device: str, owner: str | None) -> dict[str, Any]
         "kernel_type": "notebook",
         "enable_internet": False,
         "competition_sources": [slug_of(source, f"{file}: competition_sources") for source in sources],
+        # Addresses have these in front of the names, and Kaggle refuses them.
+        "dataset_sources": [source.removeprefix("datasets/") for source in metadata.get("dataset_sources") or []],
+        "kernel_sources": [source.removeprefix("code/") for source in metadata.get("kernel_sources") or []],
         **MACHINES[device],
     }
 

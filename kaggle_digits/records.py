@@ -7,7 +7,8 @@
      "build": null or the build of the notebook that wrote it, on Kaggle's machines,
      "upload": null or {"competition", "message", "state", "reference", "date", "public_score", "error", "url"}}
 
-``state`` is "sent" (the creating request went out, no answer yet), "pending", "complete" or "error".
+``state`` is "sent" (the creating request went out, no answer yet; ``reference`` is that of an older try, if there was
+one), "pending", "complete" or "error".
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from kaggle_digits.config import SubmissionError, atomic_path
 
 FORMAT = "kaggle_digits submission"
 SUBMISSIONS, README_FILE = "submissions", "README.md"
+RUN_FIELDS = ("recipe", "seed", "commit", "held_out_rows", "held_out_accuracy")
+UPLOAD_FIELDS = ("competition", "message", "state", "reference", "date", "public_score", "error", "url")
 BEGIN, END = "<!-- records: made by kaggle-digits, do not edit -->", "<!-- end of records -->"
 
 
@@ -49,11 +52,15 @@ def read_record(file: Path) -> dict[str, Any]:
     """Read the record of a submission file; a fresh one if there is none, or one of other contents.
 
     Raises:
-        SubmissionError: another kind of file lies where the record belongs.
+        SubmissionError: another file has the record's name, or the record is that of another file.
     """
     fresh = _new_record(file)
-    found = _load(record_path(file))
-    return found if found and found["sha256"] == fresh["sha256"] else fresh
+    found = _record_there(file)
+    if found and found["sha256"] == fresh["sha256"]:
+        return found
+    if found and found["file"] != file.name:
+        raise _name_taken(file, f"is the record of {found['file']}")
+    return fresh
 
 
 def save_record(file: Path, record: dict[str, Any]) -> None:
@@ -66,9 +73,9 @@ def check_record_free(file: Path, *, overwrite: bool = False) -> None:
     """Check that the record of a submission file can be written, before work is spent on it.
 
     Raises:
-        SubmissionError: what lies there is no record, or tells of an upload and ``overwrite`` is off.
+        SubmissionError: another file has the record's name, or the record tells of an upload and ``overwrite`` is off.
     """
-    found = _load(record_path(file))
+    found = _record_there(file)
     if found and found["upload"] and not overwrite:
         raise SubmissionError(
             f"{record_path(file)}: tells of a submission to Kaggle. Expected a new name for {file.name}. Choose "
@@ -78,28 +85,28 @@ def check_record_free(file: Path, *, overwrite: bool = False) -> None:
 
 def load_records(folder: Path) -> list[dict[str, Any]]:
     """Return the records of all files of a folder that were submitted: best public score first, unscored last."""
-    records = []
-    for path in sorted(folder.glob("*.json")):
-        try:
-            record = _load(path)
-        except SubmissionError:
-            continue  # somebody else's
-        if record and record["upload"] and record["upload"]["reference"]:
-            records.append(record)
+    found = (load_record(path) for path in sorted(folder.glob("*.json")))
+    records = [record for record in found if record and record["upload"] and record["upload"]["reference"]]
     return sorted(records, key=lambda record: -(score_of(record) or 0.0))
 
 
 def score_of(record: dict[str, Any]) -> float | None:
     """Return the public score of a record, 0–1, or None while there is none."""
-    score = (record["upload"] or {}).get("public_score")
-    return None if score is None else float(score)
+    try:
+        return float(record["upload"]["public_score"])
+    except (TypeError, ValueError):  # none yet, or a word of Kaggle's
+        return None
 
 
 def rank_of(file: Path) -> tuple[int, int] | None:
-    """Return a file's place by public score among the scored submissions of its folder, and how many there are."""
-    score = score_of(read_record(file))
-    scores = [other for record in load_records(file.parent) if (other := score_of(record)) is not None]
-    return None if score is None else (1 + sum(other > score for other in scores), len(scores))
+    """Return a file's place by public score, and among how many: its folder's submissions to the same competition."""
+    own = read_record(file)
+    score = score_of(own)
+    if score is None:
+        return None
+    rivals = [r for r in load_records(file.parent) if r["upload"]["competition"] == own["upload"]["competition"]]
+    scores = [other for record in rivals if (other := score_of(record)) is not None]
+    return 1 + sum(other > score for other in scores), len(scores)
 
 
 def update_table(folder: Path) -> Path | None:
@@ -133,20 +140,20 @@ def _table(records: list[dict[str, Any]]) -> str:
         "| file | made by | held-out accuracy | public score | date | commit | reference |",
         "|---|---|---|---|---|---|---|",
     ]
-    for record in records:
-        upload = record["upload"]
-        runs = record["runs"]
-        made_by = ", ".join(f"{run['recipe']} seed {run['seed']}" for run in runs)
-        held_out = ", ".join(
-            f"{run['held_out_accuracy']:.2%} of {run['held_out_rows']:,}" for run in runs if run["held_out_rows"]
-        )
-        commits = ", ".join(sorted({run["commit"][:10] for run in runs if run["commit"]}))
-        score = {"error": "failed", "complete": upload["public_score"] or "not published"}.get(
-            upload["state"], "pending"
-        )
-        cells = (record["file"], made_by, held_out, score, upload["date"][:10], commits, str(upload["reference"]))
-        lines.append("| " + " | ".join(cell or "–" for cell in cells) + " |")
-    return "\n".join(lines)
+    return "\n".join([*lines, *map(_row, records)])
+
+
+def _row(record: dict[str, Any]) -> str:
+    upload = record["upload"]
+    runs = record["runs"]
+    made_by = ", ".join(f"{run['recipe']} seed {run['seed']}" for run in runs)
+    held_out = ", ".join(
+        f"{run['held_out_accuracy']:.2%} of {run['held_out_rows']:,}" for run in runs if run["held_out_rows"]
+    )
+    commits = ", ".join(sorted({run["commit"][:10] for run in runs if run["commit"]}))
+    score = {"error": "failed", "complete": upload["public_score"] or "not published"}.get(upload["state"], "pending")
+    cells = (record["file"], made_by, held_out, score, upload["date"][:10], commits, str(upload["reference"]))
+    return "| " + " | ".join(cell or "–" for cell in cells) + " |"
 
 
 def _describe_run(run: dict[str, Any]) -> dict[str, Any]:
@@ -171,18 +178,38 @@ def _new_record(file: Path) -> dict[str, Any]:
     }
 
 
-def _load(path: Path) -> dict[str, Any] | None:
-    """Return the record in a file, or None where there is no file."""
-    if not path.exists():
-        return None
+def load_record(path: Path) -> dict[str, Any] | None:
+    """Return the record in a file, or None where there is none: no file, somebody else's, or a damaged one."""
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
         is_record = record["format"] == FORMAT
-    except (OSError, ValueError, KeyError, TypeError):
-        is_record = False
-    if not is_record:
+        [record[name] for name in ("file", "sha256", "build")]
+        [[run[name] for name in RUN_FIELDS] for run in record["runs"]]
+        if record["upload"]:
+            [record["upload"][name] for name in UPLOAD_FIELDS]
+            _row(record)
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return None
+    return record if is_record else None
+
+
+def _record_there(file: Path) -> dict[str, Any] | None:
+    """Return the record beside a file, if there is one."""
+    path = record_path(file)
+    if path == file:
         raise SubmissionError(
-            f"{path}: is not a record of kaggle-digits, and lies where the record of {path.stem}.csv belongs. Expected "
-            "that name to be free. Move or rename one of the two."
+            f"{file}: has the name of a record. Expected a submission, as in {file.stem}.csv. Rename it."
         )
-    return record
+    if not path.exists():
+        return None
+    found = load_record(path)
+    if not found:
+        raise _name_taken(file, "is not a record of kaggle-digits")
+    return found
+
+
+def _name_taken(file: Path, why: str) -> SubmissionError:
+    return SubmissionError(
+        f"{record_path(file)}: {why}, and lies where the record of {file.name} belongs. Expected that name to be free. "
+        "Move or rename one of the two."
+    )

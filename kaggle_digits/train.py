@@ -13,7 +13,6 @@ import dataclasses
 import json
 import logging
 import math
-import os
 import platform
 import time
 import zipfile
@@ -27,7 +26,7 @@ import numpy as np
 
 import kaggle_digits
 from kaggle_digits.augment import augment_pixels
-from kaggle_digits.config import Recipe, RunError, TrainingError, atomic_path, find_commit
+from kaggle_digits.config import Recipe, RunError, TrainingError, atomic_path, find_commit, locked
 from kaggle_digits.data import TrainingRows, one_hot
 from kaggle_digits.models import build_model, compile_model
 from kaggle_digits.predict import (
@@ -42,11 +41,6 @@ from kaggle_digits.predict import (
     to_images,
 )
 from kaggle_digits.strategy import Device, import_tensorflow
-
-try:
-    import fcntl
-except ImportError:  # Windows: two trainings in one folder are not kept apart there
-    fcntl = None  # type: ignore[assignment]
 
 log = logging.getLogger(__name__)
 
@@ -257,23 +251,17 @@ def _difference(previous: dict[str, Any], recipe: Recipe, seed: int, rows: dict[
 
 @contextlib.contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Keep a run folder to this process; the lock ends with the process, however that ends."""
+    """Keep a run folder to this process."""
     folder.mkdir(parents=True, exist_ok=True)
-    if not fcntl:
-        yield
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
+    with contextlib.ExitStack() as stack:
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            stack.enter_context(locked(folder))
         except BlockingIOError as error:
             raise RunError(
                 f"{folder}: is being trained by another process. Expected a folder of its own for each training. "
                 "Name another one, or wait for the other."
             ) from error
         yield
-    finally:
-        os.close(handle)
 
 
 def _note_change_of_device(folder: Path, previous: dict[str, Any], record: dict[str, Any]) -> None:

@@ -9,6 +9,8 @@ import os
 import time
 from pathlib import Path
 
+from kaggle_digits import competition, connection
+
 really_sleep = time.sleep
 
 
@@ -18,9 +20,10 @@ def sleep(seconds: float) -> None:
     really_sleep(min(seconds, 0.02))
 
 
-time.sleep = sleep
-
 if __name__ == "__main__":
     from kaggle_digits.cli import main
 
+    time.sleep = sleep
+    # What waits for an answer waits a second.
+    connection.TIMEOUT = competition.TIMEOUT = (1.0, 1.0)
     raise SystemExit(main())
