@@ -308,16 +308,18 @@ def _submit_file(file: Path, message: str, *, wait: bool, rows: int | None = Non
 
 
 def _kernel(options: argparse.Namespace) -> None:
-    from kaggle_digits import kernel
-
     if options.to and options.step != "build":
         raise InputError(f"kernel {options.step}: --to says where build writes. Expected it with build. Leave it out.")
     if options.message and options.step != "run":
         raise InputError(f"kernel {options.step}: -m describes what run submits. Expected it with run. Leave it out.")
     if options.step == "build":
-        for path in kernel.build_kernel(options.to or Path("build/kernel"), device=options.device):
+        from kaggle_digits.notebook import build_kernel
+
+        for path in build_kernel(options.to or Path("build/kernel"), device=options.device):
             print(path)
         return
+    from kaggle_digits import kernel
+
     pushed, build = kernel.push(device=options.device)
     print(f"{pushed.name}: version {pushed.version} runs at {pushed.url}", flush=True)
     if options.step == "run":

@@ -1,12 +1,15 @@
-"""Call Kaggle's client safely: its output held back, passing failures repeated, lasting ones explained.
+"""Sign in and call Kaggle's client: its output held back, passing failures repeated, lasting ones explained.
 
-What fails is told in terms of what a user can do about it. Kaggle's own texts are passed on, its addresses never: they
-may be signed. The client is imported by ``competition`` only.
+The only module that touches the client (``kaggle`` with ``kagglesdk``, 2.0.2 to 2.2.5). It is imported inside the
+functions: its import already signs in, prints, and may end the process. It finds the credentials itself; they are never
+read, logged or stored here. Kaggle's own texts are passed on to the user, its addresses never: they may be signed.
 """
 
 from __future__ import annotations
 
 import contextlib
+import importlib
+import importlib.metadata
 import io
 import logging
 import os
@@ -30,6 +33,9 @@ LONGEST_PAUSE = 120.0
 TIMEOUT = (30.0, 120.0)
 """Seconds to wait for a connection, and for the next bytes of an answer."""
 TRANSIENT = (429, 500, 502, 503, 504)
+POLL_SECONDS = (1.0, 15.0)
+"""First and longest pause between two looks at a score or a kernel."""
+SERVICES = {"competitions": "competition_api", "kernels": "kernels_api"}
 
 
 def competition_slug() -> str:
@@ -79,9 +85,23 @@ class Client:
     version: str
     credentials: str
 
-    def services(self) -> Any:
-        """Return a context manager that gives the services of one HTTP session."""
-        return self.api.build_kaggle_client()
+    def ask(self, what: str, method: str, *, repeat: bool = True, denied: str | None = None, **fields: Any) -> Any:
+        """Send one request of Kaggle's protocol, where the client has no function for it that says what failed.
+
+        Args:
+            what, repeat, denied: as in ``call``.
+            method: service and method, as in "competitions.GetSubmission".
+            fields: of the request.
+        """
+        service, _, name = method.partition(".")
+        module = importlib.import_module(f"kagglesdk.{service}.types.{SERVICES[service]}_service")
+        request = getattr(module, f"Api{name}Request")()
+        for field, value in fields.items():
+            setattr(request, field, value)
+        with self.api.build_kaggle_client() as services:
+            methods = getattr(getattr(services, service), f"{SERVICES[service]}_client")
+            send = getattr(methods, re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower())
+            return self.call(what, lambda: send(request), repeat=repeat, denied=denied)
 
     def call(
         self,
@@ -122,8 +142,7 @@ class Client:
                 if wait is None:
                     raise KaggleError(
                         f"{what}: no whole answer from Kaggle ({reason}). Expected a network that reaches {SITE}. "
-                        "Check "
-                        "it, and $HTTPS_PROXY if you need one; then repeat the command."
+                        "Check it, and $HTTPS_PROXY if you need one; then repeat the command."
                     ) from error
             except (OSError, DigitsError):  # a full disk
                 raise
@@ -142,8 +161,7 @@ class Client:
         if storage:
             return KaggleError(
                 f"{what}: Kaggle's storage answered {said}. Expected to be let in; its addresses hold for a short "
-                "time. "
-                "Repeat the command."
+                "time. Repeat the command."
             )
         slug = competition_slug()
         rules = f"{SITE}/competitions/{slug}/rules"
@@ -176,7 +194,65 @@ class Client:
         return KaggleError(f"{what}: Kaggle answered {said}. Expected it to work. Repeat the command in some minutes.")
 
 
-def wait_at_most(api: Any) -> None:
+def connect() -> Client:
+    """Import the client, which signs in by itself, and say which credentials it found.
+
+    Raises:
+        AccessError: there is no client, it found no credentials, or Kaggle refused them.
+        KaggleError: Kaggle could not be reached.
+    """
+    try:
+        version = importlib.metadata.version("kaggle")
+    except importlib.metadata.PackageNotFoundError as error:
+        raise AccessError(
+            "The Kaggle client is not installed. Expected the package kaggle. Install it: pip install kaggle"
+        ) from error
+    hint = (
+        "Expected an access token in $KAGGLE_API_TOKEN or ~/.kaggle/access_token, or a legacy key in "
+        f"~/.kaggle/kaggle.json. Make one at {TOKEN_PAGE}."
+    )
+    missing = AccessError(
+        f"Kaggle client {version}: found no credentials that Kaggle accepts; a token that has expired counts as none. "
+        f"{hint}"
+    )
+
+    def sign_in() -> Any:
+        # The import signs in; from 2.2.4 on it hides why it could not, so that the second try has to tell.
+        import kaggle
+
+        if not kaggle.api.config_values.get("auth_method"):
+            kaggle.api.authenticate()
+        return kaggle.api
+
+    try:
+        api = Client(None, version, "your access token").call("signing in", sign_in)
+    except SystemExit as error:
+        raise missing from error
+    except DigitsError as error:
+        if isinstance(error.__cause__, OSError):  # what requests raises: an answer, or none
+            raise
+        # A file with something else in it; which, and what, is the client's secret.
+        raise AccessError(f"Kaggle client {version}: cannot read the credentials it found. {hint}") from error
+    method = str(api.config_values.get("auth_method"))
+    if "None" in method:
+        raise missing
+    _wait_at_most(api)
+    found = {"LEGACY_API_KEY": "your legacy key", "OAUTH": "your login"}
+    credentials = next((words for name, words in found.items() if name in method), "your access token")
+    return Client(api, version, credentials)
+
+
+def polls(longest: float | None) -> Iterator[None]:
+    """Yield now and after pauses that grow, for as long as is worth waiting."""
+    pause, waited = POLL_SECONDS[0], 0.0
+    while longest is None or waited <= longest:
+        yield
+        time.sleep(pause)
+        waited += pause
+        pause = min(1.5 * pause, POLL_SECONDS[1])
+
+
+def _wait_at_most(api: Any) -> None:
     """Let the client's requests, which would wait for ever, give up after a time.
 
     It has no setting for it, so its sessions get an adapter of their own. Where a new version keeps them elsewhere,
@@ -214,6 +290,11 @@ def status_of(error: BaseException | None) -> int:
     """Return the HTTP status that an error carries, or 0. A response of 400 and more is false as a truth value."""
     response = getattr(error, "response", None)
     return 0 if response is None else response.status_code
+
+
+def is_new_state(error: BaseException) -> bool:
+    """Whether the client failed over the name of a state that it does not know: the work is not done yet."""
+    return isinstance(error.__cause__, KeyError)
 
 
 def _said(error: Exception) -> str:

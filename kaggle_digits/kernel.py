@@ -1,107 +1,49 @@
-"""Build the notebook that runs on Kaggle's machines, push it, and fetch what it leaves.
-
-A push sends one file, and the notebook runs without the internet: so it carries the modules that it uses, as plain
-text in one cell that writes them to a folder and imports them from there.
-"""
+"""Run the notebook on Kaggle's machines: push it, wait for it, and fetch the submission that it leaves."""
 
 from __future__ import annotations
 
-import ast
+import contextlib
 import json
 import logging
-import re
 import secrets
 import tempfile
 import time
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
 
-import kaggle_digits
-from kaggle_digits.config import DeviceError, InputError, KaggleError, atomic_path, find_commit, numbered_names
-from kaggle_digits.connection import slug_of
+from kaggle_digits.config import AccessError, DigitsError, KaggleError, atomic_path, find_commit, numbered_names
+from kaggle_digits.connection import (
+    SITE,
+    TIMEOUT,
+    TOKEN_PAGE,
+    TRANSIENT,
+    Client,
+    connect,
+    is_new_state,
+    polls,
+    status_of,
+)
+from kaggle_digits.notebook import METADATA_FILE, build_kernel
 from kaggle_digits.records import SUBMISSIONS, load_record, record_path, save_record
-from kaggle_digits.strategy import DEVICES
-
-if TYPE_CHECKING:
-    from kaggle_digits.competition import Kernel
 
 log = logging.getLogger(__name__)
 
-PACKAGE = Path(kaggle_digits.__file__).parent
-ROOT = PACKAGE.parent
-METADATA_FILE = "kernel-metadata.json"
-NOTEBOOK, SOURCE = "notebooks/kernel.ipynb", "notebooks/digits.py"
-MACHINES: dict[str, dict[str, Any]] = {
-    "auto": {"enable_gpu": False, "enable_tpu": False},
-    "cpu": {"enable_gpu": False, "enable_tpu": False},
-    # Without a shape a GPU kernel got a retired P100; this one is T4 x2.
-    "gpu": {"enable_gpu": True, "enable_tpu": False, "machine_shape": "NvidiaTeslaT4"},
-    "tpu": {"enable_gpu": False, "enable_tpu": True, "machine_shape": "TpuV5E8"},
-}
-"""What to ask Kaggle for; it replaces older machine shapes without a word."""
-LEFT_OUT = ("id_no", "machine_shape", "docker_image", "docker_image_pinning_type")
-"""Fields that are not taken over: a docker image sends a TPU kernel to a machine without one."""
 STALE_PAUSES = (5.0,) * 12
+"""Seconds between looks for the outputs of the last push, while those of the one before are shown."""
+EARLY_LOOKS, MOST_FAILURES = 5, 60
+"""Looks after which a state is taken for that of the last push; failed looks in a row that end the wait."""
+SIGN_OF_LIFE_SECONDS = 60.0
+"""How often a kernel that goes on running is reported."""
 
 
-def build_kernel(
-    folder: Path, *, device: str = "auto", owner: str | None = None, build: str | None = None, root: Path = ROOT
-) -> tuple[Path, Path]:
-    """Write the self-contained notebook and its metadata.
+@dataclass(frozen=True)
+class Kernel:
+    """A pushed notebook: "owner/slug", its version number, and its page."""
 
-    Args:
-        folder: where to; made if needed.
-        device: "auto", "tpu", "gpu" or "cpu"; the notebook stops if one that was named is not there.
-        owner: the Kaggle user to push as; None keeps the one in kernel-metadata.json.
-        build: a mark that the notebook leaves in the record of its submission.
-        root: the checkout with notebooks/digits.py and kernel-metadata.json.
-
-    Returns:
-        the notebook, the metadata.
-
-    Raises:
-        DeviceError: no such device.
-        InputError: a source file is missing, or the metadata cannot be used.
-    """
-    import jupytext
-    import nbformat
-
-    if device not in DEVICES:
-        raise DeviceError(f"--device {device}: no such device. Expected one of {', '.join(DEVICES)}. Correct the name.")
-    metadata = _read_metadata(root / METADATA_FILE, device, owner)
-    source = root / SOURCE
-    if not source.is_file():
-        raise InputError(
-            f"{source}: no such file. Expected the notebook's source, which lies in a checkout of kaggle_digits and "
-            "not in an installed package. Run the command in a checkout, installed with `make setup`."
-        )
-    notebook = jupytext.read(source)
-    cells: list[Any] = []
-    for cell in notebook.cells:
-        tags = cell.metadata.get("tags", [])
-        if "parameters" in tags:
-            cell.source = cell.source.replace('"auto"', f'"{device}"').replace("None", repr(build))
-        cells.append(cell)
-        if "package" in tags:
-            cells.append(_package_cell(notebook))
-    for number, cell in enumerate(cells):
-        cell["id"] = f"cell-{number}"  # jupytext draws them at random
-    # Kaggle's own notes in a notebook's metadata can send a TPU kernel to a machine without one: none are made.
-    built = nbformat.v4.new_notebook(
-        cells=cells, metadata={"kernelspec": notebook.metadata["kernelspec"], "language_info": {"name": "python"}}
-    )
-    written = folder / NOTEBOOK, folder / METADATA_FILE
-    if written[1].exists() and _read_metadata(written[1], device, owner)["id"] != metadata["id"]:
-        raise InputError(
-            f"{written[1]}: describes another kernel than {metadata['id']}. Expected a folder without one. Name "
-            "another "
-            "with --to."
-        )
-    for path, contents in zip(written, (json.loads(nbformat.writes(built)), metadata), strict=True):
-        with atomic_path(path) as partial:
-            # In ASCII: client 2.0.2 reads them in whatever encoding the system has.
-            partial.write_text(json.dumps(contents, indent=1) + "\n", encoding="ascii")
-    return written
+    name: str
+    version: int
+    url: str
 
 
 def push(*, device: str = "auto") -> tuple[Kernel, str]:
@@ -111,14 +53,12 @@ def push(*, device: str = "auto") -> tuple[Kernel, str]:
         the kernel, and the mark that its submission's record will bear.
 
     Raises:
-        InputError, KaggleError: as ``build_kernel`` and ``competition.push_kernel``.
+        InputError, KaggleError: as ``notebook.build_kernel`` and the push.
     """
-    from kaggle_digits.competition import push_kernel, user_name
-
     build = secrets.token_hex(8)
     with tempfile.TemporaryDirectory() as folder:
-        build_kernel(Path(folder), device=device, owner=user_name(), build=build)
-        return push_kernel(Path(folder)), build
+        build_kernel(Path(folder), device=device, owner=_user_name(), build=build)
+        return _push_folder(Path(folder)), build
 
 
 def fetch(kernel: Kernel, build: str) -> Path:
@@ -134,15 +74,13 @@ def fetch(kernel: Kernel, build: str) -> Path:
     Raises:
         KaggleError: the kernel failed, or left nothing of this push.
     """
-    from kaggle_digits.competition import load_outputs, wait_for_kernel
-
     slug = kernel.name.partition("/")[2]
     for pause in (*STALE_PAUSES, None):
-        wait_for_kernel(kernel)
+        _wait(kernel)
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
             try:
-                load_outputs(kernel, folder, ("submission.csv", "submission.json"))
+                _load_outputs(kernel, folder, ("submission.csv", "submission.json"))
             except KaggleError:
                 if pause is None:
                     raise
@@ -170,93 +108,171 @@ def _keep(fetched: Path, record: dict[str, Any], name: str) -> Path:
     return target
 
 
-def _read_metadata(file: Path, device: str, owner: str | None) -> dict[str, Any]:
-    """Read kernel-metadata.json, and set what belongs to device, owner and a notebook without the internet."""
-    try:
-        metadata = json.loads(file.read_text(encoding="utf-8"))
-        user, _, slug = metadata["id"].partition("/")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(
-            f"{file}: not readable as kernel metadata ({type(error).__name__}: {error}). Expected JSON with at least "
-            'an id, "your-kaggle-name/name-of-the-kernel". Correct it, or take it from the repository again.'
-        ) from error
-    if len(slug) < 5 or _slugified(slug) != slug or not user:
-        raise InputError(
-            f'{file}: the id is {metadata["id"]!r}. Expected "your-kaggle-name/name-of-the-kernel", the name in small '
-            "letters, digits and hyphens, five at least. Correct it."
+def _user_name() -> str:
+    """Return the name of the signed-in user, who owns the kernels that are pushed.
+
+    Raises:
+        AccessError: no credentials, Kaggle refused them, or they have no name.
+    """
+    client = connect()
+    name = client.api.config_values.get("username")
+    if not name:
+        raise AccessError(
+            f"Kaggle client {client.version}: {client.credentials} does not say whose it is. Expected a user name, "
+            f"which a kernel needs. Make an access token at {TOKEN_PAGE}."
         )
-    title = str(metadata.get("title", ""))
-    sources = metadata.get("competition_sources") or []
-    return {
-        **{name: value for name, value in metadata.items() if name not in LEFT_OUT},
-        "id": f"{owner or user}/{slug}",
-        # Kaggle names a kernel by its title: one that says something else makes another kernel.
-        "title": title if _slugified(title) == slug else slug.replace("-", " ").capitalize(),
-        "code_file": NOTEBOOK,
-        "language": "python",
-        "kernel_type": "notebook",
-        "enable_internet": False,
-        "competition_sources": [slug_of(source, f"{file}: competition_sources") for source in sources],
-        # Addresses have these in front of the names, and Kaggle refuses them.
-        "dataset_sources": [source.removeprefix("datasets/") for source in metadata.get("dataset_sources") or []],
-        "kernel_sources": [source.removeprefix("code/") for source in metadata.get("kernel_sources") or []],
-        **MACHINES[device],
-    }
+    return name
 
 
-def _slugified(title: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")
+def _push_folder(folder: Path) -> Kernel:
+    """Push the notebook of a folder with its kernel-metadata.json, and start it.
 
-
-def _package_cell(notebook: Any) -> Any:
-    """Return the cell that carries the modules which the notebook uses, and those that they use."""
-    import nbformat
-
-    used: set[str] = set()
-    wanted = {name for cell in notebook.cells if cell.cell_type == "code" for name in _modules_imported(cell.source)}
-    while wanted:
-        used |= wanted
-        wanted = {name for module in wanted for name in _modules_imported(_text_of(module))} - used
-    parts = [f"\"{module}.py\": r'''{_text_of(module)}'''," for module in sorted({"__init__", *used})]
-    source = "\n".join(
-        [
-            f"# kaggle_digits {kaggle_digits.__version__}: the modules that this notebook uses, in full. The last",
-            "# lines write them to a folder and let Python find them there.",
-            "SOURCES = {",
-            *parts,
-            "}",
-            "import sys",
-            "import tempfile",
-            "",
-            'package = Path(tempfile.mkdtemp()) / "kaggle_digits"',
-            "package.mkdir()",
-            "for name, text in SOURCES.items():",
-            '    (package / name).write_text(text, encoding="utf-8")',
-            "sys.path.insert(0, str(package.parent))",
-            'print(f"{len(SOURCES)} modules in {package}")',
-        ]
+    Raises:
+        AccessError: no credentials, or the kernel belongs to somebody else.
+        KaggleError: Kaggle refused it, or left out a part of it.
+    """
+    client = connect()
+    name = json.loads((folder / METADATA_FILE).read_text(encoding="utf-8"))["id"]
+    # Every push makes a version and uses up accelerator time: it is not repeated.
+    answer = client.call(
+        f"push of {name}", lambda: client.api.kernels_push(str(folder)), repeat=False, denied=_kernel_denied(name)
     )
-    # Folded away, on Kaggle and in Jupyter: the tutorial goes on below.
-    folded = {"_kg_hide-input": True, "jupyter": {"source_hidden": True}, "tags": ["package"]}
-    return nbformat.v4.new_code_cell(source, metadata=folded)
+    if answer.error:
+        raise KaggleError(
+            f"push of {name}: Kaggle answered {answer.error!r}. Expected a kernel of yours with a name of its own. "
+            f"Check id and title in kernel-metadata.json against {SITE}/code."
+        )
+    left_out = [
+        source
+        for kind in ("tags", "dataset_sources", "competition_sources", "kernel_sources", "model_sources")
+        for source in getattr(answer, f"invalid_{kind}", None) or []
+    ]
+    if left_out:
+        raise KaggleError(
+            f"push of {name}: Kaggle took it, but without {', '.join(left_out)}. Expected names that Kaggle knows. "
+            f"Correct them in kernel-metadata.json; the version at {answer.url} cannot work."
+        )
+    return Kernel(name, answer.version_number, answer.url)
 
 
-def _text_of(module: str) -> str:
-    text = (PACKAGE / f"{module}.py").read_text(encoding="utf-8")
-    if "'''" in text or text.endswith("\\"):
-        raise ValueError(f"{module}.py cannot be quoted in a raw string: it holds three single quotes")
-    return text
+def _wait(kernel: Kernel) -> None:
+    """Wait until a kernel has run; log every change of its state, and once a minute that it goes on.
+
+    Raises:
+        AccessError: Kaggle does not know the kernel, or it is not the user's.
+        KaggleError: it failed or was cancelled; the message has the end of its log.
+    """
+    client = connect()
+    user, _, slug = kernel.name.partition("/")
+    before, started, said, failures = "", time.monotonic(), 0.0, 0
+    seen_at_work = False
+    for look, _ in enumerate(polls(None)):
+        try:
+            answer = client.ask(
+                f"state of {kernel.name}",
+                "kernels.GetKernelSessionStatus",
+                denied=_kernel_denied(kernel.name),
+                user_name=user,
+                kernel_slug=slug,
+            )
+        except DigitsError as error:
+            status = status_of(error.__cause__)
+            failures += 1
+            # A new kernel may take a moment to be known; and it runs on while the network is away.
+            if not (
+                is_new_state(error)
+                or (status == 404 and look < EARLY_LOOKS)
+                or (status in (0, *TRANSIENT) and failures < MOST_FAILURES)
+            ):
+                raise
+            log.info("%s Asking again.", error)
+            continue
+        failures = 0
+        state = answer.status.name.lower().replace("_", " ")
+        waited = time.monotonic() - started
+        if state != before or waited - said > SIGN_OF_LIFE_SECONDS:
+            log.info("%s, version %s: %s (%.0f s)", kernel.name, kernel.version, state, waited)
+            before, said = state, waited
+        seen_at_work = seen_at_work or state in ("queued", "running")
+        if state == "complete":
+            return
+        # Right after a push Kaggle may still show how the version before ended.
+        if state not in ("queued", "running", "new script") and (look >= EARLY_LOOKS or seen_at_work):
+            end = ""
+            with contextlib.suppress(DigitsError):  # no log is no reason to hide the failure
+                _, end = _outputs(client, kernel)
+            raise KaggleError(
+                f"{kernel.name}: {state} ({answer.failure_message or 'no reason given'}). Expected it to finish. See "
+                f"{kernel.url}" + (f"; its log ends: {end[-600:].strip()}" if end else "")
+            )
 
 
-def _modules_imported(source: str) -> set[str]:
-    """Return the modules of this package that a piece of Python imports, anywhere in it."""
-    code = "\n".join(line for line in source.splitlines() if not line.startswith("%"))
-    found: set[str] = set()
-    for node in ast.walk(ast.parse(code)):
-        if isinstance(node, ast.ImportFrom) and node.module == "kaggle_digits":
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("kaggle_digits."):
-            found.add(str(node.module).split(".")[1])
-        elif isinstance(node, ast.Import):
-            found |= {alias.name.split(".")[1] for alias in node.names if alias.name.startswith("kaggle_digits.")}
-    return found
+def _load_outputs(kernel: Kernel, folder: Path, names: tuple[str, ...]) -> None:
+    """Fetch files that a finished kernel left, each whole or not at all.
+
+    Args:
+        kernel: as pushed.
+        folder: where to; made if needed.
+        names: of the files wanted.
+
+    Raises:
+        KaggleError: the kernel did not leave one of them, or it cannot be fetched.
+    """
+    import requests
+
+    client = connect()
+    addresses, _ = _outputs(client, kernel)
+    missing = [name for name in names if name not in addresses]
+    if missing:
+        raise KaggleError(
+            f"{kernel.name}: left no {missing[0]} but {', '.join(sorted(addresses)) or 'nothing'}. Expected the output "
+            f"of the notebook that `kaggle-digits kernel build` makes. See {kernel.url}"
+        )
+    for name in names:
+
+        def fetch(address: str = addresses[name]) -> bytes:
+            answer = requests.get(address, timeout=TIMEOUT)
+            answer.raise_for_status()
+            return answer.content
+
+        with atomic_path(folder / name) as path:
+            path.write_bytes(client.call(f"download of {name}", fetch, storage=True))
+
+
+def _outputs(client: Client, kernel: Kernel) -> tuple[dict[str, str], str]:
+    """Return the addresses of a kernel's plain output files, and its log as text."""
+    user, _, slug = kernel.name.partition("/")
+    addresses: dict[str, str] = {}
+    text, token = "", ""
+    while True:
+        answer = client.ask(
+            f"outputs of {kernel.name}",
+            "kernels.ListKernelSessionOutput",
+            denied=_kernel_denied(kernel.name),
+            user_name=user,
+            kernel_slug=slug,
+            page_size=100,
+            page_token=token,
+        )
+        # A name is taken only if it is one: it comes from what ran in the kernel.
+        files = [file for file in answer.files or [] if PurePosixPath(file.file_name).name == file.file_name]
+        addresses |= {file.file_name: file.url for file in files}
+        text = text or _log_text(answer.log or "")
+        token = answer.next_page_token or ""
+        if not token:
+            return addresses, text
+
+
+def _log_text(log_of_kernel: str) -> str:
+    """Turn a kernel's log, JSON lines of pieces of output, into text; what is not JSON is text already."""
+    try:
+        return "".join(piece["data"] for piece in json.loads(log_of_kernel))
+    except (ValueError, KeyError, TypeError):
+        return log_of_kernel
+
+
+def _kernel_denied(name: str) -> str:
+    return (
+        f"Expected {name} to be a kernel of yours. A wrong name and somebody else's private kernel get this same "
+        f"answer. Compare the id in kernel-metadata.json with {SITE}/code."
+    )

@@ -59,6 +59,7 @@ class KaggleServer:
         self.submissions: list[dict[str, Any]] = []
         self.looks_until_listed = 0
         self.looks_until_scored = 1
+        self.newest_hidden = 0
         self.outcome: dict[str, Any] = {"status": "COMPLETE", "publicScore": "0.99571"}
         self.limits: dict[str, Any] = {"numToday": 1, "numTotal": 9, "numAllowedNow": 4}
         self.pushes: list[dict[str, Any]] = []
@@ -104,7 +105,11 @@ class KaggleServer:
         if self.looks_until_listed > 0 and self.submissions:
             self.looks_until_listed -= 1
             return {"submissions": []}
-        return {"submissions": [self._shown(submission) for submission in reversed(self.submissions)]}
+        shown = [self._shown(submission) for submission in reversed(self.submissions)]
+        if self.newest_hidden > 0 and len(shown) > 1:
+            self.newest_hidden -= 1
+            del shown[0]
+        return {"submissions": shown}
 
     def GetSubmission(self, body: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
         submission = next(submission for submission in self.submissions if submission["ref"] == body["ref"])
@@ -201,7 +206,8 @@ class _Handler(BaseHTTPRequestHandler):
                 return self._send(200, b"<html>Please log in to this network</html>", {"Content-Type": "text/html"})
             if not fault.status:
                 return self._cut()
-            return self._json(fault.status, {"code": fault.status, "message": fault.message}, fault.headers)
+            where = {"Location": f"http://{STORAGE}/elsewhere"} if fault.status == 302 else {}
+            return self._json(fault.status, {"code": fault.status, "message": fault.message}, fault.headers | where)
         if name == "DownloadDataFiles":
             return self._send(302, b"", {"Location": f"http://{STORAGE}/files/digit-recognizer.zip?{SIGNATURE}"})
         if name == "GET files":

@@ -14,17 +14,20 @@ import numpy as np
 import pytest
 from conftest import TEST_HEADER, TRAIN_HEADER, to_csv
 from kaggle_server import API, SIGNATURE, STORAGE, Fault, KaggleServer
-from terminal import CLIENTS, INSTALLED, SECRETS, TOKEN, Terminal
+from terminal import CLIENTS, INSTALLED, KEY, SECRETS, TOKEN, Terminal
 
 from kaggle_digits.submission import write_submission
 
 RULES = "https://www.kaggle.com/competitions/digit-recognizer/rules"
 PAGE = "https://www.kaggle.com/competitions/digit-recognizer/submissions"
 JOIN = (
-    f"Expected a user who has joined the competition 'digit-recognizer'. Accept its rules in a browser, as no program "
+    "Expected a user who has joined the competition 'digit-recognizer'. Accept its rules in a browser, as no program "
     f"can: {RULES}. Kaggle may want a verified phone number first (https://www.kaggle.com/settings), and gives the "
-    "same "
-    "answer for a misspelt name or a closed competition.\n"
+    "same answer for a misspelt name or a closed competition.\n"
+)
+MAKE_ONE = (
+    "Expected an access token in $KAGGLE_API_TOKEN or ~/.kaggle/access_token, or a legacy key in "
+    "~/.kaggle/kaggle.json. Make one at https://www.kaggle.com/settings/api."
 )
 FILE = "submissions/mine.csv"
 SENT = ["ListSubmissions", "GetSubmissionLimits", "StartSubmissionUpload", "PUT", "CreateSubmission"]
@@ -77,6 +80,11 @@ def asks_limits(terminal: Terminal) -> list[str]:
     return [name for name in SENT if name != "GetSubmissionLimits" or terminal.client != "2.0.2"]
 
 
+def ranges_asked(terminal: Terminal) -> list[str | None]:
+    """The parts of the zip that were asked for."""
+    return [values["headers"].get("Range") for name, _, values in terminal.server.log if name == "GET files"]
+
+
 def record_of(file: Path) -> dict:
     return json.loads(file.with_suffix(".json").read_text())
 
@@ -113,6 +121,7 @@ def test_broken_download_is_continued(terminal, tmp_path):
     terminal.server.faults["GET files"] = Fault(keep_bytes=PART)
     assert terminal.run("download")[0] == 0
     assert (tmp_path / "cache" / "digit-recognizer.zip").read_bytes() == terminal.server.archive
+    assert ranges_asked(terminal) == [None, "bytes=1048576-"]
 
 
 def test_killed_download_goes_on_where_it_stopped(terminal, tmp_path):
@@ -125,8 +134,7 @@ def test_killed_download_goes_on_where_it_stopped(terminal, tmp_path):
     terminal.server.log.clear()
     assert terminal.run("download")[0] == 0
     assert (cache / "digit-recognizer.zip").read_bytes() == terminal.server.archive
-    ranges = [values["headers"].get("Range") for name, _, values in terminal.server.log if name == "GET files"]
-    assert "bytes=1048576-" in ranges
+    assert "bytes=1048576-" in ranges_asked(terminal)
     assert [path.name for path in cache.iterdir()] == ["digit-recognizer.zip"]
 
 
@@ -137,6 +145,17 @@ def test_part_of_another_file_is_not_continued(terminal, tmp_path):
     terminal.server.archive, terminal.server.etag = archive_of(seed=1), '"v2"'
     assert terminal.run("download")[0] == 0
     assert (tmp_path / "cache" / "digit-recognizer.zip").read_bytes() == archive_of(seed=1)
+
+
+def test_download_leaves_other_files_alone(terminal):
+    Path("here/.partial").mkdir(parents=True)
+    Path("here/.partial/precious.txt").write_text("mine")
+    assert terminal.run("download", "--to", "here")[0] == 0
+    assert sorted(str(path) for path in Path("here").rglob("*")) == [
+        "here/.partial",
+        "here/.partial/precious.txt",
+        "here/digit-recognizer.zip",
+    ]
 
 
 def test_damaged_zip_is_named_and_nothing_is_asked(terminal):
@@ -156,13 +175,17 @@ def test_damaged_zip_is_named_and_nothing_is_asked(terminal):
 def test_upload_makes_three_requests_and_leaves_a_record(terminal, mine):
     code, out, err = terminal.run("upload", FILE, "-m", "first try")
     assert (code, out) == (0, f"{FILE}: submitted to digit-recognizer as 40000000\npage          {PAGE}\n")
-    assert err == ("" if terminal.client == "2.0.2" else "4 more submissions allowed today\n")
+    assert err == (
+        "Client 2.0.2 cannot ask how many submissions are left today; newer ones can.\n"
+        if terminal.client == "2.0.2"
+        else "4 more submissions allowed today\n"
+    )
     assert terminal.server.names() == asks_limits(terminal)
     assert list(terminal.server.uploads.values()) == [mine.read_bytes()]
 
     record = record_of(mine)
     marker = f"[{record['sha256'][:12]}]"
-    assert terminal.server.submissions[0]["description"] == f"first try {marker}"
+    assert terminal.server.submissions[0]["description"] == f"{marker} first try"
     upload = record["upload"]
     assert (upload["state"], upload["reference"], upload["message"]) == ("pending", 40_000_000, "first try")
 
@@ -198,6 +221,76 @@ def test_same_file_is_never_submitted_twice(terminal, mine):
     assert len(terminal.server.submissions) == 1
 
 
+def test_submission_on_record_is_not_looked_for_in_the_list(terminal, mine):
+    assert terminal.run("upload", FILE, "-m", "x")[0] == 0
+    terminal.server.looks_until_listed = 99
+    code, out, _ = terminal.run("upload", FILE, "-m", "y", "--wait")
+    assert (code, len(terminal.server.submissions)) == (0, 1)
+    assert "public score  0.99571" in out
+    assert record_of(mine)["upload"]["message"] == "x"
+
+
+def test_failed_submission_of_before_is_not_taken_for_the_one_whose_answer_was_lost(terminal, mine):
+    terminal.server.outcome = {"status": "ERROR", "errorDescription": "an outage"}
+    assert terminal.run("upload", FILE, "-m", "x", "--wait")[0] == 1
+    terminal.server.outcome = {"status": "COMPLETE", "publicScore": "0.99571"}
+    # The second try is made, its answer lost, and it shows late.
+    terminal.server.faults["CreateSubmission"] = Fault(handle_first=True)
+    terminal.server.newest_hidden = 3
+    code, out, _ = terminal.run("upload", FILE, "-m", "x", "--wait")
+    assert code == 0
+    assert out.startswith(f"{FILE}: submitted to digit-recognizer as 40000001\npublic score  0.99571")
+    assert len(terminal.server.submissions) == 2
+
+
+def test_refused_second_try_leaves_the_record_of_the_first(terminal, mine):
+    terminal.server.outcome = {"status": "ERROR", "errorDescription": "an outage"}
+    terminal.run("upload", FILE, "-m", "x", "--wait")
+    before = record_of(mine)
+    terminal.server.faults["CreateSubmission"] = Fault(status=400, message="limit reached")
+    assert terminal.run("upload", FILE, "-m", "x")[0] == 1
+    assert record_of(mine) == before
+
+
+def test_two_uploads_of_one_file_at_once_make_one_submission(terminal, mine):
+    terminal.server.delays["StartSubmissionUpload"] = 0.7
+    first = terminal.start("upload", FILE, "-m", "x")
+    while "StartSubmissionUpload" not in terminal.server.names():
+        assert first.poll() is None
+    code, _, err = terminal.run("upload", FILE, "-m", "x")
+    assert code == 2
+    assert err == (
+        f"kaggle-digits: {FILE}: is being uploaded by another process. Expected one at a time. Wait for the other.\n"
+    )
+    first.communicate(timeout=60)
+    assert (first.returncode, len(terminal.server.submissions)) == (0, 1)
+
+
+def test_description_that_kaggle_cuts_keeps_its_marker(terminal, mine):
+    assert terminal.run("upload", FILE, "-m", "x" * 1000)[0] == 0
+    submission = terminal.server.submissions[0]
+    submission["description"] = submission["description"][:100]
+    mine.with_suffix(".json").unlink()
+    assert terminal.run("upload", FILE, "-m", "x" * 1000)[0] == 0
+    assert len(terminal.server.submissions) == 1
+
+
+def test_submission_under_the_name_of_a_record_is_refused(terminal, mine):
+    mine.rename("mine.json")
+    code, _, err = terminal.run("upload", "mine.json", "-m", "x")
+    assert code == 2
+    assert err == (
+        "kaggle-digits: mine.json: has the name of a record. Expected a submission, as in mine.csv. Rename it.\n"
+    )
+    assert terminal.server.log == []
+
+
+def test_page_is_the_one_that_kaggle_names_without_its_signature(terminal, mine):
+    terminal.server.outcome |= {"url": f"https://www.kaggle.com/submissions/40000000?{SIGNATURE}"}
+    _, out, _ = terminal.run("upload", FILE, "-m", "x", "--wait")
+    assert out.endswith("page          https://www.kaggle.com/submissions/40000000\n")
+
+
 def test_file_is_checked_before_anything_is_sent(terminal):
     write_submission(Path("short.csv"), [1, 2, 3])
     code, _, err = terminal.run("upload", "short.csv", "-m", "x")
@@ -226,8 +319,7 @@ def test_daily_limit_is_asked_before_the_file_is_sent(terminal, mine):
     assert code == 1
     assert err == (
         "kaggle-digits: digit-recognizer: 5 submissions made today, 12 in all, and today's limit is reached. Expected "
-        "at "
-        "least one to be left. Try again after midnight UTC. Nothing was sent.\n"
+        "at least one to be left. Try again after midnight UTC. Nothing was sent.\n"
     )
     assert terminal.server.names() == ["ListSubmissions", "GetSubmissionLimits"]
 
@@ -278,9 +370,8 @@ def test_lost_request_is_said_and_left_to_the_user(terminal, mine):
     code, _, err = terminal.run("upload", FILE, "-m", "x")
     assert code == 1
     assert err.splitlines()[-1] == (
-        f"kaggle-digits: {FILE}: Kaggle's answer was lost, and the submission is not in the list 15 s later. Expected "
-        "to "
-        f"find it there. See {PAGE}; if it is missing there too, repeat the command: it looks again before it sends "
+        f"kaggle-digits: {FILE}: Kaggle's answer was lost, and the submission is not in the list 60 s later. Expected "
+        f"to find it there. See {PAGE}; if it is missing there too, repeat the command: it looks again before it sends "
         "anything."
     )
     assert terminal.server.names().count("CreateSubmission") == 1
@@ -300,9 +391,37 @@ def test_reset_before_the_creating_request_costs_nothing(terminal, mine):
 
 
 def test_slow_upload_is_waited_for(terminal, mine):
-    terminal.server.delays["PUT"] = 2.0
+    # The tests wait a second for an answer: more than this.
+    terminal.server.delays["PUT"] = 0.7
     assert terminal.run("upload", FILE, "-m", "x")[0] == 0
+    assert terminal.server.names().count("PUT") == 1
+
+
+def test_request_that_gets_no_answer_is_given_up_and_repeated(terminal, mine):
+    for method in ("ListSubmissions", "PUT"):
+        terminal.server.faults[method] = Fault(hang=True)
+    code, _, err = terminal.run("upload", FILE, "-m", "x")
+    assert code == 0
+    assert err.count("ReadTimeout; trying again in 1 s") == 2
+    # A broken upload goes to a new place.
+    assert terminal.server.names().count("StartSubmissionUpload") == 2
+
+
+def test_creating_request_that_gets_no_answer_is_not_repeated(terminal, mine):
+    terminal.server.faults["CreateSubmission"] = Fault(hang=True, handle_first=True)
+    assert terminal.run("upload", FILE, "-m", "x")[0] == 0
+    assert terminal.server.names().count("CreateSubmission") == 1
     assert len(terminal.server.submissions) == 1
+
+
+@pytest.mark.parametrize("status", [308, 302])
+def test_file_that_did_not_arrive_whole_is_not_submitted(terminal, mine, status):
+    # 308 is the storage's "resume incomplete".
+    terminal.server.faults["PUT"] = Fault(status=status, times=99)
+    code, _, err = terminal.run("upload", FILE, "-m", "x")
+    assert code == 1
+    assert f"upload of mine.csv: Kaggle's storage answered {status}, 'out of order'." in err
+    assert terminal.server.submissions == []
 
 
 def test_storage_that_refuses_is_named_without_its_signed_address(terminal, mine):
@@ -310,8 +429,8 @@ def test_storage_that_refuses_is_named_without_its_signed_address(terminal, mine
     code, _, err = terminal.run("upload", FILE, "-m", "x")
     assert code == 1
     assert err.splitlines()[-1] == (
-        "kaggle-digits: upload of mine.csv: Kaggle's storage answered 400, 'bad upload'. Expected to be let in: its "
-        "addresses hold for a short time. Repeat the command; nothing was submitted."
+        "kaggle-digits: upload of mine.csv: Kaggle's storage answered 400, 'bad upload'. Expected to be let in; its "
+        "addresses hold for a short time. Repeat the command."
     )
     assert SIGNATURE not in err
     assert terminal.server.submissions == []
@@ -329,8 +448,7 @@ def test_submission_that_cannot_be_scored_says_why(terminal, mine):
     assert code == 1
     assert err.splitlines()[-1] == (
         f"kaggle-digits: {FILE}: Kaggle could not score submission 40000000 (Submission must have 28000 rows). "
-        "Expected a "
-        f"score. See {PAGE}"
+        f"Expected a score. See {PAGE}"
     )
     assert "| failed |" in Path("submissions/README.md").read_text()
     # Another try is a new submission.
@@ -357,8 +475,7 @@ def test_score_that_never_comes_is_given_up(terminal, mine):
     assert code == 1
     assert err.splitlines()[-1] == (
         f"kaggle-digits: {FILE}: submission 40000000 is not scored after 30 minutes. Expected a score. Repeat the "
-        "command "
-        "with --wait later: it sends nothing again."
+        "command with --wait later: it sends nothing again."
     )
 
 
@@ -366,16 +483,23 @@ def test_submit_trains_checks_the_limits_first_uploads_and_waits(one_terminal, t
     terminal = one_terminal
     data = tmp_path / "digits.zip"
     data.write_bytes(archive_of())
-    job = ["submit", "--recipe", "mlp-784-300", "--upload", "-m", "the main job"]
+    job = ["submit", "--data", str(data), "--recipe", "mlp-784-300", "--upload", "-m", "the main job"]
     terminal.server.faults["CreateSubmission"] = Fault()
-    code, out, err = terminal.run(*job, KDIGITS_DATA=str(data))
+    code, _, err = terminal.run(*job)
+    assert (code, err.splitlines()[-1]) == (
+        2,
+        "kaggle-digits: --upload: the test file has 1500 rows. Expected 28000, as in the competition "
+        "digit-recognizer. Name its data with --data, or another competition with $KDIGITS_COMPETITION.",
+    )
+    assert terminal.server.log == []
+    code, out, err = terminal.run(*job, KDIGITS_COMPETITION="my-class-digits")
     assert code == 1
     file = "submissions/mlp-784-300-seed0.csv"
     assert f"file    {file}, 1,500 rows, checked\n" in out
     again = ["upload", file, "-m", "the main job", "--wait"]
     assert err.splitlines()[-2] == f"The file is kept. To go on: kaggle-digits {shlex.join(again)}"
     assert terminal.server.names()[0] == "GetSubmissionLimits"
-    code, out, _ = terminal.run(*again, KDIGITS_DATA=str(data))
+    code, out, _ = terminal.run(*again, KDIGITS_COMPETITION="my-class-digits", KDIGITS_DATA=str(data))
     assert code == 0
     assert "public score  0.99571, rank 1 of 1" in out
     assert "| mlp-784-300-seed0.csv | mlp-784-300 seed 0 | " in Path("submissions/README.md").read_text()
@@ -389,8 +513,7 @@ def test_submit_trains_checks_the_limits_first_uploads_and_waits(one_terminal, t
         (
             ["--upload", "-m", "x", "--data", "sample"],
             "--upload: there is no competition data but the built-in sample. Expected predictions for the "
-            "competition's "
-            "test rows. Fetch the data with `kaggle-digits download`, or name it with --data.",
+            "competition's test rows. Fetch the data with `kaggle-digits download`, or name it with --data.",
         ),
     ],
 )
@@ -426,18 +549,15 @@ def test_upload_that_cannot_be_is_refused_before_the_training(one_terminal, argu
             "Unauthenticated",
             "download of digit-recognizer: Kaggle refused your legacy key (401, 'Unauthenticated'; client {client}). "
             "Expected credentials that are valid today. Make new ones at https://www.kaggle.com/settings/api. A new "
-            "legacy "
-            "key ends the old one, and an access token belongs into $KAGGLE_API_TOKEN or ~/.kaggle/access_token, not "
-            "into "
-            "kaggle.json.\n",
+            "legacy key ends the old one, and an access token belongs into $KAGGLE_API_TOKEN or "
+            "~/.kaggle/access_token, not into kaggle.json.\n",
         ),
         (
             "DownloadDataFiles",
             500,
             "Internal error",
             "download of digit-recognizer: Kaggle answered 500, 'Internal error'. Expected it to work. Repeat the "
-            "command "
-            "in some minutes.\n",
+            "command in some minutes.\n",
         ),
         (
             "CreateSubmission",
@@ -458,8 +578,7 @@ def test_upload_that_cannot_be_is_refused_before_the_training(one_terminal, argu
             429,
             "Too many requests",
             "submission of mine.csv: Kaggle answered 429, 'Too many requests'. Expected fewer requests. Wait some "
-            "minutes, "
-            "then repeat the command.\n",
+            "minutes, then repeat the command.\n",
         ),
         ("StartSubmissionUpload", 404, "Not found", "upload of mine.csv: Kaggle answered 404, 'Not found'. " + JOIN),
     ],
@@ -490,8 +609,7 @@ def test_too_long_a_wait_is_left_to_the_user(terminal, mine):
     assert code == 1
     assert err == (
         "kaggle-digits: list of submissions to digit-recognizer: Kaggle answered 429, 'slow down'. Expected fewer "
-        "requests. "
-        "Wait 3600 s, then repeat the command.\n"
+        "requests. Wait 3600 s, then repeat the command.\n"
     )
     assert terminal.pauses() == []
 
@@ -502,10 +620,8 @@ def test_login_page_of_a_public_network_is_no_answer(terminal, mine):
     assert code == 1
     assert err == (
         f"kaggle-digits: list of submissions to digit-recognizer: client {terminal.client} does not understand "
-        "Kaggle's "
-        "answer (JSONDecodeError: Expecting value: line 1 column 1 (char 0)). Expected one that it knows. Look whether "
-        "the "
-        "network shows a login page first; else update the client: pip install -U kaggle\n"
+        "Kaggle's answer (JSONDecodeError: Expecting value: line 1 column 1 (char 0)). Expected one that it knows. "
+        "Look whether the network shows a login page first; else update the client: pip install -U kaggle\n"
     )
 
 
@@ -527,9 +643,8 @@ def test_missing_credentials_are_asked_for(terminal, mine):
     code, out, err = terminal.run("upload", FILE, "-m", "x", KAGGLE_USERNAME=None, KAGGLE_KEY=None)
     assert (code, out) == (2, "")
     assert err == (
-        f"kaggle-digits: Kaggle client {terminal.client}: no credentials found. Expected an access token in "
-        "$KAGGLE_API_TOKEN or ~/.kaggle/access_token, or a legacy key in ~/.kaggle/kaggle.json. Make one at "
-        "https://www.kaggle.com/settings/api.\n"
+        f"kaggle-digits: Kaggle client {terminal.client}: found no credentials that Kaggle accepts; a token that has "
+        f"expired counts as none. {MAKE_ONE}\n"
     )
     assert terminal.server.log == []
 
@@ -547,6 +662,38 @@ def test_access_token_is_used_and_a_dead_one_named(terminal, mine):
     )
 
 
+def test_credentials_that_cannot_be_read_are_said_to_be(terminal, mine):
+    folder = terminal.home / ".kaggle"
+    folder.mkdir()
+    (folder / "kaggle.json").write_text(json.dumps({"username": "ada", "token": TOKEN}))
+    code, _, err = terminal.run("upload", FILE, "-m", "x", KAGGLE_USERNAME=None, KAGGLE_KEY=None)
+    assert code == 2
+    said = {
+        "2.0.2": "cannot read the credentials it found",
+        "2.2.4": "found no credentials that Kaggle accepts; a token that has expired counts as none",
+    }
+    assert err == (
+        f"kaggle-digits: Kaggle client {terminal.client}: {said.get(terminal.client, said['2.2.4'])}. {MAKE_ONE}\n"
+    )
+
+
+def test_login_of_the_client_is_used(terminal, mine):
+    if terminal.client == "2.0.2":
+        pytest.skip("client 2.0.2 knows no login unless a variable asks for it")
+    folder = terminal.home / ".kaggle"
+    folder.mkdir()
+    login = {"refresh_token": KEY, "access_token": TOKEN, "username": "ada", "scopes": []}
+    login["access_token_expiration"] = "2099-01-01T00:00:00+00:00"
+    (folder / "credentials.json").write_text(json.dumps(login))
+    none = {"KAGGLE_USERNAME": None, "KAGGLE_KEY": None}
+    assert terminal.run("upload", FILE, "-m", "x", **none)[0] == 0
+    terminal.server.faults["GetSubmission"] = Fault(status=401, message="Unauthenticated", times=9)
+    code, out, err = terminal.run("upload", FILE, "-m", "x", **none)
+    assert code == 2
+    assert "Kaggle refused your login (401, 'Unauthenticated'" in err
+    assert not any(secret in out + err for secret in SECRETS)
+
+
 @pytest.mark.parametrize("kind", ["key", "token"])
 def test_no_credential_appears_in_any_output_log_or_file(terminal, mine, tmp_path, kind):
     token = {"KAGGLE_USERNAME": None, "KAGGLE_KEY": None, "KAGGLE_API_TOKEN": TOKEN}
@@ -561,10 +708,11 @@ def test_no_credential_appears_in_any_output_log_or_file(terminal, mine, tmp_pat
                 for method in ("DownloadDataFiles", "ListSubmissions", "SaveKernel"):
                     terminal.server.faults[method] = fault
             texts += map(str, terminal.run(*command, **changes))
+        files = [path for path in tmp_path.rglob("*") if path.is_file()]
+        texts += [path.read_bytes().decode("latin-1") for path in files]
+        if not fault:
+            mine.with_suffix(".json").unlink()  # so that the list is asked again
     assert len(terminal.server.log) > 20
-    files = [path for path in tmp_path.rglob("*") if path.is_file()]
-    assert any(path.name == "mine.json" for path in files)
-    texts += [path.read_bytes().decode("latin-1") for path in files]
     for text in texts:
         assert not any(secret in text for secret in (*SECRETS, SIGNATURE))
 
@@ -576,6 +724,8 @@ def test_address_is_taken_for_the_name_of_the_competition(terminal):
     address = "https://www.kaggle.com/competitions/my-class-digits/overview"
     code, out, _ = terminal.run("download", "--to", "here", KDIGITS_COMPETITION=address)
     assert (code, out.split(":")[0]) == (0, "here/my-class-digits.zip")
+    code, out, _ = terminal.run("download", KDIGITS_COMPETITION=address)
+    assert "; name it with --data " in out
     assert terminal.server.log[0][2] == {"competitionName": "my-class-digits"}
 
 

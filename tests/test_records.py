@@ -73,8 +73,7 @@ def test_file_of_somebody_else_is_never_replaced():
     Path("mine.json").write_text('{"mine": true}')
     expected = (
         "mine.json: is not a record of kaggle-digits, and lies where the record of mine.csv belongs. Expected that "
-        "name to "
-        "be free. Move or rename one of the two."
+        "name to be free. Move or rename one of the two."
     )
     for call in (records.check_record_free, records.read_record):
         with pytest.raises(SubmissionError) as raised:
@@ -83,14 +82,46 @@ def test_file_of_somebody_else_is_never_replaced():
     assert Path("mine.json").read_text() == '{"mine": true}'
 
 
+def test_record_of_another_file_is_not_replaced():
+    submitted("mine.csv", "0.99")
+    other = Path("submissions/mine.txt")
+    other.write_text("ImageId,Label\n1,0\n")
+    with pytest.raises(SubmissionError) as raised:
+        records.read_record(other)
+    assert str(raised.value) == (
+        "submissions/mine.json: is the record of mine.csv, and lies where the record of mine.txt belongs. Expected "
+        "that name to be free. Move or rename one of the two."
+    )
+
+
+def test_submission_under_the_name_of_a_record_is_refused():
+    with pytest.raises(SubmissionError, match="has the name of a record"):
+        records.check_record_free(Path("mine.json"))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"runs": [{}]}, {"upload": {}}, {"upload": {"state": "complete"}}, {"runs": 7}, {"sha256": None, "file": None}],
+)
+def test_damaged_records_are_passed_over(change):
+    file = submitted("mine.csv", "0.99")
+    path = file.with_suffix(".json")
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    records.update_table(file.parent)
+    assert change.get("upload") == {} or "file" in change or "None yet." in (file.parent / "README.md").read_text()
+
+
+def test_score_that_is_no_number_is_none():
+    assert records.score_of({"upload": {"public_score": "None"}}) is None
+
+
 def test_record_of_an_upload_is_replaced_only_by_force():
     file = submitted("mine.csv", "0.99")
     with pytest.raises(SubmissionError) as raised:
         records.check_record_free(file)
     assert str(raised.value) == (
         "submissions/mine.json: tells of a submission to Kaggle. Expected a new name for mine.csv. Choose another, or "
-        "pass "
-        "--force to replace both."
+        "pass --force to replace both."
     )
     records.check_record_free(file, overwrite=True)
 
@@ -119,6 +150,10 @@ def test_table_has_the_best_first_and_what_failed_last():
 def test_rank_counts_the_scored_files_of_the_folder():
     best, second = submitted("a.csv", "0.9957"), submitted("bb.csv", "0.98")
     submitted("cccc.csv", None, state="pending")
+    elsewhere = submitted("dddddd.csv", "0.999")
+    record = records.read_record(elsewhere)
+    records.save_record(elsewhere, record | {"upload": record["upload"] | {"competition": "my-class"}})
+    assert records.rank_of(elsewhere) == (1, 1)
     assert records.rank_of(best) == (1, 2)
     assert records.rank_of(second) == (2, 2)
     assert records.rank_of(submitted("ccc.csv", "0.98")) == (2, 3)
