@@ -188,9 +188,10 @@ def test_unknown_device_and_missing_source_are_refused(tmp_path):
 # Run alone: nbclient, an empty folder, no network, no kaggle_digits
 
 
-def no_network() -> list[str]:
-    """A command that runs another without a network, where the system lets users make namespaces."""
-    prefix = ["unshare", "--map-root-user", "--net"]
+def isolated(inputs: Path) -> list[str]:
+    """A command that runs another without a network and with read-only inputs, where users may make namespaces."""
+    make_read_only = 'mount --bind "$0" "$0" && mount -o remount,bind,ro "$0" && exec "$@"'
+    prefix = ["unshare", "--map-root-user", "--net", "--mount", "sh", "-c", make_read_only, str(inputs)]
     try:
         works = subprocess.run([*prefix, "true"], capture_output=True).returncode == 0
     except FileNotFoundError:
@@ -220,11 +221,21 @@ def execute(notebook: Path, kaggle: Path, tmp_path: Path) -> tuple[subprocess.Co
         f"sys.path[:] = [path for path in sys.path if path != {str(ROOT)!r}]\n"
         "sys.meta_path[:] = [f for f in sys.meta_path if 'editable' not in getattr(f, '__module__', '')]\n"
         "assert importlib.util.find_spec('kaggle_digits') is None, 'kaggle_digits is still installed'\n"
+        # Also where there are no namespaces, nothing but the machine itself is reached.
+        "def guard(event, arguments):\n"
+        "    if event == 'socket.connect' and isinstance(arguments[1], tuple) and arguments[1][0] != '127.0.0.1':\n"
+        "        raise OSError(f'no network in this test: {arguments[1]}')\n"
+        "sys.addaudithook(guard)\n"
     )
+    inputs = kaggle / "input"
+    prefix = isolated(inputs)
+    if prefix:
+        writable = "import os, sys; sys.exit(os.access(sys.argv[1], os.W_OK))"
+        assert subprocess.run([*prefix, sys.executable, "-c", writable, inputs]).returncode == 0
     kept = {name: value for name, value in os.environ.items() if not name.startswith("KDIGITS_")}
     result = tmp_path / "result.ipynb"
     done = subprocess.run(
-        [*no_network(), sys.executable, TESTS / "run_notebook.py", notebook, kaggle / "working", result],
+        [*prefix, sys.executable, TESTS / "run_notebook.py", notebook, kaggle / "working", result],
         env=kept | {"PYTHONPATH": str(guard), "KDIGITS_KAGGLE": str(kaggle), "HOME": str(tmp_path)},
         capture_output=True,
         text=True,
@@ -281,7 +292,7 @@ DATA = str(Path(os.environ.get("KDIGITS_DATA", "")).resolve())
 @pytest.mark.skipif(
     not DATA.endswith(".zip"), reason="needs the competition's data: set KDIGITS_DATA to digit-recognizer.zip"
 )
-def test_kernel_reaches_its_floor_on_the_competition(tmp_path):
+def test_kernel_reaches_its_floor_on_held_out_rows_of_the_competition(tmp_path):
     with zipfile.ZipFile(DATA) as archive:
         train, test = (archive.read(f"{kind}.csv").decode() for kind in ("train", "test"))
     kaggle = like_kaggle(tmp_path / "kaggle", "competitions/digit-recognizer", train, test)
