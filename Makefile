@@ -46,7 +46,7 @@ $(KAGGLE)/installed: pyproject.toml constraints-kaggle.txt
 	touch $@
 
 notebooks: setup  ## make notebooks/*.ipynb again, after a change of notebooks/digits.py or of the package
-	$(BIN)/jupytext --quiet --to ipynb --output notebooks/digits.ipynb notebooks/digits.py
+	$(BIN)/jupytext --quiet --to ipynb --update --output notebooks/digits.ipynb notebooks/digits.py
 	$(BIN)/kaggle-digits kernel build --to .
 
 check: setup  ## lint, formatting, types and layers

@@ -175,7 +175,13 @@ def upload(file: Path, message: str, *, rows: int | None = None) -> Submission:
             before = record["upload"]
             # From here on it is in doubt, until Kaggle's answer is written down, whether there is a submission.
             _note(file, record, slug, message, "sent", known)
-            known = _create(client, slug, file, token, f"{marker} {message}", marker, record, before)
+            try:
+                known = _create(client, slug, file, token, f"{marker} {message}", after=known.reference if known else 0)
+            except DigitsError as error:
+                if 400 <= status_of(error.__cause__) < 500:
+                    # Kaggle has read the request and said no: nothing is in doubt.
+                    save_record(file, {**record, "upload": before})
+                raise
         _note(file, record, slug, message, known.state, known)
         return known
 
@@ -305,36 +311,27 @@ def _send_file(client: Client, slug: str, file: Path) -> str:
         time.sleep(pause)
 
 
-def _create(
-    client: Client,
-    slug: str,
-    file: Path,
-    token: str,
-    description: str,
-    marker: str,
-    record: dict[str, Any],
-    before: dict[str, Any] | None,
-) -> Submission:
-    """Send the one request that is never repeated; where it is refused, the record is as it was ``before``."""
+def _create(client: Client, slug: str, file: Path, token: str, description: str, *, after: int) -> Submission:
+    """Send the one request that is never repeated; if the answer is lost, look for what it made.
+
+    Args:
+        client, slug, file: as in ``upload``.
+        token: of the uploaded file.
+        description: starts with the marker.
+        after: the reference of the newest submission with that marker before this one, or 0.
+    """
+    what = f"submission of {file.name}"
+    request = {"competition_name": slug, "blob_file_tokens": token, "submission_description": description}
     try:
-        reference = client.ask(
-            f"submission of {file.name}",
-            "competitions.CreateSubmission",
-            repeat=False,
-            competition_name=slug,
-            blob_file_tokens=token,
-            submission_description=description,
-        ).ref
+        reference = client.ask(what, "competitions.CreateSubmission", repeat=False, **request).ref
     except DigitsError as error:
         if 400 <= status_of(error.__cause__) < 500:
-            # Kaggle has read the request and said no: nothing is in doubt.
-            save_record(file, {**record, "upload": before})
             raise
         log.info("%s Looking for the submission in the list.", error)
         reference = 0
     if reference:
         return Submission(reference, "pending", _now(), None, None, submissions_page(slug))
-    found = _find(client, slug, marker, LOST_PAUSES, after=record["upload"]["reference"] or 0)
+    found = _find(client, slug, description.partition(" ")[0], LOST_PAUSES, after=after)
     if not found:
         raise KaggleError(
             f"{file}: Kaggle's answer was lost, and the submission is not in the list {sum(LOST_PAUSES):.0f} s later. "
