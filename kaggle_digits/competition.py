@@ -15,6 +15,7 @@ import time
 import zipfile
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,6 @@ from kaggle_digits.connection import (
     Client,
     competition_slug,
     connect,
-    is_new_state,
     polls,
     status_of,
     submissions_page,
@@ -46,6 +46,7 @@ from kaggle_digits.tables import BROKEN
 
 log = logging.getLogger(__name__)
 
+API = "competitions.CompetitionApiService"
 SCORING_SECONDS = 1800.0
 EARLY_LOOKS, MOST_FAILURES = 5, 60
 """Looks at a kernel after which its state is taken for that of the last push; failed looks in a row that end the "
@@ -245,7 +246,7 @@ def _rows_of(slug: str, rows: int | None) -> tuple[int, str]:
 def _load_zip(client: Client, slug: str, file: Path, *, quiet: bool) -> None:
     """Download the competition's zip, or what is missing of it; the client repeats a broken transfer by itself."""
     what = f"download of {slug}"
-    answer = client.ask(what, "competitions.DownloadDataFiles", competition_name=slug)
+    answer = client.ask(what, f"{API}/DownloadDataFiles", {"competitionName": slug}, None)
     transfer = functools.partial(client.api.download_file, answer, str(file), None, quiet, resume=True)
     try:
         client.call(what, transfer, repeat=False, storage=True)
@@ -259,20 +260,24 @@ def _load_zip(client: Client, slug: str, file: Path, *, quiet: bool) -> None:
 
 
 def _check_limits(client: Client, slug: str) -> int | None:
-    ask = getattr(client.api, "competition_get_submission_limits", None)
-    if ask is None:
-        log.info("Client %s cannot ask how many submissions are left today; newer ones can.", client.version)
+    """Return how many submissions are left today, or None where Kaggle does not say."""
+
+    def read(answer: dict[str, Any]) -> tuple[int, int, int, bool]:
+        today, total, allowed = (int(answer.get(name, 0)) for name in ("numToday", "numTotal", "numAllowedNow"))
+        return today, total, allowed, bool(answer.get("limitedByTotal"))
+
+    what = f"submission limits of {slug}"
+    today, total, allowed, by_total = client.ask(what, f"{API}/GetSubmissionLimits", {"competitionName": slug}, read)
+    if not total:  # who never submitted is on no team yet, and all numbers are 0
         return None
-    limits = client.call(f"submission limits of {slug}", lambda: ask(slug))
-    # Who never submitted is on no team yet, and all numbers are 0.
-    if limits.num_allowed_now == 0 and limits.num_total > 0:
-        cap = "the competition's limit for all time" if limits.limited_by_total else "today's limit"
-        when = "No more can be made." if limits.limited_by_total else "Try again after midnight UTC."
+    if not allowed:
+        cap = "the competition's limit for all time" if by_total else "today's limit"
+        when = "No more can be made." if by_total else "Try again after midnight UTC."
         raise KaggleError(
-            f"{slug}: {limits.num_today} submissions made today, {limits.num_total} in all, and {cap} is reached. "
-            f"Expected at least one to be left. {when} Nothing was sent."
+            f"{slug}: {today} submissions made today, {total} in all, and {cap} is reached. Expected at least one to "
+            f"be left. {when} Nothing was sent."
         )
-    return limits.num_allowed_now if limits.num_total else None
+    return allowed
 
 
 def _send_file(client: Client, slug: str, file: Path) -> str:
@@ -283,6 +288,12 @@ def _send_file(client: Client, slug: str, file: Path) -> str:
     import requests
 
     what = f"upload of {file.name}"
+    request = {
+        "competitionName": slug,
+        "fileName": file.name,
+        "contentLength": file.stat().st_size,
+        "lastModifiedEpochSeconds": int(file.stat().st_mtime),
+    }
 
     def put(address: str) -> None:
         answer = requests.put(address, data=file.read_bytes(), timeout=TIMEOUT, allow_redirects=False)
@@ -291,17 +302,10 @@ def _send_file(client: Client, slug: str, file: Path) -> str:
 
     pauses = iter(PAUSES)
     while True:
-        place = client.ask(
-            what,
-            "competitions.StartSubmissionUpload",
-            competition_name=slug,
-            file_name=file.name,
-            content_length=file.stat().st_size,
-            last_modified_epoch_seconds=int(file.stat().st_mtime),
-        )
+        token, address = client.ask(what, f"{API}/StartSubmissionUpload", request, itemgetter("token", "createUrl"))
         try:
-            client.call(what, functools.partial(put, place.create_url), repeat=False, storage=True)
-            return place.token
+            client.call(what, functools.partial(put, address), repeat=False, storage=True)
+            return token
         except KaggleError as error:
             pause = next(pauses, None)
             status = status_of(error.__cause__)
@@ -321,9 +325,11 @@ def _create(client: Client, slug: str, file: Path, token: str, description: str,
         after: the reference of the newest submission with that marker before this one, or 0.
     """
     what = f"submission of {file.name}"
-    request = {"competition_name": slug, "blob_file_tokens": token, "submission_description": description}
+    request = {"competitionName": slug, "blobFileTokens": token, "submissionDescription": description}
     try:
-        reference = client.ask(what, "competitions.CreateSubmission", repeat=False, **request).ref
+        reference = client.ask(
+            what, f"{API}/CreateSubmission", request, lambda answer: int(answer["ref"]), repeat=False
+        )
     except DigitsError as error:
         if 400 <= status_of(error.__cause__) < 500:
             raise
@@ -358,41 +364,46 @@ def _known(client: Client, slug: str, record: dict[str, Any], marker: str) -> Su
 
 def _find(client: Client, slug: str, marker: str, pauses: tuple[float, ...], *, after: int = 0) -> Submission | None:
     """Look for the newest submission with a marker and a reference above ``after``, now and after every pause."""
+    request = {"competitionName": slug, "page": 1, "pageSize": NEWEST}
+
+    def read(answer: dict[str, Any]) -> Submission | None:
+        listed = answer.get("submissions") or []
+        ours = (one for one in listed if int(one["ref"]) > after and marker in one.get("description", ""))
+        return next((_submission(one, slug) for one in ours), None)
+
     for pause in (*pauses, None):
-        listed = client.call(
-            f"list of submissions to {slug}",
-            lambda: client.api.competition_submissions(slug, page_number=1, page_size=NEWEST),
-        )
-        for answer in listed or []:
-            if answer and answer.ref > after and marker in (answer.description or ""):
-                return _submission(answer, slug)
+        found = client.ask(f"list of submissions to {slug}", f"{API}/ListSubmissions", request, read)
+        if found:
+            return found
         if pause:
             time.sleep(pause)
     return None
 
 
 def _look_at(client: Client, slug: str, submission: Submission) -> Submission:
-    """Ask once how a submission stands; one that Kaggle does not know yet, or in a state new to us, is pending."""
+    """Ask once how a submission stands; one that Kaggle does not know yet is as it was."""
     what = f"score of submission {submission.reference}"
+    request = {"ref": submission.reference}
     try:
-        answer = client.ask(what, "competitions.GetSubmission", ref=submission.reference)
+        return client.ask(what, f"{API}/GetSubmission", request, lambda answer: _submission(answer, slug))
     except DigitsError as error:
-        if status_of(error.__cause__) == 404 or is_new_state(error):
+        if status_of(error.__cause__) == 404:
             return submission
         raise
-    return _submission(answer, slug)
 
 
-def _submission(answer: Any, slug: str) -> Submission:
-    date = answer.date.isoformat(timespec="seconds") + "Z" if answer.date else _now()
+def _submission(answer: dict[str, Any], slug: str) -> Submission:
+    """Read a submission; a state that is neither complete nor error is pending, whatever its name."""
+    state = str(answer.get("status")).lower().rpartition("_")[2]
+    date = str(answer["date"]).partition(".")[0].rstrip("Z") + "Z" if answer.get("date") else _now()
     return Submission(
-        answer.ref,
-        answer.status.name.lower(),
+        int(answer["ref"]),
+        state if state in ("complete", "error") else "pending",
         date,
-        answer.public_score or None,
-        (answer.error_description or "").strip() or None,
+        str(answer.get("publicScore") or "") or None,
+        (answer.get("errorDescription") or "").strip() or None,
         # Anything after a question mark may be a signature.
-        (answer.url or submissions_page(slug)).partition("?")[0],
+        (answer.get("url") or submissions_page(slug)).partition("?")[0],
     )
 
 

@@ -8,7 +8,6 @@ read, logged or stored here. Kaggle's own texts are passed on to the user, its a
 from __future__ import annotations
 
 import contextlib
-import importlib
 import importlib.metadata
 import io
 import logging
@@ -35,7 +34,6 @@ TIMEOUT = (30.0, 120.0)
 TRANSIENT = (429, 500, 502, 503, 504)
 POLL_SECONDS = (1.0, 15.0)
 """First and longest pause between two looks at a score or a kernel."""
-SERVICES = {"competitions": "competition_api", "kernels": "kernels_api"}
 
 
 def competition_slug() -> str:
@@ -85,23 +83,44 @@ class Client:
     version: str
     credentials: str
 
-    def ask(self, what: str, method: str, *, repeat: bool = True, denied: str | None = None, **fields: Any) -> Any:
-        """Send one request of Kaggle's protocol, where the client has no function for it that says what failed.
+    def ask(
+        self,
+        what: str,
+        method: str,
+        fields: dict[str, Any],
+        read: Callable[[Any], Any] | None,
+        *,
+        repeat: bool = True,
+        denied: str | None = None,
+    ) -> Any:
+        """Send one request of Kaggle's protocol over the client's HTTP session.
+
+        The client's own functions hide which request failed, differ between versions, and fail over states that they
+        do not know.
 
         Args:
             what, repeat, denied: as in ``call``.
-            method: service and method, as in "competitions.GetSubmission".
-            fields: of the request.
+            method: of the protocol, as in "competitions.CompetitionApiService/GetSubmission".
+            fields: of the request, as in JSON.
+            read: turns the answer's JSON into what is wanted; what it raises counts as an answer not understood. None
+                gives the answer as it comes, for a file.
         """
-        service, _, name = method.partition(".")
-        module = importlib.import_module(f"kagglesdk.{service}.types.{SERVICES[service]}_service")
-        request = getattr(module, f"Api{name}Request")()
-        for field, value in fields.items():
-            setattr(request, field, value)
+        from kagglesdk.common.types.http_redirect import HttpRedirect
+
+        class Body:
+            @staticmethod
+            def to_dict(_: Body) -> dict[str, Any]:
+                return fields
+
+        class Json:
+            @staticmethod
+            def prepare_from(response: Any) -> Any:
+                return read(response.json()) if read else response
+
         with self.api.build_kaggle_client() as services:
-            methods = getattr(getattr(services, service), f"{SERVICES[service]}_client")
-            send = getattr(methods, re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower())
-            return self.call(what, lambda: send(request), repeat=repeat, denied=denied)
+            send = services.http_client().call
+            kind = Json if read else HttpRedirect  # the client streams only the answers of its own file types
+            return self.call(what, lambda: send(*method.split("/"), Body(), kind), repeat=repeat, denied=denied)
 
     def call(
         self,
@@ -142,7 +161,7 @@ class Client:
                 if wait is None:
                     raise KaggleError(
                         f"{what}: no whole answer from Kaggle ({reason}). Expected a network that reaches {SITE}. "
-                        "Check it, and $HTTPS_PROXY if you need one; then repeat the command."
+                        "Check it, for a login page too, and $HTTPS_PROXY if you need one; then repeat the command."
                     ) from error
             except (OSError, DigitsError):  # a full disk
                 raise
@@ -150,8 +169,7 @@ class Client:
                 # The client does not guard its parsing, and raises what it likes.
                 raise KaggleError(
                     f"{what}: client {self.version} does not understand Kaggle's answer ({type(error).__name__}: "
-                    f"{error}). Expected one that it knows. Look whether the network shows a login page first; else "
-                    "update the client: pip install -U kaggle"
+                    f"{error}). Expected one that it knows. Try again, or update the client: pip install -U kaggle"
                 ) from error
             log.info("%s: %s; trying again in %.0f s", what, reason, wait)
             time.sleep(wait)
@@ -290,11 +308,6 @@ def status_of(error: BaseException | None) -> int:
     """Return the HTTP status that an error carries, or 0. A response of 400 and more is false as a truth value."""
     response = getattr(error, "response", None)
     return 0 if response is None else response.status_code
-
-
-def is_new_state(error: BaseException) -> bool:
-    """Whether the client failed over the name of a state that it does not know: the work is not done yet."""
-    return isinstance(error.__cause__, KeyError)
 
 
 def _said(error: Exception) -> str:

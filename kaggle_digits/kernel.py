@@ -20,7 +20,6 @@ from kaggle_digits.connection import (
     TRANSIENT,
     Client,
     connect,
-    is_new_state,
     polls,
     status_of,
 )
@@ -29,6 +28,8 @@ from kaggle_digits.records import SUBMISSIONS, load_record, record_path, save_re
 
 log = logging.getLogger(__name__)
 
+API = "kernels.KernelsApiService"
+FAILED = ("error", "cancel requested", "cancel acknowledged")
 STALE_PAUSES = (5.0,) * 12
 """Seconds between looks for the outputs of the last push, while those of the one before are shown."""
 EARLY_LOOKS, MOST_FAILURES = 5, 60
@@ -168,41 +169,36 @@ def _wait(kernel: Kernel) -> None:
     seen_at_work = False
     for look, _ in enumerate(polls(None)):
         try:
-            answer = client.ask(
+            state, failure = client.ask(
                 f"state of {kernel.name}",
-                "kernels.GetKernelSessionStatus",
+                f"{API}/GetKernelSessionStatus",
+                {"userName": user, "kernelSlug": slug},
+                _state_of,
                 denied=_kernel_denied(kernel.name),
-                user_name=user,
-                kernel_slug=slug,
             )
         except DigitsError as error:
             status = status_of(error.__cause__)
             failures += 1
             # A new kernel may take a moment to be known; and it runs on while the network is away.
-            if not (
-                is_new_state(error)
-                or (status == 404 and look < EARLY_LOOKS)
-                or (status in (0, *TRANSIENT) and failures < MOST_FAILURES)
-            ):
+            if not (look < EARLY_LOOKS if status == 404 else status in (0, *TRANSIENT) and failures < MOST_FAILURES):
                 raise
             log.info("%s Asking again.", error)
             continue
         failures = 0
-        state = answer.status.name.lower().replace("_", " ")
         waited = time.monotonic() - started
         if state != before or waited - said > SIGN_OF_LIFE_SECONDS:
             log.info("%s, version %s: %s (%.0f s)", kernel.name, kernel.version, state, waited)
             before, said = state, waited
-        seen_at_work = seen_at_work or state in ("queued", "running")
+        seen_at_work = seen_at_work or state not in FAILED
         if state == "complete":
             return
         # Right after a push Kaggle may still show how the version before ended.
-        if state not in ("queued", "running", "new script") and (look >= EARLY_LOOKS or seen_at_work):
+        if state in FAILED and (look >= EARLY_LOOKS or seen_at_work):
             end = ""
             with contextlib.suppress(DigitsError):  # no log is no reason to hide the failure
                 _, end = _outputs(client, kernel)
             raise KaggleError(
-                f"{kernel.name}: {state} ({answer.failure_message or 'no reason given'}). Expected it to finish. See "
+                f"{kernel.name}: {state} ({failure or 'no reason given'}). Expected it to finish. See "
                 f"{kernel.url}" + (f"; its log ends: {end[-600:].strip()}" if end else "")
             )
 
@@ -245,22 +241,31 @@ def _outputs(client: Client, kernel: Kernel) -> tuple[dict[str, str], str]:
     addresses: dict[str, str] = {}
     text, token = "", ""
     while True:
-        answer = client.ask(
+        more, log_of_kernel, token = client.ask(
             f"outputs of {kernel.name}",
-            "kernels.ListKernelSessionOutput",
+            f"{API}/ListKernelSessionOutput",
+            {"userName": user, "kernelSlug": slug, "pageSize": 100, "pageToken": token},
+            _files_of,
             denied=_kernel_denied(kernel.name),
-            user_name=user,
-            kernel_slug=slug,
-            page_size=100,
-            page_token=token,
         )
-        # A name is taken only if it is one: it comes from what ran in the kernel.
-        files = [file for file in answer.files or [] if PurePosixPath(file.file_name).name == file.file_name]
-        addresses |= {file.file_name: file.url for file in files}
-        text = text or _log_text(answer.log or "")
-        token = answer.next_page_token or ""
+        addresses |= more
+        text = text or _log_text(log_of_kernel)
         if not token:
             return addresses, text
+
+
+def _state_of(answer: dict[str, Any]) -> tuple[str, str]:
+    """Read the state of a kernel in words, and why it failed."""
+    state = str(answer.get("status", "QUEUED")).removeprefix("KERNEL_WORKER_STATUS_")
+    return state.lower().replace("_", " "), answer.get("failureMessage") or ""
+
+
+def _files_of(answer: dict[str, Any]) -> tuple[dict[str, str], str, str]:
+    """Read the addresses of output files, the log, and the mark of the next page."""
+    files = {file["fileName"]: file["url"] for file in answer.get("files") or []}
+    # A name is taken only if it is one: it comes from what ran in the kernel.
+    plain = {name: address for name, address in files.items() if PurePosixPath(name).name == name}
+    return plain, answer.get("log") or "", answer.get("nextPageToken") or ""
 
 
 def _log_text(log_of_kernel: str) -> str:
