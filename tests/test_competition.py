@@ -226,6 +226,13 @@ def test_submission_on_record_is_not_looked_for_in_the_list(terminal, mine):
     assert record_of(mine)["upload"]["message"] == "x"
 
 
+def test_answer_without_a_reference_is_looked_up(terminal, mine):
+    terminal.server.faults["CreateSubmission"] = Fault(handle_first=True, html=True)
+    code, out, _ = terminal.run("upload", FILE, "-m", "x")
+    assert (code, len(terminal.server.submissions)) == (0, 1)
+    assert out.startswith(f"{FILE}: submitted to digit-recognizer as 40000000\n")
+
+
 def test_failed_submission_of_before_is_not_taken_for_the_one_whose_answer_was_lost(terminal, mine):
     terminal.server.outcome = {"status": "ERROR", "errorDescription": "an outage"}
     assert terminal.run("upload", FILE, "-m", "x", "--wait")[0] == 1
