@@ -172,13 +172,14 @@ plot_worst(held_out.pixels, probabilities, held_out.digits)
 # ## The submission
 #
 # For every row of `test.csv` the likeliest digit, with the header `ImageId,Label`. It is checked before anyone uploads
-# it; how it was made is kept beside it.
+# it; how it was made is kept beside it. Without the competition's data, the file made from the built-in sample is
+# named so.
 
 # %%
 from kaggle_digits.records import write_record
 from kaggle_digits.submission import check_submission, write_submission
 
-submission = Path("submission.csv")
+submission = Path("sample-submission.csv" if source.is_sample else "submission.csv")
 test_probabilities = predict_probabilities(cnn_run.model, cnn, test_pixels, replicas=cnn_device.replicas)
 write_submission(submission, predict_digits([test_probabilities]), overwrite=True)
 write_record(submission, [cnn_run.record], build=BUILD)

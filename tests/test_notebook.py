@@ -269,6 +269,19 @@ def test_kernel_runs_alone_and_leaves_a_checked_submission(tmp_path, mount, digi
     assert not [o for cell in result.cells for o in cell.get("outputs", []) if o.get("name") == "stderr"]
 
 
+def test_kernel_without_the_competition_leaves_nothing_to_submit(tmp_path):
+    kaggle = tmp_path / "kaggle"
+    for name in ("input", "working"):
+        (kaggle / name).mkdir(parents=True)
+    done, result = execute(notebook.build_kernel(tmp_path / "built")[0], kaggle, tmp_path)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "No competition data found" in printed(result)
+    assert sorted(path.name for path in (kaggle / "working").glob("*.*")) == [
+        "sample-submission.csv",
+        "sample-submission.json",
+    ]
+
+
 @pytest.mark.parametrize(
     ("device", "said"),
     [("gpu", "finds no GPU"), ("tpu", "finds no TPU here")],
