@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import kaggle_digits
-from kaggle_digits.config import DEFAULT_RECIPE, SAMPLE, DigitsError, InputError
+from kaggle_digits.config import DEFAULT_RECIPE, SAMPLE, TEST_ROWS, DigitsError, InputError
 from kaggle_digits.recipes import RECIPES, find_recipe
 from kaggle_digits.strategy import DEVICES
 
@@ -320,11 +320,15 @@ def _kernel(options: argparse.Namespace) -> None:
         return
     from kaggle_digits import kernel
 
-    pushed, build = kernel.push(device=options.device)
+    if options.step == "run":  # what would stop the upload is worth knowing before the kernel runs
+        from kaggle_digits.competition import check_ready
+
+        check_ready(TEST_ROWS)
+    pushed = kernel.push(device=options.device)
     print(f"{pushed.name}: version {pushed.version} runs at {pushed.url}", flush=True)
     if options.step == "run":
         try:
-            file = kernel.fetch(pushed, build)
+            file = kernel.fetch(pushed)
         except KeyboardInterrupt:
             print(f"It goes on running. Fetch its submission.csv at {pushed.url}", file=sys.stderr)
             raise

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import hashlib
 import logging
 import shutil
 import time
@@ -53,8 +54,7 @@ EARLY_LOOKS, MOST_FAILURES = 5, 60
 "wait."""
 LOST_PAUSES = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
 """Seconds between looks for a submission whose making is in doubt: the list may lag behind."""
-NEWEST = 50
-"""How many of the newest submissions are searched for a file that was sent before."""
+PAGE_SIZE = 100
 DATA_FILES = ("train.csv", "test.csv", "sample_submission.csv")
 
 
@@ -110,7 +110,15 @@ def download(folder: Path, *, quiet: bool = True) -> Path:
         # Client 2.0.2 continues any old part without asking whether it is of the same file: once more from the start.
         loaded.unlink()
         _load_zip(client, slug, loaded, quiet=quiet)
-        _check_zip(loaded)
+        try:
+            _check_zip(loaded)
+        except DataError as error:
+            loaded.unlink()
+            raise KaggleError(
+                f"download of {slug}: what came is no whole zip ({error.__cause__ or 'files are missing'}). Expected "
+                "the "
+                "competition's data. Repeat the command later."
+            ) from error
     loaded.replace(target)
     shutil.rmtree(loaded.parent)
     return target
@@ -134,9 +142,9 @@ def check_ready(rows: int) -> None:
 
 
 def upload(file: Path, message: str, *, rows: int | None = None) -> Submission:
-    """Check and submit a file. However often this is called or stopped, Kaggle scores its contents once.
+    """Check and submit a file. However often this is called for it, or stopped, Kaggle scores its contents once.
 
-    Only what Kaggle could not score is submitted again.
+    Only what Kaggle could not score is submitted again, and only after the user was told so.
 
     Args:
         file: the submission.
@@ -162,27 +170,30 @@ def upload(file: Path, message: str, *, rows: int | None = None) -> Submission:
             raise SubmissionError(
                 f"{file}: is being uploaded by another process. Expected one at a time. Wait for the other."
             ) from error
-        record = read_record(file)
+        contents, record = file.read_bytes(), read_record(file)
+        if record["sha256"] != hashlib.sha256(contents).hexdigest():
+            raise SubmissionError(f"{file}: was changed while it was read. Expected it to stay. Repeat the command.")
         marker = f"[{record['sha256'][:12]}]"
         client = connect()
-        known = _known(client, slug, record, marker)
-        if known and known.state != "error":
+        before = record["upload"]
+        known = _known(client, slug, before, marker)
+        # A failure that was already told of is answered by a new submission.
+        again = known and known.state == "error" and _was_told(before, known)
+        if known and not again:
             log.info("%s: was submitted before, on %s; nothing new is sent.", file, known.date)
         else:
             left = _check_limits(client, slug)
             if left is not None:
                 log.info("%s more submissions allowed today", left)
-            token = _send_file(client, slug, file)
-            before = record["upload"]
+            token = _send_file(client, slug, file, contents)
             # From here on it is in doubt, until Kaggle's answer is written down, whether there is a submission.
             _note(file, record, slug, message, "sent", known)
             try:
-                known = _create(client, slug, file, token, f"{marker} {message}", after=known.reference if known else 0)
-            except DigitsError as error:
-                if 400 <= status_of(error.__cause__) < 500:
-                    # Kaggle has read the request and said no: nothing is in doubt.
-                    save_record(file, {**record, "upload": before})
+                reference = _create(client, slug, file.name, token, f"{marker} {message}")
+            except DigitsError:  # Kaggle has read the request and said no: nothing is in doubt
+                save_record(file, {**record, "upload": before})
                 raise
+            known = _new(reference, slug) if reference else _lost(client, slug, file, marker, known)
         _note(file, record, slug, message, known.state, known)
         return known
 
@@ -199,7 +210,9 @@ def wait_for_score(file: Path, submission: Submission) -> Submission:
         if submission.state != "pending":
             break
         submission = _look_at(client, slug, submission)
-    _note(file, read_record(file), slug, "", submission.state, submission)
+    record = read_record(file)
+    if record["upload"] and record["upload"]["reference"] == submission.reference:  # it may be another file by now
+        _note(file, record, slug, "", submission.state, submission)
     if submission.state == "error":
         raise KaggleError(
             f"{file}: Kaggle could not score submission {submission.reference} "
@@ -280,7 +293,7 @@ def _check_limits(client: Client, slug: str) -> int | None:
     return allowed
 
 
-def _send_file(client: Client, slug: str, file: Path) -> str:
+def _send_file(client: Client, slug: str, file: Path, contents: bytes) -> str:
     """Upload a file and return its token. Nothing is submitted yet: both requests are repeated, together.
 
     A place that a broken upload has left half full is not used again.
@@ -291,12 +304,12 @@ def _send_file(client: Client, slug: str, file: Path) -> str:
     request = {
         "competitionName": slug,
         "fileName": file.name,
-        "contentLength": file.stat().st_size,
+        "contentLength": len(contents),
         "lastModifiedEpochSeconds": int(file.stat().st_mtime),
     }
 
     def put(address: str) -> None:
-        answer = requests.put(address, data=file.read_bytes(), timeout=TIMEOUT, allow_redirects=False)
+        answer = requests.put(address, data=contents, timeout=TIMEOUT, allow_redirects=False)
         if answer.status_code not in (200, 201):
             raise requests.HTTPError(response=answer)
 
@@ -315,29 +328,34 @@ def _send_file(client: Client, slug: str, file: Path) -> str:
         time.sleep(pause)
 
 
-def _create(client: Client, slug: str, file: Path, token: str, description: str, *, after: int) -> Submission:
-    """Send the one request that is never repeated; if the answer is lost, look for what it made.
+def _create(client: Client, slug: str, name: str, token: str, description: str) -> int:
+    """Send the one request that is never repeated.
 
-    Args:
-        client, slug, file: as in ``upload``.
-        token: of the uploaded file.
-        description: starts with the marker.
-        after: the reference of the newest submission with that marker before this one, or 0.
+    Returns:
+        the reference of the submission, or 0 where Kaggle's answer was lost.
+
+    Raises:
+        AccessError, KaggleError: Kaggle refused.
     """
-    what = f"submission of {file.name}"
     request = {"competitionName": slug, "blobFileTokens": token, "submissionDescription": description}
     try:
-        reference = client.ask(
-            what, f"{API}/CreateSubmission", request, lambda answer: int(answer["ref"]), repeat=False
+        return client.ask(
+            f"submission of {name}",
+            f"{API}/CreateSubmission",
+            request,
+            lambda answer: int(answer["ref"]),
+            repeat=False,
         )
     except DigitsError as error:
         if 400 <= status_of(error.__cause__) < 500:
             raise
         log.info("%s Looking for the submission in the list.", error)
-        reference = 0
-    if reference:
-        return Submission(reference, "pending", _now(), None, None, submissions_page(slug))
-    found = _find(client, slug, description.partition(" ")[0], LOST_PAUSES, after=after)
+        return 0
+
+
+def _lost(client: Client, slug: str, file: Path, marker: str, before: Submission | None) -> Submission:
+    """Look for the submission whose answer was lost; an older one of the same contents is not it."""
+    found = _find(client, slug, marker, LOST_PAUSES, after=before.reference if before else 0)
     if not found:
         raise KaggleError(
             f"{file}: Kaggle's answer was lost, and the submission is not in the list {sum(LOST_PAUSES):.0f} s later. "
@@ -347,34 +365,41 @@ def _create(client: Client, slug: str, file: Path, token: str, description: str,
     return found
 
 
-def _known(client: Client, slug: str, record: dict[str, Any], marker: str) -> Submission | None:
+def _known(client: Client, slug: str, upload: dict[str, Any] | None, marker: str) -> Submission | None:
     """Return the newest submission of the same contents, from the file's record or from Kaggle's list."""
-    upload = record["upload"]
     if not upload or upload["competition"] != slug:
         return _find(client, slug, marker, ())
     if upload["state"] == "sent":
-        # A call was stopped after it sent the creating request: it may have arrived, or will yet.
-        return _find(client, slug, marker, LOST_PAUSES, after=upload["reference"] or 0) or _find(
-            client, slug, marker, ()
-        )
-    recorded = {name: upload[name] for name in ("reference", "state", "date", "public_score", "error", "url")}
-    submission = Submission(**recorded)
+        log.info("An earlier call was stopped, or lost its answer; looking for its submission for a minute")
+        found = _find(client, slug, marker, LOST_PAUSES, after=upload["reference"] or 0)
+        return found or (_find(client, slug, marker, ()) if upload["reference"] else None)
+    fields = ("reference", "state", "date", "public_score", "error", "url")
+    submission = Submission(**{name: upload[name] for name in fields})
     return _look_at(client, slug, submission) if submission.state == "pending" else submission
+
+
+def _was_told(upload: dict[str, Any] | None, submission: Submission) -> bool:
+    """Whether the record shows that the user knows how a submission failed."""
+    return bool(upload and upload["state"] in ("error", "sent") and upload["reference"] == submission.reference)
 
 
 def _find(client: Client, slug: str, marker: str, pauses: tuple[float, ...], *, after: int = 0) -> Submission | None:
     """Look for the newest submission with a marker and a reference above ``after``, now and after every pause."""
-    request = {"competitionName": slug, "page": 1, "pageSize": NEWEST}
 
-    def read(answer: dict[str, Any]) -> Submission | None:
+    def read(answer: dict[str, Any]) -> tuple[Submission | None, str]:
         listed = answer.get("submissions") or []
-        ours = (one for one in listed if int(one["ref"]) > after and marker in one.get("description", ""))
-        return next((_submission(one, slug) for one in ours), None)
+        ours = (one for one in listed if int(one["ref"]) > after and marker in (one.get("description") or ""))
+        return next((_submission(one, slug) for one in ours), None), answer.get("nextPageToken") or ""
 
     for pause in (*pauses, None):
-        found = client.ask(f"list of submissions to {slug}", f"{API}/ListSubmissions", request, read)
-        if found:
-            return found
+        page = ""
+        while True:
+            request = {"competitionName": slug, "pageSize": PAGE_SIZE, "pageToken": page}
+            found, page = client.ask(f"list of submissions to {slug}", f"{API}/ListSubmissions", request, read)
+            if found:
+                return found
+            if not page:
+                break
         if pause:
             time.sleep(pause)
     return None
@@ -405,6 +430,10 @@ def _submission(answer: dict[str, Any], slug: str) -> Submission:
         # Anything after a question mark may be a signature.
         (answer.get("url") or submissions_page(slug)).partition("?")[0],
     )
+
+
+def _new(reference: int, slug: str) -> Submission:
+    return Submission(reference, "pending", _now(), None, None, submissions_page(slug))
 
 
 def _now() -> str:

@@ -186,18 +186,18 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[None]:
+def locked(path: Path, *, wait: bool = False) -> Iterator[None]:
     """Keep a file or folder to this process; the lock ends with the process, however that ends.
 
     Raises:
-        BlockingIOError: another process has it.
+        BlockingIOError: another process has it, and ``wait`` is off.
     """
     if not fcntl:
         yield
         return
     handle = os.open(path, os.O_RDONLY)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         yield
     finally:
         os.close(handle)

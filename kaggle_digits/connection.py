@@ -1,6 +1,6 @@
 """Sign in and call Kaggle's client: its output held back, passing failures repeated, lasting ones explained.
 
-The only module that touches the client (``kaggle`` with ``kagglesdk``, 2.0.2 to 2.2.5). It is imported inside the
+The only module that imports the client (``kaggle`` with ``kagglesdk``, 2.0.2 to 2.2.5), and that inside the
 functions: its import already signs in, prints, and may end the process. It finds the credentials itself; they are never
 read, logged or stored here. Kaggle's own texts are passed on to the user, its addresses never: they may be signed.
 """
@@ -54,7 +54,11 @@ def slug_of(name: str, where: str) -> str:
     >>> slug_of("https://www.kaggle.com/competitions/digit-recognizer/overview", "here")
     'digit-recognizer'
     """
-    parts = [part for part in urlsplit(name).path.split("/") if part not in ("", "c", "competitions")]
+    try:
+        path = urlsplit(name).path
+    except ValueError:  # an address with half a bracket
+        path = ""
+    parts = [part for part in path.split("/") if part not in ("", "c", "competitions")]
     slug = parts[0] if parts else ""
     if not re.fullmatch(r"[a-z0-9][a-z0-9-]*", slug):
         raise AccessError(
@@ -148,7 +152,7 @@ class Client:
         pauses = iter(PAUSES if repeat else ())
         while True:
             try:
-                with _held_back():
+                with _guarded():
                     return action()
             except requests.HTTPError as error:
                 pause = next(pauses, None)
@@ -204,6 +208,12 @@ class Client:
                 f"{what}: Kaggle answered {said}. Expected fewer requests. Wait "
                 f"{f'{_retry_after(error):.0f} s' if _retry_after(error) else 'some minutes'}, then repeat the command."
             )
+        if status < 500 and denied:
+            return KaggleError(
+                f"{what}: Kaggle answered {said}. Expected a kernel that it can run. See {SITE}/code, and what is left "
+                "of "
+                f"your weekly hours at {SITE}/settings."
+            )
         if status < 500:
             return KaggleError(
                 f"{what}: Kaggle answered {said}. Expected a user who has joined ({rules}) and has submissions left "
@@ -254,7 +264,6 @@ def connect() -> Client:
     method = str(api.config_values.get("auth_method"))
     if "None" in method:
         raise missing
-    _wait_at_most(api)
     found = {"LEGACY_API_KEY": "your legacy key", "OAUTH": "your login"}
     credentials = next((words for name, words in found.items() if name in method), "your access token")
     return Client(api, version, credentials)
@@ -270,38 +279,26 @@ def polls(longest: float | None) -> Iterator[None]:
         pause = min(1.5 * pause, POLL_SECONDS[1])
 
 
-def _wait_at_most(api: Any) -> None:
-    """Let the client's requests, which would wait for ever, give up after a time.
+@contextlib.contextmanager
+def _guarded() -> Iterator[None]:
+    """Hold back what the client prints (in verbose mode the credentials), and let its requests give up after a time.
 
-    It has no setting for it, so its sessions get an adapter of their own. Where a new version keeps them elsewhere,
-    they wait as before.
+    The client has no setting for that, and would wait for ever.
     """
     from requests.adapters import HTTPAdapter
 
-    class Patient(HTTPAdapter):
-        def send(self, request: Any, *arguments: Any, **options: Any) -> Any:
-            options["timeout"] = options.get("timeout") or TIMEOUT
-            return super().send(request, *arguments, **options)
+    send = HTTPAdapter.send
 
-    build = type(api).build_kaggle_client
+    def send_and_wait(*arguments: Any, **options: Any) -> Any:
+        options["timeout"] = options.get("timeout") or TIMEOUT
+        return send(*arguments, **options)
 
-    def build_patiently() -> Any:
-        client = build(api)
-        with contextlib.suppress(AttributeError):
-            http = client.http_client()
-            http._init_session()
-            http._session.mount("https://", Patient())
-            http._session.mount("http://", Patient())
-        return client
-
-    api.build_kaggle_client = build_patiently
-
-
-@contextlib.contextmanager
-def _held_back() -> Iterator[None]:
-    """Keep what the client prints to itself: in verbose mode it prints the credentials."""
-    with contextlib.redirect_stdout(io.StringIO()):
-        yield
+    HTTPAdapter.send = send_and_wait  # type: ignore[method-assign]
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        HTTPAdapter.send = send  # type: ignore[method-assign]
 
 
 def status_of(error: BaseException | None) -> int:

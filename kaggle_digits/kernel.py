@@ -12,7 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from kaggle_digits.config import AccessError, DigitsError, KaggleError, atomic_path, find_commit, numbered_names
+from kaggle_digits.config import (
+    AccessError,
+    DigitsError,
+    InputError,
+    KaggleError,
+    atomic_path,
+    find_commit,
+    numbered_names,
+)
 from kaggle_digits.connection import (
     SITE,
     TIMEOUT,
@@ -40,18 +48,25 @@ SIGN_OF_LIFE_SECONDS = 60.0
 
 @dataclass(frozen=True)
 class Kernel:
-    """A pushed notebook: "owner/slug", its version number, and its page."""
+    """A pushed notebook.
+
+    Args:
+        name: "owner/slug".
+        version: its number.
+        url: its page.
+        build: the mark that the record of its submission bears.
+        commit: of the checkout that it was pushed from.
+    """
 
     name: str
     version: int
     url: str
+    build: str
+    commit: str | None
 
 
-def push(*, device: str = "auto") -> tuple[Kernel, str]:
+def push(*, device: str = "auto") -> Kernel:
     """Build the notebook and push it to the signed-in user's kernels, where it starts at once.
-
-    Returns:
-        the kernel, and the mark that its submission's record will bear.
 
     Raises:
         InputError, KaggleError: as ``notebook.build_kernel`` and the push.
@@ -59,15 +74,14 @@ def push(*, device: str = "auto") -> tuple[Kernel, str]:
     build = secrets.token_hex(8)
     with tempfile.TemporaryDirectory() as folder:
         build_kernel(Path(folder), device=device, owner=_user_name(), build=build)
-        return _push_folder(Path(folder)), build
+        return _push_folder(Path(folder), build)
 
 
-def fetch(kernel: Kernel, build: str) -> Path:
+def fetch(kernel: Kernel) -> Path:
     """Wait for a kernel to finish and fetch its submission with its record.
 
     Args:
-        kernel: as pushed.
-        build: the mark of this push. Right after it, Kaggle may still show the version before as finished.
+        kernel: as pushed. Right after that, Kaggle may still show the version before as finished.
 
     Returns:
         the submission file, a new one in submissions/.
@@ -75,7 +89,6 @@ def fetch(kernel: Kernel, build: str) -> Path:
     Raises:
         KaggleError: the kernel failed, or left nothing of this push.
     """
-    slug = kernel.name.partition("/")[2]
     for pause in (*STALE_PAUSES, None):
         _wait(kernel)
         with tempfile.TemporaryDirectory() as name:
@@ -86,8 +99,8 @@ def fetch(kernel: Kernel, build: str) -> Path:
                 if pause is None:
                     raise
             record = load_record(folder / "submission.json")
-            if record and record["build"] == build:
-                return _keep(folder / "submission.csv", record, f"{slug}-v{kernel.version}.csv")
+            if record and record["build"] == kernel.build:
+                return _keep(folder / "submission.csv", record, kernel)
         if pause:
             log.info("%s: does not show the outputs of version %s yet; waiting", kernel.name, kernel.version)
             time.sleep(pause)
@@ -97,14 +110,14 @@ def fetch(kernel: Kernel, build: str) -> Path:
     )
 
 
-def _keep(fetched: Path, record: dict[str, Any], name: str) -> Path:
+def _keep(fetched: Path, record: dict[str, Any], kernel: Kernel) -> Path:
     """Keep a fetched submission and its record under a new name in submissions/."""
-    names = numbered_names(Path(SUBMISSIONS) / name)
+    names = numbered_names(Path(SUBMISSIONS) / f"{kernel.name.partition('/')[2]}-v{kernel.version}.csv")
     target = next(free for free in names if not (free.exists() or record_path(free).exists()))
     with atomic_path(target) as path:
         path.write_bytes(fetched.read_bytes())
     # The notebook cannot know the commit: there is no checkout where it runs.
-    runs = [{**run, "commit": run["commit"] or find_commit()} for run in record["runs"]]
+    runs = [{**run, "commit": run["commit"] or kernel.commit} for run in record["runs"]]
     save_record(target, {**record, "file": target.name, "runs": runs, "upload": None})
     return target
 
@@ -125,7 +138,7 @@ def _user_name() -> str:
     return name
 
 
-def _push_folder(folder: Path) -> Kernel:
+def _push_folder(folder: Path, build: str) -> Kernel:
     """Push the notebook of a folder with its kernel-metadata.json, and start it.
 
     Raises:
@@ -135,9 +148,16 @@ def _push_folder(folder: Path) -> Kernel:
     client = connect()
     name = json.loads((folder / METADATA_FILE).read_text(encoding="utf-8"))["id"]
     # Every push makes a version and uses up accelerator time: it is not repeated.
-    answer = client.call(
-        f"push of {name}", lambda: client.api.kernels_push(str(folder)), repeat=False, denied=_kernel_denied(name)
-    )
+    try:
+        answer = client.call(
+            f"push of {name}", lambda: client.api.kernels_push(str(folder)), repeat=False, denied=_kernel_denied(name)
+        )
+    except KaggleError as error:
+        if type(error.__cause__) is ValueError:  # the client's own checks
+            raise InputError(
+                f"{METADATA_FILE}: {error.__cause__}. Expected what Kaggle accepts. Correct it."
+            ) from error
+        raise
     if answer.error:
         raise KaggleError(
             f"push of {name}: Kaggle answered {answer.error!r}. Expected a kernel of yours with a name of its own. "
@@ -153,7 +173,7 @@ def _push_folder(folder: Path) -> Kernel:
             f"push of {name}: Kaggle took it, but without {', '.join(left_out)}. Expected names that Kaggle knows. "
             f"Correct them in kernel-metadata.json; the version at {answer.url} cannot work."
         )
-    return Kernel(name, answer.version_number, answer.url)
+    return Kernel(name, answer.version_number, answer.url, build, find_commit())
 
 
 def _wait(kernel: Kernel) -> None:

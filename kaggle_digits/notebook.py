@@ -97,6 +97,10 @@ def _read_metadata(file: Path, device: str, owner: str | None) -> dict[str, Any]
     try:
         metadata = json.loads(file.read_text(encoding="utf-8"))
         user, _, slug = metadata["id"].partition("/")
+        competitions = [str(source) for source in metadata.get("competition_sources") or []]
+        # Addresses have these in front of the names, and Kaggle refuses them.
+        datasets = [source.removeprefix("datasets/") for source in metadata.get("dataset_sources") or []]
+        kernels = [source.removeprefix("code/") for source in metadata.get("kernel_sources") or []]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(
             f"{file}: not readable as kernel metadata ({type(error).__name__}: {error}). Expected JSON with at least "
@@ -108,7 +112,6 @@ def _read_metadata(file: Path, device: str, owner: str | None) -> dict[str, Any]
             "letters, digits and hyphens, five at least. Correct it."
         )
     title = str(metadata.get("title", ""))
-    sources = metadata.get("competition_sources") or []
     return {
         **{name: value for name, value in metadata.items() if name not in LEFT_OUT},
         "id": f"{owner or user}/{slug}",
@@ -118,10 +121,9 @@ def _read_metadata(file: Path, device: str, owner: str | None) -> dict[str, Any]
         "language": "python",
         "kernel_type": "notebook",
         "enable_internet": False,
-        "competition_sources": [slug_of(source, f"{file}: competition_sources") for source in sources],
-        # Addresses have these in front of the names, and Kaggle refuses them.
-        "dataset_sources": [source.removeprefix("datasets/") for source in metadata.get("dataset_sources") or []],
-        "kernel_sources": [source.removeprefix("code/") for source in metadata.get("kernel_sources") or []],
+        "competition_sources": [slug_of(source, f"{file}: competition_sources") for source in competitions],
+        "dataset_sources": datasets,
+        "kernel_sources": kernels,
         **MACHINES[device],
     }
 

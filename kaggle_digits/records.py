@@ -19,7 +19,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from kaggle_digits.config import SubmissionError, atomic_path
+from kaggle_digits.config import SubmissionError, atomic_path, locked
 
 FORMAT = "kaggle_digits submission"
 SUBMISSIONS, README_FILE = "submissions", "README.md"
@@ -43,9 +43,13 @@ def write_record(file: Path, runs: Iterable[dict[str, Any]], *, build: str | Non
     Args:
         file: the submission, already written.
         runs: the contents of each run.json.
-        build: of the notebook that made it, see ``kernel.build_kernel``.
+        build: of the notebook that made it, see ``notebook.build_kernel``.
     """
-    save_record(file, {**_new_record(file), "runs": [_describe_run(run) for run in runs], "build": build})
+    record = _new_record(file)
+    found = _record_there(file)
+    # The same contents again: what is known of their submission stays.
+    upload = found["upload"] if found and found["sha256"] == record["sha256"] else None
+    save_record(file, {**record, "runs": [_describe_run(run) for run in runs], "build": build, "upload": upload})
 
 
 def read_record(file: Path) -> dict[str, Any]:
@@ -119,7 +123,10 @@ def update_table(folder: Path) -> Path | None:
     """
     readme = folder / README_FILE
     if readme.exists():
-        text = readme.read_text(encoding="utf-8")
+        try:
+            text = readme.read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            return None
     elif folder.resolve().name == SUBMISSIONS:
         text = f"# Submissions\n\n{BEGIN}{END}\n"
     else:
@@ -128,7 +135,7 @@ def update_table(folder: Path) -> Path | None:
     _, end, after = rest.partition(END)
     if not (begin and end):
         return None
-    with atomic_path(readme) as path:
+    with locked(folder, wait=True), atomic_path(readme) as path:
         path.write_text(f"{before}{BEGIN}\n\n{_table(load_records(folder))}\n\n{END}{after}", encoding="utf-8")
     return readme
 

@@ -110,7 +110,9 @@ class KaggleServer:
         if self.newest_hidden > 0 and len(shown) > 1:
             self.newest_hidden -= 1
             del shown[0]
-        return {"submissions": shown}
+        first = int(body.get("pageToken") or 0)
+        last = first + min(body.get("pageSize", 20), 20)  # whatever is asked for
+        return {"submissions": shown[first:last], **({"nextPageToken": str(last)} if last < len(shown) else {})}
 
     def GetSubmission(self, body: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
         submission = next(submission for submission in self.submissions if submission["ref"] == body["ref"])

@@ -147,6 +147,17 @@ def test_part_of_another_file_is_not_continued(terminal, tmp_path):
     assert (tmp_path / "cache" / "digit-recognizer.zip").read_bytes() == archive_of(seed=1)
 
 
+def test_download_of_something_else_is_no_data(terminal, tmp_path):
+    terminal.server.archive = b"not a zip" * 1000
+    code, _, err = terminal.run("download")
+    assert code == 1
+    assert err == (
+        "kaggle-digits: download of digit-recognizer: what came is no whole zip (File is not a zip file). Expected the "
+        "competition's data. Repeat the command later.\n"
+    )
+    assert not list((tmp_path / "cache").rglob("*.zip"))
+
+
 def test_download_leaves_other_files_alone(terminal):
     Path("here/.partial").mkdir(parents=True)
     Path("here/.partial/precious.txt").write_text("mine")
@@ -253,6 +264,52 @@ def test_refused_second_try_leaves_the_record_of_the_first(terminal, mine):
     terminal.server.faults["CreateSubmission"] = Fault(status=400, message="limit reached")
     assert terminal.run("upload", FILE, "-m", "x")[0] == 1
     assert record_of(mine) == before
+
+
+def test_failure_is_told_before_the_file_is_submitted_again(terminal, mine):
+    # Killed, and Kaggle cannot score what arrived.
+    terminal.server.faults["CreateSubmission"] = Fault(hang=True, handle_first=True)
+    terminal.run_then_kill("upload", FILE, "-m", "x")
+    terminal.server.submissions[0] |= {"status": "ERROR", "errorDescription": "an outage"}
+    code, _, err = terminal.run("upload", FILE, "-m", "x")
+    assert (code, len(terminal.server.submissions)) == (1, 1)
+    assert "Kaggle could not score submission 40000000 (an outage)." in err
+    assert terminal.run("upload", FILE, "-m", "x")[0] == 0
+    assert len(terminal.server.submissions) == 2
+
+
+def test_list_that_cannot_be_read_leaves_the_submission_in_doubt(terminal, mine):
+    terminal.server.faults["CreateSubmission"] = Fault(handle_first=True)
+    process = terminal.start("upload", FILE, "-m", "x")
+    while "CreateSubmission" not in terminal.server.names():
+        assert process.poll() is None
+    terminal.server.faults["ListSubmissions"] = Fault(status=403, message="for a moment", times=1)
+    process.communicate(timeout=60)
+    terminal.server.looks_until_listed = 2
+    assert terminal.run("upload", FILE, "-m", "x")[0] == 0
+    assert len(terminal.server.submissions) == 1
+
+
+def test_file_is_found_among_many_submissions(terminal, mine):
+    assert terminal.run("upload", FILE, "-m", "x")[0] == 0
+    for number in range(70):
+        terminal.server.submissions.append({"ref": 50_000_000 + number, "status": "COMPLETE", "description": None})
+    mine.with_suffix(".json").unlink()
+    code, out, _ = terminal.run("upload", FILE, "-m", "x")
+    assert code == 0
+    assert "as 40000000\n" in out
+    assert terminal.server.names().count("CreateSubmission") == 1
+
+
+def test_other_contents_that_take_the_files_place_get_no_score_of_it(terminal, mine):
+    terminal.server.looks_until_scored = 5
+    process = terminal.start("upload", FILE, "-m", "x", "--wait")
+    while "GetSubmission" not in terminal.server.names():
+        assert process.poll() is None
+    write_submission(mine, np.zeros(28_000, int), overwrite=True)
+    process.communicate(timeout=60)
+    assert terminal.run("upload", FILE, "-m", "y")[0] == 0
+    assert len(terminal.server.submissions) == 2
 
 
 def test_two_uploads_of_one_file_at_once_make_one_submission(terminal, mine):
@@ -405,6 +462,12 @@ def test_request_that_gets_no_answer_is_given_up_and_repeated(terminal, mine):
     assert err.count("ReadTimeout; trying again in 1 s") == 2
     # A broken upload goes to a new place.
     assert terminal.server.names().count("StartSubmissionUpload") == 2
+
+
+def test_sign_in_that_gets_no_answer_is_given_up_and_repeated(terminal, mine):
+    terminal.server.faults["IntrospectToken"] = Fault(hang=True)
+    token = {"KAGGLE_USERNAME": None, "KAGGLE_KEY": None, "KAGGLE_API_TOKEN": TOKEN}
+    assert terminal.run("upload", FILE, "-m", "x", **token)[0] == 0
 
 
 def test_creating_request_that_gets_no_answer_is_not_repeated(terminal, mine):
@@ -731,10 +794,11 @@ def test_address_is_taken_for_the_name_of_the_competition(terminal):
     assert terminal.server.log[0][2] == {"competitionName": "my-class-digits"}
 
 
-def test_name_that_is_none_is_refused(terminal):
-    code, _, err = terminal.run("download", KDIGITS_COMPETITION="Digit Recognizer")
+@pytest.mark.parametrize("name", ["Digit Recognizer", "http://[x"])
+def test_name_that_is_none_is_refused(one_terminal, name):
+    code, _, err = one_terminal.run("download", KDIGITS_COMPETITION=name)
     assert code == 2
     assert err == (
-        "kaggle-digits: $KDIGITS_COMPETITION: 'Digit Recognizer'. Expected the short name of a competition, as in "
+        f"kaggle-digits: $KDIGITS_COMPETITION: {name!r}. Expected the short name of a competition, as in "
         "digit-recognizer, or its address. Correct it.\n"
     )

@@ -24,6 +24,9 @@ PAGE = f"https://www.kaggle.com/code/{NAME}"
 SUBMISSION = "\n".join([HEADER, *(f"{row + 1},{row % 10}" for row in range(28_000))]) + "\n"
 
 
+OLD = SUBMISSION.replace("1,0\n", "1,9\n", 1)
+
+
 @pytest.fixture(params=CLIENTS)
 def terminal(request: pytest.FixtureRequest, tmp_path: Path, workplace: Path) -> Iterator[Terminal]:
     home = tmp_path / "home"
@@ -122,10 +125,9 @@ def test_outputs_of_the_version_before_are_not_taken_for_those_of_this_one(termi
     def late(body: dict[str, Any]) -> None:
         push(body)
         new.update(terminal.server.outputs)
-        terminal.server.outputs = {
-            "submission.csv": b"old",
-            "submission.json": b'{"format": "kaggle_digits submission", "build": "old"}',
-        }
+        # Whole and valid, but of another build.
+        old = json.loads(new["submission.json"]) | {"build": "old"}
+        terminal.server.outputs = {"submission.csv": OLD.encode(), "submission.json": json.dumps(old).encode()}
 
     terminal.server.on_push = late
     terminal.server.kernel_states = ["COMPLETE"]
@@ -150,6 +152,25 @@ def test_failed_kernel_shows_the_end_of_its_log(terminal):
         f"to finish. See {PAGE}; its log ends: DeviceError: no GPU"
     )
     assert terminal.server.submissions == []
+
+
+def test_limits_are_asked_before_the_kernel_runs(terminal):
+    terminal.server.limits = {"numToday": 5, "numTotal": 12, "numAllowedNow": 0}
+    code, _, err = terminal.run("kernel", "run")
+    assert code == 1
+    assert "today's limit is reached" in err
+    assert terminal.server.pushes == []
+
+
+def test_kernel_that_kaggle_will_not_run_gets_advice_of_its_own(terminal):
+    terminal.server.faults["SaveKernel"] = Fault(status=400, message="Weekly GPU quota exceeded")
+    code, _, err = terminal.run("kernel", "push", "--device", "gpu")
+    assert code == 1
+    assert err == (
+        f"kaggle-digits: push of {NAME}: Kaggle answered 400, 'Weekly GPU quota exceeded'. Expected a kernel that it "
+        "can run. "
+        "See https://www.kaggle.com/code, and what is left of your weekly hours at https://www.kaggle.com/settings.\n"
+    )
 
 
 def test_failure_of_the_version_before_is_not_taken_for_that_of_this_one(terminal):

@@ -147,6 +147,7 @@ def test_metadata_of_the_user_is_kept_and_what_misleads_kaggle_is_mended(tmp_pat
     ("metadata", "said"),
     [
         ("{", "not readable as kernel metadata (JSONDecodeError: "),
+        ('{"id": "ada/digits", "dataset_sources": [5]}', "not readable as kernel metadata (AttributeError: "),
         ('{"title": "x"}', "not readable as kernel metadata (KeyError: 'id'). Expected JSON with at least an id, "),
         (
             '{"id": "ada/tiny"}',

@@ -61,6 +61,19 @@ def test_record_says_what_made_the_file():
     }
 
 
+def test_same_contents_written_again_keep_what_is_known_of_their_submission():
+    file = submitted("mine.csv", "0.99")
+    records.write_record(file, [RUN, RUN])
+    record = records.read_record(file)
+    assert (len(record["runs"]), record["upload"]["reference"]) == (2, 7)
+
+
+def test_readme_that_is_not_text_is_left_alone():
+    submitted("mine.csv", "0.99")
+    Path("submissions/README.md").write_bytes(b"\xff\xfe")
+    assert records.update_table(Path("submissions")) is None
+
+
 def test_record_of_other_contents_is_not_taken_for_this_files():
     file = submitted("mine.csv", "0.99")
     file.write_text("ImageId,Label\n1,0\n")
