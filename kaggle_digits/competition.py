@@ -115,8 +115,7 @@ def download(folder: Path, *, quiet: bool = True) -> Path:
         except DataError as error:
             loaded.unlink()
             raise KaggleError(
-                f"download of {slug}: what came is not the competition's zip. Expected its data. Repeat the command "
-                "later."
+                f"download of {slug}: what came is not the competition's zip. Expected its data. Try again later."
             ) from error
     loaded.replace(target)
     shutil.rmtree(loaded.parent)

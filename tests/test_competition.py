@@ -152,9 +152,8 @@ def test_download_of_something_else_is_no_data(terminal, tmp_path):
     code, _, err = terminal.run("download")
     assert code == 1
     assert err == (
-        "kaggle-digits: download of digit-recognizer: what came is not the competition's zip. Expected its data. "
-        "Repeat "
-        "the command later.\n"
+        "kaggle-digits: download of digit-recognizer: what came is not the competition's zip. Expected its data. Try "
+        "again later.\n"
     )
     assert not list((tmp_path / "cache").rglob("*.zip"))
 
