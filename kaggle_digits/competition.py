@@ -7,7 +7,6 @@ list, by a marker in its description that is made of the file's contents.
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import hashlib
 import logging
@@ -161,13 +160,8 @@ def upload(file: Path, message: str, *, rows: int | None = None) -> Submission:
     slug = competition_slug()
     expected, counted_in = _rows_of(slug, rows)
     check_submission(file, rows=expected, counted_in=counted_in)
-    with contextlib.ExitStack() as stack:
-        try:
-            stack.enter_context(locked(file))
-        except BlockingIOError as error:
-            raise SubmissionError(
-                f"{file}: is being uploaded by another process. Expected one at a time. Wait for the other."
-            ) from error
+    busy = SubmissionError(f"{file}: is being uploaded by another process. Expected one at a time. Wait for the other.")
+    with locked(file, busy):
         contents, record = file.read_bytes(), read_record(file)
         if record["sha256"] != hashlib.sha256(contents).hexdigest():
             raise SubmissionError(f"{file}: was changed while it was read. Expected it to stay. Repeat the command.")

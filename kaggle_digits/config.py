@@ -186,18 +186,22 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def locked(path: Path, *, wait: bool = False) -> Iterator[None]:
+def locked(path: Path, busy: DigitsError | None = None) -> Iterator[None]:
     """Keep a file or folder to this process; the lock ends with the process, however that ends.
 
-    Raises:
-        BlockingIOError: another process has it, and ``wait`` is off.
+    Args:
+        path: must exist.
+        busy: raised if another process has it; None waits for the other.
     """
     if not fcntl:
         yield
         return
     handle = os.open(path, os.O_RDONLY)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | (fcntl.LOCK_NB if busy else 0))
+        except BlockingIOError as error:
+            raise busy or error from error
         yield
     finally:
         os.close(handle)

@@ -135,7 +135,7 @@ def update_table(folder: Path) -> Path | None:
     _, end, after = rest.partition(END)
     if not (begin and end):
         return None
-    with locked(folder, wait=True), atomic_path(readme) as path:
+    with locked(folder), atomic_path(readme) as path:
         path.write_text(f"{before}{BEGIN}\n\n{_table(load_records(folder))}\n\n{END}{after}", encoding="utf-8")
     return readme
 

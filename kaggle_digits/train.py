@@ -17,7 +17,6 @@ import platform
 import time
 import zipfile
 import zlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -249,19 +248,14 @@ def _difference(previous: dict[str, Any], recipe: Recipe, seed: int, rows: dict[
     return None
 
 
-@contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
+def _locked(folder: Path) -> contextlib.AbstractContextManager[None]:
     """Keep a run folder to this process."""
     folder.mkdir(parents=True, exist_ok=True)
-    with contextlib.ExitStack() as stack:
-        try:
-            stack.enter_context(locked(folder))
-        except BlockingIOError as error:
-            raise RunError(
-                f"{folder}: is being trained by another process. Expected a folder of its own for each training. "
-                "Name another one, or wait for the other."
-            ) from error
-        yield
+    busy = RunError(
+        f"{folder}: is being trained by another process. Expected a folder of its own for each training. Name another "
+        "one, or wait for the other."
+    )
+    return locked(folder, busy)
 
 
 def _note_change_of_device(folder: Path, previous: dict[str, Any], record: dict[str, Any]) -> None:

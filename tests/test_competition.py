@@ -743,14 +743,13 @@ def test_credentials_that_cannot_be_read_are_said_to_be(terminal, mine):
 
 
 def test_login_of_the_client_is_used(terminal, mine):
-    if terminal.client == "2.0.2":
-        pytest.skip("client 2.0.2 knows no login unless a variable asks for it")
     folder = terminal.home / ".kaggle"
     folder.mkdir()
     login = {"refresh_token": KEY, "access_token": TOKEN, "username": "ada", "scopes": []}
     login["access_token_expiration"] = "2099-01-01T00:00:00+00:00"
     (folder / "credentials.json").write_text(json.dumps(login))
-    none = {"KAGGLE_USERNAME": None, "KAGGLE_KEY": None}
+    # Client 2.0.2 looks for a login only if it is told to.
+    none = {"KAGGLE_USERNAME": None, "KAGGLE_KEY": None, "KAGGLE_ENABLE_OAUTH": "1"}
     assert terminal.run("upload", FILE, "-m", "x", **none)[0] == 0
     terminal.server.faults["GetSubmission"] = Fault(status=401, message="Unauthenticated", times=9)
     code, out, err = terminal.run("upload", FILE, "-m", "x", **none)
