@@ -66,7 +66,9 @@ def find_source(data: str | os.PathLike[str] | None = None) -> Source:
     if source is None:
         log.warning(
             "No competition data found in $KDIGITS_DATA, Kaggle's mounts, ./data or %s: using the built-in sample, "
-            "1,797 small digits. Its submission cannot be uploaded. Pass --data to name the real files.",
+            "1,797 small digits. Its submission cannot be uploaded. Fetch the real files with `kaggle-digits "
+            "download`, or "
+            "name them with --data.",
             cache_folder(),
         )
         source = Source(SAMPLE, {})
@@ -130,13 +132,13 @@ def _source_at(data: str | os.PathLike[str]) -> Source:
     if not path.exists():
         raise DataError(
             f"{path}: no such file or folder. Expected a folder with train.csv and test.csv, {ZIP_NAME}, a CSV file, "
-            f"or the word {SAMPLE}. Check the path, or run `kaggle competitions download {COMPETITION}`."
+            f"or the word {SAMPLE}. Check the path, or run `kaggle-digits download`."
         )
     tables = _tables_in_folder(path) if path.is_dir() else _tables_in_file(path)
     if not tables:
         raise DataError(
             f"{path}: no train.csv and no test.csv in it. Expected at least one of them (plain, .gz or .zip) or "
-            f"{ZIP_NAME}. Pass the folder or zip that `kaggle competitions download {COMPETITION}` leaves."
+            f"{ZIP_NAME}. Pass the folder or zip that `kaggle-digits download` leaves."
         )
     # The name goes into run.json: there, too, a folder called sample must not pass for the built-in data.
     return Source(f"./{path}" if str(path) == SAMPLE else str(path), tables)
@@ -173,7 +175,7 @@ def _tables_in_zip(path: Path) -> dict[str, Table]:
             members = archive.namelist()
     except BROKEN as error:
         raise DataError(
-            f"{path}: not a whole zip file ({error}). Expected the zip that `kaggle competitions download` leaves; "
+            f"{path}: not a whole zip file ({error}). Expected the zip that `kaggle-digits download` leaves; "
             "this one is damaged or cut short. Download it again."
         ) from error
     for member in members:

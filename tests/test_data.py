@@ -441,8 +441,7 @@ def test_missing_path(tmp_path):
         data.find_source(tmp_path / "nowhere")
     assert str(caught.value) == (
         f"{tmp_path / 'nowhere'}: no such file or folder. Expected a folder with train.csv and test.csv, "
-        "digit-recognizer.zip, a CSV file, or the word sample. Check the path, or run `kaggle competitions download "
-        "digit-recognizer`."
+        "digit-recognizer.zip, a CSV file, or the word sample. Check the path, or run `kaggle-digits download`."
     )
 
 
