@@ -3,7 +3,7 @@
 ``fast-seed0.csv`` has its record in ``fast-seed0.json``::
 
     {"format": "kaggle_digits submission", "file": "fast-seed0.csv", "sha256": "…", "rows": 28000,
-     "runs": [{"recipe", "seed", "commit", "versions", "device", "source", "held_out_rows", "held_out_accuracy"}],
+     "runs": [{"recipe", "seed", "commit", "versions", "device", "held_out_rows", "held_out_accuracy"}],
      "build": null or the build of the notebook that wrote it, on Kaggle's machines,
      "upload": null or {"competition", "message", "state", "reference", "date", "public_score", "error", "url"}}
 
@@ -166,7 +166,7 @@ def _row(record: dict[str, Any]) -> str:
 def _describe_run(run: dict[str, Any]) -> dict[str, Any]:
     return {
         "recipe": run["recipe"]["name"],
-        **{name: run[name] for name in ("seed", "commit", "versions", "device", "source")},
+        **{name: run[name] for name in ("seed", "commit", "versions", "device")},
         "held_out_rows": run["rows"]["held_out"],
         "held_out_accuracy": run["epochs"][-1].get("validation_accuracy"),
     }

@@ -51,7 +51,6 @@ def test_record_says_what_made_the_file():
                 "commit": "0123456789abcdef",
                 "versions": {"keras": "3.15.1"},
                 "device": {"kind": "cpu"},
-                "source": "digit-recognizer.zip",
                 "held_out_rows": 2_100,
                 "held_out_accuracy": 0.9962,
             }
