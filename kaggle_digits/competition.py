@@ -48,9 +48,6 @@ log = logging.getLogger(__name__)
 
 API = "competitions.CompetitionApiService"
 SCORING_SECONDS = 1800.0
-EARLY_LOOKS, MOST_FAILURES = 5, 60
-"""Looks at a kernel after which its state is taken for that of the last push; failed looks in a row that end the "
-"wait."""
 LOST_PAUSES = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
 """Seconds between looks for a submission whose making is in doubt: the list may lag behind."""
 PAGE_SIZE = 100

@@ -19,7 +19,6 @@ from kaggle_digits.config import (
     KaggleError,
     atomic_path,
     find_commit,
-    numbered_names,
 )
 from kaggle_digits.connection import (
     SITE,
@@ -32,7 +31,7 @@ from kaggle_digits.connection import (
     status_of,
 )
 from kaggle_digits.notebook import METADATA_FILE, build_kernel
-from kaggle_digits.records import SUBMISSIONS, load_record, record_path, save_record
+from kaggle_digits.records import SUBMISSIONS, free_name, load_record, save_record
 
 log = logging.getLogger(__name__)
 
@@ -112,8 +111,7 @@ def fetch(kernel: Kernel) -> Path:
 
 def _keep(fetched: Path, record: dict[str, Any], kernel: Kernel) -> Path:
     """Keep a fetched submission and its record under a new name in submissions/."""
-    names = numbered_names(Path(SUBMISSIONS) / f"{kernel.name.partition('/')[2]}-v{kernel.version}.csv")
-    target = next(free for free in names if not (free.exists() or record_path(free).exists()))
+    target = free_name(Path(SUBMISSIONS) / f"{kernel.name.partition('/')[2]}-v{kernel.version}.csv")
     with atomic_path(target) as path:
         path.write_bytes(fetched.read_bytes())
     # The notebook cannot know the commit: there is no checkout where it runs.

@@ -137,10 +137,10 @@ def _package_cell(notebook: Any) -> Any:
     import nbformat
 
     used: set[str] = set()
-    wanted = {name for cell in notebook.cells if cell.cell_type == "code" for name in _modules_imported(cell.source)}
+    wanted = {name for cell in notebook.cells if cell.cell_type == "code" for name in modules_imported(cell.source)}
     while wanted:
         used |= wanted
-        wanted = {name for module in wanted for name in _modules_imported(_text_of(module))} - used
+        wanted = {name for module in wanted for name in modules_imported(_text_of(module))} - used
     parts = [f"\"{module}.py\": r'''{_text_of(module)}'''," for module in sorted({"__init__", *used})]
     source = "\n".join(
         [
@@ -172,7 +172,7 @@ def _text_of(module: str) -> str:
     return text
 
 
-def _modules_imported(source: str) -> set[str]:
+def modules_imported(source: str) -> set[str]:
     """Return the modules of this package that a piece of Python imports, anywhere in it."""
     code = "\n".join(line for line in source.splitlines() if not line.startswith("%"))
     found: set[str] = set()

@@ -19,7 +19,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from kaggle_digits.config import SubmissionError, atomic_path, locked
+from kaggle_digits.config import SubmissionError, atomic_path, locked, numbered_names
 
 FORMAT = "kaggle_digits submission"
 SUBMISSIONS, README_FILE = "submissions", "README.md"
@@ -35,6 +35,11 @@ def record_path(file: Path) -> Path:
     'fast-seed0.json'
     """
     return file.with_suffix(".json")
+
+
+def free_name(file: Path) -> Path:
+    """Return the first of file, file-2, file-3 … that neither a submission nor a record has."""
+    return next(name for name in numbered_names(file) if not (name.exists() or record_path(name).exists()))
 
 
 def write_record(file: Path, runs: Iterable[dict[str, Any]], *, build: str | None = None) -> None:

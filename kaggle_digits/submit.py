@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from kaggle_digits import data as kaggle_data
 from kaggle_digits.config import DEFAULT_RECIPE, SAMPLE, Recipe, numbered_names
 from kaggle_digits.recipes import find_recipe
-from kaggle_digits.records import SUBMISSIONS, check_record_free, record_path, write_record
+from kaggle_digits.records import SUBMISSIONS, check_record_free, free_name, write_record
 from kaggle_digits.strategy import Device, resolve_device
 from kaggle_digits.submission import check_free, check_submission, write_submission
 
@@ -186,8 +186,7 @@ def submission_name(out: Path | None, *, stem: str, from_sample: bool) -> Path:
     named = out or Path(SUBMISSIONS) / f"{stem}.csv"
     if from_sample and named.name and not named.name.startswith(f"{SAMPLE}-"):
         named = named.with_name(f"{SAMPLE}-{named.name}")
-    free = (name for name in numbered_names(named) if not (name.exists() or record_path(name).exists()))
-    return named if out else next(free)
+    return named if out else free_name(named)
 
 
 @contextmanager

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import ast
 import re
 from pathlib import Path
 
 import kaggle_digits
+from kaggle_digits.notebook import modules_imported
 
 PACKAGE = Path(kaggle_digits.__file__).parent
 SPINE = [
@@ -36,15 +36,7 @@ LEAVES_OF = {"train": {"augment"}}
 
 def imports(module: str) -> set[str]:
     """Names of the package's modules that a module imports, anywhere in it."""
-    found = set()
-    for node in ast.walk(ast.parse((PACKAGE / f"{module}.py").read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ImportFrom) and node.module == "kaggle_digits":
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("kaggle_digits."):
-            found.add(node.module.split(".")[1])
-        elif isinstance(node, ast.Import):
-            found |= {alias.name.split(".")[1] for alias in node.names if alias.name.startswith("kaggle_digits.")}
-    return found
+    return modules_imported((PACKAGE / f"{module}.py").read_text(encoding="utf-8"))
 
 
 def test_every_module_has_its_place():
