@@ -8,14 +8,17 @@ import json
 import logging
 import os
 import shlex
+import shutil
 import sys
+import textwrap
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import kaggle_digits
-from kaggle_digits.config import DEFAULT_RECIPE, SAMPLE, TEST_ROWS, DigitsError, InputError
+from kaggle_digits.config import DEFAULT_RECIPE, SAMPLE, TEST_ROWS, DigitsError, InputError, Network, TrainingError
+from kaggle_digits.measured import MEASURED, MEASURED_HOW
 from kaggle_digits.recipes import RECIPES, find_recipe
 from kaggle_digits.strategy import DEVICES
 
@@ -78,11 +81,15 @@ def _parser() -> argparse.ArgumentParser:
             "--seed", type=_seed, default=0, metavar="N", help="same seed, same result (default: %(default)s)"
         )
 
+    def epochs(command: argparse.ArgumentParser) -> None:
+        command.add_argument("--epochs", type=_count, metavar="N", help="instead of the recipe's own")
+
     submit = verb("submit", _submit, "train, validate, predict, and write a checked submission file")
     submit.add_argument(
         "--recipe", default=DEFAULT_RECIPE, metavar="NAME", help="see the verb recipes (default: %(default)s)"
     )
     training(submit)
+    epochs(submit)
     submit.add_argument(
         "--out", type=Path, metavar="FILE", help="the file to write (default: a new name in submissions/)"
     )
@@ -98,6 +105,7 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--recipe", required=True, metavar="NAME", help="see the verb recipes")
     train.add_argument("--run", required=True, type=Path, metavar="DIR", help="the run folder to make")
     training(train)
+    epochs(train)
     train.add_argument("--resume", action="store_true", help="continue the interrupted training in DIR")
 
     predict = verb("predict", _predict, "predict the test rows with one or several runs, averaged")
@@ -107,6 +115,20 @@ def _parser() -> argparse.ArgumentParser:
     data(predict)
     predict.add_argument("--out", required=True, type=Path, metavar="FILE", help="the submission file to write")
     predict.add_argument("--force", action="store_true", help="replace FILE if it exists")
+
+    compare = verb(
+        "compare", _compare, "train recipes on the same rows, score them on the same held-out rows, and report"
+    )
+    compare.add_argument("--recipes", required=True, metavar="A,B,…", help="names of recipes, or the word all")
+    compare.add_argument(
+        "--repeat",
+        type=_count,
+        default=1,
+        metavar="N",
+        help="trainings of each, with seeds from --seed on (default: 1)",
+    )
+    compare.add_argument("--out", required=True, type=Path, metavar="DIR", help="where runs, tables and report go")
+    training(compare)
 
     check = verb("check", _check, "say whether a file is a valid submission; exit code 0 or 2")
     check.add_argument("file", type=Path, metavar="FILE")
@@ -147,6 +169,13 @@ def _seed(text: str) -> int:
     return int(text)
 
 
+def _count(text: str) -> int:
+    """Parse a whole number from 1 on."""
+    if not (text.isascii() and text.isdigit() and int(text)):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
+    return int(text)
+
+
 def _submit(options: argparse.Namespace) -> None:
     from kaggle_digits.submit import plan_submission, submit
 
@@ -158,6 +187,7 @@ def _submit(options: argparse.Namespace) -> None:
         out=options.out,
         device=options.device,
         seed=options.seed,
+        epochs=options.epochs,
         overwrite=options.force,
     )
     if options.upload and plan.source.is_sample:
@@ -185,29 +215,42 @@ def _submit(options: argparse.Namespace) -> None:
 
 def _recipes(options: argparse.Namespace) -> None:
     if options.json:
-        print(json.dumps([dataclasses.asdict(recipe) for recipe in RECIPES.values()], indent=1))
+        described = [
+            dataclasses.asdict(recipe) | {"measured": MEASURED.get(recipe.name, "")} for recipe in RECIPES.values()
+        ]
+        print(json.dumps(described, indent=1, ensure_ascii=False))
         return
-    for recipe in RECIPES.values():
+    table = [("RECIPE", "PUBLISHED", "HERE")]
+    table += [(f"  {recipe.name}", recipe.published, MEASURED.get(recipe.name, "–")) for recipe in RECIPES.values()]
+    columns = [max(map(len, texts)) + 2 for texts in zip(*table, strict=True)]
+
+    def line(texts: Sequence[str], what: str) -> str:
+        return "".join(f"{text:{width}}" for text, width in zip(texts, columns, strict=True)) + what
+
+    room = max(20, shutil.get_terminal_size().columns - sum(columns))
+    print(line(table[0], "WHAT"))
+    source = None
+    for recipe, texts in zip(RECIPES.values(), table[1:], strict=True):
+        if recipe.source != source:
+            source = recipe.source
+            print(f"\n{source}")
         default = " (the default)" if recipe.name == DEFAULT_RECIPE else ""
-        print(
-            f"{recipe.name}{default}\n"
-            f"    {recipe.summary}\n"
-            f"    source     {recipe.source}\n"
-            f"    published  {recipe.published}\n"
-            f"    here       {recipe.measured}"
-        )
+        first, *rest = textwrap.wrap(recipe.summary + default, room)
+        print(line(texts, first))
+        for more in rest:
+            print(" " * sum(columns) + more)
+    print(f"\n{textwrap.fill(MEASURED_HOW, sum(columns) + room)}")
 
 
 def _train(options: argparse.Namespace) -> None:
     from kaggle_digits.data import find_source, load_train, split_rows
-    from kaggle_digits.strategy import resolve_device
-
-    recipe = find_recipe(options.recipe)
-    source = find_source(options.data)
-    rows, held_out = split_rows(load_train(source), fraction=recipe.validation_fraction, seed=options.seed)
-    device = resolve_device(options.device, precision=recipe.precision)
+    from kaggle_digits.strategy import device_of
     from kaggle_digits.train import train_run
 
+    recipe = find_recipe(options.recipe, epochs=options.epochs)
+    source = find_source(options.data)
+    rows, held_out = split_rows(load_train(source), fraction=recipe.validation_fraction, seed=options.seed)
+    device = device_of(recipe, options.device)
     try:
         with _Progress() as progress:
             run = train_run(
@@ -230,27 +273,57 @@ def _train(options: argparse.Namespace) -> None:
 
 def _predict(options: argparse.Namespace) -> None:
     from kaggle_digits.data import find_source, load_test
+    from kaggle_digits.predict import load_run, predict_digits, predict_probabilities
     from kaggle_digits.records import check_record_free, write_record
-    from kaggle_digits.strategy import import_tensorflow, resolve_device
+    from kaggle_digits.runs import read_run, recipe_of
+    from kaggle_digits.strategy import device_of
     from kaggle_digits.submission import check_free, check_submission, write_submission
     from kaggle_digits.submit import submission_name
 
     source = find_source(options.data)
-    import_tensorflow()
-    from kaggle_digits.predict import load_run, predict_digits, predict_probabilities, read_record
-
-    trained_on_sample = any(read_record(folder)["source"] == SAMPLE for folder in options.run)
-    out = submission_name(options.out, stem="", from_sample=source.is_sample or trained_on_sample)
+    records = [read_run(folder) for folder in options.run]
+    out = submission_name(
+        options.out, stem="", from_sample=source.is_sample or any(record["source"] == SAMPLE for record in records)
+    )
     check_free(out, overwrite=options.force)
     check_record_free(out, overwrite=options.force)
     pixels = load_test(source)
-    device = resolve_device()
+    # One device for all: that of the networks, if there are any.
+    device = device_of(max((recipe_of(record) for record in records), key=lambda recipe: isinstance(recipe, Network)))
     runs = [load_run(folder, device) for folder in options.run]
     probabilities = [predict_probabilities(run.model, run.recipe, pixels, replicas=device.replicas) for run in runs]
     write_submission(out, predict_digits(probabilities), overwrite=options.force)
     check_submission(out, rows=len(pixels))
-    write_record(out, [run.record for run in runs])
+    write_record(out, records)
     print(f"{out}: {len(pixels):,} rows")
+
+
+def _compare(options: argparse.Namespace) -> None:
+    from kaggle_digits.compare import compare
+    from kaggle_digits.report import describe
+
+    names = list(RECIPES) if options.recipes == "all" else options.recipes.split(",")
+    try:
+        with _Progress() as progress:
+            comparison = compare(
+                [find_recipe(name) for name in dict.fromkeys(names)],
+                options.out,
+                data=options.data,
+                seeds=range(options.seed, options.seed + options.repeat),
+                device=options.device,
+                progress=progress,
+            )
+    except KeyboardInterrupt:
+        print(f"What is done is kept in {options.out}. Repeat the command to continue.", file=sys.stderr)
+        raise
+    print(describe(comparison))
+    print(f"\nreport  {options.out / 'report.html'}")
+    failed = [row["recipe"] for row in comparison["recipes"] if row["failed"]]
+    if failed:
+        raise TrainingError(
+            f"{', '.join(failed)}: failed, for the reasons in the table; the others are done. Expected all to be "
+            "trained. Repeat the command to try them again."
+        )
 
 
 def _check(options: argparse.Namespace) -> None:
@@ -341,9 +414,10 @@ def _describe_counts(counts: list[int]) -> str:
 
 
 def _describe_plan(plan: Plan) -> str:
+    epochs = f" for {plan.recipe.epochs} epochs" if isinstance(plan.recipe, Network) else ""
     again = ", then again on all rows" if plan.recipe.retrain else ""
     return (
-        f"Would train {plan.recipe.name} for {plan.recipe.epochs} epochs on {len(plan.training):,} rows of "
+        f"Would train {plan.recipe.name}{epochs} on {len(plan.training):,} rows of "
         f"{plan.source.name}{again},\n"
         f"measure it on {len(plan.held_out):,} held-out rows, and predict {len(plan.test_pixels):,} rows.\n"
         f"device  {plan.device}\n"
@@ -363,7 +437,7 @@ def _describe_result(result: Result) -> str:
         f"recipe  {plan.recipe.name}, seed {plan.seed}\n"
         f"device  {plan.device}\n"
         f"time    {sum(result.seconds.values()):.1f} s ({seconds})\n"
-        f"held-out accuracy  {accuracy} on {len(plan.held_out):,} rows the network had not seen\n"
+        f"held-out accuracy  {accuracy} on {len(plan.held_out):,} rows that it was not trained on\n"
         f"labels  {_describe_counts(result.label_counts)}\n"
         f"run     {result.run.folder}\n"
         f"file    {plan.out}, {len(plan.test_pixels):,} rows, checked{note}"

@@ -123,25 +123,54 @@ class OneCycle:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Milestones:
+    """Multiply the learning rate by ``factor`` at the start of each of the given epochs.
+
+    Args:
+        start: before the first milestone.
+        factor: of each step.
+        epochs: counted from 0; a milestone at 0 acts before the first step.
+    """
+
+    start: float
+    factor: float
+    epochs: tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plateau:
+    """Multiply the learning rate by ``factor`` when the accuracy on tuning rows has stopped rising.
+
+    Args:
+        start: the first learning rate.
+        factor: of each step.
+        patience: epochs without a rise before a step; counted anew after each.
+        threshold: a rise is an accuracy above the best so far times 1 + threshold.
+    """
+
+    start: float
+    factor: float
+    patience: int
+    threshold: float
+
+
+LearningRate = float | OneCycle | Milestones | Plateau
+SCHEDULES = (OneCycle, Milestones, Plateau)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """Say which network to build and how to train it; a row of the table in ``recipes``.
+    """Say what to train and how; a row of the table in ``recipes``. What all kinds of recipes share.
 
     Args:
         name: as given to ``--recipe``.
         summary: one line for people.
-        source: where network and settings come from.
+        source: where the method and its settings come from.
         published: the author's figure, in the author's terms.
-        measured: our held-out figure with its conditions.
-        layers: the Keras Sequential network without its input, ending in ten logits.
+        published_accuracy: that figure as correct / seen, where it is an accuracy on unseen digits; else None.
+        published_seconds: what the author's training and prediction took, where known.
+        note: where this had to differ from what was published.
         pixel_offset, pixel_scale: images = (pixels − pixel_offset) / pixel_scale.
-        loss: "crossentropy" (on logits) or "mse" (on one-hot labels).
-        label_smoothing: share of every label that is spread over all classes; for cross-entropy.
-        optimizer: Keras class name and all its settings, since Keras has changed defaults under its users.
-        learning_rate: constant, or a schedule over the whole training.
-        epochs: passes over the training rows.
-        batch_size: rows per step, over all replicas.
-        augmentation: random changes of the training images, or None.
-        precision: "float32", or "mixed_bfloat16" where the device computes it natively.
         validation_fraction: share of the rows held out, stratified, to measure accuracy.
         retrain: train again on all rows, held-out ones included, before predicting.
     """
@@ -149,21 +178,59 @@ class Recipe:
     name: str
     summary: str
     source: str
-    published: str
-    measured: str
+    published: str = "none"
+    published_accuracy: float | None = None
+    published_seconds: float | None = None
+    note: str = ""
+    pixel_offset: float = 0.0
+    pixel_scale: float = 1.0
+    validation_fraction: float = 0.05
+    retrain: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Classical(Recipe):
+    """A method of scikit-learn on the 784 pixels.
+
+    Args:
+        estimator: its name in ``baselines`` and its settings.
+    """
+
+    estimator: Layer
+
+
+@dataclass(frozen=True, kw_only=True)
+class Network(Recipe):
+    """A Keras network.
+
+    Args:
+        layers: the Sequential network without its input, ending in ten logits.
+        loss: "crossentropy" (on logits) or "mse" (on one-hot labels).
+        label_smoothing: share of every label that is spread over all classes; for cross-entropy.
+        optimizer: Keras class name and all its settings, since Keras has changed defaults under its users.
+        learning_rate: constant, or a schedule over the whole training.
+        epochs: passes over the training rows, at most.
+        stop_at: end after the first epoch that reaches this accuracy on tuning rows.
+        batch_size: rows per step, over all replicas.
+        augmentation: random changes of the training images, or None.
+        precision: "float32", or "mixed_bfloat16" where the device computes it natively.
+    """
+
     layers: tuple[Layer, ...]
-    pixel_offset: float
-    pixel_scale: float
     loss: str
     label_smoothing: float = 0.0
     optimizer: Layer
-    learning_rate: float | OneCycle
+    learning_rate: LearningRate
     epochs: int
+    stop_at: float | None = None
     batch_size: int
     augmentation: Augmentation | None = None
     precision: str = "float32"
-    validation_fraction: float = 0.05
-    retrain: bool = False
+
+    @property
+    def tunes(self) -> bool:
+        """Whether an accuracy decides on the training: it needs rows that are neither trained on nor reported."""
+        return self.stop_at is not None or isinstance(self.learning_rate, Plateau)
 
 
 @contextmanager

@@ -3,13 +3,55 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import keras
 
-from kaggle_digits.config import SIDE, OneCycle, Recipe
+from kaggle_digits.config import SIDE, Milestones, Network, OneCycle, Plateau
 
 
-def build_model(recipe: Recipe, *, precision: str = "float32") -> keras.Sequential:
+@keras.saving.register_keras_serializable(package="kaggle_digits")
+class Residual(keras.layers.Layer):
+    """A residual block: two 3×3 convolutions beside one of 1×1, a ReLU between the two and one on the sum.
+
+    Args:
+        filters: of all three convolutions, which keep height and width.
+        kernel_initializer: of their weights, as Keras takes it.
+        options: of every Keras layer.
+
+    Source: He et al. 2015, arXiv 1512.03385, with the projection in every block and without normalisation.
+    """
+
+    def __init__(self, filters: int, kernel_initializer: Any = "glorot_uniform", **options: Any) -> None:
+        super().__init__(**options)
+        self.filters, self.kernel_initializer = filters, kernel_initializer
+        shared = {
+            "padding": "same",
+            "data_format": "channels_last",
+            "kernel_initializer": kernel_initializer,
+            "dtype": self.dtype_policy,
+        }
+        self.first = keras.layers.Conv2D(filters, 3, activation="relu", **shared)
+        self.second = keras.layers.Conv2D(filters, 3, **shared)
+        self.side = keras.layers.Conv2D(filters, 1, **shared)
+
+    def build(self, input_shape: Any) -> None:
+        """Create the weights for images (N, height, width, channels)."""
+        self.first.build(input_shape)
+        self.second.build(self.first.compute_output_shape(input_shape))
+        self.side.build(input_shape)
+
+    def call(self, images: Any) -> Any:
+        """Return (N, height, width, filters), 0 or more."""
+        return keras.ops.relu(self.second(self.first(images)) + self.side(images))
+
+    def get_config(self) -> dict[str, Any]:
+        """Return what the block is made of, so that a saved network can be loaded."""
+        return {**super().get_config(), "filters": self.filters, "kernel_initializer": self.kernel_initializer}
+
+
+def build_model(recipe: Network, *, precision: str = "float32") -> keras.Sequential:
     """Build a recipe's network, untrained and uncompiled.
 
     Call it inside the scope of a strategy. Weights are drawn from Keras' global generator: set its seed first.
@@ -25,11 +67,12 @@ def build_model(recipe: Recipe, *, precision: str = "float32") -> keras.Sequenti
     model.add(keras.Input((SIDE, SIDE, 1)))
     for index, (kind, options) in enumerate(recipe.layers, start=1):
         dtype = "float32" if index == len(recipe.layers) else precision
-        model.add(getattr(keras.layers, kind)(**options, dtype=dtype))
+        layer = Residual if kind == "Residual" else getattr(keras.layers, kind)
+        model.add(layer(**options, dtype=dtype))
     return model
 
 
-def compile_model(model: keras.Sequential, recipe: Recipe, *, steps: int) -> None:
+def compile_model(model: keras.Sequential, recipe: Network, *, steps: int) -> None:
     """Give a network the recipe's loss and optimizer.
 
     Args:
@@ -47,10 +90,10 @@ def compile_model(model: keras.Sequential, recipe: Recipe, *, steps: int) -> Non
     model.compile(optimizer=optimizer, loss=losses[recipe.loss], metrics=["accuracy"])
 
 
-def _learning_rate(recipe: Recipe, steps: int) -> float | keras.optimizers.schedules.LearningRateSchedule:
+def _learning_rate(recipe: Network, steps: int) -> float | keras.optimizers.schedules.LearningRateSchedule:
     rate = recipe.learning_rate
     if not isinstance(rate, OneCycle):
-        return rate
+        return epoch_rate(recipe, [])
     warmup_steps = math.ceil(rate.warmup * steps)
     return keras.optimizers.schedules.CosineDecay(
         initial_learning_rate=rate.peak * rate.start,
@@ -59,3 +102,28 @@ def _learning_rate(recipe: Recipe, steps: int) -> float | keras.optimizers.sched
         warmup_target=rate.peak,
         warmup_steps=warmup_steps,
     )
+
+
+def epoch_rate(recipe: Network, accuracies: Sequence[float]) -> float:
+    """Return the learning rate of the next epoch, for recipes that change it between epochs or not at all.
+
+    It depends on the epochs so far only, so that a resumed training goes on as it would have.
+
+    Args:
+        recipe: its learning rate is a number, ``Milestones`` or ``Plateau``.
+        accuracies: on the tuning rows after each epoch so far; only their number matters without a plateau.
+    """
+    rate = recipe.learning_rate
+    if isinstance(rate, Milestones):
+        return rate.start * rate.factor ** sum(epoch <= len(accuracies) for epoch in rate.epochs)
+    if isinstance(rate, Plateau):
+        current, best, waited = rate.start, 0.0, 0
+        for accuracy in accuracies:
+            waited += 1
+            if accuracy > best * (1 + rate.threshold):
+                best, waited = accuracy, 0
+            if waited == rate.patience:
+                current, waited = current * rate.factor, 0
+        return current
+    assert not isinstance(rate, OneCycle)
+    return rate

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 import seaborn
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, NullFormatter, NullLocator, StrMethodFormatter
 
 from kaggle_digits.config import CLASSES, SIDE
+from kaggle_digits.runs import Trace
 
 BLUE = "#3b6ea5"
 
@@ -77,11 +78,57 @@ def plot_curves(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
     return figure
 
 
+def plot_traces(traces: Mapping[str, Sequence[Trace]]) -> Figure:
+    """Draw held-out accuracy and training loss against batches and against seconds, one colour a name, a line a trace.
+
+    The accuracy is drawn on a scale that gives each halving of the errors the same height. The loss is a running mean
+    over 20 batches.
+
+    Args:
+        traces: name → one trace for each repeat.
+    """
+    figure = Figure(figsize=(11, 7 + 0.06 * len(traces)), layout="constrained")
+    grid = figure.subplots(2, 2, sharex="col", sharey="row")
+    colours = seaborn.color_palette("deep" if len(traces) <= 10 else "husl", max(1, len(traces)))
+    worst = 0.0
+    for colour, (name, repeats) in zip(colours, traces.items(), strict=True):
+        for number, trace in enumerate(repeats):
+            label = {"label": name} if number == 0 else {}
+            losses = np.convolve(trace.losses, np.full(20, 1 / 20), mode="valid")
+            steps = np.arange(len(trace.losses) - len(losses) + 1, len(trace.losses) + 1)
+            seconds = np.interp(steps, [0, *trace.steps], [0, *trace.seconds])
+            errors = np.maximum(1 - trace.accuracies, 1e-4)
+            worst = max(worst, *errors)
+            line = {"color": colour, "linewidth": 1.2, "alpha": 0.85}
+            grid[0, 0].plot(trace.steps, errors, **line, **label)
+            grid[0, 1].plot(trace.seconds, errors, **line)
+            grid[1, 0].plot(steps, losses, **line)
+            grid[1, 1].plot(seconds, losses, **line)
+    ticks = [error for error in (0.9, 0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005, 0.002) if error <= 2 * worst]
+    for axes in grid[0]:
+        axes.set_yscale("log")
+        axes.set_yticks(ticks, [f"{1 - error:.4g}" for error in ticks])
+        axes.yaxis.set_minor_locator(NullLocator())
+    grid[0, 0].invert_yaxis()
+    grid[1, 0].set_yscale("log")
+    for axes in grid.ravel():
+        axes.set_xscale("log")
+        axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.grid(alpha=0.3)
+        seaborn.despine(ax=axes)
+    grid[0, 0].set_ylabel("accuracy on held-out rows")
+    grid[1, 0].set(ylabel="loss, mean of 20 batches", xlabel="batches")
+    grid[1, 1].set(xlabel="seconds of training")
+    figure.legend(loc="outside lower center", ncols=4, frameon=False, fontsize=8)
+    return figure
+
+
 def plot_confusion(probabilities: np.ndarray, digits: np.ndarray) -> Figure:
     """Draw how often each digit is read as each other; the diagonal, which is right, is left without colour.
 
     Args:
-        probabilities: (N, 10), of rows the network had not seen.
+        probabilities: (N, 10), of rows that were not trained on.
         digits: (N,) integers, the truth.
     """
     counts = np.zeros((CLASSES, CLASSES), int)

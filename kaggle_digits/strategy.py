@@ -18,7 +18,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from kaggle_digits.config import DeviceError
+from kaggle_digits.config import Classical, DeviceError, Network, Recipe
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +51,25 @@ class Device:
     def scope(self) -> contextlib.AbstractContextManager[Any]:
         """Enter the strategy: models must be built and loaded inside."""
         return self.strategy.scope() if self.strategy else contextlib.nullcontext()
+
+
+def device_of(recipe: Recipe, requested: str = "auto") -> Device:
+    """Find where to run a recipe: a network as ``resolve_device`` says, a classical method on the CPU.
+
+    Raises:
+        DeviceError: the requested device is not there, or not for this recipe.
+    """
+    if isinstance(recipe, Classical):
+        if requested not in ("auto", "cpu"):
+            raise DeviceError(
+                f"--device {requested}: {recipe.name} is a method of scikit-learn. Expected auto or cpu. Leave "
+                "--device out."
+            )
+        device = Device("cpu", None, 1, "float32", "scikit-learn")
+        log.info("Device: %s", device)
+        return device
+    assert isinstance(recipe, Network)
+    return resolve_device(requested, precision=recipe.precision)
 
 
 def resolve_device(requested: str = "auto", *, precision: str = "float32") -> Device:

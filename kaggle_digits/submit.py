@@ -16,14 +16,16 @@ from typing import TYPE_CHECKING, Any
 
 from kaggle_digits import data as kaggle_data
 from kaggle_digits.config import DEFAULT_RECIPE, SAMPLE, Recipe, numbered_names
+from kaggle_digits.predict import predict_digits, predict_probabilities
 from kaggle_digits.recipes import find_recipe
 from kaggle_digits.records import SUBMISSIONS, check_record_free, free_name, write_record
-from kaggle_digits.strategy import Device, resolve_device
+from kaggle_digits.runs import Run, can_resume, mark_submitted
+from kaggle_digits.strategy import Device, device_of
 from kaggle_digits.submission import check_free, check_submission, write_submission
+from kaggle_digits.train import train_run
 
 if TYPE_CHECKING:
-    from kaggle_digits.predict import Run
-    from kaggle_digits.train import Progress
+    from kaggle_digits.fit import Progress
 
 log = logging.getLogger(__name__)
 
@@ -88,6 +90,7 @@ def plan_submission(
     out: Path | None = None,
     device: str = "auto",
     seed: int = 0,
+    epochs: int | None = None,
     overwrite: bool = False,
 ) -> Plan:
     """Load the data, find the device and settle every name, without writing anything.
@@ -99,13 +102,14 @@ def plan_submission(
             gets "sample" into its name.
         device: "auto", "tpu", "gpu" or "cpu".
         seed: of split, weights, order and augmentation.
+        epochs: instead of the recipe's own.
         overwrite: whether ``out`` may replace a file.
 
     Raises:
         InputError: the recipe, the data, the device or the file name cannot be used.
     """
     seconds: dict[str, float] = {}
-    chosen = find_recipe(recipe)
+    chosen = find_recipe(recipe, epochs=epochs)
     with _timed(seconds, "load"):
         source = kaggle_data.find_source(data)
         out = submission_name(out, stem=f"{chosen.name}-seed{seed}", from_sample=source.is_sample)
@@ -115,7 +119,7 @@ def plan_submission(
         test_pixels = kaggle_data.load_test(source)
         training, held_out = kaggle_data.split_rows(rows, fraction=chosen.validation_fraction, seed=seed)
     with _timed(seconds, "start"):
-        place = resolve_device(device, precision=chosen.precision)
+        place = device_of(chosen, device)
     return Plan(chosen, source, rows, training, held_out, test_pixels, place, seed, out, overwrite, seconds)
 
 
@@ -132,9 +136,6 @@ def submit(plan: Plan, *, progress: Progress | None = None) -> Result:
     Raises:
         DigitsError: training failed or a file cannot be written.
     """
-    # Keras takes seconds to import: only once the input is known to be good.
-    from kaggle_digits.predict import predict_digits, predict_probabilities
-    from kaggle_digits.train import can_resume, mark_submitted, train_run
 
     def train(name: str, rows: kaggle_data.TrainingRows, held_out: kaggle_data.TrainingRows | None) -> Run:
         def resumable(folder: Path) -> bool:

@@ -13,11 +13,14 @@ SPINE = [
     *(
         "config",
         "recipes",
+        "measured",
         "tables",
         "data",
         "models",
         "strategy",
+        "runs",
         "predict",
+        "fit",
         "train",
         "submission",
         "records",
@@ -26,12 +29,19 @@ SPINE = [
         "notebook",
         "kernel",
         "submit",
+        "compare",
         "cli",
         "__main__",
     ),
 ]
-LEAVES = {"augment", "plots"}
-LEAVES_OF = {"train": {"augment"}}
+LEAVES = {"augment", "baselines", "plots", "report"}
+LEAVES_OF = {
+    "predict": {"baselines"},
+    "fit": {"augment"},
+    "train": {"baselines"},
+    "compare": {"plots", "report"},
+    "cli": {"report"},
+}
 
 
 def imports(module: str) -> set[str]:

@@ -1,0 +1,301 @@
+"""Classical methods of scikit-learn on the 784 pixels, behind the same verbs as the networks.
+
+What a method has learned is kept as plain arrays in ``model.npz``, which runs no code when it is loaded, whoever wrote
+it, and which any version of scikit-learn can use; predictions are computed from these arrays. Pickles do neither.
+"""
+
+from __future__ import annotations
+
+import warnings
+import zipfile
+import zlib
+from collections.abc import Callable
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import joblib
+import numpy as np
+from scipy.special import expit, softmax
+from sklearn.dummy import DummyClassifier
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+from sklearn.multiclass import OneVsRestClassifier
+from sklearn.naive_bayes import GaussianNB
+from sklearn.neighbors import KNeighborsClassifier
+
+from kaggle_digits.config import CLASSES, PIXELS, Classical, DataError, RunError, atomic_path
+
+MODEL_FILE = "model.npz"
+BATCH_SIZE = 1000
+
+Learned = dict[str, np.ndarray]
+"""What a method has learned, by the names in ``_EXPECTED``."""
+
+# The arrays of each method: their shape, where numbers are fixed and letters stand for any, equal if the letter is.
+_EXPECTED: dict[str, dict[str, tuple[str | int, ...]]] = {
+    "DummyClassifier": {"prior": (CLASSES,), "seed": ()},
+    "GaussianNB": {"prior": (CLASSES,), "means": (CLASSES, PIXELS), "variances": (CLASSES, PIXELS)},
+    "LogisticRegression": {"weights": (CLASSES, PIXELS), "intercepts": (CLASSES,)},
+    "SVC": {
+        "vectors": ("V", PIXELS),
+        "counts": (CLASSES,),
+        "weights": (CLASSES - 1, "V"),
+        "intercepts": (CLASSES * (CLASSES - 1) // 2,),
+        "gamma": (),
+    },
+    "KNeighborsClassifier": {"images": ("N", PIXELS), "digits": ("N",), "neighbours": ()},
+    "RandomForestClassifier": {
+        "roots": ("T",),
+        "features": ("M",),
+        "thresholds": ("M",),
+        "children": ("M", 2),
+        "shares": ("M", CLASSES),
+    },
+}
+
+
+def fit_estimator(recipe: Classical, images: np.ndarray, digits: np.ndarray, *, seed: int) -> Learned:
+    """Train a method.
+
+    Args:
+        recipe: its ``estimator`` is the name of the scikit-learn class, and its settings.
+        images: (N, 784) float32, scaled as the recipe says.
+        digits: (N,) int64, 0–9, every digit among them.
+        seed: of everything random.
+
+    Returns:
+        what was learned.
+
+    Raises:
+        DataError: a digit is missing.
+    """
+    missing = sorted(set(range(CLASSES)) - set(digits.tolist()))
+    if missing:
+        raise DataError(
+            f"{recipe.name}: no row is labelled {', '.join(map(str, missing))}. Expected rows of every digit. Add "
+            "some, or train a network."
+        )
+    kind, settings = recipe.estimator
+    return _FIT[kind](images, digits, seed, settings)
+
+
+def _fit_random(images: np.ndarray, digits: np.ndarray, seed: int, settings: dict[str, Any]) -> Learned:
+    fitted = DummyClassifier(**settings).fit(images, digits)
+    return {"prior": fitted.class_prior_, "seed": np.array(seed)}
+
+
+def _fit_bayes(images: np.ndarray, digits: np.ndarray, seed: int, settings: dict[str, Any]) -> Learned:  # noqa: ARG001
+    fitted = GaussianNB(**settings).fit(images.astype(np.float64), digits)
+    return {"prior": fitted.class_prior_, "means": fitted.theta_, "variances": fitted.var_}
+
+
+def _fit_logistic(images: np.ndarray, digits: np.ndarray, seed: int, settings: dict[str, Any]) -> Learned:  # noqa: ARG001
+    with warnings.catch_warnings():
+        # The number of iterations is a setting, as are epochs; that more would fit closer is no news.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        # Threads, since the work is done outside of Python's lock and the images need no copy.
+        with joblib.parallel_backend("threading"):
+            fitted = OneVsRestClassifier(LogisticRegression(**settings), n_jobs=-1).fit(images, digits)
+    return {
+        "weights": np.concatenate([one.coef_ for one in fitted.estimators_]),
+        "intercepts": np.concatenate([one.intercept_ for one in fitted.estimators_]),
+    }
+
+
+def _fit_svm(images: np.ndarray, digits: np.ndarray, seed: int, settings: dict[str, Any]) -> Learned:  # noqa: ARG001
+    try:
+        from sklearnex.svm import SVC  # the same method on all cores
+    except ImportError:
+        from sklearn.svm import SVC
+    gamma = 1 / (PIXELS * images.var(dtype=np.float64))  # what scikit-learn calls "scale"
+    fitted = SVC(gamma=gamma, **settings).fit(images, digits)
+    return {
+        "vectors": fitted.support_vectors_,
+        "counts": fitted.n_support_,
+        "weights": fitted.dual_coef_,
+        "intercepts": fitted.intercept_,
+        "gamma": np.array(gamma),
+    }
+
+
+def _fit_neighbours(images: np.ndarray, digits: np.ndarray, seed: int, settings: dict[str, Any]) -> Learned:  # noqa: ARG001
+    return {"images": images, "digits": digits, "neighbours": np.array(settings["n_neighbors"])}
+
+
+def _fit_forest(images: np.ndarray, digits: np.ndarray, seed: int, settings: dict[str, Any]) -> Learned:
+    fitted = RandomForestClassifier(random_state=seed, n_jobs=-1, **settings).fit(images, digits)
+    trees = [one.tree_ for one in fitted.estimators_]
+    sizes = np.array([tree.node_count for tree in trees])
+    roots = np.cumsum(sizes) - sizes
+    children = []
+    for tree, root in zip(trees, roots, strict=True):
+        both = np.stack([tree.children_left, tree.children_right], axis=1)
+        itself = np.arange(tree.node_count)[:, None]
+        # A leaf leads to itself.
+        children.append(np.where(both < 0, itself, both) + root)
+    return {
+        "roots": roots,
+        "features": np.maximum(np.concatenate([tree.feature for tree in trees]), 0).astype(np.int16),
+        "thresholds": np.concatenate([tree.threshold for tree in trees]),
+        "children": np.concatenate(children).astype(np.int32),
+        "shares": np.concatenate([tree.value[:, 0] for tree in trees]).astype(np.float32),
+    }
+
+
+_FIT: dict[str, Callable[[np.ndarray, np.ndarray, int, dict[str, Any]], Learned]] = {
+    "DummyClassifier": _fit_random,
+    "GaussianNB": _fit_bayes,
+    "LogisticRegression": _fit_logistic,
+    "SVC": _fit_svm,
+    "KNeighborsClassifier": _fit_neighbours,
+    "RandomForestClassifier": _fit_forest,
+}
+
+
+def estimate_probabilities(recipe: Classical, learned: Learned, images: np.ndarray) -> np.ndarray:
+    """Predict the probability of every digit for every row, from what a method has learned.
+
+    Args:
+        recipe: the method.
+        learned: of ``fit_estimator`` or ``load_estimator``.
+        images: (N, 784) float32, scaled as the recipe says.
+
+    Returns:
+        (N, 10) float64, rows sum to 1; the first of the likeliest digits is the one that scikit-learn's ``predict``
+        gives. A support vector machine gives shares of its 45 votes, the random method its guess.
+    """
+    return _PREDICT[recipe.estimator[0]](learned, images)
+
+
+def _guess(learned: Learned, images: np.ndarray) -> np.ndarray:
+    prior = learned["prior"] / learned["prior"].sum()
+    digits = np.random.default_rng(int(learned["seed"])).choice(CLASSES, size=len(images), p=prior)
+    return np.eye(CLASSES)[digits]
+
+
+def _bayes(learned: Learned, images: np.ndarray) -> np.ndarray:
+    precisions, means = 1 / learned["variances"], learned["means"]
+    # Σ (x − µ)² / σ², multiplied out: three matrix products instead of a cube of numbers.
+    wide = images.astype(np.float64)
+    squares = np.square(wide) @ precisions.T - 2 * wide @ (means * precisions).T + (means**2 * precisions).sum(axis=1)
+    return softmax(np.log(learned["prior"]) - (np.log(learned["variances"]).sum(axis=1) + squares) / 2, axis=1)
+
+
+def _logistic(learned: Learned, images: np.ndarray) -> np.ndarray:
+    sure = expit(images @ learned["weights"].T + learned["intercepts"]).astype(np.float64)
+    return sure / sure.sum(axis=1, keepdims=True)
+
+
+def _svm(learned: Learned, images: np.ndarray) -> np.ndarray:
+    vectors, weights, gamma = learned["vectors"], learned["weights"], float(learned["gamma"])
+    distances = np.square(images).sum(axis=1)[:, None] + np.square(vectors).sum(axis=1) - 2 * images @ vectors.T
+    kernel = np.exp(-gamma * distances)
+    ends = np.cumsum(learned["counts"])
+    of_digit = [slice(end - count, end) for count, end in zip(learned["counts"], ends, strict=True)]
+    votes = np.zeros((len(images), CLASSES))
+    # One machine for each pair; its weights lie in the row of the other digit, not counting the own.
+    for (first, second), intercept in zip(combinations(range(CLASSES), 2), learned["intercepts"], strict=True):
+        one, two = of_digit[first], of_digit[second]
+        decision = kernel[:, one] @ weights[second - 1, one] + kernel[:, two] @ weights[first, two] + intercept
+        votes[:, first] += decision > 0
+        votes[:, second] += decision <= 0
+    return votes / votes.sum(axis=1, keepdims=True)
+
+
+def _neighbours(learned: Learned, images: np.ndarray) -> np.ndarray:
+    method = KNeighborsClassifier(int(learned["neighbours"]), algorithm="brute", n_jobs=-1)
+    return method.fit(learned["images"], learned["digits"]).predict_proba(images)
+
+
+def _forest(learned: Learned, images: np.ndarray) -> np.ndarray:
+    features, thresholds, children = learned["features"], learned["thresholds"], learned["children"]
+    rows = np.arange(len(images))
+    probabilities = np.zeros((len(images), CLASSES))
+    for root in learned["roots"]:
+        node = np.full(len(images), root)
+        while True:
+            right = images[rows, features[node]] > thresholds[node]
+            below = children[node, right.astype(np.int8)]
+            if np.array_equal(below, node):
+                break
+            node = below
+        probabilities += learned["shares"][node]
+    return probabilities / len(learned["roots"])
+
+
+def _in_batches(method: Callable[[Learned, np.ndarray], np.ndarray]) -> Callable[[Learned, np.ndarray], np.ndarray]:
+    """Let a method see a thousand rows at once: what it computes for each is large."""
+
+    def predict(learned: Learned, images: np.ndarray) -> np.ndarray:
+        batches = range(0, len(images), BATCH_SIZE)
+        return np.concatenate([method(learned, images[first : first + BATCH_SIZE]) for first in batches])
+
+    return predict
+
+
+_PREDICT: dict[str, Callable[[Learned, np.ndarray], np.ndarray]] = {
+    "DummyClassifier": _guess,
+    "GaussianNB": _bayes,
+    "LogisticRegression": _logistic,
+    "SVC": _in_batches(_svm),
+    "KNeighborsClassifier": _neighbours,
+    "RandomForestClassifier": _in_batches(_forest),
+}
+
+
+def save_estimator(folder: Path, learned: Learned) -> None:
+    """Write what a method has learned into a run folder."""
+    arrays: dict[str, Any] = {**learned}
+    with atomic_path(folder / MODEL_FILE) as path:
+        np.savez_compressed(path, **arrays)
+
+
+def load_estimator(folder: Path, recipe: Classical) -> Learned:
+    """Read what a method has learned.
+
+    Raises:
+        RunError: not the arrays of this method, or not what they can be.
+    """
+    file = folder / MODEL_FILE
+    try:
+        with np.load(file, allow_pickle=False) as saved:
+            learned = dict(saved)
+        _check(recipe.estimator[0], learned)
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise RunError(
+            f"{file}: cannot be loaded ({error}). Expected the arrays that training wrote. Train it again."
+        ) from error
+    return learned
+
+
+def _check(kind: str, learned: Learned) -> None:
+    """Refuse arrays that the method could not have learned: with them, prediction might never end."""
+    letters: dict[str, int] = {}
+    if set(learned) != set(_EXPECTED[kind]):
+        raise ValueError(f"it holds {', '.join(learned)} instead of {', '.join(_EXPECTED[kind])}")
+    for name, expected in _EXPECTED[kind].items():
+        array = learned[name]
+        fits = len(array.shape) == len(expected) and all(
+            size == (letters.setdefault(wanted, size) if isinstance(wanted, str) else wanted)
+            for size, wanted in zip(array.shape, expected, strict=True)
+        )
+        if not fits or array.dtype.kind not in "iuf" or not np.isfinite(array).all():
+            raise ValueError(f"{name} is {array.dtype} {array.shape}, or not all of it is finite")
+    if kind == "SVC" and learned["counts"].sum() != letters["V"]:
+        raise ValueError("its support vectors do not add up")
+    if kind == "KNeighborsClassifier" and not (
+        set(learned["digits"].tolist()) <= set(range(CLASSES)) and 0 < learned["neighbours"] <= letters["N"]
+    ):
+        raise ValueError("its digits or its number of neighbours are not possible")
+    if kind == "RandomForestClassifier":
+        children, itself = learned["children"], np.arange(letters["M"])[:, None]
+        # Every step leads further down, and none out of the forest.
+        if not (
+            np.all((children > itself) | (children == itself).all(axis=1, keepdims=True))
+            and children.max() < letters["M"]
+            and 0 <= learned["roots"].min() <= learned["roots"].max() < letters["M"]
+            and 0 <= learned["features"].min() <= learned["features"].max() < PIXELS
+        ):
+            raise ValueError("its trees are not trees")

@@ -1,0 +1,257 @@
+"""Fit a network epoch by epoch, with a checkpoint after each.
+
+While the training is under way its run folder holds ``checkpoint.npz``: every variable of network and optimizer after
+the last whole epoch, and the metrics so far, in one file, so that a kill at any moment loses at most one epoch.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+import keras
+import numpy as np
+
+from kaggle_digits.augment import augment_pixels
+from kaggle_digits.config import Network, OneCycle, RunError, TrainingError, atomic_path
+from kaggle_digits.data import TrainingRows, one_hot
+from kaggle_digits.models import build_model, compile_model, epoch_rate
+from kaggle_digits.predict import MODEL_FILE, accuracy, predict_probabilities, to_images
+from kaggle_digits.runs import CHECKPOINT_FILE
+from kaggle_digits.strategy import Device, import_tensorflow
+
+
+class Progress(Protocol):
+    """What a training tells while it runs."""
+
+    def step(self, done: int, total: int) -> None:
+        """``done`` of ``total`` optimizer steps of the whole training are taken."""
+
+    def epoch(self, metrics: dict[str, Any], epochs: int) -> None:
+        """An epoch is done and saved; ``metrics`` as in run.json, ``epochs`` in all."""
+
+
+def fit_network(
+    recipe: Network,
+    rows: TrainingRows,
+    folder: Path,
+    *,
+    seed: int,
+    device: Device,
+    tuning: TrainingRows | None = None,
+    held_out: TrainingRows | None = None,
+    trace: bool = False,
+    progress: Progress | None = None,
+) -> tuple[keras.Sequential, list[dict[str, Any]], np.ndarray | None]:
+    """Train a network, from the checkpoint in the folder where there is one.
+
+    Args:
+        recipe: what to train.
+        rows: rows to train on.
+        folder: the run folder, which keeps the checkpoints.
+        seed: of initial weights, order, dropout and augmentation.
+        device: where to train.
+        tuning: rows whose accuracy decides on learning rate and end, if the recipe asks for it.
+        held_out: rows to measure accuracy on after every epoch.
+        trace: also measure within epochs, and keep the loss of every step; the time for it is not counted.
+        progress: is told of every step and epoch.
+
+    Returns:
+        the trained network, the metrics of every epoch, and the probabilities (N, 10) of the held-out rows, if they
+        were computed.
+
+    Raises:
+        RunError: the checkpoint is damaged.
+        TrainingError: the loss is no longer a number, or the device failed.
+    """
+    keras.utils.set_random_seed(seed)
+    steps_per_epoch = math.ceil(len(rows) / recipe.batch_size)
+    with device.scope():
+        model = build_model(recipe, precision=device.precision)
+        compile_model(model, recipe, steps=steps_per_epoch * recipe.epochs)
+        model.optimizer.build(model.trainable_variables)
+    epochs = _load_checkpoint(folder, model)
+
+    probabilities = None
+
+    def predict(rows: TrainingRows) -> np.ndarray:
+        return predict_probabilities(model, recipe, rows.pixels, replicas=device.replicas)
+
+    while not _is_over(recipe, epochs):
+        epoch = len(epochs)
+        done, total = epoch * steps_per_epoch, recipe.epochs * steps_per_epoch
+        callbacks: list[keras.callbacks.Callback] = [_StepCounter(progress, done, total)] if progress else []
+        tracer = None
+        if trace and held_out:
+            sizes = [min(recipe.batch_size, len(rows) - first) for first in range(0, len(rows), recipe.batch_size)]
+            tracer = _Tracer(done, total, sizes, lambda: accuracy(predict(held_out), held_out.digits))
+            callbacks.append(tracer)
+        if not isinstance(recipe.learning_rate, OneCycle):
+            model.optimizer.learning_rate = epoch_rate(recipe, [e.get("tuning_accuracy", 0.0) for e in epochs])
+        started = time.perf_counter()
+        metrics = _fit_epoch(model, recipe, rows, epoch, seed=seed, device=device, callbacks=callbacks)
+        metrics["seconds"] = round(time.perf_counter() - started, 3)
+        if tracer:
+            metrics["seconds"] = round(metrics["seconds"] - tracer.measuring_seconds, 3)
+            metrics |= {"losses": tracer.losses, "curve": tracer.curve}
+        if tuning:
+            metrics["tuning_accuracy"] = accuracy(predict(tuning), tuning.digits)
+        if held_out:
+            started = time.perf_counter()
+            probabilities = predict(held_out)
+            metrics["validation_accuracy"] = accuracy(probabilities, held_out.digits)
+            metrics["validation_seconds"] = round(time.perf_counter() - started, 3)
+        epochs.append(metrics)
+        _write_checkpoint(folder, model, epochs)
+        if progress:
+            progress.epoch(metrics, recipe.epochs)
+    return model, epochs, probabilities
+
+
+def save_network(folder: Path, model: keras.Sequential) -> None:
+    """Write the trained network, which replaces its checkpoint."""
+    with atomic_path(folder / MODEL_FILE) as path:
+        model.save(path, include_optimizer=False)
+
+
+def _is_over(recipe: Network, epochs: list[dict[str, Any]]) -> bool:
+    if len(epochs) == recipe.epochs:
+        return True
+    return bool(epochs and recipe.stop_at is not None and epochs[-1]["tuning_accuracy"] >= recipe.stop_at)
+
+
+def _fit_epoch(
+    model: keras.Model,
+    recipe: Network,
+    rows: TrainingRows,
+    epoch: int,
+    *,
+    seed: int,
+    device: Device,
+    callbacks: list[keras.callbacks.Callback],
+) -> dict[str, Any]:
+    """Train one epoch, counted from 0; return its number from 1, its mean loss and its accuracy while training."""
+    rng = np.random.default_rng([seed, epoch])
+    order = rng.permutation(len(rows))
+    # A last batch smaller than the number of replicas leaves one of them empty, an old source of NaN: leave its few
+    # rows out, others in every epoch.
+    last_batch = len(order) % recipe.batch_size
+    if last_batch < device.replicas:
+        order = order[: len(order) - last_batch]
+    pixels = rows.pixels[order]
+    if recipe.augmentation:
+        pixels = augment_pixels(pixels, recipe.augmentation, rng)
+    try:
+        fitted = model.fit(
+            to_images(pixels, recipe),
+            one_hot(rows.digits[order]),
+            batch_size=recipe.batch_size,
+            initial_epoch=epoch,
+            epochs=epoch + 1,
+            shuffle=False,
+            verbose=0,
+            callbacks=callbacks,
+        ).history
+    except import_tensorflow().errors.OpError as error:
+        raise TrainingError(
+            f"{recipe.name}: the {device.kind} failed in epoch {epoch + 1} ({type(error).__name__}: "
+            f"{str(error).splitlines()[0]}). Expected a device with enough free memory. Free it, or use --device cpu; "
+            "whole epochs are kept."
+        ) from error
+    loss = fitted["loss"][0]
+    if not math.isfinite(loss):
+        raise TrainingError(
+            f"{recipe.name}: the loss became {loss} in epoch {epoch + 1}. Expected a finite number. Lower the recipe's "
+            "learning rate."
+        )
+    return {"epoch": epoch + 1, "loss": loss, "accuracy": fitted["accuracy"][0]}
+
+
+def _variables(model: keras.Model) -> list[Any]:
+    """Every variable that decides how training goes on, dropout's generators included."""
+    return [*model.variables, *model.optimizer.variables]
+
+
+def _write_checkpoint(folder: Path, model: keras.Model, epochs: list[dict[str, Any]]) -> None:
+    values = {f"v{i}": keras.ops.convert_to_numpy(v) for i, v in enumerate(_variables(model))}
+    with atomic_path(folder / CHECKPOINT_FILE) as path:
+        np.savez(path, epochs=np.array(json.dumps(epochs)), **values)
+
+
+def _load_checkpoint(folder: Path, model: keras.Model) -> list[dict[str, Any]]:
+    """Restore the last whole epoch into the model and return the metrics up to it; [] if there was none."""
+    file = folder / CHECKPOINT_FILE
+    if not file.exists():
+        return []
+    try:
+        with file.open("rb") as stream, np.load(stream) as saved:
+            for index, variable in enumerate(_variables(model)):
+                variable.assign(saved[f"v{index}"])
+            return json.loads(str(saved["epochs"]))
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        raise RunError(
+            f"{file}: cannot be resumed from ({type(error).__name__}: {error}). Expected the checkpoint that training "
+            "wrote. Remove the run folder and train again."
+        ) from error
+
+
+class _StepCounter(keras.callbacks.Callback):
+    """Pass Keras' batches on as steps of the whole training."""
+
+    def __init__(self, progress: Progress, done: int, total: int) -> None:
+        super().__init__()
+        self.progress, self.done, self.total = progress, done, total
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:  # noqa: ARG002
+        self.progress.step(self.done + batch + 1, self.total)
+
+
+class _Tracer(keras.callbacks.Callback):
+    """Keep the loss of every step of an epoch, and measure the network every so often.
+
+    Args:
+        done: steps before this epoch.
+        total: steps of the whole training.
+        sizes: rows in each batch of this epoch.
+        measure: returns the accuracy on the held-out rows.
+    """
+
+    def __init__(self, done: int, total: int, sizes: list[int], measure: Callable[[], float]) -> None:
+        super().__init__()
+        self.done, self.sizes, self.measure = done, sizes, measure
+        self.due = trace_steps(total)
+        self.losses: list[float] = []
+        self.curve: list[tuple[int, float, float]] = []
+        self.seen, self.summed_loss, self.measuring_seconds = 0, 0.0, 0.0
+        self.started = time.perf_counter()
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        # Keras reports the mean over all rows of the epoch so far.
+        self.seen += self.sizes[batch]
+        summed = logs["loss"] * self.seen
+        self.losses.append(round((summed - self.summed_loss) / self.sizes[batch], 5))
+        self.summed_loss = summed
+        step = self.done + batch + 1
+        if step in self.due:
+            started = time.perf_counter()
+            seconds = started - self.started - self.measuring_seconds
+            self.curve.append((step, round(seconds, 3), self.measure()))
+            self.measuring_seconds += time.perf_counter() - started
+
+
+def trace_steps(total: int) -> set[int]:
+    """Return the steps after which a traced training is measured: each a tenth more than the one before, and the last.
+
+    >>> sorted(trace_steps(20))
+    [10, 11, 13, 15, 17, 19, 20]
+    """
+    steps, step = {total}, 10
+    while step < total:
+        steps.add(step)
+        step = math.ceil(step * 1.1)
+    return steps

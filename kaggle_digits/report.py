@@ -1,0 +1,164 @@
+"""Show a comparison: as a table for a terminal, and as one HTML page that needs nothing beside it.
+
+The page has its pictures inside, no scripts, and fetches nothing.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Iterable, Mapping
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kaggle_digits.config import atomic_path
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 1150px; margin: 2em auto; padding: 0 1em }
+h1 { font-size: 1.6em } h2 { font-size: 1.2em; margin-top: 2em }
+.wide { overflow-x: auto }
+table { border-collapse: collapse; font-size: 14px }
+th, td { padding: .3em .8em; text-align: right; border-bottom: 1px solid #ddd; white-space: nowrap }
+th { border-bottom-color: #888; vertical-align: bottom }
+th:first-child, td:first-child, td.text { text-align: left }
+td.text { white-space: normal; color: #a02020 }
+tr:hover td { background: #f4f6f9 }
+img { max-width: 100% }
+.grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(330px, 1fr)); gap: 1em }
+figure { margin: 0 } figcaption { font-weight: 600 }
+p.small { color: #555; font-size: 13px }
+"""
+
+
+def describe(comparison: dict[str, Any]) -> str:
+    """Return a comparison as a table for a terminal."""
+    width = max(len(row["recipe"]) for row in comparison["recipes"])
+    rows = comparison["rows"]
+    lines = [
+        f"{rows['training']:,} rows of {comparison['data']}, scored on {rows['held_out']:,} held-out rows; "
+        f"{len(comparison['seeds'])} training(s) of each",
+        f"{'':{width}}  {'ACCURACY':>16}  {'PUBLISHED':>22}  {'DIFFERENCE':>10}  {'TRAIN':>9}  {'PREDICT':>8}  "
+        f"{'PARAMETERS':>10}",
+    ]
+    for row in comparison["recipes"]:
+        if row["failed"]:
+            lines.append(f"{row['recipe']:{width}}  failed: {row['failed']}")
+            continue
+        difference = f"{100 * row['difference']:+.2f}" if row["difference"] is not None else ""
+        lines.append(
+            f"{row['recipe']:{width}}  {format_accuracy(row):>16}  {row['published']:>22}  {difference:>10}  "
+            f"{row['train_seconds']:7.1f} s  {row['predict_seconds']:6.1f} s  {row['parameters']:10,}"
+        )
+    return "\n".join(lines)
+
+
+def format_accuracy(row: Mapping[str, Any]) -> str:
+    """Return a row's accuracy in percent, with its standard deviation if it was repeated.
+
+    >>> format_accuracy({"accuracy": 0.98756, "accuracy_std": 0.0012})
+    '98.76 ± 0.12 %'
+    """
+    spread = f" ± {100 * row['accuracy_std']:.2f}" if row["accuracy_std"] is not None else ""
+    return f"{100 * row['accuracy']:.2f}{spread} %"
+
+
+def write_report(
+    file: Path, comparison: Mapping[str, Any], traces: Figure | None, confusions: Mapping[str, Figure]
+) -> None:
+    """Write the page, whole or not at all.
+
+    Args:
+        file: to write.
+        comparison: as ``compare.compare`` returns it.
+        traces: accuracy and loss against batches and seconds, if any network was trained.
+        confusions: recipe → its confusion matrix.
+    """
+    rows, seeds = comparison["rows"], comparison["seeds"]
+    repeats = f"{len(seeds)} trainings of each (seeds {seeds[0]} to {seeds[-1]})" if len(seeds) > 1 else "one training"
+    parts = [
+        "<!doctype html><html lang=en><meta charset=utf-8>",
+        "<meta name=viewport content='width=device-width, initial-scale=1'>",
+        f"<title>Recipes compared</title><style>{STYLE}</style>",
+        "<h1>Recipes compared</h1>",
+        f"<p>Each was trained on the same {rows['training']:,} rows of {escape(comparison['data'])} and scored on the "
+        f"same {rows['held_out']:,} held-out rows, which decided on nothing; {repeats}, last weights. ± is the "
+        "standard deviation over the trainings.</p>",
+        "<div class=wide>",
+        _table(_SUMMARY_HEAD, (_summary_row(row) for row in comparison["recipes"])),
+        "</div>",
+    ]
+    networks = [row for row in comparison["recipes"] if row.get("until") and row["loss_spread"] is not None]
+    if networks:
+        targets = list(networks[0]["until"])
+        head = ["recipe", *(f"{unit} until {target}" for target in targets for unit in ("batches", "seconds"))]
+        parts += [
+            "<h2>How fast, and how steady</h2>",
+            "<p class=small>Batches and seconds of training until that accuracy on the held-out rows was first "
+            "measured (a measurement after each tenth more batches; its time is not counted), mean over the "
+            "trainings; a dash where not every training got there. Spread: standard deviation of the loss over the "
+            "last 200 batches.</p><div class=wide>",
+            _table([*head, "spread of the loss"], (_speed_row(row, targets) for row in networks)),
+            "</div>",
+        ]
+    if traces:
+        parts += ["<h2>On the way</h2>", _picture(traces, "accuracy and loss against batches and seconds")]
+    if confusions:
+        parts += ["<h2>What is read as what</h2><div class=grid>"]
+        for name, figure in confusions.items():
+            caption = f"<figcaption>{escape(name)}</figcaption>"
+            parts.append(f"<figure>{caption}{_picture(figure, f'confusion matrix of {name}')}</figure>")
+        parts.append("</div>")
+    parts += [
+        f"<p class=small>Made by kaggle-digits, commit {escape(comparison['commit'] or 'unknown')}.</p></html>",
+    ]
+    with atomic_path(file) as path:
+        path.write_text("\n".join(parts) + "\n", encoding="utf-8")
+
+
+_SUMMARY_HEAD = [
+    *("recipe", "accuracy", "published", "difference", "seconds to train", "published seconds"),
+    *("seconds to predict", "parameters"),
+]
+
+
+def _summary_row(row: Mapping[str, Any]) -> str:
+    name = f"<td title='{escape(row['summary'], quote=True)}'>{escape(row['recipe'])}</td>"
+    if row["failed"]:
+        return f"{name}<td class=text colspan={len(_SUMMARY_HEAD) - 1}>failed: {escape(row['failed'])}</td>"
+    return name + _cells(
+        format_accuracy(row),
+        row["published"],
+        f"{100 * row['difference']:+.2f}" if row["difference"] is not None else "",
+        f"{row['train_seconds']:,.1f}",
+        f"{row['published_seconds']:,g}" if row["published_seconds"] is not None else "",
+        f"{row['predict_seconds']:,.1f}",
+        f"{row['parameters']:,}",
+    )
+
+
+def _speed_row(row: Mapping[str, Any], targets: Iterable[str]) -> str:
+    cells = [row["recipe"]]
+    for target in targets:
+        found = row["until"][target]
+        cells += [f"{found['batches']:,.0f}", f"{found['seconds']:,.1f}"] if found else ["–", "–"]
+    return _cells(*cells, f"{row['loss_spread']:.4f}")
+
+
+def _cells(*texts: str) -> str:
+    return "".join(f"<td>{escape(text)}</td>" for text in texts)
+
+
+def _table(head: Iterable[str], rows: Iterable[str]) -> str:
+    titles = "".join(f"<th>{escape(title)}</th>" for title in head)
+    return f"<table><tr>{titles}</tr>" + "".join(f"<tr>{row}</tr>" for row in rows) + "</table>"
+
+
+def _picture(figure: Figure, description: str) -> str:
+    stream = io.BytesIO()
+    figure.savefig(stream, format="png", dpi=100)
+    encoded = base64.b64encode(stream.getvalue()).decode()
+    return f"<img alt='{escape(description, quote=True)}' src='data:image/png;base64,{encoded}'>"
