@@ -260,7 +260,7 @@ def load_estimator(folder: Path, recipe: Classical) -> Learned:
     """
     file = folder / MODEL_FILE
     try:
-        with np.load(file, allow_pickle=False) as saved:
+        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as saved:
             learned = dict(saved)
         _check(recipe.estimator[0], learned)
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
@@ -283,7 +283,12 @@ def _check(kind: str, learned: Learned) -> None:
         )
         if not fits or array.dtype.kind not in "iuf" or not np.isfinite(array).all():
             raise ValueError(f"{name} is {array.dtype} {array.shape}, or not all of it is finite")
-    if kind == "SVC" and learned["counts"].sum() != letters["V"]:
+    for name in {"prior", "variances", "gamma"} & set(learned):
+        if not (learned[name] > 0).all():
+            raise ValueError(f"not all of {name} is above 0")
+    if kind == "DummyClassifier" and not (learned["seed"].dtype.kind in "iu" and learned["seed"] >= 0):
+        raise ValueError("its seed is not a whole number from 0 on")
+    if kind == "SVC" and (learned["counts"].min() < 0 or learned["counts"].sum() != letters["V"]):
         raise ValueError("its support vectors do not add up")
     if kind == "KNeighborsClassifier" and not (
         set(learned["digits"].tolist()) <= set(range(CLASSES)) and 0 < learned["neighbours"] <= letters["N"]

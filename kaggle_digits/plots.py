@@ -94,11 +94,12 @@ def plot_traces(traces: Mapping[str, Sequence[Trace]]) -> Figure:
     for colour, (name, repeats) in zip(colours, traces.items(), strict=True):
         for number, trace in enumerate(repeats):
             label = {"label": name} if number == 0 else {}
-            losses = np.convolve(trace.losses, np.full(20, 1 / 20), mode="valid")
-            steps = np.arange(len(trace.losses) - len(losses) + 1, len(trace.losses) + 1)
+            window = min(20, len(trace.losses))
+            losses = np.convolve(trace.losses, np.full(window, 1 / window), mode="valid")
+            steps = np.arange(window, len(trace.losses) + 1)
             seconds = np.interp(steps, [0, *trace.steps], [0, *trace.seconds])
             errors = np.maximum(1 - trace.accuracies, 1e-4)
-            worst = max(worst, *errors)
+            worst = errors.max(initial=worst)
             line = {"color": colour, "linewidth": 1.2, "alpha": 0.85}
             grid[0, 0].plot(trace.steps, errors, **line, **label)
             grid[0, 1].plot(trace.seconds, errors, **line)

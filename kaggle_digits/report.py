@@ -34,26 +34,37 @@ p.small { color: #555; font-size: 13px }
 """
 
 
-def describe(comparison: dict[str, Any]) -> str:
+def describe(comparison: Mapping[str, Any]) -> str:
     """Return a comparison as a table for a terminal."""
-    width = max(len(row["recipe"]) for row in comparison["recipes"])
-    rows = comparison["rows"]
-    lines = [
-        f"{rows['training']:,} rows of {comparison['data']}, scored on {rows['held_out']:,} held-out rows; "
-        f"{len(comparison['seeds'])} training(s) of each",
-        f"{'':{width}}  {'ACCURACY':>16}  {'PUBLISHED':>22}  {'DIFFERENCE':>10}  {'TRAIN':>9}  {'PREDICT':>8}  "
-        f"{'PARAMETERS':>10}",
-    ]
-    for row in comparison["recipes"]:
-        if row["failed"]:
-            lines.append(f"{row['recipe']:{width}}  failed: {row['failed']}")
-            continue
-        difference = f"{100 * row['difference']:+.2f}" if row["difference"] is not None else ""
-        lines.append(
-            f"{row['recipe']:{width}}  {format_accuracy(row):>16}  {row['published']:>22}  {difference:>10}  "
-            f"{row['train_seconds']:7.1f} s  {row['predict_seconds']:6.1f} s  {row['parameters']:10,}"
+    rows, seeds = comparison["rows"], comparison["seeds"]
+    head = ("", "ACCURACY", "PUBLISHED", "DIFFERENCE", "TRAIN (s)", "PREDICT (s)", "PARAMETERS")
+    table = [head] + [
+        (
+            row["recipe"],
+            format_accuracy(row),
+            row["published"],
+            f"{100 * row['difference']:+.2f}" if row["difference"] is not None else "",
+            f"{row['train_seconds']:,.1f}",
+            f"{row['predict_seconds']:,.1f}",
+            f"{row['parameters']:,}",
         )
-    return "\n".join(lines)
+        for row in comparison["recipes"]
+        if not row["failed"]
+    ]
+    names = max(len(row["recipe"]) for row in comparison["recipes"])
+    widths = [max(map(len, texts)) for texts in zip(*table, strict=True)]
+    lines = [
+        f"{name:{names}}  " + "  ".join(f"{text:>{width}}" for text, width in zip(texts, widths[1:], strict=True))
+        for name, *texts in table
+    ]
+    lines += [f"{row['recipe']:{names}}  failed: {row['failed']}" for row in comparison["recipes"] if row["failed"]]
+    return "\n".join(
+        [
+            f"{rows['training']:,} rows of {comparison['data']}, scored on {rows['held_out']:,} held-out rows; "
+            f"{len(seeds)} training{'s' if len(seeds) > 1 else ''} of each",
+            *lines,
+        ]
+    )
 
 
 def format_accuracy(row: Mapping[str, Any]) -> str:

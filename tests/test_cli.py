@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from kaggle_digits import cli
+from kaggle_digits.measured import MEASURED
 from kaggle_digits.recipes import RECIPES
 from kaggle_digits.submission import write_submission
 
@@ -51,11 +52,18 @@ def test_recipes_as_json_are_the_table(capsys):
 
 def test_recipes_for_people_name_source_and_figures(capsys):
     assert cli.main(["recipes"]) == 0
-    listed = capsys.readouterr().out
+    listed = " ".join(capsys.readouterr().out.split())
     for recipe in RECIPES.values():
-        for text in (recipe.name, recipe.summary, recipe.source, recipe.published, recipe.measured):
-            assert text
+        for text in (f"{recipe.name} {recipe.published} {MEASURED[recipe.name]} {recipe.summary}", recipe.source):
             assert text in listed
+
+
+@pytest.mark.parametrize("columns", ["60", "100", "160"])
+def test_table_of_recipes_fits_the_terminal(capsys, monkeypatch, columns):
+    monkeypatch.setenv("COLUMNS", columns)
+    assert cli.main(["recipes"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= max(int(columns), 90)
 
 
 def test_check_says_how_often_each_digit_occurs(competition, capsys):

@@ -8,12 +8,15 @@ import keras
 import numpy as np
 import pytest
 
-from kaggle_digits.models import build_model, compile_model
+from kaggle_digits.config import Milestones, Network, Plateau
+from kaggle_digits.models import Residual, build_model, compile_model, epoch_rate
 from kaggle_digits.recipes import RECIPES
+
+NETWORKS = {name: recipe for name, recipe in RECIPES.items() if isinstance(recipe, Network)}
 
 
 @pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16"])
-@pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
+@pytest.mark.parametrize("recipe", NETWORKS.values(), ids=NETWORKS)
 def test_images_become_float32_logits(recipe, precision):
     model = build_model(recipe, precision=precision)
     assert model.input_shape == (None, 28, 28, 1)
@@ -41,3 +44,45 @@ def test_one_cycle_rises_and_falls_as_computed_by_hand():
     expected = {0: 0.0004, 10: 0.0052, 20: 0.01, 60: 0.01 * (0.5 * (1 - 0.001) + 0.001), 100: 0.00001}
     for step, value in expected.items():
         assert float(schedule(step)) == pytest.approx(value, rel=1e-5)
+
+
+def test_residual_block_is_the_sum_it_says():
+    keras.utils.set_random_seed(0)
+    block = Residual(4)
+    images = np.random.default_rng(0).normal(size=(2, 5, 5, 3)).astype(np.float32)
+    result = keras.ops.convert_to_numpy(block(images))
+    assert result.shape == (2, 5, 5, 4)
+    # 3·9·4 + 4, 4·9·4 + 4, 3·4 + 4
+    assert block.count_params() == 112 + 148 + 16
+
+    def convolve(images: np.ndarray, layer: keras.layers.Conv2D) -> np.ndarray:
+        """Sum shifted copies: every output pixel sees its neighbours, zeros outside."""
+        kernel, bias = (keras.ops.convert_to_numpy(weight) for weight in layer.weights)
+        margin = kernel.shape[0] // 2
+        padded = np.pad(images, ((0, 0), (margin, margin), (margin, margin), (0, 0)))
+        height, width = images.shape[1:3]
+        return bias + sum(
+            padded[:, y : y + height, x : x + width] @ kernel[y, x]
+            for y in range(kernel.shape[0])
+            for x in range(kernel.shape[1])
+        )
+
+    inner = convolve(np.maximum(convolve(images, block.first), 0), block.second)
+    np.testing.assert_allclose(result, np.maximum(inner + convolve(images, block.side), 0), atol=1e-5)
+
+
+def test_learning_rates_between_epochs_are_as_computed_by_hand():
+    milestones = replace(RECIPES["mlp-300-100-bn"])
+    assert milestones.learning_rate == Milestones(start=0.01, factor=0.1, epochs=(0, 5, 10, 15))
+    rates = [epoch_rate(milestones, [0.0] * done) for done in range(20)]
+    assert rates == pytest.approx([1e-3] * 5 + [1e-4] * 5 + [1e-5] * 5 + [1e-6] * 5)
+
+    plateau = replace(RECIPES["resnet-192"], learning_rate=Plateau(start=0.06, factor=0.5, patience=2, threshold=0.01))
+    # .5 and .6 rise; .605 is less than 1 % above .6 and .59 below it: cut; .61 rises; .5 and .4 do not: cut.
+    accuracies = [0.5, 0.6, 0.605, 0.59, 0.61, 0.5, 0.4, 0.3]
+    rates = [epoch_rate(plateau, accuracies[:done]) for done in range(9)]
+    assert rates == pytest.approx([0.06, 0.06, 0.06, 0.06, 0.03, 0.03, 0.03, 0.015, 0.015])
+
+
+def test_constant_learning_rate_stays():
+    assert epoch_rate(RECIPES["cnn-16-32"], [0.9, 0.9, 0.9]) == 1e-3

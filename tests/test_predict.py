@@ -12,8 +12,9 @@ import pytest
 
 from kaggle_digits.config import RunError
 from kaggle_digits.models import build_model
-from kaggle_digits.predict import load_run, predict_digits, predict_probabilities, read_record, to_images
+from kaggle_digits.predict import load_run, predict_digits, predict_probabilities, to_images
 from kaggle_digits.recipes import RECIPES
+from kaggle_digits.runs import read_run
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +85,7 @@ def test_damaged_run_json_is_refused(workplace, content):
     Path("run").mkdir()
     Path("run/run.json").write_text(content)
     with pytest.raises(RunError, match=r"run.json: not readable as a run"):
-        read_record(Path("run"))
+        read_run(Path("run"))
 
 
 def test_damaged_model_is_refused(workplace, cpu):

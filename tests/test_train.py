@@ -13,12 +13,13 @@ import keras
 import numpy as np
 import pytest
 
-from kaggle_digits.config import Augmentation, OneCycle, Recipe, RunError, TrainingError
-from kaggle_digits.data import TrainingRows, find_source, load_train
-from kaggle_digits.predict import load_run, predict_probabilities, read_record
+from kaggle_digits.config import Augmentation, Milestones, Network, OneCycle, Plateau, RunError, TrainingError
+from kaggle_digits.data import TrainingRows, find_source, load_train, split_rows
+from kaggle_digits.predict import load_run, predict_probabilities
 from kaggle_digits.recipes import RECIPES
+from kaggle_digits.runs import can_resume, mark_submitted, read_run, trace_of
 from kaggle_digits.strategy import resolve_device
-from kaggle_digits.train import can_resume, mark_submitted, train_run
+from kaggle_digits.train import train_run
 
 # Everything that has a state: dropout, normalisation, momenta, a schedule, augmentation; and a last batch of 4 rows.
 TINY = replace(
@@ -90,9 +91,9 @@ class Recorder:
         self.epochs.append(metrics["epoch"])
 
 
-def train(folder: str, cpu, *, recipe: Recipe = TINY, **options):
-    settings = {"seed": 7, "device": cpu, "source": "test", "held_out": held_out(), **options}
-    return train_run(recipe, rows(), Path(folder), **settings)
+def train(folder: str, cpu, *, recipe: Network = TINY, **options):
+    settings = {"seed": 7, "device": cpu, "source": "test", "held_out": held_out(), "rows": rows(), **options}
+    return train_run(recipe, folder=Path(folder), **settings)
 
 
 def interrupt(folder: str, cpu, *, after: int) -> None:
@@ -238,7 +239,7 @@ def test_going_on_on_another_device_is_recorded(cpu, caplog):
 
 def test_words_about_a_recipe_may_change_while_a_run_waits(cpu):
     interrupt("run", cpu, after=1)
-    reworded = replace(TINY, summary="other words", measured="99 %")
+    reworded = replace(TINY, summary="other words", published="99 %")
     assert can_resume(Path("run"), reworded, rows(), seed=7, held_out=held_out())
 
 
@@ -267,7 +268,7 @@ def test_finished_run_is_returned_and_not_trained_again(finished, cpu):
     # Finished, but no submission was made of it: its work is still to be used, until that is done.
     assert can_resume(finished.folder, TINY, rows(), seed=7, held_out=held_out())
     mark_submitted(finished, Path("s.csv"))
-    assert read_record(finished.folder)["submission"] == "s.csv"
+    assert read_run(finished.folder)["submission"] == "s.csv"
     assert not can_resume(finished.folder, TINY, rows(), seed=7, held_out=held_out())
 
 
@@ -319,3 +320,82 @@ def test_diverging_training_is_an_error(cpu):
     )
     with pytest.raises(TrainingError, match=r"^mlp-784-300: the loss became (nan|inf) in epoch \d\. Expected"):
         train("run", cpu, recipe=wild)
+
+
+def test_trace_measures_within_epochs_and_changes_nothing(finished, cpu):
+    traced = train("traced", cpu, trace=True)
+    assert_equal_weights(finished.folder, traced.folder)
+    trace = trace_of(traced.record)
+    # 16 steps of 4 in an epoch: the tenth, and then each a tenth more.
+    assert trace.steps.tolist() == [10, 11, 13, 15, 16]
+    assert (np.diff(trace.seconds) > 0).all()
+    assert trace.accuracies[-1] == traced.record["epochs"][-1]["validation_accuracy"]
+    # The batches have 32, 32, 32 and 4 rows.
+    for epoch, losses in zip(traced.record["epochs"], trace.losses.reshape(4, 4), strict=True):
+        assert np.dot(losses, [32, 32, 32, 4]) / 100 == pytest.approx(epoch["loss"], abs=1e-4)
+        assert trace.seconds[-1] <= sum(metrics["seconds"] for metrics in traced.record["epochs"])
+    assert trace_of(finished.record) is None
+
+
+def test_trace_survives_kill_9(cpu):
+    code = KILLED.replace("progress=Killer()", "progress=Killer(), trace=True")
+    subprocess.run([sys.executable, "-c", code, str(Path(__file__).parent), "killed", "14", "tiny"], timeout=300)
+    trace = trace_of(train("killed", cpu, resume=True, trace=True).record)
+    assert trace.steps.tolist() == [10, 11, 13, 15, 16]
+    assert trace.losses.shape == (16,)
+
+
+def test_milestones_cut_the_learning_rate_before_their_epochs(cpu):
+    stepped = replace(TINY, learning_rate=Milestones(start=0.02, factor=0.5, epochs=(0, 1, 3)), epochs=1)
+    constant = replace(stepped, learning_rate=0.01)
+    # A milestone at 0 acts before the first step.
+    assert_equal_weights(train("stepped", cpu, recipe=stepped).folder, train("constant", cpu, recipe=constant).folder)
+
+
+def enough_rows() -> TrainingRows:
+    """As many as it takes to part with a twentieth."""
+    return load_train(find_source("sample")).take(np.arange(150, 360))
+
+
+PLATEAU = replace(TINY, learning_rate=Plateau(start=0.02, factor=0.5, patience=1, threshold=0.5), epochs=4)
+
+
+def test_plateau_is_measured_on_rows_that_are_neither_trained_on_nor_reported(cpu):
+    run = train("run", cpu, recipe=PLATEAU, rows=enough_rows())
+    training, tuning = split_rows(enough_rows(), fraction=0.05, seed=7)
+    last = run.record["epochs"][-1]
+    read = predict_probabilities(run.model, PLATEAU, tuning.pixels).argmax(axis=1)
+    assert last["tuning_accuracy"] == (read == tuning.digits).mean()
+    # The same as training on what is left with a constant rate: one epoch, before the first cut.
+    first = train("first", cpu, recipe=replace(PLATEAU, epochs=1), rows=enough_rows())
+    alone = replace(PLATEAU, learning_rate=0.02, epochs=1)
+    other = train_run(alone, training, Path("alone"), seed=7, device=cpu, source="test", held_out=held_out())
+    assert_equal_weights(first.folder, other.folder)
+    # Other held-out rows change nothing: they decide on nothing.
+    assert_equal_weights(run.folder, train("blind", cpu, recipe=PLATEAU, rows=enough_rows(), held_out=None).folder)
+
+
+def test_plateau_resumes_with_the_same_bits(cpu):
+    whole = train("whole", cpu, recipe=PLATEAU, rows=enough_rows())
+
+    class Impatient(Recorder):
+        def epoch(self, metrics: dict, epochs: int) -> None:
+            if metrics["epoch"] == 2:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train("stopped", cpu, recipe=PLATEAU, rows=enough_rows(), progress=Impatient())
+    assert_equal_weights(whole.folder, train("stopped", cpu, recipe=PLATEAU, rows=enough_rows(), resume=True).folder)
+
+
+def test_early_end_is_decided_on_tuning_rows(cpu):
+    ended = train("run", cpu, recipe=replace(TINY, stop_at=0.0), rows=enough_rows())
+    assert [metrics["epoch"] for metrics in ended.record["epochs"]] == [1]
+    assert ended.record["epochs"][0]["tuning_accuracy"] >= 0
+    never = train("never", cpu, recipe=replace(TINY, stop_at=1.1), rows=enough_rows())
+    assert len(never.record["epochs"]) == TINY.epochs
+    # Stopped between its last epoch and its end, it does not go on training.
+    assert (
+        train("run", cpu, recipe=replace(TINY, stop_at=0.0), rows=enough_rows(), resume=True).record["epochs"]
+        == ended.record["epochs"]
+    )

@@ -1,0 +1,227 @@
+"""Classical methods: predictions are scikit-learn's own, and a file from a stranger can do no harm."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.dummy import DummyClassifier
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.linear_model import LogisticRegression
+from sklearn.multiclass import OneVsRestClassifier
+from sklearn.naive_bayes import GaussianNB
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.svm import SVC
+
+from kaggle_digits.baselines import estimate_probabilities, fit_estimator, load_estimator, save_estimator
+from kaggle_digits.config import Classical, DataError, DeviceError, RunError
+from kaggle_digits.data import TrainingRows, find_source, load_train
+from kaggle_digits.predict import load_run, predict_probabilities, to_images
+from kaggle_digits.recipes import RECIPES
+from kaggle_digits.runs import write_run
+from kaggle_digits.strategy import device_of
+from kaggle_digits.train import train_run
+
+CLASSICAL = {name: recipe for name, recipe in RECIPES.items() if isinstance(recipe, Classical)}
+
+
+def small(name: str) -> Classical:
+    """The recipe, with less work to do."""
+    changes = {"random-forest": {"n_estimators": 7}, "logistic-regression": {"max_iter": 30}}
+    kind, settings = CLASSICAL[name].estimator
+    return replace(CLASSICAL[name], estimator=(kind, settings | changes.get(name, {})))
+
+
+@pytest.fixture(scope="module")
+def split() -> tuple[TrainingRows, TrainingRows]:
+    """Rows to train on, and others."""
+    rows = load_train(find_source("sample"))
+    return rows.take(np.arange(300)), rows.take(np.arange(300, 700))
+
+
+def images(rows: TrainingRows, recipe: Classical) -> np.ndarray:
+    return to_images(rows.pixels, recipe).reshape(-1, 784)
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.parametrize(
+    ("name", "reference"),
+    [
+        ("naive-bayes", GaussianNB()),
+        ("logistic-regression", OneVsRestClassifier(LogisticRegression(C=100, max_iter=30))),
+        ("knn", KNeighborsClassifier(5)),
+        ("random-forest", RandomForestClassifier(7, random_state=3)),
+        ("svm", SVC(C=1.0, kernel="rbf", gamma="scale")),
+    ],
+)
+def test_probabilities_and_digits_are_those_of_scikit_learn(split, name, reference):
+    training, others = split
+    recipe = small(name)
+    learned = fit_estimator(recipe, images(training, recipe), training.digits, seed=3)
+    probabilities = estimate_probabilities(recipe, learned, images(others, recipe))
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1, rtol=1e-6)
+
+    dtype = np.float64 if name == "naive-bayes" else np.float32
+    reference.fit((training.pixels / 255).astype(dtype), training.digits)
+    expected = reference.predict((others.pixels / 255).astype(dtype))
+    np.testing.assert_array_equal(probabilities.argmax(axis=1), expected)
+    assert (expected == others.digits).mean() > 0.75
+    if hasattr(reference, "predict_proba"):
+        np.testing.assert_allclose(
+            probabilities, reference.predict_proba((others.pixels / 255).astype(dtype)), atol=1e-5
+        )
+
+
+def test_support_vector_machines_are_the_same_without_the_faster_library(split, monkeypatch):
+    training, others = split
+    recipe = small("svm")
+    first = fit_estimator(recipe, images(training, recipe), training.digits, seed=0)
+    monkeypatch.setitem(sys.modules, "sklearnex.svm", None)
+    second = fit_estimator(recipe, images(training, recipe), training.digits, seed=0)
+    votes = [estimate_probabilities(recipe, learned, images(others, recipe)) for learned in (first, second)]
+    assert (votes[0].argmax(axis=1) == votes[1].argmax(axis=1)).mean() >= 0.995
+
+
+def test_random_guesses_follow_the_training_rows(split):
+    training, _ = split
+    kept = training.take(np.flatnonzero((training.digits != 1) | (np.arange(300) % 4 == 0)))
+    recipe = CLASSICAL["random"]
+    learned = fit_estimator(recipe, images(kept, recipe), kept.digits, seed=5)
+    guessed = estimate_probabilities(recipe, learned, np.zeros((50_000, 784), np.float32)).argmax(axis=1)
+    expected = DummyClassifier(strategy="prior").fit(kept.pixels, kept.digits).class_prior_
+    np.testing.assert_allclose(np.bincount(guessed) / 50_000, expected, atol=0.006)
+    again = estimate_probabilities(recipe, learned, np.zeros((50_000, 784), np.float32)).argmax(axis=1)
+    np.testing.assert_array_equal(guessed, again)
+
+
+@pytest.mark.parametrize("name", CLASSICAL)
+def test_trained_form_survives_the_run_folder(split, name):
+    training, others = split
+    recipe = small(name)
+    device = device_of(recipe)
+    trained = train_run(recipe, training, Path("run"), seed=1, device=device, source="test", held_out=others)
+    assert sorted(path.name for path in Path("run").iterdir()) == ["model.npz", "run.json", "validation.npz"]
+    loaded = load_run(Path("run"), device)
+    assert loaded.recipe == recipe
+    expected = predict_probabilities(trained.model, recipe, others.pixels)
+    np.testing.assert_array_equal(predict_probabilities(loaded.model, recipe, others.pixels), expected)
+    assert trained.record["epochs"][0]["validation_accuracy"] == (expected.argmax(axis=1) == others.digits).mean()
+    assert "tensorflow" not in trained.record["versions"]
+    # A finished run is returned, not trained again.
+    before = Path("run/model.npz").stat().st_mtime_ns
+    train_run(recipe, training, Path("run"), seed=1, device=device, source="test", held_out=others, resume=True)
+    assert Path("run/model.npz").stat().st_mtime_ns == before
+
+
+def test_no_rows_give_no_predictions(split):
+    training, _ = split
+    for name in CLASSICAL:
+        recipe = small(name)
+        learned = fit_estimator(recipe, images(training, recipe), training.digits, seed=0)
+        assert predict_probabilities(learned, recipe, np.empty((0, 784), np.uint8)).shape == (0, 10)
+
+
+def test_missing_digit_is_refused(split):
+    training, _ = split
+    kept = training.take(np.flatnonzero((training.digits != 1) & (training.digits != 8)))
+    with pytest.raises(DataError) as caught:
+        fit_estimator(CLASSICAL["svm"], images(kept, CLASSICAL["svm"]), kept.digits, seed=0)
+    assert str(caught.value) == (
+        "svm: no row is labelled 1, 8. Expected rows of every digit. Add some, or train a network."
+    )
+
+
+def test_accelerator_is_refused():
+    with pytest.raises(DeviceError) as caught:
+        device_of(CLASSICAL["svm"], "gpu")
+    assert str(caught.value) == (
+        "--device gpu: svm is a method of scikit-learn. Expected auto or cpu. Leave --device out."
+    )
+
+
+class Evil:
+    """Unpickled, it leaves a file behind."""
+
+    def __reduce__(self):
+        return Path.touch, (Path("harm").absolute(),)
+
+
+def test_trained_form_that_carries_code_is_refused_and_not_run(split):
+    recipe = CLASSICAL["naive-bayes"]
+    write_run(
+        Path(),
+        {
+            "finished": True,
+            "recipe": asdict(recipe),
+            "epochs": [],
+            "seed": 0,
+            "rows": {},
+            "source": "",
+            "device": {},
+            "submission": None,
+        },
+    )
+    np.savez("model.npz", prior=np.array([Evil()], object), means=np.zeros((10, 784)), variances=np.ones((10, 784)))
+    with pytest.raises(RunError, match=r"^model.npz: cannot be loaded \(.*Train it again\.$"):
+        load_run(Path(), device_of(recipe))
+    assert not Path("harm").exists()
+
+
+def damaged(learned: dict, name: str, change) -> dict:
+    return learned | {name: change(learned[name].copy())}
+
+
+def put(index, value):
+    def change(array: np.ndarray) -> np.ndarray:
+        array[index] = value
+        return array
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("recipe", "array", "change"),
+    [
+        ("random", "prior", lambda a: a[:9]),
+        ("random", "prior", put(0, -0.1)),
+        ("random", "seed", lambda a: a - 1),
+        ("naive-bayes", "variances", put((0, 0), 0)),
+        ("naive-bayes", "means", put((0, 0), np.nan)),
+        ("logistic-regression", "weights", lambda a: a.astype("U8")),
+        ("svm", "counts", put(0, 100_000)),
+        ("svm", "counts", lambda a: np.concatenate([[-1, a[:2].sum() + 1], a[2:]])),
+        ("svm", "vectors", lambda a: a[1:]),
+        ("knn", "digits", put(0, 11)),
+        ("knn", "neighbours", put((), 0)),
+        # A step in a circle, one out of the forest, and a pixel that is not there.
+        ("random-forest", "children", put((5, 0), 0)),
+        ("random-forest", "children", put((0, 1), 10**6)),
+        ("random-forest", "features", put(0, 784)),
+        ("random-forest", "roots", put(0, -1)),
+    ],
+)
+def test_impossible_arrays_are_refused(split, recipe, array, change):
+    training, _ = split
+    learned = fit_estimator(small(recipe), images(training, small(recipe)), training.digits, seed=0)
+    save_estimator(Path(), learned)
+    load_estimator(Path(), small(recipe))
+    save_estimator(Path(), damaged(learned, array, change))
+    with pytest.raises(RunError, match=r"^model.npz: cannot be loaded \(.*Train it again\.$"):
+        load_estimator(Path(), small(recipe))
+
+
+def test_broken_or_other_files_are_refused(split):
+    training, _ = split
+    recipe = small("naive-bayes")
+    save_estimator(Path(), fit_estimator(recipe, images(training, recipe), training.digits, seed=0))
+    whole = Path("model.npz").read_bytes()
+    for content in (b"", b"not an archive", whole[: len(whole) // 2], whole[:200] + bytes(500) + whole[700:]):
+        Path("model.npz").write_bytes(content)
+        with pytest.raises(RunError, match=r"^model.npz: cannot be loaded \("):
+            load_estimator(Path(), recipe)
+    Path("model.npz").write_bytes(whole)
+    with pytest.raises(RunError, match=r"it holds prior, means, variances instead of weights, intercepts"):
+        load_estimator(Path(), small("logistic-regression"))

@@ -1,0 +1,206 @@
+"""Compare: the same rows for all, a failure is a row, and a stopped comparison goes on."""
+
+from __future__ import annotations
+
+import csv
+import json
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kaggle_digits import cli
+from kaggle_digits.compare import compare
+from kaggle_digits.config import DeviceError
+from kaggle_digits.data import find_source, load_train, split_rows
+from kaggle_digits.recipes import RECIPES
+from kaggle_digits.report import describe, format_accuracy
+
+QUICK = replace(
+    RECIPES["cnn-16-32"],
+    name="quick",
+    layers=(("Conv2D", {"filters": 4, "kernel_size": 5, "strides": 4}), ("Flatten", {}), ("Dense", {"units": 10})),
+    epochs=2,
+    published_accuracy=0.9,
+)
+BROKEN = replace(QUICK, name="broken", loss="mse", optimizer=("SGD", {}), learning_rate=1e20, pixel_scale=1.0)
+BAYES = RECIPES["naive-bayes"]
+
+
+def run_folders(out: str = "out") -> list[str]:
+    return sorted(folder.name for folder in Path(out, "runs").iterdir())
+
+
+def test_all_are_trained_and_scored_on_the_same_rows():
+    comparison = compare([QUICK, BAYES], Path("out"), data="sample", seeds=[3, 4])
+    training, held_out = split_rows(load_train(find_source("sample")), fraction=1 / 7, seed=3)
+    assert comparison["rows"] == {"training": len(training), "held_out": len(held_out)}
+    assert run_folders() == ["naive-bayes-seed3", "naive-bayes-seed4", "quick-seed3", "quick-seed4"]
+    checksums = set()
+    for name in run_folders():
+        with np.load(f"out/runs/{name}/validation.npz") as saved:
+            np.testing.assert_array_equal(saved["digits"], held_out.digits)
+        checksums.add(json.loads(Path(f"out/runs/{name}/run.json").read_text())["rows"]["checksum"])
+    assert len(checksums) == 1
+
+    quick, bayes = comparison["recipes"]
+    records = [json.loads(Path(f"out/runs/quick-seed{seed}/run.json").read_text()) for seed in (3, 4)]
+    accuracies = [record["epochs"][-1]["validation_accuracy"] for record in records]
+    assert quick["accuracies"] == accuracies
+    assert quick["accuracy"] == pytest.approx(np.mean(accuracies))
+    assert quick["accuracy_std"] == pytest.approx(np.std(accuracies, ddof=1))
+    assert quick["train_seconds"] == pytest.approx(
+        np.mean([sum(epoch["seconds"] for epoch in record["epochs"]) for record in records])
+    )
+    # 1·25·4 + 4 and 6·6·4·10 + 10.
+    assert quick["parameters"] == 104 + 1450
+    losses = [[loss for epoch in record["epochs"] for loss in epoch["losses"]] for record in records]
+    assert len(losses[0]) == 2 * -(-len(training) // 50)
+    assert quick["loss_spread"] == pytest.approx(np.mean([np.std(one[-200:], ddof=1) for one in losses]))
+    assert set(quick["until"]) == {"95%", "97%", "98%"}
+    # On the sample a published figure is nothing to compare with.
+    assert (quick["difference"], bayes["difference"]) == (None, None)
+    assert (bayes["loss_spread"], bayes["until"]) == (None, {"95%": None, "97%": None, "98%": None})
+    # Ten shares, ten means and ten variances of 784 pixels.
+    assert bayes["parameters"] == 10 + 2 * 7840
+
+
+def test_files_say_the_same_as_the_answer():
+    comparison = compare([QUICK, BAYES], Path("out"), data="sample")
+    assert json.loads(Path("out/compare.json").read_text(encoding="utf-8")) == comparison
+    with Path("out/compare.csv").open(newline="", encoding="utf-8") as stream:
+        rows = list(csv.DictReader(stream))
+    assert [row["recipe"] for row in rows] == ["quick", "naive-bayes"]
+    assert float(rows[0]["accuracy"]) == comparison["recipes"][0]["accuracy"]
+    assert "batches_until_95" in rows[0]
+    page = Path("out/report.html").read_text(encoding="utf-8")
+    for row in comparison["recipes"]:
+        assert row["recipe"] in page
+        assert format_accuracy(row) in page
+
+
+def test_difference_is_to_the_published_figure(tmp_path, digits_csv):
+    (tmp_path / "train.csv").write_text(digits_csv[0])
+    row = compare([BAYES], Path("out"), data=str(tmp_path / "train.csv"))["recipes"][0]
+    assert row["difference"] == pytest.approx(row["accuracy"] - 0.556)
+    assert f"{100 * row['difference']:+.2f}" in Path("out/report.html").read_text(encoding="utf-8")
+
+
+def test_failing_recipe_is_a_row_and_the_others_go_on(monkeypatch, capsys):
+    monkeypatch.setitem(RECIPES, "broken", BROKEN)
+    assert cli.main(["compare", "--recipes", "broken,naive-bayes", "--data", "sample", "--out", "out"]) == 1
+    captured = capsys.readouterr()
+    broken, bayes = json.loads(Path("out/compare.json").read_text())["recipes"]
+    assert broken["failed"].startswith("broken: the loss became ")
+    assert bayes["failed"] is None
+    assert captured.err.splitlines()[-1] == (
+        "kaggle-digits: broken: failed, for the reasons in the table; the others are done. Expected all to be trained. "
+        "Repeat the command to try them again."
+    )
+    assert f"failed: {broken['failed']}" in captured.out
+    assert "failed: broken: the loss became " in Path("out/report.html").read_text(encoding="utf-8")
+
+
+def test_only_failures_still_give_tables_and_a_report():
+    comparison = compare([BROKEN], Path("out"), data="sample")
+    assert comparison["recipes"][0]["failed"]
+    assert Path("out/report.html").exists()
+    assert Path("out/compare.csv").read_text().startswith("recipe,failed,")
+
+
+def test_missing_device_is_an_error_and_no_row():
+    with pytest.raises(DeviceError):
+        compare([QUICK], Path("out"), data="sample", device="gpu")
+    # A method of scikit-learn runs where it can.
+    assert compare([BAYES], Path("out"), data="sample", device="gpu")["recipes"][0]["failed"] is None
+
+
+KILLED = """
+import os, signal, sys
+sys.path.insert(0, sys.argv[1])
+from pathlib import Path
+from test_compare import BAYES, QUICK
+from kaggle_digits.compare import compare
+class Killer:
+    def step(self, done, total):
+        pass
+    def epoch(self, metrics, epochs):
+        self.epochs = getattr(self, "epochs", 0) + 1
+        if self.epochs == 3:
+            os.kill(os.getpid(), signal.SIGKILL)
+compare([BAYES, QUICK], Path("out"), data="sample", seeds=[0, 1], progress=Killer())
+"""
+
+
+def test_stopped_comparison_continues_where_it_was():
+    done = subprocess.run([sys.executable, "-c", KILLED, str(Path(__file__).parent)], capture_output=True, timeout=300)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    # What was done is in the tables already.
+    assert [row["recipe"] for row in json.loads(Path("out/compare.json").read_text())["recipes"]] == ["naive-bayes"]
+    kept = {path: path.stat().st_mtime_ns for path in Path("out/runs").glob("*/model.*")}
+    assert len(kept) == 3
+
+    epochs = []
+
+    class Watcher:
+        def step(self, done: int, total: int) -> None:
+            pass
+
+        def epoch(self, metrics: dict, of: int) -> None:
+            epochs.append(metrics["epoch"])
+
+    resumed = compare([BAYES, QUICK], Path("out"), data="sample", seeds=[0, 1], progress=Watcher())
+    # One epoch of the second training was done: it has one left.
+    assert epochs == [2]
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
+    whole = compare([BAYES, QUICK], Path("whole"), data="sample", seeds=[0, 1])
+    for one, other in zip(resumed["recipes"], whole["recipes"], strict=True):
+        assert one["accuracies"] == other["accuracies"]
+        assert one["loss_spread"] == other["loss_spread"]
+
+
+def test_recipe_may_be_added_later():
+    compare([BAYES], Path("out"), data="sample")
+    before = Path("out/runs/naive-bayes-seed0/model.npz").stat().st_mtime_ns
+    comparison = compare([BAYES, RECIPES["random"]], Path("out"), data="sample")
+    assert [row["recipe"] for row in comparison["recipes"]] == ["naive-bayes", "random"]
+    assert Path("out/runs/naive-bayes-seed0/model.npz").stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "fault"),
+    [
+        (["--recipes", "best"], "best: no such recipe."),
+        (["--recipes", "fast,"], ": no such recipe."),
+    ],
+)
+def test_unknown_recipe_is_refused_before_anything_is_trained(capsys, arguments, fault):
+    assert cli.main(["compare", *arguments, "--data", "sample", "--out", "out"]) == 2
+    assert capsys.readouterr().err.startswith(f"kaggle-digits: {fault} Expected one of fast, ")
+    assert not Path("out").exists()
+
+
+def test_table_for_a_terminal():
+    row = {
+        "recipe": "knn",
+        "failed": None,
+        "published": "96.88 %",
+        "accuracy": 0.965,
+        "accuracy_std": None,
+        "difference": -0.0038,
+        "train_seconds": 0.04,
+        "predict_seconds": 3.26,
+        "parameters": 28_260_000,
+    }
+    comparison = {"data": "d.zip", "rows": {"training": 36_000, "held_out": 6_000}, "seeds": [0]}
+    failed = {"recipe": "svm", "failed": "no memory"}
+    assert describe(comparison | {"recipes": [row, failed]}).splitlines() == [
+        "36,000 rows of d.zip, scored on 6,000 held-out rows; 1 training of each",
+        "     ACCURACY  PUBLISHED  DIFFERENCE  TRAIN (s)  PREDICT (s)  PARAMETERS",
+        "knn   96.50 %    96.88 %       -0.38        0.0          3.3  28,260,000",
+        "svm  failed: no memory",
+    ]
