@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import kaggle_digits
 from kaggle_digits.config import DEFAULT_RECIPE, SAMPLE, TEST_ROWS, DigitsError, InputError, Network, TrainingError
-from kaggle_digits.measured import MEASURED, MEASURED_HOW
+from kaggle_digits.measured import MEASURED
 from kaggle_digits.recipes import RECIPES, find_recipe
 from kaggle_digits.strategy import DEVICES
 
@@ -28,6 +28,12 @@ if TYPE_CHECKING:
 DATA_HELP = (
     "a folder, the competition's zip, a CSV file, or the word sample; without it: $KDIGITS_DATA, Kaggle's mounts, "
     "./data, the download cache, sample"
+)
+
+FIGURES = (
+    "Here: accuracy on 6,000 held-out rows of train.csv after training on the other 36,000; ± is the standard deviation "
+    "over several trainings. Published: as the authors say, mostly on MNIST's 60,000 and 10,000 rows. `kaggle-digits "
+    "recipes --json` has everything."
 )
 
 
@@ -239,7 +245,7 @@ def _recipes(options: argparse.Namespace) -> None:
         print(line(texts, first))
         for more in rest:
             print(" " * sum(columns) + more)
-    print(f"\n{textwrap.fill(MEASURED_HOW, sum(columns) + room)}")
+    print(f"\n{textwrap.fill(FIGURES, sum(columns) + room)}")
 
 
 def _train(options: argparse.Namespace) -> None:

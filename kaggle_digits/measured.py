@@ -1,4 +1,3 @@
-"""What each recipe reached here. Made by benchmarks/recipes_table.py from the files of a comparison; do not edit."""
+"""What each recipe reached here. Made by benchmarks/recipes_table.py from files of comparisons."""
 
 MEASURED: dict[str, str] = {}
-MEASURED_HOW = ""

@@ -5,12 +5,14 @@ from __future__ import annotations
 import argparse
 import re
 import shlex
+import sys
 from pathlib import Path
 
 import pytest
 
 import kaggle_digits
 from kaggle_digits import cli
+from kaggle_digits.measured import MEASURED
 from kaggle_digits.recipes import RECIPES
 
 ROOT = Path(__file__).parent.parent
@@ -39,7 +41,21 @@ def test_every_recipe_and_its_figures_are_in_the_readme():
     for recipe in RECIPES.values():
         row = next(line for line in README.splitlines() if line.startswith(f"| `{recipe.name}` |"))
         assert recipe.published in row
-        assert recipe.measured.split(" (")[0] in row
+        assert MEASURED[recipe.name] in row
+
+
+def test_figures_are_those_of_the_comparisons():
+    """The script that writes them would write the same."""
+    sys.path.insert(0, str(ROOT / "benchmarks"))
+    try:
+        import recipes_table
+    finally:
+        sys.path.pop(0)
+    rows = recipes_table.load_rows(sorted(recipes_table.KEPT.glob("*.json")))
+    assert list(rows) == list(RECIPES)
+    assert recipes_table.made_from(rows, README) == README
+    module = (ROOT / "kaggle_digits" / "measured.py").read_text(encoding="utf-8")
+    assert recipes_table.measured_module(rows) == module
 
 
 def test_python_of_the_readme_runs(capsys):

@@ -1,0 +1,108 @@
+"""Write what was measured into the README and into kaggle_digits/measured.py, from the files of comparisons.
+
+    .venv/bin/kaggle-digits compare --recipes all --data digit-recognizer.zip --out compare
+    .venv/bin/python benchmarks/recipes_table.py compare/compare.json
+
+Several files may be named; of a recipe that is in more than one, the most repeated measurement is taken. The files that
+the README's figures come from are kept in benchmarks/compare: named without files, the script takes those.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from kaggle_digits.config import Network
+from kaggle_digits.recipes import RECIPES
+from kaggle_digits.report import format_accuracy
+
+ROOT = Path(__file__).parent.parent
+KEPT = ROOT / "benchmarks" / "compare"
+README = ROOT / "README.md"
+MODULE = ROOT / "kaggle_digits" / "measured.py"
+THIRD_CONVOLUTION = ("cnn-16-32", "cnn-16-32-64")
+
+
+def load_rows(files: list[Path]) -> dict[str, dict[str, Any]]:
+    """Return recipe → its most repeated measurement, in the order of the recipes."""
+    rows: dict[str, dict[str, Any]] = {}
+    for file in files:
+        comparison = json.loads(file.read_text(encoding="utf-8"))
+        assert comparison["rows"] == {"training": 36_000, "held_out": 6_000}, f"{file}: not the competition's data"
+        for row in comparison["recipes"]:
+            name = row["recipe"]
+            if not row["failed"] and len(row["accuracies"]) > len(rows.get(name, {"accuracies": ()})["accuracies"]):
+                rows[name] = row
+    return {name: rows[name] for name in RECIPES if name in rows}
+
+
+def recipes_table(rows: dict[str, dict[str, Any]]) -> str:
+    """Return the table of all recipes."""
+    lines = [
+        "| recipe | what | published | here | trainings | seconds to train | to predict | parameters |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for name, row in rows.items():
+        recipe = RECIPES[name]
+        published = recipe.published + (f", {recipe.published_seconds:,g} s" if recipe.published_seconds else "")
+        parameters = f"{row['parameters']:,}" if isinstance(recipe, Network) else ""
+        lines.append(
+            f"| `{name}` | {recipe.summary} | {published} | {format_accuracy(row)} | {len(row['accuracies'])} "
+            f"| {row['train_seconds']:,.0f} | {row['predict_seconds']:.1f} | {parameters} |"
+        )
+    return "\n".join(lines)
+
+
+def third_convolution_table(rows: dict[str, dict[str, Any]]) -> str:
+    """Return the table that answers what a third convolution brings."""
+    first = rows[THIRD_CONVOLUTION[0]]
+    heads = [f"batches, seconds until {target}" for target in first["until"]]
+    lines = [f"| recipe | {' | '.join(heads)} | accuracy | spread of the loss |", "|---" * (len(heads) + 3) + "|"]
+    for name in THIRD_CONVOLUTION:
+        row = rows[name]
+        reached = [
+            f"{found['batches']:.0f}, {found['seconds']:.1f} s" if found else "not every time"
+            for found in row["until"].values()
+        ]
+        lines.append(f"| `{name}` | {' | '.join(reached)} | {format_accuracy(row)} | {row['loss_spread']:.3f} |")
+    return "\n".join(lines)
+
+
+def measured_module(rows: dict[str, dict[str, Any]]) -> str:
+    """Return the text of kaggle_digits/measured.py."""
+    entries = "".join(f'    "{name}": "{format_accuracy(row)}",\n' for name, row in rows.items())
+    return (
+        '"""What each recipe reached here. Made by benchmarks/recipes_table.py from files of comparisons."""\n'
+        f"\nMEASURED: dict[str, str] = {{\n{entries}}}\n"
+    )
+
+
+def replace_between(text: str, name: str, table: str) -> str:
+    """Put a table between the two marks of that name."""
+    begin, end = f"<!-- {name}: made by benchmarks/recipes_table.py -->\n", f"<!-- end of {name} -->\n"
+    before, found, rest = text.partition(begin)
+    _, found_end, after = rest.partition(end)
+    assert found, f"README.md has no mark {begin.strip()}"
+    assert found_end, f"README.md has no mark {end.strip()}"
+    return f"{before}{begin}{table}\n{end}{after}"
+
+
+def made_from(rows: dict[str, dict[str, Any]], readme: str) -> str:
+    """Return the README with the tables of these rows."""
+    text = replace_between(readme, "recipes", recipes_table(rows))
+    return replace_between(text, "third convolution", third_convolution_table(rows))
+
+
+def main() -> None:
+    """Write both files."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("files", nargs="*", type=Path, help="compare.json of comparisons on the competition's data")
+    rows = load_rows(parser.parse_args().files or sorted(KEPT.glob("*.json")))
+    README.write_text(made_from(rows, README.read_text(encoding="utf-8")), encoding="utf-8")
+    MODULE.write_text(measured_module(rows), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
