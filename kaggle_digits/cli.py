@@ -31,9 +31,9 @@ DATA_HELP = (
 )
 
 FIGURES = (
-    "Here: accuracy on 6,000 held-out rows of train.csv after training on the other 36,000; ± is the standard deviation "
-    "over several trainings. Published: as the authors say, mostly on MNIST's 60,000 and 10,000 rows. `kaggle-digits "
-    "recipes --json` has everything."
+    "Here: accuracy on 6,000 held-out rows of train.csv after training on the other 36,000; ± is the standard "
+    "deviation over several trainings. Published: as the authors say, mostly on MNIST's 60,000 and 10,000 rows. "
+    "`kaggle-digits recipes --json` has everything."
 )
 
 
