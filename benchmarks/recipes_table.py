@@ -3,8 +3,9 @@
     .venv/bin/kaggle-digits compare --recipes all --data digit-recognizer.zip --out compare
     .venv/bin/python benchmarks/recipes_table.py compare/compare.json
 
-Several files may be named; of a recipe that is in more than one, the most repeated measurement is taken. The files that
-the README's figures come from are kept in benchmarks/compare: named without files, the script takes those.
+Seconds are worth something only if nothing else ran meanwhile. Several files may be named; of a recipe that is in more
+than one, the most repeated measurement is taken. The files that the README's figures come from are kept in
+benchmarks/compare: without a name, the script takes those.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any
 from kaggle_digits.config import Network
 from kaggle_digits.recipes import RECIPES
 from kaggle_digits.report import format_accuracy
+from kaggle_digits.runs import settings_of
 
 ROOT = Path(__file__).parent.parent
 KEPT = ROOT / "benchmarks" / "compare"
@@ -30,9 +32,13 @@ def load_rows(files: list[Path]) -> dict[str, dict[str, Any]]:
     rows: dict[str, dict[str, Any]] = {}
     for file in files:
         comparison = json.loads(file.read_text(encoding="utf-8"))
-        assert comparison["rows"] == {"training": 36_000, "held_out": 6_000}, f"{file}: not the competition's data"
+        sizes = (comparison["rows"]["training"], comparison["rows"]["held_out"])
+        assert sizes == (36_000, 6_000), f"{file}: not the competition's data"
         for row in comparison["recipes"]:
             name = row["recipe"]
+            assert row["settings"] == settings_of(RECIPES[name]), (
+                f"{file}: {name} has other settings now; measure it anew"
+            )
             if not row["failed"] and len(row["accuracies"]) > len(rows.get(name, {"accuracies": ()})["accuracies"]):
                 rows[name] = row
     return {name: rows[name] for name in RECIPES if name in rows}

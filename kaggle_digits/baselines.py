@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import warnings
 import zipfile
-import zlib
 from collections.abc import Callable
 from itertools import combinations
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import Any
 
 import joblib
 import numpy as np
-from scipy.special import expit, softmax
+from scipy.special import log_expit, softmax
 from sklearn.dummy import DummyClassifier
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.exceptions import ConvergenceWarning
@@ -30,28 +29,41 @@ from kaggle_digits.config import CLASSES, PIXELS, Classical, DataError, RunError
 MODEL_FILE = "model.npz"
 BATCH_SIZE = 1000
 
+MAX_BYTES = 2**31
+"""What the arrays of a model.npz may take: ten times the largest that 42,000 rows lead to."""
+
 Learned = dict[str, np.ndarray]
 """What a method has learned, by the names in ``_EXPECTED``."""
 
-# The arrays of each method: their shape, where numbers are fixed and letters stand for any, equal if the letter is.
-_EXPECTED: dict[str, dict[str, tuple[str | int, ...]]] = {
-    "DummyClassifier": {"prior": (CLASSES,), "seed": ()},
-    "GaussianNB": {"prior": (CLASSES,), "means": (CLASSES, PIXELS), "variances": (CLASSES, PIXELS)},
-    "LogisticRegression": {"weights": (CLASSES, PIXELS), "intercepts": (CLASSES,)},
-    "SVC": {
-        "vectors": ("V", PIXELS),
-        "counts": (CLASSES,),
-        "weights": (CLASSES - 1, "V"),
-        "intercepts": (CLASSES * (CLASSES - 1) // 2,),
-        "gamma": (),
+_FLOATS, _INTEGERS = "f", "iu"
+# The arrays of each method: their kind of numbers, and their shape, where letters stand for any size, equal if the
+# letter is.
+_EXPECTED: dict[str, dict[str, tuple[str, tuple[str | int, ...]]]] = {
+    "DummyClassifier": {"prior": (_FLOATS, (CLASSES,)), "seed": (_INTEGERS, ())},
+    "GaussianNB": {
+        "prior": (_FLOATS, (CLASSES,)),
+        "means": (_FLOATS, (CLASSES, PIXELS)),
+        "variances": (_FLOATS, (CLASSES, PIXELS)),
     },
-    "KNeighborsClassifier": {"images": ("N", PIXELS), "digits": ("N",), "neighbours": ()},
+    "LogisticRegression": {"weights": (_FLOATS, (CLASSES, PIXELS)), "intercepts": (_FLOATS, (CLASSES,))},
+    "SVC": {
+        "vectors": (_FLOATS, ("V", PIXELS)),
+        "counts": (_INTEGERS, (CLASSES,)),
+        "weights": (_FLOATS, (CLASSES - 1, "V")),
+        "intercepts": (_FLOATS, (CLASSES * (CLASSES - 1) // 2,)),
+        "gamma": (_FLOATS, ()),
+    },
+    "KNeighborsClassifier": {
+        "images": (_FLOATS, ("N", PIXELS)),
+        "digits": (_INTEGERS, ("N",)),
+        "neighbours": (_INTEGERS, ()),
+    },
     "RandomForestClassifier": {
-        "roots": ("T",),
-        "features": ("M",),
-        "thresholds": ("M",),
-        "children": ("M", 2),
-        "shares": ("M", CLASSES),
+        "roots": (_INTEGERS, ("T",)),
+        "features": (_INTEGERS, ("M",)),
+        "thresholds": (_FLOATS, ("M",)),
+        "children": (_INTEGERS, ("M", 2)),
+        "shares": (_FLOATS, ("M", CLASSES)),
     },
 }
 
@@ -184,8 +196,9 @@ def _bayes(learned: Learned, images: np.ndarray) -> np.ndarray:
 
 
 def _logistic(learned: Learned, images: np.ndarray) -> np.ndarray:
-    sure = expit(images @ learned["weights"].T + learned["intercepts"]).astype(np.float64)
-    return sure / sure.sum(axis=1, keepdims=True)
+    decisions = (images @ learned["weights"].T + learned["intercepts"]).astype(np.float64)
+    # Each digit's own probability, divided by their sum; in logarithms, so that none is lost near 0 or 1.
+    return softmax(log_expit(decisions), axis=1)
 
 
 def _svm(learned: Learned, images: np.ndarray) -> np.ndarray:
@@ -246,7 +259,12 @@ _PREDICT: dict[str, Callable[[Learned, np.ndarray], np.ndarray]] = {
 
 
 def save_estimator(folder: Path, learned: Learned) -> None:
-    """Write what a method has learned into a run folder."""
+    """Write what a method has learned into a run folder.
+
+    Args:
+        folder: the run folder.
+        learned: of ``fit_estimator``.
+    """
     arrays: dict[str, Any] = {**learned}
     with atomic_path(folder / MODEL_FILE) as path:
         np.savez_compressed(path, **arrays)
@@ -255,52 +273,68 @@ def save_estimator(folder: Path, learned: Learned) -> None:
 def load_estimator(folder: Path, recipe: Classical) -> Learned:
     """Read what a method has learned.
 
+    Args:
+        folder: a run folder; the file in it may come from anyone.
+        recipe: the method.
+
+    Returns:
+        arrays with which prediction ends, and is a prediction.
+
     Raises:
         RunError: not the arrays of this method, or not what they can be.
     """
     file = folder / MODEL_FILE
     try:
+        with zipfile.ZipFile(file) as archive:
+            if sum(member.file_size for member in archive.infolist()) > MAX_BYTES:
+                raise ValueError(f"more than {MAX_BYTES:,} bytes")
         with file.open("rb") as stream, np.load(stream, allow_pickle=False) as saved:
             learned = dict(saved)
         _check(recipe.estimator[0], learned)
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except (Exception, MemoryError) as error:  # whatever a hostile file can do to NumPy, zipfile and the decompressors
         raise RunError(
-            f"{file}: cannot be loaded ({error}). Expected the arrays that training wrote. Train it again."
+            f"{file}: cannot be loaded ({type(error).__name__}: {error}). Expected the arrays that training wrote. "
+            "Train it again."
         ) from error
     return learned
 
 
 def _check(kind: str, learned: Learned) -> None:
-    """Refuse arrays that the method could not have learned: with them, prediction might never end."""
-    letters: dict[str, int] = {}
+    """Refuse arrays that the method could not have learned: with them, prediction might fail, or never end."""
+    sizes: dict[str, int] = {}
     if set(learned) != set(_EXPECTED[kind]):
         raise ValueError(f"it holds {', '.join(learned)} instead of {', '.join(_EXPECTED[kind])}")
-    for name, expected in _EXPECTED[kind].items():
+    for name, (numbers, shape) in _EXPECTED[kind].items():
         array = learned[name]
-        fits = len(array.shape) == len(expected) and all(
-            size == (letters.setdefault(wanted, size) if isinstance(wanted, str) else wanted)
-            for size, wanted in zip(array.shape, expected, strict=True)
+        fits = len(array.shape) == len(shape) and all(
+            size == (sizes.setdefault(wanted, size) if isinstance(wanted, str) else wanted)
+            for size, wanted in zip(array.shape, shape, strict=True)
         )
-        if not fits or array.dtype.kind not in "iuf" or not np.isfinite(array).all():
+        if not fits or array.dtype.kind not in numbers or array.dtype.itemsize > 8 or not np.isfinite(array).all():
             raise ValueError(f"{name} is {array.dtype} {array.shape}, or not all of it is finite")
-    for name in {"prior", "variances", "gamma"} & set(learned):
+    for name in {"prior", "variances", "gamma", "counts"} & set(learned):
         if not (learned[name] > 0).all():
             raise ValueError(f"not all of {name} is above 0")
-    if kind == "DummyClassifier" and not (learned["seed"].dtype.kind in "iu" and learned["seed"] >= 0):
-        raise ValueError("its seed is not a whole number from 0 on")
-    if kind == "SVC" and (learned["counts"].min() < 0 or learned["counts"].sum() != letters["V"]):
+    if kind == "DummyClassifier" and not (learned["seed"] >= 0 and learned["prior"].sum() < 2):
+        raise ValueError("its seed or its shares are not possible")
+    if kind == "SVC" and learned["counts"].sum() != sizes["V"]:
         raise ValueError("its support vectors do not add up")
     if kind == "KNeighborsClassifier" and not (
-        set(learned["digits"].tolist()) <= set(range(CLASSES)) and 0 < learned["neighbours"] <= letters["N"]
+        set(learned["digits"].tolist()) == set(range(CLASSES)) and 0 < learned["neighbours"] <= sizes["N"]
     ):
         raise ValueError("its digits or its number of neighbours are not possible")
     if kind == "RandomForestClassifier":
-        children, itself = learned["children"], np.arange(letters["M"])[:, None]
-        # Every step leads further down, and none out of the forest.
-        if not (
-            np.all((children > itself) | (children == itself).all(axis=1, keepdims=True))
-            and children.max() < letters["M"]
-            and 0 <= learned["roots"].min() <= learned["roots"].max() < letters["M"]
-            and 0 <= learned["features"].min() <= learned["features"].max() < PIXELS
-        ):
-            raise ValueError("its trees are not trees")
+        _check_forest(learned["roots"], learned["children"].astype(np.int64), learned["features"])
+
+
+def _check_forest(roots: np.ndarray, children: np.ndarray, features: np.ndarray) -> None:
+    """Refuse trees that are none: every step leads further down, and none into the next tree or to no pixel."""
+    nodes = np.arange(len(children))
+    if not (roots.size and roots[0] == 0 and (np.diff(roots) > 0).all() and roots[-1] < len(nodes)):
+        raise ValueError("its roots are not in order")
+    ends = np.append(roots[1:], len(nodes))[np.searchsorted(roots, nodes, side="right") - 1]
+    is_leaf = (children == nodes[:, None]).all(axis=1)
+    if not (is_leaf | ((children > nodes[:, None]) & (children < ends[:, None])).all(axis=1)).all():
+        raise ValueError("its trees are not trees")
+    if not (features.min() >= 0 and features.max() < PIXELS):
+        raise ValueError("it looks at pixels that are not there")

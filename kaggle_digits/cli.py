@@ -36,6 +36,9 @@ FIGURES = (
     "`kaggle-digits recipes --json` has everything."
 )
 
+SEEDS = 2**32
+"""How many there are, from 0 on: what NumPy, scikit-learn and Keras share."""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a verb and return the exit code: 0 done, 1 the work failed, 2 the input is wrong, 130 interrupted."""
@@ -169,9 +172,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _seed(text: str) -> int:
-    """Parse a seed; NumPy, scikit-learn and Keras share the range 0 to 2³² − 1."""
-    if not (text.isascii() and text.isdigit() and int(text) < 2**32):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 to {2**32 - 1}")
+    """Parse a seed."""
+    if not (text.isascii() and text.isdigit() and int(text) < SEEDS):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 to {SEEDS - 1}")
     return int(text)
 
 
@@ -212,7 +215,7 @@ def _submit(options: argparse.Namespace) -> None:
         with _Progress() as progress:
             result = submit(plan, progress=progress)
     except KeyboardInterrupt:
-        print("Whole epochs are kept in runs/. Repeat the command to continue.", file=sys.stderr)
+        print("Whole epochs of a network are kept in runs/. Repeat the command to continue.", file=sys.stderr)
         raise
     print(_describe_result(result))
     if options.upload:
@@ -271,7 +274,7 @@ def _train(options: argparse.Namespace) -> None:
                 progress=progress,
             )
     except KeyboardInterrupt:
-        print(f"Whole epochs are kept in {options.run}. Continue with --resume.", file=sys.stderr)
+        print(f"Whole epochs of a network are kept in {options.run}. Continue with --resume.", file=sys.stderr)
         raise
     last = run.record["epochs"][-1]
     print(f"{options.run}: {recipe.name}, held-out accuracy {last['validation_accuracy']:.2%}")
@@ -305,9 +308,14 @@ def _predict(options: argparse.Namespace) -> None:
 
 
 def _compare(options: argparse.Namespace) -> None:
-    from kaggle_digits.compare import compare
+    from kaggle_digits.compare import REPORT_FILE, compare
     from kaggle_digits.report import describe
 
+    if options.seed + options.repeat > SEEDS:
+        raise InputError(
+            f"--repeat {options.repeat}: needs the seeds {options.seed} to {options.seed + options.repeat - 1}. "
+            f"Expected none above {SEEDS - 1}. Lower one of the two."
+        )
     names = list(RECIPES) if options.recipes == "all" else options.recipes.split(",")
     try:
         with _Progress() as progress:
@@ -323,8 +331,8 @@ def _compare(options: argparse.Namespace) -> None:
         print(f"What is done is kept in {options.out}. Repeat the command to continue.", file=sys.stderr)
         raise
     print(describe(comparison))
-    print(f"\nreport  {options.out / 'report.html'}")
-    failed = [row["recipe"] for row in comparison["recipes"] if row["failed"]]
+    print(f"\nreport  {options.out / REPORT_FILE}")
+    failed = [row["recipe"] for row in comparison["recipes"] if row["failed"] and row["recipe"] in names]
     if failed:
         raise TrainingError(
             f"{', '.join(failed)}: failed, for the reasons in the table; the others are done. Expected all to be "
@@ -420,7 +428,10 @@ def _describe_counts(counts: list[int]) -> str:
 
 
 def _describe_plan(plan: Plan) -> str:
-    epochs = f" for {plan.recipe.epochs} epochs" if isinstance(plan.recipe, Network) else ""
+    epochs = ""
+    if isinstance(plan.recipe, Network):
+        at_most = " at most" if plan.recipe.stop_at is not None else ""
+        epochs = f" for{at_most} {plan.recipe.epochs} epochs"
     again = ", then again on all rows" if plan.recipe.retrain else ""
     return (
         f"Would train {plan.recipe.name}{epochs} on {len(plan.training):,} rows of "

@@ -11,16 +11,17 @@ import json
 import logging
 import statistics
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kaggle_digits.config import DeviceError, DigitsError, Network, Recipe, atomic_path, find_commit
-from kaggle_digits.data import TrainingRows, find_source, load_train, split_rows
+from kaggle_digits.config import DeviceError, DigitsError, Network, Recipe, RunError, atomic_path, find_commit, locked
+from kaggle_digits.data import find_source, load_train, split_rows
 from kaggle_digits.plots import plot_confusion, plot_traces
 from kaggle_digits.report import write_report
-from kaggle_digits.runs import VALIDATION_FILE, Run, Trace, read_run, trace_of
+from kaggle_digits.runs import VALIDATION_FILE, Run, Trace, describe_rows, read_run, settings_of, trace_of
 from kaggle_digits.strategy import device_of
 from kaggle_digits.train import train_run
 
@@ -47,93 +48,113 @@ def compare(
 ) -> dict[str, Any]:
     """Train every recipe with every seed, and write tables and a report.
 
-    A stopped comparison continues where it was when it is repeated with the same folder; what failed is tried again.
+    A stopped comparison continues where it was when it is repeated with the same folder, and further recipes and
+    seeds can be added to it; what failed is tried again.
 
     Args:
         recipes: what to compare.
         out: the folder to write.
         data: where the data lies, see ``data.find_source``.
         seeds: of the trainings; the first also decides which rows are held out.
-        device: where to train.
+        device: where to train the networks.
         progress: is told of every step and epoch.
 
     Returns:
-        the contents of compare.json: ``data``, ``rows``, ``seeds``, ``commit``, and in ``recipes`` one row for each as
-        ``_row`` makes it.
+        the contents of compare.json. ``rows`` says what was trained and scored on; ``recipes`` holds one row for each
+        recipe of the folder, those of this call first: its name, ``settings``, ``seeds`` and what is published;
+        ``failed``, the reason, or None. If it did not fail, ``accuracies`` on the held-out rows, one a seed, their
+        mean and standard deviation (None for one); mean seconds to train, and to predict the held-out rows;
+        ``parameters``, numbers learned; ``until``, for each target the mean batches and seconds of training
+        until it was first measured, None unless every training got there; ``loss_spread``, the standard deviation of
+        the loss from batch to batch over the last 200.
 
     Raises:
-        InputError: the data or the device cannot be used. What goes wrong with one recipe becomes its row's
-            ``failed``, and the others go on.
+        InputError: the data or the device cannot be used, or the folder holds a comparison on other rows.
     """
     seeds = list(seeds)
     source = find_source(data)
     rows, held_out = split_rows(load_train(source), fraction=HELD_OUT_FRACTION, seed=seeds[0])
     comparison: dict[str, Any] = {
         "data": source.name,
-        "rows": {"training": len(rows), "held_out": len(held_out)},
-        "seeds": seeds,
+        "rows": describe_rows(rows, held_out) | {"split_seed": seeds[0]},
         "commit": find_commit(),
-        "recipes": [],
     }
-    folders: dict[str, list[Path]] = {}
-    for recipe in recipes:
-        runs: list[Run] = []
-        failed = None
-        try:
-            for seed in seeds:
-                folder = out / "runs" / f"{recipe.name}-seed{seed}"
-                runs.append(_train(recipe, rows, held_out, folder, seed, device, source.name, progress))
-        except DeviceError:
-            raise
-        except (DigitsError, MemoryError) as error:
-            failed = str(error) or type(error).__name__
-            log.error("%s failed: %s", recipe.name, failed)
-        comparison["recipes"].append(_row(recipe, runs, failed, comparable=not source.is_sample))
-        folders[recipe.name] = [run.folder for run in runs]
-        _write_tables(out, comparison)
-    _write_report(out, comparison, folders)
+    out.mkdir(parents=True, exist_ok=True)
+    busy = RunError(f"{out}: is being written by another comparison. Expected a folder for each. Name another one.")
+    with locked(out, busy):
+        kept = _load_rows(out, comparison["rows"])
+        done = {recipe.name: kept.pop(recipe.name, None) for recipe in recipes}
+        for recipe in recipes:
+            runs: list[Run] = []
+            failed = None
+            try:
+                for seed in seeds:
+                    log.info("%s, seed %d", recipe.name, seed)
+                    run = train_run(
+                        recipe,
+                        rows,
+                        _run_folder(out, recipe.name, seed),
+                        seed=seed,
+                        device=device_of(recipe, device if isinstance(recipe, Network) else "auto"),
+                        source=source.name,
+                        held_out=held_out,
+                        resume=True,
+                        trace=True,
+                        progress=progress,
+                    )
+                    runs.append(replace(run, model=None))  # the figures are in its record
+            except (DeviceError, OSError):  # the next would fail, too
+                raise
+            except Exception as error:
+                failed = str(error) if isinstance(error, DigitsError) else f"{type(error).__name__}: {error}"
+                log.error("%s failed: %s", recipe.name, failed)
+            done[recipe.name] = _row(recipe, seeds, runs, failed, comparable=not source.is_sample)
+            comparison["recipes"] = [row for row in (*done.values(), *kept.values()) if row]
+            _write_tables(out, comparison)
+        _write_report(out, comparison)
     return comparison
 
 
-def _train(
-    recipe: Recipe,
-    rows: TrainingRows,
-    held_out: TrainingRows,
-    folder: Path,
-    seed: int,
-    device: str,
-    source: str,
-    progress: Progress | None,
-) -> Run:
-    log.info("%s, seed %d", recipe.name, seed)
-    return train_run(
-        recipe,
-        rows,
-        folder,
-        seed=seed,
-        device=device_of(recipe, device if isinstance(recipe, Network) else "auto"),
-        source=source,
-        held_out=held_out,
-        resume=True,
-        trace=True,
-        progress=progress,
+def _run_folder(out: Path, name: str, seed: int) -> Path:
+    return out / "runs" / f"{name}-seed{seed}"
+
+
+def _load_rows(out: Path, rows: dict[str, int]) -> dict[str, dict[str, Any]]:
+    """Return the rows by recipe that a folder holds already.
+
+    Raises:
+        RunError: they come from other training or held-out rows.
+    """
+    try:
+        found = json.loads((out / JSON_FILE).read_text(encoding="utf-8"))
+        if found["rows"] == rows:
+            return {row["recipe"]: row for row in found["recipes"]}
+    except FileNotFoundError:
+        return {}
+    except (ValueError, LookupError, TypeError) as error:
+        raise RunError(
+            f"{out / JSON_FILE}: not readable as a comparison ({type(error).__name__}: {error}). Expected the file "
+            "that compare wrote. Name another folder."
+        ) from error
+    raise RunError(
+        f"{out}: holds a comparison on other rows ({found['rows']}, now {rows}). Expected the same data and the same "
+        "first seed. Name another folder, or repeat the settings of the first comparison."
     )
 
 
-def _row(recipe: Recipe, runs: Sequence[Run], failed: str | None, *, comparable: bool) -> dict[str, Any]:
-    """Return one row of the comparison.
-
-    Accuracies are correct / seen on the held-out rows, seconds and steps means over the seeds. ``until`` says for each
-    target how many batches and seconds of training it took, None unless every seed got there; ``loss_spread`` is the
-    standard deviation of the loss over the last 200 batches, from one batch to the next. ``difference`` is that to
-    the published accuracy, None on the built-in sample, which is not ``comparable``.
-    """
-    row: dict[str, Any] = {
-        name: getattr(recipe, name)
-        for name in ("summary", "source", "published", "published_accuracy", "published_seconds")
+def _row(
+    recipe: Recipe, seeds: Sequence[int], runs: Sequence[Run], failed: str | None, *, comparable: bool
+) -> dict[str, Any]:
+    """Return one row of the comparison, as ``compare`` describes it."""
+    words = ("summary", "source", "published", "published_accuracy", "published_seconds")
+    row = {
+        "recipe": recipe.name,
+        "failed": failed,
+        **{name: getattr(recipe, name) for name in words},
+        "settings": settings_of(recipe),
+        "seeds": list(seeds),
     }
-    row = {"recipe": recipe.name, "failed": failed, **row}
-    if failed or not runs:
+    if failed:
         return row
     accuracies = [run.record["epochs"][-1]["validation_accuracy"] for run in runs]
     mean, published = statistics.mean(accuracies), recipe.published_accuracy
@@ -146,7 +167,7 @@ def _row(recipe: Recipe, runs: Sequence[Run], failed: str | None, *, comparable:
         "train_seconds": statistics.mean(sum(e["seconds"] for e in run.record["epochs"]) for run in runs),
         "predict_seconds": statistics.mean(run.record["epochs"][-1]["validation_seconds"] for run in runs),
         "epochs": statistics.mean(len(run.record["epochs"]) for run in runs) if isinstance(recipe, Network) else None,
-        "parameters": _parameters(runs[0]),
+        "parameters": runs[0].record["parameters"],
         "until": {f"{target:.0%}": _mean_reach(traces, target) for target in TARGETS},
         "loss_spread": statistics.mean(np.std(trace.losses[-LAST_BATCHES:], ddof=1) for trace in traces)
         if traces
@@ -162,13 +183,6 @@ def _mean_reach(traces: Sequence[Trace], target: float) -> dict[str, float] | No
         return None
     batches, seconds = zip(*reached, strict=True)
     return {"batches": statistics.mean(batches), "seconds": statistics.mean(seconds)}
-
-
-def _parameters(run: Run) -> int:
-    """Count the numbers that a network or a classical method has learned."""
-    if isinstance(run.recipe, Network):
-        return run.model.count_params()
-    return sum(array.size for array in run.model.values())
 
 
 def _flat(row: dict[str, Any]) -> dict[str, Any]:
@@ -191,13 +205,20 @@ def _write_tables(out: Path, comparison: dict[str, Any]) -> None:
         writer.writerows(flat)
 
 
-def _write_report(out: Path, comparison: dict[str, Any], folders: dict[str, list[Path]]) -> None:
-    traces = {name: [t for run in runs if (t := trace_of(read_run(run)))] for name, runs in folders.items()}
-    traced = {name: found for name, found in traces.items() if found}
+def _write_report(out: Path, comparison: dict[str, Any]) -> None:
+    traces: dict[str, list[Trace]] = {}
     confusions = {}
-    for name, runs in folders.items():
-        saved = [dict(np.load(run / VALIDATION_FILE)) for run in runs]
-        if saved:
-            probabilities = np.concatenate([one["probabilities"] for one in saved])
-            confusions[name] = plot_confusion(probabilities, np.concatenate([one["digits"] for one in saved]))
-    write_report(out / REPORT_FILE, comparison, plot_traces(traced) if traced else None, confusions)
+    for row in comparison["recipes"]:
+        if row["failed"]:
+            continue
+        name = row["recipe"]
+        folders = [_run_folder(out, name, seed) for seed in row["seeds"]]
+        if found := [trace for folder in folders if (trace := trace_of(read_run(folder)))]:
+            traces[name] = found
+        saved = []
+        for folder in folders:
+            with np.load(folder / VALIDATION_FILE) as arrays:
+                saved.append((arrays["probabilities"], arrays["digits"]))
+        probabilities, digits = (np.concatenate(arrays) for arrays in zip(*saved, strict=True))
+        confusions[name] = plot_confusion(probabilities, digits)
+    write_report(out / REPORT_FILE, comparison, plot_traces(traces) if traces else None, confusions)

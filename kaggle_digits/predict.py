@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from kaggle_digits.config import CLASSES, PIXELS, SIDE, Classical, Network, Recipe, RunError
+from kaggle_digits.recipes import RECIPES
 from kaggle_digits.runs import Run, read_run, recipe_of
 from kaggle_digits.strategy import Device
 
@@ -26,9 +27,12 @@ def load_run(folder: Path, device: Device) -> Run:
     record = read_run(folder)
     recipe = recipe_of(record)
     if not record["finished"]:
+        usual, epochs = RECIPES.get(recipe.name), ""
+        if isinstance(recipe, Network) and isinstance(usual, Network) and recipe.epochs != usual.epochs:
+            epochs = f" --epochs {recipe.epochs}"
         raise RunError(
             f"{folder}: its training is not finished. Expected a finished run. Continue it: kaggle-digits train "
-            f"--recipe {recipe.name} --run {folder} --resume"
+            f"--recipe {recipe.name} --run {folder} --resume{epochs}"
         )
     if isinstance(recipe, Classical):
         from kaggle_digits.baselines import load_estimator
@@ -71,7 +75,7 @@ def predict_probabilities(
     """Predict the probability of every digit for every row.
 
     Args:
-        model: a network or estimator of this recipe.
+        model: a network of this recipe, or what its method has learned.
         recipe: says how to scale pixels, and what its output means.
         pixels: (N, 784) uint8, 0–255.
         replicas: of the strategy the model was built under.

@@ -172,6 +172,7 @@ def _describe_run(run: dict[str, Any]) -> dict[str, Any]:
     return {
         "recipe": run["recipe"]["name"],
         **{name: run[name] for name in ("seed", "commit", "versions", "device")},
+        "epochs": len(run["epochs"]),
         "held_out_rows": run["rows"]["held_out"],
         "held_out_accuracy": run["epochs"][-1].get("validation_accuracy"),
     }

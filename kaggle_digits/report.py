@@ -34,36 +34,45 @@ p.small { color: #555; font-size: 13px }
 """
 
 
+HEAD = ("recipe", "trainings", "accuracy", "published", "difference", "seconds to train", "to predict", "parameters")
+
+
 def describe(comparison: Mapping[str, Any]) -> str:
-    """Return a comparison as a table for a terminal."""
-    rows, seeds = comparison["rows"], comparison["seeds"]
-    head = ("", "ACCURACY", "PUBLISHED", "DIFFERENCE", "TRAIN (s)", "PREDICT (s)", "PARAMETERS")
-    table = [head] + [
-        (
-            row["recipe"],
-            format_accuracy(row),
-            row["published"],
-            f"{100 * row['difference']:+.2f}" if row["difference"] is not None else "",
-            f"{row['train_seconds']:,.1f}",
-            f"{row['predict_seconds']:,.1f}",
-            f"{row['parameters']:,}",
-        )
-        for row in comparison["recipes"]
-        if not row["failed"]
-    ]
-    names = max(len(row["recipe"]) for row in comparison["recipes"])
+    """Return a comparison as a table for a terminal.
+
+    Args:
+        comparison: as ``compare.compare`` returns it.
+    """
+    table = [HEAD, *(_texts(row) for row in comparison["recipes"] if not row["failed"])]
     widths = [max(map(len, texts)) for texts in zip(*table, strict=True)]
+    widths[0] = max(widths[0], *(len(row["recipe"]) for row in comparison["recipes"]))
     lines = [
-        f"{name:{names}}  " + "  ".join(f"{text:>{width}}" for text, width in zip(texts, widths[1:], strict=True))
+        f"{name:{widths[0]}}  " + "  ".join(f"{text:>{width}}" for text, width in zip(texts, widths[1:], strict=True))
         for name, *texts in table
     ]
-    lines += [f"{row['recipe']:{names}}  failed: {row['failed']}" for row in comparison["recipes"] if row["failed"]]
-    return "\n".join(
-        [
-            f"{rows['training']:,} rows of {comparison['data']}, scored on {rows['held_out']:,} held-out rows; "
-            f"{len(seeds)} training{'s' if len(seeds) > 1 else ''} of each",
-            *lines,
-        ]
+    lines += [f"{row['recipe']:{widths[0]}}  failed: {row['failed']}" for row in comparison["recipes"] if row["failed"]]
+    return "\n".join([_what_was_done(comparison), *lines])
+
+
+def _what_was_done(comparison: Mapping[str, Any]) -> str:
+    rows = comparison["rows"]
+    return (
+        f"Trained on the same {rows['training']:,} rows of {comparison['data']}, scored on the same "
+        f"{rows['held_out']:,} held-out rows, which decided on nothing; last weights."
+    )
+
+
+def _texts(row: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the cells of a row that did not fail, as HEAD names them."""
+    return (
+        row["recipe"],
+        str(len(row["seeds"])),
+        format_accuracy(row),
+        row["published"],
+        f"{100 * row['difference']:+.2f}" if row["difference"] is not None else "",
+        f"{row['train_seconds']:,.1f}",
+        f"{row['predict_seconds']:,.1f}",
+        f"{row['parameters']:,}",
     )
 
 
@@ -88,18 +97,14 @@ def write_report(
         traces: accuracy and loss against batches and seconds, if any network was trained.
         confusions: recipe → its confusion matrix.
     """
-    rows, seeds = comparison["rows"], comparison["seeds"]
-    repeats = f"{len(seeds)} trainings of each (seeds {seeds[0]} to {seeds[-1]})" if len(seeds) > 1 else "one training"
     parts = [
         "<!doctype html><html lang=en><meta charset=utf-8>",
         "<meta name=viewport content='width=device-width, initial-scale=1'>",
         f"<title>Recipes compared</title><style>{STYLE}</style>",
         "<h1>Recipes compared</h1>",
-        f"<p>Each was trained on the same {rows['training']:,} rows of {escape(comparison['data'])} and scored on the "
-        f"same {rows['held_out']:,} held-out rows, which decided on nothing; {repeats}, last weights. ± is the "
-        "standard deviation over the trainings.</p>",
+        f"<p>{escape(_what_was_done(comparison))} ± is the standard deviation over several trainings.</p>",
         "<div class=wide>",
-        _table(_SUMMARY_HEAD, (_summary_row(row) for row in comparison["recipes"])),
+        _table(HEAD, (_summary_row(row) for row in comparison["recipes"])),
         "</div>",
     ]
     networks = [row for row in comparison["recipes"] if row.get("until") and row["loss_spread"] is not None]
@@ -130,25 +135,10 @@ def write_report(
         path.write_text("\n".join(parts) + "\n", encoding="utf-8")
 
 
-_SUMMARY_HEAD = [
-    *("recipe", "accuracy", "published", "difference", "seconds to train", "published seconds"),
-    *("seconds to predict", "parameters"),
-]
-
-
 def _summary_row(row: Mapping[str, Any]) -> str:
-    name = f"<td title='{escape(row['summary'], quote=True)}'>{escape(row['recipe'])}</td>"
     if row["failed"]:
-        return f"{name}<td class=text colspan={len(_SUMMARY_HEAD) - 1}>failed: {escape(row['failed'])}</td>"
-    return name + _cells(
-        format_accuracy(row),
-        row["published"],
-        f"{100 * row['difference']:+.2f}" if row["difference"] is not None else "",
-        f"{row['train_seconds']:,.1f}",
-        f"{row['published_seconds']:,g}" if row["published_seconds"] is not None else "",
-        f"{row['predict_seconds']:,.1f}",
-        f"{row['parameters']:,}",
-    )
+        return _cells(row["recipe"]) + f"<td class=text colspan={len(HEAD) - 1}>failed: {escape(row['failed'])}</td>"
+    return _cells(*_texts(row))
 
 
 def _speed_row(row: Mapping[str, Any], targets: Iterable[str]) -> str:

@@ -1,7 +1,7 @@
 """The run folder, the one hand-over between training and everything after it: read, write, lock, compare.
 
 It holds ``run.json`` (what was trained, where, and what came of it), the trained form (``model.keras`` of a network,
-``model.skops`` of a classical method), and ``validation.npz`` when rows were held out.
+``model.npz`` of a classical method), and ``validation.npz`` when rows were held out.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Run:
         folder: where it lies.
         recipe: what was trained.
         record: the contents of run.json.
-        model: what was trained: a Keras network, images → logits, or an estimator of scikit-learn.
+        model: what was trained: a Keras network, images → logits, or what a classical method has learned.
     """
 
     folder: Path
@@ -81,16 +81,18 @@ def write_run(folder: Path, record: dict[str, Any]) -> None:
 def recipe_of(record: dict[str, Any]) -> Recipe:
     """Rebuild the recipe of a run.json, so that a run does not depend on today's table."""
     fields = dict(record["recipe"])
+    fields.pop("measured", None)  # was a recipe's own word once
     if "estimator" in fields:
-        fields["estimator"] = tuple(fields["estimator"])
+        kind, settings = fields["estimator"]
+        fields["estimator"] = (str(kind), dict(settings))
         return Classical(**fields)
     fields["layers"] = tuple((kind, options) for kind, options in fields["layers"])
     fields["optimizer"] = tuple(fields["optimizer"])
     rate = fields["learning_rate"]
     if isinstance(rate, dict):
-        kind = next(kind for kind in SCHEDULES if {field.name for field in dataclasses.fields(kind)} == set(rate))
-        settings: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in rate.items()}
-        fields["learning_rate"] = kind(**settings)
+        (kind,) = (kind for kind in SCHEDULES if {field.name for field in dataclasses.fields(kind)} == set(rate))
+        arguments: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in rate.items()}
+        fields["learning_rate"] = kind(**arguments)
     if fields["augmentation"]:
         fields["augmentation"] = Augmentation(**fields["augmentation"])
     return Network(**fields)
@@ -119,19 +121,21 @@ class Trace:
 
 
 def trace_of(record: dict[str, Any]) -> Trace | None:
-    """Collect the trace of a run.json, or None if the training was not traced."""
+    """Collect the trace of a run.json, ends of epochs included, or None if the training was not traced."""
     epochs = record["epochs"]
     if not all("curve" in metrics for metrics in epochs):
         return None
-    before = np.cumsum([0.0, *(metrics["seconds"] for metrics in epochs)])
-    points = [
-        (step, start + seconds, accuracy)
-        for start, metrics in zip(before, epochs, strict=False)
-        for step, seconds, accuracy in metrics["curve"]
-    ]
-    steps, seconds, accuracies = np.array(points, float).reshape(-1, 3).T
-    losses = np.array([loss for metrics in epochs for loss in metrics["losses"]], float)
-    return Trace(steps.astype(np.int64), seconds, accuracies, losses)
+    points: dict[int, tuple[float, float]] = {}
+    losses: list[float] = []
+    before = 0.0
+    for metrics in epochs:
+        points |= {step: (before + seconds, accuracy) for step, seconds, accuracy in metrics["curve"]}
+        losses += metrics["losses"]
+        before += metrics["seconds"]
+        if "validation_accuracy" in metrics:
+            points.setdefault(len(losses), (before, metrics["validation_accuracy"]))
+    seconds, accuracies = np.array(list(points.values()), float).reshape(-1, 2).T
+    return Trace(np.array(list(points), np.int64), seconds, accuracies, np.array(losses, float))
 
 
 def describe_rows(rows: TrainingRows, held_out: TrainingRows | None) -> dict[str, int]:
@@ -141,6 +145,13 @@ def describe_rows(rows: TrainingRows, held_out: TrainingRows | None) -> dict[str
         "held_out": len(held_out) if held_out else 0,
         "checksum": zlib.crc32(rows.pixels.data, zlib.crc32(rows.digits.data)),
     }
+
+
+def settings_of(recipe: Recipe) -> dict[str, Any]:
+    """Return what decides on a recipe's training, as JSON keeps it, without the words about it."""
+    words = {"summary", "source", "published", "published_accuracy", "published_seconds", "note"}
+    settings = {name: value for name, value in dataclasses.asdict(recipe).items() if name not in words}
+    return json.loads(json.dumps(settings))
 
 
 def find_difference(previous: dict[str, Any], recipe: Recipe, seed: int, rows: dict[str, int]) -> str | None:
@@ -154,8 +165,7 @@ def find_difference(previous: dict[str, Any], recipe: Recipe, seed: int, rows: d
     there = recipe_of(previous)
     if there.name != recipe.name:
         return f"holds a run of {there.name}, and {recipe.name} was asked for."
-    words = ("summary", "source", "published", "published_accuracy", "published_seconds", "note")
-    if dataclasses.replace(there, **{name: getattr(recipe, name) for name in words}) != recipe:
+    if settings_of(there) != settings_of(recipe):
         return f"holds a run of {recipe.name} with other settings than the recipe has now."
     if previous["seed"] != seed:
         return f"holds a run with seed {previous['seed']}, and seed {seed} was asked for."

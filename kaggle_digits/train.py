@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib.metadata
 import logging
@@ -94,6 +95,8 @@ def train_run(
             if previous["finished"]:
                 return load_run(folder, device)
             _note_change_of_device(folder, previous, record)
+        else:  # without a run.json nobody knows what a checkpoint is of
+            (folder / CHECKPOINT_FILE).unlink(missing_ok=True)
         write_run(folder, record)
         if isinstance(recipe, Network):
             from kaggle_digits.fit import fit_network, save_network
@@ -114,6 +117,7 @@ def train_run(
             )
             if held_out and probabilities is None:  # stopped between the last checkpoint and the end
                 probabilities = predict_probabilities(model, recipe, held_out.pixels, replicas=device.replicas)
+            record["parameters"] = model.count_params()
             save_network(folder, model)
         else:
             assert isinstance(recipe, Classical)
@@ -129,6 +133,7 @@ def train_run(
                 metrics["validation_accuracy"] = accuracy(probabilities, held_out.digits)
                 metrics["validation_seconds"] = round(time.perf_counter() - started, 3)
             record["epochs"] = [metrics]
+            record["parameters"] = sum(array.size for array in model.values())
             save_estimator(folder, model)
         if held_out:
             assert probabilities is not None
@@ -170,6 +175,7 @@ def _start_record(
         "versions": _versions(recipe),
         "commit": find_commit(),
         "submission": None,
+        "parameters": None,
         "epochs": [],
     }
 
@@ -181,7 +187,11 @@ def _versions(recipe: Recipe) -> dict[str, str]:
         "numpy": np.__version__,
     }
     if isinstance(recipe, Classical):
-        return versions | {"scikit-learn": importlib.metadata.version("scikit-learn")}
+        libraries = {}
+        for name in ("scikit-learn", "scikit-learn-intelex"):
+            with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+                libraries[name] = importlib.metadata.version(name)
+        return versions | libraries
     import keras
 
     from kaggle_digits.strategy import import_tensorflow

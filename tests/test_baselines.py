@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import zipfile
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -194,13 +195,22 @@ def put(index, value):
         ("svm", "counts", put(0, 100_000)),
         ("svm", "counts", lambda a: np.concatenate([[-1, a[:2].sum() + 1], a[2:]])),
         ("svm", "vectors", lambda a: a[1:]),
+        ("svm", "counts", lambda a: a.astype(float)),
         ("knn", "digits", put(0, 11)),
+        ("knn", "digits", lambda a: np.minimum(a, 8)),
         ("knn", "neighbours", put((), 0)),
-        # A step in a circle, one out of the forest, and a pixel that is not there.
+        ("knn", "neighbours", lambda a: np.array(0.5)),
+        ("random", "prior", lambda a: np.full(10, 1e308)),
+        ("random", "prior", lambda a: a.astype(np.longdouble)),
+        # A step in a circle, one out of the forest, one into the next tree, a pixel that is not there; and a forest
+        # whose trees are all one long chain.
         ("random-forest", "children", put((5, 0), 0)),
         ("random-forest", "children", put((0, 1), 10**6)),
         ("random-forest", "features", put(0, 784)),
+        ("random-forest", "children", lambda a: np.where(a == a[0, 1], len(a) - 1, a)),
+        ("random-forest", "features", lambda a: a.astype(np.float32)),
         ("random-forest", "roots", put(0, -1)),
+        ("random-forest", "roots", lambda a: np.zeros(7, np.int64)),
     ],
 )
 def test_impossible_arrays_are_refused(split, recipe, array, change):
@@ -218,10 +228,53 @@ def test_broken_or_other_files_are_refused(split):
     recipe = small("naive-bayes")
     save_estimator(Path(), fit_estimator(recipe, images(training, recipe), training.digits, seed=0))
     whole = Path("model.npz").read_bytes()
-    for content in (b"", b"not an archive", whole[: len(whole) // 2], whole[:200] + bytes(500) + whole[700:]):
+    np.save("other.npy", np.zeros(3))
+    with zipfile.ZipFile("raw.npz", "w") as archive:
+        for name in ("prior", "means", "variances"):
+            archive.writestr(name, b"no array")
+    giant = np.lib.format.header_data_from_array_1_0(np.zeros(1)) | {"shape": (10**12,)}
+    with zipfile.ZipFile("giant.npz", "w") as archive, archive.open("prior.npy", "w") as stream:
+        np.lib.format.write_array_header_1_0(stream, giant)
+    encrypted = bytearray(whole)
+    encrypted[6] |= 1
+    encrypted[whole.index(b"PK\x01\x02") + 8] |= 1
+    others = (Path("other.npy").read_bytes(), Path("raw.npz").read_bytes(), Path("giant.npz").read_bytes())
+    for content in (
+        *others,
+        bytes(encrypted),
+        b"",
+        b"not an archive",
+        whole[: len(whole) // 2],
+        whole[:200] + bytes(500) + whole[700:],
+    ):
         Path("model.npz").write_bytes(content)
         with pytest.raises(RunError, match=r"^model.npz: cannot be loaded \("):
             load_estimator(Path(), recipe)
     Path("model.npz").write_bytes(whole)
     with pytest.raises(RunError, match=r"it holds prior, means, variances instead of weights, intercepts"):
         load_estimator(Path(), small("logistic-regression"))
+
+
+def test_bomb_is_not_unpacked(monkeypatch):
+    monkeypatch.setattr("kaggle_digits.baselines.MAX_BYTES", 10**6)
+    np.savez_compressed("model.npz", prior=np.zeros(10**6))
+    assert Path("model.npz").stat().st_size < 10**5
+    with pytest.raises(RunError, match=r"ValueError: more than 1,000,000 bytes"):
+        load_estimator(Path(), CLASSICAL["random"])
+
+
+def test_rows_that_float32_cannot_tell_apart_are_read_as_scikit_learn_reads_them():
+    weights = np.zeros((10, 784), np.float32)
+    weights[:, 0] = [-200, -150, 20, 25, *[-300] * 6]
+    learned = {"weights": weights, "intercepts": np.zeros(10, np.float32)}
+    images = np.zeros((1, 784), np.float32)
+    images[0, 0] = 1
+    # Two are sure; in float32 both would have the probability 1.
+    probabilities = estimate_probabilities(CLASSICAL["logistic-regression"], learned, images)
+    assert probabilities.argmax() == 3
+    np.testing.assert_allclose(probabilities[0, [2, 3]], 0.5, atol=1e-6)
+    # And none at all: their sum would be 0.
+    hopeless = learned | {"intercepts": np.full(10, -1000.0)}
+    probabilities = estimate_probabilities(CLASSICAL["logistic-regression"], hopeless, images)
+    assert probabilities.argmax() == 3
+    assert probabilities.sum() == pytest.approx(1)

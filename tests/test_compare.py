@@ -15,7 +15,7 @@ import pytest
 
 from kaggle_digits import cli
 from kaggle_digits.compare import compare
-from kaggle_digits.config import DeviceError
+from kaggle_digits.config import DeviceError, RunError, locked
 from kaggle_digits.data import find_source, load_train, split_rows
 from kaggle_digits.recipes import RECIPES
 from kaggle_digits.report import describe, format_accuracy
@@ -38,7 +38,8 @@ def run_folders(out: str = "out") -> list[str]:
 def test_all_are_trained_and_scored_on_the_same_rows():
     comparison = compare([QUICK, BAYES], Path("out"), data="sample", seeds=[3, 4])
     training, held_out = split_rows(load_train(find_source("sample")), fraction=1 / 7, seed=3)
-    assert comparison["rows"] == {"training": len(training), "held_out": len(held_out)}
+    rows = comparison["rows"]
+    assert (rows["training"], rows["held_out"], rows["split_seed"]) == (len(training), len(held_out), 3)
     assert run_folders() == ["naive-bayes-seed3", "naive-bayes-seed4", "quick-seed3", "quick-seed4"]
     checksums = set()
     for name in run_folders():
@@ -163,12 +164,60 @@ def test_stopped_comparison_continues_where_it_was():
         assert one["loss_spread"] == other["loss_spread"]
 
 
-def test_recipe_may_be_added_later():
-    compare([BAYES], Path("out"), data="sample")
+def test_recipes_and_seeds_can_be_added():
+    first = compare([BAYES], Path("out"), data="sample")
     before = Path("out/runs/naive-bayes-seed0/model.npz").stat().st_mtime_ns
-    comparison = compare([BAYES, RECIPES["random"]], Path("out"), data="sample")
-    assert [row["recipe"] for row in comparison["recipes"]] == ["naive-bayes", "random"]
+    comparison = compare([RECIPES["random"]], Path("out"), data="sample", seeds=[0, 1])
+    assert [row["recipe"] for row in comparison["recipes"]] == ["random", "naive-bayes"]
+    assert comparison["recipes"][1] == first["recipes"][0]
+    page = Path("out/report.html").read_text(encoding="utf-8")
+    assert "confusion matrix of naive-bayes" in page
+    assert "confusion matrix of random" in page
+    assert len(compare([BAYES], Path("out"), data="sample", seeds=[0, 1])["recipes"][0]["accuracies"]) == 2
     assert Path("out/runs/naive-bayes-seed0/model.npz").stat().st_mtime_ns == before
+
+
+def test_comparison_on_other_rows_is_not_touched(tmp_path, digits_csv):
+    compare([BAYES], Path("out"), data="sample")
+    before = Path("out/compare.json").read_bytes()
+    with pytest.raises(RunError) as caught:
+        compare([RECIPES["random"]], Path("out"), data="sample", seeds=[1])
+    assert str(caught.value).startswith("out: holds a comparison on other rows ({'training': 1231, 'held_out': 206,")
+    assert str(caught.value).endswith(
+        "Expected the same data and the same first seed. Name another folder, or repeat the settings of the first "
+        "comparison."
+    )
+    assert Path("out/compare.json").read_bytes() == before
+    assert run_folders() == ["naive-bayes-seed0"]
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"rows": 1}'])
+def test_damaged_comparison_is_refused(content):
+    Path("out").mkdir()
+    Path("out/compare.json").write_text(content)
+    with pytest.raises(
+        RunError, match=r"^out(/compare\.json: not readable as a comparison|: holds a comparison on other)"
+    ):
+        compare([BAYES], Path("out"), data="sample")
+    assert Path("out/compare.json").read_text() == content
+
+
+def test_two_comparisons_do_not_share_a_folder():
+    Path("out").mkdir()
+    with locked(Path("out")), pytest.raises(RunError) as caught:
+        compare([BAYES], Path("out"), data="sample")
+    assert str(caught.value) == (
+        "out: is being written by another comparison. Expected a folder for each. Name another one."
+    )
+
+
+def test_unforeseen_failure_is_a_row_too(monkeypatch):
+    def fail(*_: object, **__: object) -> None:
+        raise ValueError("no such thing")
+
+    monkeypatch.setattr("kaggle_digits.baselines.fit_estimator", fail)
+    comparison = compare([BAYES, QUICK], Path("out"), data="sample")
+    assert [row["failed"] for row in comparison["recipes"]] == ["ValueError: no such thing", None]
 
 
 @pytest.mark.parametrize(
@@ -176,11 +225,12 @@ def test_recipe_may_be_added_later():
     [
         (["--recipes", "best"], "best: no such recipe."),
         (["--recipes", "fast,"], ": no such recipe."),
+        (["--recipes", "fast", "--seed", "4294967295", "--repeat", "2"], "--repeat 2: needs the seeds 4294967295 to"),
     ],
 )
-def test_unknown_recipe_is_refused_before_anything_is_trained(capsys, arguments, fault):
+def test_wrong_options_are_refused_before_anything_is_trained(capsys, arguments, fault):
     assert cli.main(["compare", *arguments, "--data", "sample", "--out", "out"]) == 2
-    assert capsys.readouterr().err.startswith(f"kaggle-digits: {fault} Expected one of fast, ")
+    assert capsys.readouterr().err.startswith(f"kaggle-digits: {fault}")
     assert not Path("out").exists()
 
 
@@ -188,6 +238,7 @@ def test_table_for_a_terminal():
     row = {
         "recipe": "knn",
         "failed": None,
+        "seeds": [0],
         "published": "96.88 %",
         "accuracy": 0.965,
         "accuracy_std": None,
@@ -196,11 +247,12 @@ def test_table_for_a_terminal():
         "predict_seconds": 3.26,
         "parameters": 28_260_000,
     }
-    comparison = {"data": "d.zip", "rows": {"training": 36_000, "held_out": 6_000}, "seeds": [0]}
     failed = {"recipe": "svm", "failed": "no memory"}
-    assert describe(comparison | {"recipes": [row, failed]}).splitlines() == [
-        "36,000 rows of d.zip, scored on 6,000 held-out rows; 1 training of each",
-        "     ACCURACY  PUBLISHED  DIFFERENCE  TRAIN (s)  PREDICT (s)  PARAMETERS",
-        "knn   96.50 %    96.88 %       -0.38        0.0          3.3  28,260,000",
-        "svm  failed: no memory",
+    rows = {"training": 36_000, "held_out": 6_000}
+    assert describe({"data": "d.zip", "rows": rows, "recipes": [row, failed]}).splitlines() == [
+        "Trained on the same 36,000 rows of d.zip, scored on the same 6,000 held-out rows, which decided on nothing; "
+        "last weights.",
+        "recipe  trainings  accuracy  published  difference  seconds to train  to predict  parameters",
+        "knn             1   96.50 %    96.88 %       -0.38               0.0         3.3  28,260,000",
+        "svm     failed: no memory",
     ]

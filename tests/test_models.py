@@ -72,7 +72,7 @@ def test_residual_block_is_the_sum_it_says():
 
 
 def test_learning_rates_between_epochs_are_as_computed_by_hand():
-    milestones = replace(RECIPES["mlp-300-100-bn"])
+    milestones = RECIPES["mlp-300-100-bn"]
     assert milestones.learning_rate == Milestones(start=0.01, factor=0.1, epochs=(0, 5, 10, 15))
     rates = [epoch_rate(milestones, [0.0] * done) for done in range(20)]
     assert rates == pytest.approx([1e-3] * 5 + [1e-4] * 5 + [1e-5] * 5 + [1e-6] * 5)

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from kaggle_digits.runs import Trace, trace_of
+from kaggle_digits.config import RunError
+from kaggle_digits.recipes import RECIPES
+from kaggle_digits.runs import Trace, read_run, recipe_of, trace_of
 
 
 def test_trace_counts_seconds_from_the_start_of_the_training():
@@ -25,6 +31,16 @@ def test_epoch_without_a_measurement_is_no_hole():
     assert trace_of({"epochs": [first]}).steps.size == 0
 
 
+def test_end_of_an_epoch_is_part_of_the_trace():
+    """Also where the training stopped early, and no measurement was due."""
+    first = {"seconds": 10.0, "curve": [[2, 4.0, 0.5], [3, 9.0, 0.8]], "losses": [2.0] * 3, "validation_accuracy": 0.8}
+    second = {"seconds": 8.0, "curve": [[4, 4.0, 0.9]], "losses": [1.0] * 3, "validation_accuracy": 0.98}
+    trace = trace_of({"epochs": [first, second]})
+    assert trace.steps.tolist() == [2, 3, 4, 6]
+    assert trace.seconds.tolist() == [4.0, 9.0, 14.0, 18.0]
+    assert trace.reach(0.98) == (6, 18.0)
+
+
 def test_training_without_a_trace_has_none():
     assert trace_of({"epochs": [{"seconds": 1.0}]}) is None
 
@@ -33,3 +49,26 @@ def test_training_without_a_trace_has_none():
 def test_target_is_reached_when_it_is_first_measured(target, expected):
     trace = Trace(np.array([10, 20, 30, 40]), np.arange(1.0, 5.0), np.array([0.5, 0.8, 0.9, 0.84]), np.ones(40))
     assert trace.reach(target) == expected
+
+
+def test_run_of_an_earlier_version_can_be_read():
+    fields = asdict(RECIPES["cnn-32-64"])
+    for name in ("published_accuracy", "published_seconds", "note", "stop_at"):  # came later
+        del fields[name]
+    assert recipe_of({"recipe": fields | {"measured": "98.62 %"}}).layers == RECIPES["cnn-32-64"].layers
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"learning_rate": {"start": 0.1}},
+        {"estimator": []},
+        {"estimator": [[1]]},
+        {"layers": 5},
+    ],
+)
+def test_recipe_that_is_none_is_refused(damage):
+    record = {name: {} for name in ("finished", "epochs", "seed", "rows", "source", "device", "submission")}
+    Path("run.json").write_text(json.dumps(record | {"recipe": asdict(RECIPES["cnn-32-64"]) | damage}))
+    with pytest.raises(RunError, match=r"^run.json: not readable as a run \("):
+        read_run(Path())

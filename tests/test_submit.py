@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from dataclasses import replace
@@ -12,10 +13,15 @@ import pandas as pd
 import pytest
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
+from sklearn.naive_bayes import GaussianNB
 
 from kaggle_digits import cli, recipes
 from kaggle_digits import submit as main_job
+from kaggle_digits.data import find_source, load_test, load_train
+from kaggle_digits.predict import load_run, predict_probabilities
 from kaggle_digits.recipes import RECIPES
+from kaggle_digits.runs import read_run
+from kaggle_digits.strategy import resolve_device
 from kaggle_digits.submission import check_submission
 
 QUICK = replace(
@@ -206,9 +212,6 @@ def test_train_and_predict_do_the_same_as_submit():
 
 
 def test_runs_are_averaged(cpu):
-    from kaggle_digits.data import find_source, load_test
-    from kaggle_digits.predict import load_run, predict_probabilities
-
     for seed in ("1", "2"):
         assert cli.main(["train", "--data", "sample", "--recipe", "quick", "--seed", seed, "--run", seed]) == 0
     assert cli.main(["predict", "--data", "sample", "--run", "1", "--run", "2", "--out", "sample-both.csv"]) == 0
@@ -216,3 +219,53 @@ def test_runs_are_averaged(cpu):
     runs = [load_run(Path(seed), cpu) for seed in ("1", "2")]
     total = sum(predict_probabilities(run.model, run.recipe, pixels) for run in runs)
     np.testing.assert_array_equal(pd.read_csv("sample-both.csv")["Label"], total.argmax(axis=1))
+
+
+def test_classical_recipe_goes_all_the_way_without_tensorflow(workplace):
+    code = (
+        "import sys\n"
+        "from kaggle_digits.cli import main\n"
+        "code = main(sys.argv[1:])\n"
+        "sys.exit('imported TensorFlow' if {'tensorflow', 'keras'} & set(sys.modules) else code)"
+    )
+    arguments = ["submit", "--data", "sample", "--recipe", "naive-bayes"]
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert "\nrecipe  naive-bayes, seed 0\ndevice  cpu, float32 (scikit-learn)\n" in done.stdout
+    read = pd.read_csv("submissions/sample-naive-bayes-seed0.csv")["Label"].to_numpy()
+    source = load_train(find_source("sample"))
+    expected = GaussianNB().fit(source.pixels / 255, source.digits).predict(load_test(find_source("sample")) / 255)
+    np.testing.assert_array_equal(read, expected)
+    record = json.loads(Path("submissions/sample-naive-bayes-seed0.json").read_text())["runs"][0]
+    assert (record["recipe"], record["epochs"], record["held_out_rows"]) == ("naive-bayes", 1, 72)
+
+
+def test_classical_methods_and_networks_can_be_averaged(capsys):
+    runs = []
+    for recipe in ("quick", "naive-bayes"):
+        assert cli.main(["train", "--recipe", recipe, "--data", "sample", "--run", recipe]) == 0
+        runs += ["--run", recipe]
+    assert cli.main(["predict", *runs, "--data", "sample", "--out", "both.csv"]) == 0
+    pixels = load_test(find_source("sample"))
+    loaded = [load_run(Path(folder), resolve_device("cpu")) for folder in ("quick", "naive-bayes")]
+    expected = sum(predict_probabilities(run.model, run.recipe, pixels) for run in loaded).argmax(axis=1)
+    np.testing.assert_array_equal(pd.read_csv("sample-both.csv")["Label"].to_numpy(), expected)
+
+
+def test_other_number_of_epochs(capsys):
+    assert cli.main(["train", "--recipe", "quick", "--epochs", "3", "--data", "sample", "--run", "run"]) == 0
+    assert len(read_run(Path("run"))["epochs"]) == 3
+    assert cli.main(["train", "--recipe", "quick", "--data", "sample", "--run", "run", "--resume"]) == 2
+    assert "holds a run of quick with other settings than the recipe has now." in capsys.readouterr().err
+    assert cli.main(["submit", "--recipe", "quick", "--epochs", "1", "--data", "sample", "--dry-run"]) == 0
+    assert "Would train quick for 1 epochs on 1,365 rows of sample,\n" in capsys.readouterr().out
+    assert cli.main(["submit", "--recipe", "bharadwaj-cnn", "--data", "sample", "--dry-run"]) == 0
+    assert "for at most 20 epochs on" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        cli.main(["train", "--recipe", "quick", "--epochs", "0", "--run", "new"])
+
+
+def test_relu_everywhere_reads_only_zeros():
+    """As published: unscaled pixels make the first steps so large that every unit dies."""
+    result = main_job.submit(main_job.plan_submission(data="sample", recipe="mlp-784-300-relu", epochs=2))
+    assert result.label_counts == [360, *[0] * 9]

@@ -96,7 +96,7 @@ def train(folder: str, cpu, *, recipe: Network = TINY, **options):
     return train_run(recipe, folder=Path(folder), **settings)
 
 
-def interrupt(folder: str, cpu, *, after: int) -> None:
+def interrupt(folder: str, cpu, *, after: int, **options) -> None:
     """Train, and press Ctrl-C when that epoch is saved."""
 
     class Impatient(Recorder):
@@ -105,7 +105,7 @@ def interrupt(folder: str, cpu, *, after: int) -> None:
                 raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train(folder, cpu, progress=Impatient())
+        train(folder, cpu, progress=Impatient(), **options)
 
 
 @pytest.fixture
@@ -378,13 +378,7 @@ def test_plateau_is_measured_on_rows_that_are_neither_trained_on_nor_reported(cp
 def test_plateau_resumes_with_the_same_bits(cpu):
     whole = train("whole", cpu, recipe=PLATEAU, rows=enough_rows())
 
-    class Impatient(Recorder):
-        def epoch(self, metrics: dict, epochs: int) -> None:
-            if metrics["epoch"] == 2:
-                raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        train("stopped", cpu, recipe=PLATEAU, rows=enough_rows(), progress=Impatient())
+    interrupt("stopped", cpu, after=2, recipe=PLATEAU, rows=enough_rows())
     assert_equal_weights(whole.folder, train("stopped", cpu, recipe=PLATEAU, rows=enough_rows(), resume=True).folder)
 
 
@@ -399,3 +393,58 @@ def test_early_end_is_decided_on_tuning_rows(cpu):
         train("run", cpu, recipe=replace(TINY, stop_at=0.0), rows=enough_rows(), resume=True).record["epochs"]
         == ended.record["epochs"]
     )
+
+
+RESIDUAL = replace(
+    TINY,
+    layers=(
+        ("Conv2D", {"filters": 4, "kernel_size": 5, "strides": 4}),
+        ("Residual", RECIPES["resnet-192"].layers[3][1] | {"filters": 4}),
+        ("Flatten", {}),
+        ("Dense", {"units": 10}),
+    ),
+    precision="mixed_bfloat16",
+)
+LOADED = """
+import sys
+from pathlib import Path
+import numpy as np
+from kaggle_digits.strategy import resolve_device
+device = resolve_device("cpu")
+from kaggle_digits.predict import load_run, predict_probabilities
+run = load_run(Path(sys.argv[1]), device)
+pixels = np.random.default_rng(0).integers(0, 256, (5, 784)).astype(np.uint8)
+np.save("elsewhere.npy", predict_probabilities(run.model, run.recipe, pixels))
+"""
+
+
+def test_residual_blocks_resume_and_load_in_another_process():
+    device = resolve_device("cpu", precision=RESIDUAL.precision)
+    whole = train("whole", device, recipe=RESIDUAL)
+    interrupt("stopped", device, after=2, recipe=RESIDUAL)
+    assert_equal_weights(whole.folder, train("stopped", device, recipe=RESIDUAL, resume=True).folder)
+    subprocess.run([sys.executable, "-c", LOADED, "whole"], check=True, timeout=300)
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 784)).astype(np.uint8)
+    np.testing.assert_array_equal(np.load("elsewhere.npy"), predict_probabilities(whole.model, RESIDUAL, pixels))
+    assert whole.record["parameters"] == whole.model.count_params()
+
+
+def test_checkpoint_of_an_unknown_run_is_not_taken_up(finished, cpu):
+    interrupt("stopped", cpu, after=2)
+    Path("stopped/run.json").unlink()
+    recorder = Recorder()
+    assert_equal_weights(finished.folder, train("stopped", cpu, progress=recorder).folder)
+    assert recorder.epochs == [1, 2, 3, 4]
+
+
+def test_advice_to_continue_names_other_epochs(cpu):
+    recipe = replace(RECIPES["fast"], epochs=2, batch_size=64, precision="float32")
+
+    class Impatient(Recorder):
+        def epoch(self, metrics: dict, epochs: int) -> None:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train("run", cpu, recipe=recipe, progress=Impatient())
+    with pytest.raises(RunError, match=r"kaggle-digits train --recipe fast --run run --resume --epochs 2$"):
+        load_run(Path("run"), cpu)
