@@ -63,8 +63,8 @@ def compare(
         the contents of compare.json. ``rows`` says what was trained and scored on; ``recipes`` holds one row for each
         recipe of the folder, those of this call first: its name, ``settings``, ``seeds`` and what is published;
         ``failed``, the reason, or None. If it did not fail, ``accuracies`` on the held-out rows, one a seed, their
-        mean and standard deviation (None for one); mean seconds to train, and to predict the held-out rows;
-        ``parameters``, numbers learned; ``until``, for each target the mean batches and seconds of training
+        mean and standard deviation (None for one); median seconds to train, and to predict the held-out rows;
+        ``parameters``, numbers learned; ``until``, for each target the median batches and seconds of training
         until it was first measured, None unless every training got there; ``loss_spread``, the standard deviation of
         the loss from batch to batch over the last 200.
 
@@ -164,11 +164,11 @@ def _row(
         "accuracy": mean,
         "accuracy_std": statistics.stdev(accuracies) if len(runs) > 1 else None,
         "difference": mean - published if comparable and published is not None else None,
-        "train_seconds": statistics.mean(sum(e["seconds"] for e in run.record["epochs"]) for run in runs),
-        "predict_seconds": statistics.mean(run.record["epochs"][-1]["validation_seconds"] for run in runs),
+        "train_seconds": statistics.median(sum(e["seconds"] for e in run.record["epochs"]) for run in runs),
+        "predict_seconds": statistics.median(run.record["epochs"][-1]["validation_seconds"] for run in runs),
         "epochs": statistics.mean(len(run.record["epochs"]) for run in runs) if isinstance(recipe, Network) else None,
         "parameters": runs[0].record["parameters"],
-        "until": {f"{target:.0%}": _mean_reach(traces, target) for target in TARGETS},
+        "until": {f"{target:.0%}": _reach(traces, target) for target in TARGETS},
         "loss_spread": statistics.mean(np.std(trace.losses[-LAST_BATCHES:], ddof=1) for trace in traces)
         if traces
         else None,
@@ -176,13 +176,13 @@ def _row(
     }
 
 
-def _mean_reach(traces: Sequence[Trace], target: float) -> dict[str, float] | None:
-    """Return mean batches and seconds until an accuracy, None unless every training got there."""
+def _reach(traces: Sequence[Trace], target: float) -> dict[str, float] | None:
+    """Return median batches and seconds until an accuracy, None unless every training got there."""
     reached = [found for trace in traces if (found := trace.reach(target))]
     if not traces or len(reached) < len(traces):
         return None
     batches, seconds = zip(*reached, strict=True)
-    return {"batches": statistics.mean(batches), "seconds": statistics.mean(seconds)}
+    return {"batches": statistics.median(batches), "seconds": statistics.median(seconds)}
 
 
 def _flat(row: dict[str, Any]) -> dict[str, Any]:

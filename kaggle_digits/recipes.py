@@ -403,6 +403,7 @@ _CNN_16_32 = Network(
     learning_rate=1e-3,
     epochs=1,
     batch_size=50,
+    retrain=True,
 )
 
 _CNN_16_32_64 = replace(

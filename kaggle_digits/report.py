@@ -102,7 +102,8 @@ def write_report(
         "<meta name=viewport content='width=device-width, initial-scale=1'>",
         f"<title>Recipes compared</title><style>{STYLE}</style>",
         "<h1>Recipes compared</h1>",
-        f"<p>{escape(_what_was_done(comparison))} ± is the standard deviation over several trainings.</p>",
+        f"<p>{escape(_what_was_done(comparison))} ± is the standard deviation over several trainings; seconds are the "
+        "median.</p>",
         "<div class=wide>",
         _table(HEAD, (_summary_row(row) for row in comparison["recipes"])),
         "</div>",
@@ -114,7 +115,7 @@ def write_report(
         parts += [
             "<h2>How fast, and how steady</h2>",
             "<p class=small>Batches and seconds of training until that accuracy on the held-out rows was first "
-            "measured (a measurement after each tenth more batches; its time is not counted), mean over the "
+            "measured (a measurement after each tenth more batches; its time is not counted), median of the "
             "trainings; a dash where not every training got there. Spread: standard deviation of the loss over the "
             "last 200 batches.</p><div class=wide>",
             _table([*head, "spread of the loss"], (_speed_row(row, targets) for row in networks)),
