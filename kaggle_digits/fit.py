@@ -58,7 +58,8 @@ def fit_network(
         device: where to train.
         tuning: rows whose accuracy decides on learning rate and end, if the recipe asks for it.
         held_out: rows to measure accuracy on after every epoch.
-        trace: also measure within epochs, and keep the loss of every step; the time for it is not counted.
+        trace: also measure within the first epoch, where most is learned, and keep the loss of every step; the time
+            for it is not counted.
         progress: is told of every step and epoch.
 
     Returns:
@@ -89,7 +90,11 @@ def fit_network(
         tracer = None
         if trace and held_out:
             sizes = [min(recipe.batch_size, len(rows) - first) for first in range(0, len(rows), recipe.batch_size)]
-            tracer = _Tracer(done, total, sizes, lambda: accuracy(predict(held_out), held_out.digits))
+            tracer = _Tracer(
+                trace_steps(steps_per_epoch) if epoch == 0 else set(),
+                sizes,
+                lambda: accuracy(predict(held_out), held_out.digits),
+            )
             callbacks.append(tracer)
         if not isinstance(recipe.learning_rate, OneCycle):
             model.optimizer.learning_rate = epoch_rate(recipe, [e.get("tuning_accuracy", 0.0) for e in epochs])
@@ -212,19 +217,17 @@ class _StepCounter(keras.callbacks.Callback):
 
 
 class _Tracer(keras.callbacks.Callback):
-    """Keep the loss of every step of an epoch, and measure the network every so often.
+    """Keep the loss of every step of an epoch, and measure the network after some.
 
     Args:
-        done: steps before this epoch.
-        total: steps of the whole training.
+        due: the steps to measure after, counted from the start of the epoch.
         sizes: rows in each batch of this epoch.
         measure: returns the accuracy on the held-out rows.
     """
 
-    def __init__(self, done: int, total: int, sizes: list[int], measure: Callable[[], float]) -> None:
+    def __init__(self, due: set[int], sizes: list[int], measure: Callable[[], float]) -> None:
         super().__init__()
-        self.done, self.sizes, self.measure = done, sizes, measure
-        self.due = trace_steps(total)
+        self.due, self.sizes, self.measure = due, sizes, measure
         self.losses: list[float] = []
         self.curve: list[tuple[int, float, float]] = []
         self.seen, self.summed_loss, self.measuring_seconds = 0, 0.0, 0.0
@@ -236,22 +239,21 @@ class _Tracer(keras.callbacks.Callback):
         summed = logs["loss"] * self.seen
         self.losses.append(round((summed - self.summed_loss) / self.sizes[batch], 5))
         self.summed_loss = summed
-        step = self.done + batch + 1
-        if step in self.due:
+        if batch + 1 in self.due:
             started = time.perf_counter()
             seconds = started - self.started - self.measuring_seconds
-            self.curve.append((step, round(seconds, 3), self.measure()))
+            self.curve.append((batch + 1, round(seconds, 3), self.measure()))
             self.measuring_seconds += time.perf_counter() - started
 
 
-def trace_steps(total: int) -> set[int]:
-    """Return the steps after which a traced training is measured: each a tenth more than the one before, and the last.
+def trace_steps(count: int) -> set[int]:
+    """Return the steps of the first epoch after which a traced training is measured: each a tenth more than the last.
 
     >>> sorted(trace_steps(20))
-    [10, 11, 13, 15, 17, 19, 20]
+    [10, 11, 13, 15, 17, 19]
     """
-    steps, step = {total}, 10
-    while step < total:
+    steps, step = set(), 10
+    while step < count:
         steps.add(step)
         step = math.ceil(step * 1.1)
     return steps

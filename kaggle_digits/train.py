@@ -69,7 +69,7 @@ def train_run(
         source: where the rows come from, for the record.
         held_out: rows to measure accuracy on, of a network after every epoch; never trained on.
         resume: continue the run in ``folder``; a folder with no run is started, a finished run is returned.
-        trace: measure a network also within its epochs, see ``fit.fit_network``.
+        trace: measure a network also within its first epoch, see ``fit.fit_network``.
         progress: is told of every step and epoch of a network.
 
     Returns:

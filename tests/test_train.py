@@ -322,27 +322,29 @@ def test_diverging_training_is_an_error(cpu):
         train("run", cpu, recipe=wild)
 
 
-def test_trace_measures_within_epochs_and_changes_nothing(finished, cpu):
-    traced = train("traced", cpu, trace=True)
-    assert_equal_weights(finished.folder, traced.folder)
+LONG = replace(TINY, batch_size=8, epochs=2)
+
+
+def test_trace_measures_within_the_first_epoch_and_changes_nothing(cpu):
+    plain = train("plain", cpu, recipe=LONG)
+    traced = train("traced", cpu, recipe=LONG, trace=True)
+    assert_equal_weights(plain.folder, traced.folder)
     trace = trace_of(traced.record)
-    # 16 steps of 4 in an epoch: the tenth, and then each a tenth more.
-    assert trace.steps.tolist() == [10, 11, 13, 15, 16]
+    # 100 rows are 13 batches: measured after the tenth, each tenth more, and each epoch.
+    assert trace.steps.tolist() == [10, 11, 13, 26]
     assert (np.diff(trace.seconds) > 0).all()
+    assert trace.seconds[-1] == pytest.approx(sum(metrics["seconds"] for metrics in traced.record["epochs"]))
     assert trace.accuracies[-1] == traced.record["epochs"][-1]["validation_accuracy"]
-    # The batches have 32, 32, 32 and 4 rows.
-    for epoch, losses in zip(traced.record["epochs"], trace.losses.reshape(4, 4), strict=True):
-        assert np.dot(losses, [32, 32, 32, 4]) / 100 == pytest.approx(epoch["loss"], abs=1e-4)
-        assert trace.seconds[-1] <= sum(metrics["seconds"] for metrics in traced.record["epochs"])
-    assert trace_of(finished.record) is None
+    for epoch, losses in zip(traced.record["epochs"], trace.losses.reshape(2, 13), strict=True):
+        assert np.dot(losses, [8] * 12 + [4]) / 100 == pytest.approx(epoch["loss"], abs=1e-4)
+    assert trace_of(plain.record) is None
 
 
-def test_trace_survives_kill_9(cpu):
-    code = KILLED.replace("progress=Killer()", "progress=Killer(), trace=True")
-    subprocess.run([sys.executable, "-c", code, str(Path(__file__).parent), "killed", "14", "tiny"], timeout=300)
-    trace = trace_of(train("killed", cpu, resume=True, trace=True).record)
-    assert trace.steps.tolist() == [10, 11, 13, 15, 16]
-    assert trace.losses.shape == (16,)
+def test_trace_survives_an_interruption(cpu):
+    interrupt("stopped", cpu, after=1, recipe=LONG, trace=True)
+    trace = trace_of(train("stopped", cpu, recipe=LONG, resume=True, trace=True).record)
+    assert trace.steps.tolist() == [10, 11, 13, 26]
+    assert trace.losses.shape == (26,)
 
 
 def test_milestones_cut_the_learning_rate_before_their_epochs(cpu):
