@@ -116,8 +116,8 @@ def write_report(
             "<h2>How fast, and how steady</h2>",
             "<p class=small>Batches and seconds of training until that accuracy on the held-out rows was first "
             "measured (in the first epoch after each tenth more batches, then after each epoch; that time is not "
-            "counted), median of the trainings; a dash where not every training got there. Spread: standard deviation of "
-            "the loss over the last 200 batches.</p><div class=wide>",
+            "counted), median of the trainings; a dash where not every training got there. Spread: standard deviation "
+            "of the loss over the last 200 batches.</p><div class=wide>",
             _table([*head, "spread of the loss"], (_speed_row(row, targets) for row in networks)),
             "</div>",
         ]
