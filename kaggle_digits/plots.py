@@ -90,7 +90,7 @@ def plot_traces(traces: Mapping[str, Sequence[Trace]]) -> Figure:
     figure = Figure(figsize=(11, 7 + 0.06 * len(traces)), layout="constrained")
     grid = figure.subplots(2, 2, sharex="col", sharey="row")
     colours = seaborn.color_palette("deep" if len(traces) <= 10 else "husl", max(1, len(traces)))
-    worst = 0.0
+    worst, best = 0.0, 1.0
     for colour, (name, repeats) in zip(colours, traces.items(), strict=True):
         for number, trace in enumerate(repeats):
             label = {"label": name} if number == 0 else {}
@@ -99,13 +99,13 @@ def plot_traces(traces: Mapping[str, Sequence[Trace]]) -> Figure:
             steps = np.arange(window, len(trace.losses) + 1)
             seconds = np.interp(steps, [0, *trace.steps], [0, *trace.seconds])
             errors = np.maximum(1 - trace.accuracies, 1e-4)
-            worst = errors.max(initial=worst)
+            worst, best = errors.max(initial=worst), errors.min(initial=best)
             line = {"color": colour, "linewidth": 1.2, "alpha": 0.85}
             grid[0, 0].plot(trace.steps, errors, **line, **label)
             grid[0, 1].plot(trace.seconds, errors, **line)
             grid[1, 0].plot(steps, losses, **line)
             grid[1, 1].plot(seconds, losses, **line)
-    ticks = [error for error in (0.9, 0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005, 0.002) if error <= 2 * worst]
+    ticks = [error for error in (0.9, 0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005, 0.002) if best / 2 <= error <= 2 * worst]
     for axes in grid[0]:
         axes.set_yscale("log")
         axes.set_yticks(ticks, [f"{1 - error:.4g}" for error in ticks])
