@@ -105,7 +105,9 @@ def plot_traces(traces: Mapping[str, Sequence[Trace]]) -> Figure:
             grid[0, 1].plot(trace.seconds, errors, **line)
             grid[1, 0].plot(steps, losses, **line)
             grid[1, 1].plot(seconds, losses, **line)
-    ticks = [error for error in (0.9, 0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005, 0.002) if best / 2 <= error <= 2 * worst]
+    ticks = [
+        error for error in (0.9, 0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005, 0.002) if best / 2.5 <= error <= 2.5 * worst
+    ]
     for axes in grid[0]:
         axes.set_yscale("log")
         axes.set_yticks(ticks, [f"{1 - error:.4g}" for error in ticks])

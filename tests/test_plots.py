@@ -83,7 +83,7 @@ def test_traces_are_drawn_as_they_are():
     assert losses.lines[0].get_ydata()[0] == pytest.approx(2 - 9.5 / 39)
     assert losses_over_time.lines[0].get_xdata()[[0, -1]].tolist() == [2.0, 4.0]
     labels = [label.get_text() for label in accuracies.get_yticklabels()]
-    assert labels == ["0.9", "0.95", "0.98", "0.99", "0.995"]
+    assert labels == ["0.8", "0.9", "0.95", "0.98", "0.99", "0.995"]
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["one", "two"]
     figure.canvas.draw()
 
