@@ -437,7 +437,7 @@ _RESNET = Network(
     loss="crossentropy",
     optimizer=_MOMENTUM,
     learning_rate=Plateau(start=0.06, factor=0.5, patience=2, threshold=5e-5),
-    epochs=16,
+    epochs=14,
     batch_size=256,
     augmentation=Augmentation(rotation=10.0, shift=2.8),
     precision="mixed_bfloat16",
