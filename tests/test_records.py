@@ -51,6 +51,7 @@ def test_record_says_what_made_the_file():
                 "commit": "0123456789abcdef",
                 "versions": {"keras": "3.15.1"},
                 "device": {"kind": "cpu"},
+                "epochs": 2,
                 "held_out_rows": 2_100,
                 "held_out_accuracy": 0.9962,
             }

@@ -139,7 +139,9 @@ def test_interrupted_job_continues_when_repeated(monkeypatch, capsys, caplog):
         assert cli.main(["submit", "--data", "sample", "--recipe", "quick"]) == 130
     stopped = capsys.readouterr()
     assert stopped.out == ""
-    assert stopped.err.endswith("Whole epochs are kept in runs/. Repeat the command to continue.\nInterrupted.\n")
+    assert stopped.err.endswith(
+        "Whole epochs of a network are kept in runs/. Repeat the command to continue.\nInterrupted.\n"
+    )
     assert not Path("submissions").exists()
 
     assert cli.main(["submit", "--data", "sample", "--recipe", "quick"]) == 0
@@ -188,7 +190,9 @@ def test_training_can_be_resumed_by_the_verb_train(monkeypatch, capsys):
     with monkeypatch.context() as patch:
         patch.setattr(cli._Progress, "epoch", interrupt)
         assert cli.main(arguments) == 130
-    assert capsys.readouterr().err.endswith("Whole epochs are kept in r. Continue with --resume.\nInterrupted.\n")
+    assert capsys.readouterr().err.endswith(
+        "Whole epochs of a network are kept in r. Continue with --resume.\nInterrupted.\n"
+    )
     assert cli.main(arguments) == 2
     assert "r: holds a run already." in capsys.readouterr().err
     assert cli.main([*arguments, "--resume"]) == 0

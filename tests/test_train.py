@@ -117,7 +117,8 @@ def test_run_folder_says_what_was_done(finished, cpu):
     assert sorted(p.name for p in finished.folder.iterdir()) == ["model.keras", "run.json", "validation.npz"]
     record = json.loads((finished.folder / "run.json").read_text())
     assert set(record) == {
-        *("finished", "recipe", "seed", "source", "rows", "device", "versions", "commit", "submission", "epochs"),
+        *("finished", "recipe", "seed", "source", "rows", "device", "versions", "commit", "submission"),
+        *("parameters", "epochs"),
     }
     assert record["finished"] is True
     assert (record["seed"], record["source"]) == (7, "test")
