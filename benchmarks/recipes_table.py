@@ -50,14 +50,19 @@ def recipes_table(rows: dict[str, dict[str, Any]]) -> str:
         "| recipe | what | published | here | trainings | seconds to train | to predict | parameters |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    for name, row in rows.items():
-        recipe = RECIPES[name]
+    for name, recipe in RECIPES.items():
         published = recipe.published + (f", {recipe.published_seconds:,g} s" if recipe.published_seconds else "")
-        parameters = f"{row['parameters']:,}" if isinstance(recipe, Network) else ""
-        lines.append(
-            f"| `{name}` | {recipe.summary} | {published} | {format_accuracy(row)} | {len(row['accuracies'])} "
-            f"| {row['train_seconds']:,.0f} | {row['predict_seconds']:.1f} | {parameters} |"
-        )
+        cells = ["–"] * 5
+        if name in rows:
+            row = rows[name]
+            cells = [
+                format_accuracy(row),
+                str(len(row["accuracies"])),
+                f"{row['train_seconds']:,.0f}",
+                f"{row['predict_seconds']:.1f}",
+                f"{row['parameters']:,}" if isinstance(recipe, Network) else "",
+            ]
+        lines.append(f"| `{name}` | {recipe.summary} | {published} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
