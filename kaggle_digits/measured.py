@@ -1,3 +1,27 @@
 """What each recipe reached here. Made by benchmarks/recipes_table.py from files of comparisons."""
 
-MEASURED: dict[str, str] = {}
+MEASURED: dict[str, str] = {
+    "fast": "99.62 %",
+    "mlp-784-300": "90.25 %",
+    "mlp-784-300-sigmoid": "77.70 %",
+    "mlp-784-300-relu-output": "72.03 %",
+    "mlp-784-300-relu": "9.83 %",
+    "mlp-784-100": "89.85 %",
+    "mlp-150-150": "85.97 %",
+    "mlp-784-300-lr-0.001": "77.22 %",
+    "random": "10.10 %",
+    "naive-bayes": "55.32 %",
+    "logistic-regression": "91.70 %",
+    "knn": "96.45 %",
+    "random-forest": "96.92 %",
+    "svm": "97.67 %",
+    "fc-200-100-20": "96.55 %",
+    "fc-200-100-20-linear": "91.22 %",
+    "cnn-25-50-bn": "99.15 %",
+    "mlp-300-100-bn": "93.82 %",
+    "bharadwaj-cnn": "98.88 %",
+    "cnn-16-32": "97.36 ± 0.24 %",
+    "cnn-16-32-64": "97.98 ± 0.14 %",
+    "lenet-5": "98.47 %",
+    "resnet-192": "99.65 %",
+}
