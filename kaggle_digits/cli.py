@@ -244,7 +244,7 @@ def _recipes(options: argparse.Namespace) -> None:
             source = recipe.source
             print(f"\n{source}")
         default = " (the default)" if recipe.name == DEFAULT_RECIPE else ""
-        first, *rest = textwrap.wrap(recipe.summary + default, room)
+        first, *rest = textwrap.wrap(recipe.summary + default, room, break_on_hyphens=False)
         print(line(texts, first))
         for more in rest:
             print(" " * sum(columns) + more)
