@@ -320,11 +320,6 @@ _BHARADWAJ = Network(
     stop_at=0.98,
     batch_size=32,
 )
-_READER: dict[str, Any] = {
-    "source": "a reader's variant of Bharadwaj et al. 2020",
-    "published": "none",
-    "published_accuracy": None,
-}
 
 
 def _with_dropout(rate: float, *, before: bool, after: bool) -> tuple[Layer, ...]:
@@ -333,55 +328,32 @@ def _with_dropout(rate: float, *, before: bool, after: bool) -> tuple[Layer, ...
     return (*dropout * before, *convolutions, *dropout * after, *dense)
 
 
+def _by_reader(suffix: str, what: str, **changes: Any) -> Network:
+    return replace(
+        _BHARADWAJ,
+        name=f"bharadwaj-cnn-{suffix}",
+        summary=f"bharadwaj-cnn, {what}",
+        source="a reader's variant of Bharadwaj et al. 2020",
+        published="none",
+        published_accuracy=None,
+        **changes,
+    )
+
+
 _BHARADWAJ_VARIANTS = (
-    replace(
-        _BHARADWAJ,
-        name="bharadwaj-cnn-lr-0.01",
-        summary="bharadwaj-cnn, learning rate 0.01",
-        learning_rate=1e-2,
-        **_READER,
+    _by_reader("lr-0.01", "learning rate 0.01", learning_rate=1e-2),
+    _by_reader("lr-0.0001", "learning rate 0.0001", learning_rate=1e-4),
+    _by_reader("dropout-in", "dropout 0.2 before the network", layers=_with_dropout(0.2, before=True, after=False)),
+    _by_reader(
+        "dropout-conv", "dropout 0.2 after the convolutions", layers=_with_dropout(0.2, before=False, after=True)
     ),
-    replace(
-        _BHARADWAJ,
-        name="bharadwaj-cnn-lr-0.0001",
-        summary="bharadwaj-cnn, learning rate 0.0001",
-        learning_rate=1e-4,
-        **_READER,
-    ),
-    replace(
-        _BHARADWAJ,
-        name="bharadwaj-cnn-dropout-in",
-        summary="bharadwaj-cnn, dropout 0.2 before the network",
-        layers=_with_dropout(0.2, before=True, after=False),
-        **_READER,
-    ),
-    replace(
-        _BHARADWAJ,
-        name="bharadwaj-cnn-dropout-conv",
-        summary="bharadwaj-cnn, dropout 0.2 after the convolutions",
-        layers=_with_dropout(0.2, before=False, after=True),
-        **_READER,
-    ),
-    replace(
-        _BHARADWAJ,
-        name="bharadwaj-cnn-dropout-0.2",
-        summary="bharadwaj-cnn, dropout 0.2 in both places",
-        layers=_with_dropout(0.2, before=True, after=True),
-        **_READER,
-    ),
-    replace(
-        _BHARADWAJ,
-        name="bharadwaj-cnn-dropout-0.5",
-        summary="bharadwaj-cnn, dropout 0.5 in both places",
-        layers=_with_dropout(0.5, before=True, after=True),
-        **_READER,
-    ),
-    replace(
-        _BHARADWAJ,
-        name="bharadwaj-cnn-decay-0.01",
-        summary="bharadwaj-cnn, weight decay 0.01",
+    _by_reader("dropout-0.2", "dropout 0.2 in both places", layers=_with_dropout(0.2, before=True, after=True)),
+    _by_reader("dropout-0.5", "dropout 0.5 in both places", layers=_with_dropout(0.5, before=True, after=True)),
+    _by_reader(
+        "decay-0.01",
+        "weight decay 0.01",
         optimizer=("AdamW", {**_ADAM[1], "weight_decay": 0.01}),
-        **(_READER | {"note": f"{_BHARADWAJ.note} The decay is decoupled, as in AdamW."}),
+        note=f"{_BHARADWAJ.note} The decay is decoupled, as in AdamW.",
     ),
 )
 
