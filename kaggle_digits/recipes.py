@@ -438,18 +438,20 @@ _MLP_BN = Network(
     source="a student's project",
     published="95.5–95.6 %",
     published_accuracy=0.955,
-    note="Kernels start with PyTorch's variance: from Keras' own, larger ones the small steps reach 92 % only.",
+    note="As many steps as published, 18,760 on 60,000 rows: 28 epochs of 42,000 instead of 20, and milestones 0, 7, 14, 21 "
+    "instead of 0, 5, 10, 15. Normalised after the ReLU: before it, it read 0.7 points less. Kernels start with PyTorch's "
+    "variance: from Keras' own, larger ones the small steps lead 2 points less far.",
     layers=(
-        *(_FLATTEN, _dense(300, **_TORCH), _norm(), _RELU),
-        *(_dense(100, **_TORCH), _norm(), _RELU),
+        *(_FLATTEN, _dense(300, "relu", **_TORCH), _norm()),
+        *(_dense(100, "relu", **_TORCH), _norm()),
         _dense(10, **_TORCH),
     ),
     pixel_offset=127.5,
     pixel_scale=127.5,
     loss="crossentropy",
     optimizer=_MOMENTUM,
-    learning_rate=Milestones(start=0.01, factor=0.1, epochs=(0, 5, 10, 15)),
-    epochs=20,
+    learning_rate=Milestones(start=0.01, factor=0.1, epochs=(0, 7, 14, 21)),
+    epochs=28,
     batch_size=64,
     retrain=True,
 )
