@@ -187,7 +187,7 @@ def test_settings_of_training_are_as_published():
         "cnn-16-32": (1e-3, 50, 1),
         "cnn-16-32-64": (1e-3, 50, 1),
         "mlp-784-300-lr-0.001": (1e-3, 32, 10),
-        "mlp-300-100-bn": (Milestones(start=0.01, factor=0.1, epochs=(0, 5, 10, 15)), 64, 20),
+        "mlp-300-100-bn": (Milestones(start=0.01, factor=0.1, epochs=(0, 7, 14, 21)), 64, 28),
     }
     for name, settings in table.items():
         recipe = RECIPES[name]
