@@ -438,8 +438,8 @@ _MLP_BN = Network(
     source="a student's project",
     published="95.5–95.6 %",
     published_accuracy=0.955,
-    note="As many steps as published, 18,760 on 60,000 rows: 28 epochs of 42,000 instead of 20, and milestones 0, 7, 14, "
-    "21 instead of 0, 5, 10, 15. Normalised after the ReLU: before it, it read 0.7 points less. Kernels start with "
+    note="As many steps as published, 18,760 on 60,000 rows: 28 epochs of 42,000 instead of 20, and milestones 0, 7, "
+    "14, 21 instead of 0, 5, 10, 15. Normalised after the ReLU: before it, it read 0.7 points less. Kernels start with "
     "PyTorch's variance: from Keras' own, larger ones the small steps lead 2 points less far.",
     layers=(
         *(_FLATTEN, _dense(300, "relu", **_TORCH), _norm()),

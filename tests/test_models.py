@@ -73,9 +73,9 @@ def test_residual_block_is_the_sum_it_says():
 
 def test_learning_rates_between_epochs_are_as_computed_by_hand():
     milestones = RECIPES["mlp-300-100-bn"]
-    assert milestones.learning_rate == Milestones(start=0.01, factor=0.1, epochs=(0, 5, 10, 15))
-    rates = [epoch_rate(milestones, [0.0] * done) for done in range(20)]
-    assert rates == pytest.approx([1e-3] * 5 + [1e-4] * 5 + [1e-5] * 5 + [1e-6] * 5)
+    assert milestones.learning_rate == Milestones(start=0.01, factor=0.1, epochs=(0, 7, 14, 21))
+    rates = [epoch_rate(milestones, [0.0] * done) for done in range(28)]
+    assert rates == pytest.approx([1e-3] * 7 + [1e-4] * 7 + [1e-5] * 7 + [1e-6] * 7)
 
     plateau = replace(RECIPES["resnet-192"], learning_rate=Plateau(start=0.06, factor=0.5, patience=2, threshold=0.01))
     # .5 and .6 rise; .605 is less than 1 % above .6 and .59 below it: cut; .61 rises; .5 and .4 do not: cut.
