@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import kaggle_digits
+from kaggle_digits.backend import BACKENDS
+from kaggle_digits.cluster import Cluster, find_cluster, in_own_process
 from kaggle_digits.config import DEFAULT_RECIPE, SAMPLE, TEST_ROWS, DigitsError, InputError, Network, TrainingError
 from kaggle_digits.measured import MEASURED
 from kaggle_digits.recipes import RECIPES, find_recipe
@@ -45,8 +47,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     logging.basicConfig(format="%(message)s", stream=sys.stderr)
     logging.getLogger("kaggle_digits").setLevel(logging.INFO)
+    return _run(lambda: options.verb(options))
+
+
+def _run(work: Callable[[], None]) -> int:
+    """Do the work of a verb, say what went wrong, and return the exit code."""
     try:
-        options.verb(options)
+        work()
         sys.stdout.flush()
     except DigitsError as error:
         print(f"kaggle-digits: {error}", file=sys.stderr)
@@ -83,9 +90,18 @@ def _parser() -> argparse.ArgumentParser:
     def data(command: argparse.ArgumentParser) -> None:
         command.add_argument("--data", metavar="PATH", help=DATA_HELP)
 
+    def backend(command: argparse.ArgumentParser) -> None:
+        command.add_argument(
+            "--backend",
+            choices=BACKENDS,
+            help="what computes under Keras (default: $KERAS_BACKEND, else JAX on a TPU that only JAX can use, else "
+            "TensorFlow)",
+        )
+
     def training(command: argparse.ArgumentParser) -> None:
         data(command)
         command.add_argument("--device", choices=DEVICES, default="auto", help="where to train (default: %(default)s)")
+        backend(command)
         command.add_argument(
             "--seed", type=_seed, default=0, metavar="N", help="same seed, same result (default: %(default)s)"
         )
@@ -116,12 +132,30 @@ def _parser() -> argparse.ArgumentParser:
     training(train)
     epochs(train)
     train.add_argument("--resume", action="store_true", help="continue the interrupted training in DIR")
+    train.add_argument(
+        "--member",
+        type=_part,
+        metavar="I/N",
+        help="one of N trainings with seeds of their own and the same held-out rows, into DIR/I-of-N; predict "
+        "--run DIR averages them",
+    )
+    several = train.add_argument_group(
+        "several processes", "one training by several processes or machines, with JAX; start the command in each"
+    )
+    several.add_argument(
+        "--coordinator",
+        metavar="HOST:PORT",
+        help="address of process 0, or auto where the platform knows all ($KDIGITS_COORDINATOR)",
+    )
+    several.add_argument("--processes", type=_count, metavar="N", help="how many ($KDIGITS_PROCESSES)")
+    several.add_argument("--process", type=_index, metavar="I", help="this one, from 0 ($KDIGITS_PROCESS)")
 
     predict = verb("predict", _predict, "predict the test rows with one or several runs, averaged")
     predict.add_argument(
         "--run", required=True, type=Path, action="append", metavar="DIR", help="a run folder; may be repeated"
     )
     data(predict)
+    backend(predict)
     predict.add_argument("--out", required=True, type=Path, metavar="FILE", help="the submission file to write")
     predict.add_argument("--force", action="store_true", help="replace FILE if it exists")
 
@@ -137,7 +171,23 @@ def _parser() -> argparse.ArgumentParser:
         help="trainings of each, with seeds from --seed on (default: 1)",
     )
     compare.add_argument("--out", required=True, type=Path, metavar="DIR", help="where runs, tables and report go")
+    compare.add_argument(
+        "--shard",
+        type=_part,
+        default=(1, 1),
+        metavar="I/N",
+        help="train only one of N parts, and write no table: the command without --shard, given last, does",
+    )
     training(compare)
+
+    devices = verb("devices", _devices, "what there is to train on, what would be used, and why the rest is not")
+    devices.add_argument("--device", choices=DEVICES, default="auto", help="what to ask for (default: %(default)s)")
+    backend(devices)
+    devices.add_argument(
+        "--self-test",
+        action="store_true",
+        help="train 50 steps on every device found, with every backend installed, and compare with the CPU",
+    )
 
     check = verb("check", _check, "say whether a file is a valid submission; exit code 0 or 2")
     check.add_argument("file", type=Path, metavar="FILE")
@@ -185,6 +235,21 @@ def _count(text: str) -> int:
     return int(text)
 
 
+def _index(text: str) -> int:
+    """Parse a whole number from 0 on."""
+    if not (text.isascii() and text.isdigit()):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number")
+    return int(text)
+
+
+def _part(text: str) -> tuple[int, int]:
+    """Parse I/N, the I-th of N parts."""
+    part, _, parts = text.partition("/")
+    if not (text.isascii() and part.isdigit() and parts.isdigit() and 1 <= int(part) <= int(parts)):
+        raise argparse.ArgumentTypeError(f"{text!r} is not I/N, a part from 1 to N of N")
+    return int(part), int(parts)
+
+
 def _submit(options: argparse.Namespace) -> None:
     from kaggle_digits.submit import plan_submission, submit
 
@@ -195,6 +260,7 @@ def _submit(options: argparse.Namespace) -> None:
         recipe=options.recipe,
         out=options.out,
         device=options.device,
+        backend=options.backend,
         seed=options.seed,
         epochs=options.epochs,
         overwrite=options.force,
@@ -252,45 +318,61 @@ def _recipes(options: argparse.Namespace) -> None:
 
 
 def _train(options: argparse.Namespace) -> None:
+    cluster = find_cluster(options.coordinator, options.processes, options.process)
+    if not cluster:
+        _train_here(options, None)
+    elif code := in_own_process(lambda: _run(lambda: _train_here(options, cluster))):
+        sys.exit(code)  # the child has said why
+
+
+def _train_here(options: argparse.Namespace, cluster: Cluster | None) -> None:
     from kaggle_digits.data import find_source, load_train, split_rows
+    from kaggle_digits.runs import member_folder, member_seed
     from kaggle_digits.strategy import device_of
     from kaggle_digits.train import train_run
 
     recipe = find_recipe(options.recipe, epochs=options.epochs)
+    folder, seed = options.run, options.seed
+    if options.member:
+        folder, seed = member_folder(folder, *options.member), member_seed(seed, *options.member)
     source = find_source(options.data)
     rows, held_out = split_rows(load_train(source), fraction=recipe.validation_fraction, seed=options.seed)
-    device = device_of(recipe, options.device)
+    device = device_of(recipe, options.device, backend=options.backend, cluster=cluster)
     try:
         with _Progress() as progress:
             run = train_run(
                 recipe,
                 rows,
-                options.run,
-                seed=options.seed,
+                folder,
+                seed=seed,
                 device=device,
                 source=source.name,
                 held_out=held_out,
                 resume=options.resume,
-                progress=progress,
+                progress=progress if device.process == 0 else None,
             )
     except KeyboardInterrupt:
-        print(f"Whole epochs of a network are kept in {options.run}. Continue with --resume.", file=sys.stderr)
+        print(f"Whole epochs of a network are kept in {folder}. Continue with --resume.", file=sys.stderr)
         raise
+    if device.process:
+        print(f"process {device.process} of {device.processes}: done; the first keeps the run")
+        return
     last = run.record["epochs"][-1]
-    print(f"{options.run}: {recipe.name}, held-out accuracy {last['validation_accuracy']:.2%}")
+    print(f"{folder}: {recipe.name}, held-out accuracy {last['validation_accuracy']:.2%}")
 
 
 def _predict(options: argparse.Namespace) -> None:
     from kaggle_digits.data import find_source, load_test
     from kaggle_digits.predict import load_run, predict_digits, predict_probabilities
     from kaggle_digits.records import check_record_free, write_record
-    from kaggle_digits.runs import read_run, recipe_of
+    from kaggle_digits.runs import read_run, recipe_of, run_folders
     from kaggle_digits.strategy import device_of
     from kaggle_digits.submission import check_free, check_submission, write_submission
     from kaggle_digits.submit import submission_name
 
     source = find_source(options.data)
-    records = [read_run(folder) for folder in options.run]
+    folders = [folder for named in options.run for folder in run_folders(named)]
+    records = [read_run(folder) for folder in folders]
     out = submission_name(
         options.out, stem="", from_sample=source.is_sample or any(record["source"] == SAMPLE for record in records)
     )
@@ -298,9 +380,10 @@ def _predict(options: argparse.Namespace) -> None:
     check_record_free(out, overwrite=options.force)
     pixels = load_test(source)
     # One device for all: that of the networks, if there are any.
-    device = device_of(max((recipe_of(record) for record in records), key=lambda recipe: isinstance(recipe, Network)))
-    runs = [load_run(folder, device) for folder in options.run]
-    probabilities = [predict_probabilities(run.model, run.recipe, pixels, replicas=device.replicas) for run in runs]
+    chosen = max((recipe_of(record) for record in records), key=lambda recipe: isinstance(recipe, Network))
+    device = device_of(chosen, backend=options.backend)
+    runs = [load_run(folder, device) for folder in folders]
+    probabilities = [predict_probabilities(run.model, run.recipe, pixels, device=device) for run in runs]
     write_submission(out, predict_digits(probabilities), overwrite=options.force)
     check_submission(out, rows=len(pixels))
     write_record(out, records)
@@ -325,19 +408,40 @@ def _compare(options: argparse.Namespace) -> None:
                 data=options.data,
                 seeds=range(options.seed, options.seed + options.repeat),
                 device=options.device,
+                backend=options.backend,
+                shard=options.shard,
                 progress=progress,
             )
     except KeyboardInterrupt:
         print(f"What is done is kept in {options.out}. Repeat the command to continue.", file=sys.stderr)
         raise
-    print(describe(comparison))
-    print(f"\nreport  {options.out / REPORT_FILE}")
+    if options.shard == (1, 1):
+        print(describe(comparison))
+        print(f"\nreport  {options.out / REPORT_FILE}")
     failed = [row["recipe"] for row in comparison["recipes"] if row["failed"] and row["recipe"] in names]
+    failed += comparison.get("failures", [])
     if failed:
         raise TrainingError(
-            f"{', '.join(failed)}: failed, for the reasons in the table; the others are done. Expected all to be "
+            f"{', '.join(failed)}: failed, for the reasons above; the others are done. Expected all to be "
             "trained. Repeat the command to try them again."
         )
+    if options.shard != (1, 1):
+        print(f"{options.out}: part {options.shard[0]} of {options.shard[1]} is trained")
+
+
+def _devices(options: argparse.Namespace) -> None:
+    from kaggle_digits.devices import describe_devices, self_test
+
+    if options.self_test:
+        table, passed = self_test(options.device, options.backend)
+        print(table)
+        if not passed:
+            raise TrainingError(
+                "--self-test: a device computes something else than the CPU, or failed. Expected the same loss within "
+                "1 %. Do not train there; the table says where."
+            )
+        return
+    print(describe_devices(options.device, options.backend))
 
 
 def _check(options: argparse.Namespace) -> None:

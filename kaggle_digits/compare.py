@@ -44,6 +44,8 @@ def compare(
     data: str | None = None,
     seeds: Iterable[int] = (0,),
     device: str = "auto",
+    backend: str | None = None,
+    shard: tuple[int, int] = (1, 1),
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Train every recipe with every seed, and write tables and a report.
@@ -56,7 +58,9 @@ def compare(
         out: the folder to write.
         data: where the data lies, see ``data.find_source``.
         seeds: of the trainings; the first also decides which rows are held out.
-        device: where to train the networks.
+        device, backend: where to train the networks.
+        shard: (I, N): train only the I-th of N parts, counted from 1, and write no table. N processes on N machines
+            with one folder share the work so; the call without a shard then finds everything trained.
         progress: is told of every step and epoch.
 
     Returns:
@@ -80,35 +84,48 @@ def compare(
         "commit": find_commit(),
     }
     out.mkdir(parents=True, exist_ok=True)
+    runs: dict[str, list[Run]] = {recipe.name: [] for recipe in recipes}
+    failures: dict[str, str] = {}
+
+    def train(recipe: Recipe, seed: int) -> None:
+        log.info("%s, seed %d", recipe.name, seed)
+        where = (device, backend) if isinstance(recipe, Network) else ("auto", None)
+        try:
+            run = train_run(
+                recipe,
+                rows,
+                _run_folder(out, recipe.name, seed),
+                seed=seed,
+                device=device_of(recipe, where[0], backend=where[1]),
+                source=source.name,
+                held_out=held_out,
+                resume=True,
+                trace=True,
+                progress=progress,
+            )
+            runs[recipe.name].append(replace(run, model=None))  # the figures are in its record
+        except (DeviceError, OSError):  # the next would fail, too
+            raise
+        except Exception as error:
+            failures[recipe.name] = str(error) if isinstance(error, DigitsError) else f"{type(error).__name__}: {error}"
+            log.error("%s failed: %s", recipe.name, failures[recipe.name])
+
+    part, parts = shard
+    if parts > 1:
+        for recipe, seed in [(recipe, seed) for recipe in recipes for seed in seeds][part - 1 :: parts]:
+            train(recipe, seed)
+        return comparison | {"recipes": [], "failures": failures}
     busy = RunError(f"{out}: is being written by another comparison. Expected a folder for each. Name another one.")
     with locked(out, busy):
         kept = _load_rows(out, comparison["rows"])
         done = {recipe.name: kept.pop(recipe.name, None) for recipe in recipes}
         for recipe in recipes:
-            runs: list[Run] = []
-            failed = None
-            try:
-                for seed in seeds:
-                    log.info("%s, seed %d", recipe.name, seed)
-                    run = train_run(
-                        recipe,
-                        rows,
-                        _run_folder(out, recipe.name, seed),
-                        seed=seed,
-                        device=device_of(recipe, device if isinstance(recipe, Network) else "auto"),
-                        source=source.name,
-                        held_out=held_out,
-                        resume=True,
-                        trace=True,
-                        progress=progress,
-                    )
-                    runs.append(replace(run, model=None))  # the figures are in its record
-            except (DeviceError, OSError):  # the next would fail, too
-                raise
-            except Exception as error:
-                failed = str(error) if isinstance(error, DigitsError) else f"{type(error).__name__}: {error}"
-                log.error("%s failed: %s", recipe.name, failed)
-            done[recipe.name] = _row(recipe, seeds, runs, failed, comparable=not source.is_sample)
+            for seed in seeds:
+                if recipe.name not in failures:
+                    train(recipe, seed)
+            done[recipe.name] = _row(
+                recipe, seeds, runs[recipe.name], failures.get(recipe.name), comparable=not source.is_sample
+            )
             comparison["recipes"] = [row for row in (*done.values(), *kept.values()) if row]
             _write_tables(out, comparison)
         _write_report(out, comparison)

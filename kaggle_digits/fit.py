@@ -6,6 +6,7 @@ the last whole epoch, and the metrics so far, in one file, so that a kill at any
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import time
@@ -23,7 +24,7 @@ from kaggle_digits.data import TrainingRows, one_hot
 from kaggle_digits.models import build_model, compile_model, epoch_rate
 from kaggle_digits.predict import MODEL_FILE, accuracy, predict_probabilities, to_images
 from kaggle_digits.runs import CHECKPOINT_FILE
-from kaggle_digits.strategy import Device, import_tensorflow
+from kaggle_digits.strategy import TPU_STEPS_PER_EXECUTION, Device
 
 
 class Progress(Protocol):
@@ -73,27 +74,34 @@ def fit_network(
     keras.utils.set_random_seed(seed)
     steps_per_epoch = math.ceil(len(rows) / recipe.batch_size)
     with device.scope():
-        model = build_model(recipe, precision=device.precision)
-        compile_model(model, recipe, steps=steps_per_epoch * recipe.epochs)
+        model = build_model(
+            recipe, precision=device.precision, synchronized=device.replicas > 1 and device.backend == "tensorflow"
+        )
+        # A trace needs every step.
+        several = TPU_STEPS_PER_EXECUTION if device.kind == "tpu" and not trace else 1
+        compile_model(model, recipe, steps=steps_per_epoch * recipe.epochs, steps_per_execution=several)
         model.optimizer.build(model.trainable_variables)
-    epochs = _load_checkpoint(folder, model)
+    epochs = _load_checkpoint(folder, model, device)
 
     probabilities = None
 
     def predict(rows: TrainingRows) -> np.ndarray:
-        return predict_probabilities(model, recipe, rows.pixels, replicas=device.replicas)
+        if device.processes == 1:
+            return predict_probabilities(model, recipe, rows.pixels, device=device)
+        # Each process for itself, with a network of its own: no row is exchanged.
+        own = build_model(recipe, precision=device.precision)
+        own.set_weights(model.get_weights())
+        return predict_probabilities(own, recipe, rows.pixels)
 
     while not _is_over(recipe, epochs):
         epoch = len(epochs)
         done, total = epoch * steps_per_epoch, recipe.epochs * steps_per_epoch
         callbacks: list[keras.callbacks.Callback] = [_StepCounter(progress, done, total)] if progress else []
         tracer = None
-        if trace and held_out:
-            sizes = [min(recipe.batch_size, len(rows) - first) for first in range(0, len(rows), recipe.batch_size)]
+        if trace:
             tracer = _Tracer(
-                trace_steps(steps_per_epoch) if epoch == 0 else set(),
-                sizes,
-                lambda: accuracy(predict(held_out), held_out.digits),
+                trace_steps(steps_per_epoch) if epoch == 0 and held_out else set(),
+                lambda: accuracy(predict(held_out), held_out.digits) if held_out else 0.0,
             )
             callbacks.append(tracer)
         if not isinstance(recipe.learning_rate, OneCycle):
@@ -105,14 +113,17 @@ def fit_network(
             metrics["seconds"] = round(metrics["seconds"] - tracer.measuring_seconds, 3)
             metrics |= {"losses": tracer.losses, "curve": tracer.curve}
         if tuning:
-            metrics["tuning_accuracy"] = accuracy(predict(tuning), tuning.digits)
+            measured = accuracy(predict(tuning), tuning.digits)
+            # All processes must decide alike, whatever their processors' last digits.
+            metrics["tuning_accuracy"] = json.loads(device.from_first(json.dumps(measured).encode()))
         if held_out:
             started = time.perf_counter()
             probabilities = predict(held_out)
             metrics["validation_accuracy"] = accuracy(probabilities, held_out.digits)
             metrics["validation_seconds"] = round(time.perf_counter() - started, 3)
         epochs.append(metrics)
-        _write_checkpoint(folder, model, epochs)
+        if device.process == 0:
+            write_checkpoint(folder, model, epochs)
         if progress:
             progress.epoch(metrics, recipe.epochs)
     return model, epochs, probabilities
@@ -140,29 +151,31 @@ def _fit_epoch(
     device: Device,
     callbacks: list[keras.callbacks.Callback],
 ) -> dict[str, Any]:
-    """Train one epoch, counted from 0; return its number from 1, its mean loss and its accuracy while training."""
+    """Train one epoch, counted from 0; return its number from 1, and loss and accuracy, means over its batches."""
     rng = np.random.default_rng([seed, epoch])
     order = rng.permutation(len(rows))
-    # A last batch smaller than the number of replicas leaves one of them empty, an old source of NaN: leave its few
-    # rows out, others in every epoch.
-    last_batch = len(order) % recipe.batch_size
-    if last_batch < device.replicas:
-        order = order[: len(order) - last_batch]
-    pixels = rows.pixels[order]
+    pixels, digits = rows.pixels[order], rows.digits[order]
     if recipe.augmentation:
         pixels = augment_pixels(pixels, recipe.augmentation, rng)
+    taken, weights = share_batches(
+        len(rows), recipe.batch_size, replicas=device.replicas, processes=device.processes, process=device.process
+    )
     try:
-        fitted = model.fit(
-            to_images(pixels, recipe),
-            one_hot(rows.digits[order]),
-            batch_size=recipe.batch_size,
-            initial_epoch=epoch,
-            epochs=epoch + 1,
-            shuffle=False,
-            verbose=0,
-            callbacks=callbacks,
-        ).history
-    except import_tensorflow().errors.OpError as error:
+        with device.scope():
+            fitted = model.fit(
+                to_images(pixels[taken.ravel()], recipe),
+                one_hot(digits[taken.ravel()]),
+                sample_weight=weights.ravel(),
+                batch_size=taken.shape[1],
+                initial_epoch=epoch,
+                epochs=epoch + 1,
+                shuffle=False,
+                verbose=0,
+                callbacks=callbacks,
+            ).history
+    except device.failures as error:
+        if device.processes > 1:  # most likely another one was lost, which train_run says
+            raise
         raise TrainingError(
             f"{recipe.name}: the {device.kind} failed in epoch {epoch + 1} ({type(error).__name__}: "
             f"{str(error).splitlines()[0]}). Expected a device with enough free memory. Free it, or use --device cpu; "
@@ -177,24 +190,62 @@ def _fit_epoch(
     return {"epoch": epoch + 1, "loss": loss, "accuracy": fitted["accuracy"][0]}
 
 
+def share_batches(
+    rows: int, batch_size: int, *, replicas: int = 1, processes: int = 1, process: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
+    """Cut an epoch into batches of one shape, each of which divides by the number of replicas.
+
+    What a batch lacks is filled with rows from the front of the epoch, whose weight is 0. The others' weights make up
+    for it, so that the mean over a whole batch, of any share of it per replica, is the mean over its real rows.
+
+    Args:
+        rows: in the epoch.
+        batch_size: rows in a batch.
+        replicas: over all processes.
+        processes, process: how many, and which one's share is wanted.
+
+    Returns:
+        which row stands where, (steps, share) int64, and its weight, (steps, share) float32.
+
+    >>> taken, weights = share_batches(5, 3, replicas=2)
+    >>> taken.tolist()
+    [[0, 1, 2, 0], [3, 4, 0, 1]]
+    >>> weights.round(2).tolist()
+    [[1.33, 1.33, 1.33, 0.0], [2.0, 2.0, 0.0, 0.0]]
+    """
+    steps = math.ceil(rows / batch_size)
+    width = batch_size + -batch_size % replicas
+    taken, weights = np.zeros((steps, width), np.int64), np.zeros((steps, width), np.float32)
+    for step in range(steps):
+        real = min(batch_size, rows - step * batch_size)
+        taken[step, :real] = step * batch_size + np.arange(real)
+        taken[step, real:] = np.resize(np.arange(rows), width - real)
+        weights[step, :real] = width / real
+    share = slice(process * width // processes, (process + 1) * width // processes)
+    return taken[:, share], weights[:, share]
+
+
 def _variables(model: keras.Model) -> list[Any]:
     """Every variable that decides how training goes on, dropout's generators included."""
     return [*model.variables, *model.optimizer.variables]
 
 
-def _write_checkpoint(folder: Path, model: keras.Model, epochs: list[dict[str, Any]]) -> None:
+def write_checkpoint(folder: Path, model: keras.Model, epochs: list[dict[str, Any]]) -> None:
+    """Keep every variable of a compiled network and the metrics of the epochs so far, from which training goes on."""
     values = {f"v{i}": keras.ops.convert_to_numpy(v) for i, v in enumerate(_variables(model))}
     with atomic_path(folder / CHECKPOINT_FILE) as path:
         np.savez(path, epochs=np.array(json.dumps(epochs)), **values)
 
 
-def _load_checkpoint(folder: Path, model: keras.Model) -> list[dict[str, Any]]:
+def _load_checkpoint(folder: Path, model: keras.Model, device: Device) -> list[dict[str, Any]]:
     """Restore the last whole epoch into the model and return the metrics up to it; [] if there was none."""
     file = folder / CHECKPOINT_FILE
-    if not file.exists():
+    # The first process has the folder; the others get what it reads.
+    contents = device.from_first(file.read_bytes() if device.process == 0 and file.exists() else b"")
+    if not contents:
         return []
     try:
-        with file.open("rb") as stream, np.load(stream) as saved:
+        with np.load(io.BytesIO(contents)) as saved:
             for index, variable in enumerate(_variables(model)):
                 variable.assign(saved[f"v{index}"])
             return json.loads(str(saved["epochs"]))
@@ -221,25 +272,24 @@ class _Tracer(keras.callbacks.Callback):
 
     Args:
         due: the steps to measure after, counted from the start of the epoch.
-        sizes: rows in each batch of this epoch.
         measure: returns the accuracy on the held-out rows.
     """
 
-    def __init__(self, due: set[int], sizes: list[int], measure: Callable[[], float]) -> None:
+    def __init__(self, due: set[int], measure: Callable[[], float]) -> None:
         super().__init__()
-        self.due, self.sizes, self.measure = due, sizes, measure
+        self.due, self.measure = due, measure
         self.losses: list[float] = []
         self.curve: list[tuple[int, float, float]] = []
-        self.seen, self.summed_loss, self.measuring_seconds = 0, 0.0, 0.0
+        self.summed_loss, self.measuring_seconds = 0.0, 0.0
         self.started = time.perf_counter()
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        # Keras reports the mean over all rows of the epoch so far.
-        self.seen += self.sizes[batch]
-        summed = logs["loss"] * self.seen
-        self.losses.append(round((summed - self.summed_loss) / self.sizes[batch], 5))
+        # Keras reports the mean over the batches of the epoch so far.
+        summed = float(logs["loss"]) * (batch + 1)
+        self.losses.append(round(summed - self.summed_loss, 5))
         self.summed_loss = summed
         if batch + 1 in self.due:
+            _ = self.model  # asking for it makes Keras write the weights back, which JAX holds elsewhere in between
             started = time.perf_counter()
             seconds = started - self.started - self.measuring_seconds
             self.curve.append((batch + 1, round(seconds, 3), self.measure()))

@@ -51,7 +51,7 @@ class Residual(keras.layers.Layer):
         return {**super().get_config(), "filters": self.filters, "kernel_initializer": self.kernel_initializer}
 
 
-def build_model(recipe: Network, *, precision: str = "float32") -> keras.Sequential:
+def build_model(recipe: Network, *, precision: str = "float32", synchronized: bool = False) -> keras.Sequential:
     """Build a recipe's network, untrained and uncompiled.
 
     Call it inside the scope of a strategy. Weights are drawn from Keras' global generator: set its seed first.
@@ -59,6 +59,8 @@ def build_model(recipe: Network, *, precision: str = "float32") -> keras.Sequent
     Args:
         recipe: its ``layers`` are built as they stand.
         precision: the Keras dtype policy of all layers but the last, whose logits are always float32.
+        synchronized: whether batch normalisation takes mean and variance over all replicas of a ``tf.distribute``
+            strategy, as if there were one. With JAX it always does.
 
     Returns:
         a Sequential network, images (N, 28, 28, 1) float32 → logits (N, 10) float32.
@@ -67,18 +69,21 @@ def build_model(recipe: Network, *, precision: str = "float32") -> keras.Sequent
     model.add(keras.Input((SIDE, SIDE, 1)))
     for index, (kind, options) in enumerate(recipe.layers, start=1):
         dtype = "float32" if index == len(recipe.layers) else precision
+        if kind == "BatchNormalization" and synchronized:
+            options = {**options, "synchronized": True}
         layer = Residual if kind == "Residual" else getattr(keras.layers, kind)
         model.add(layer(**options, dtype=dtype))
     return model
 
 
-def compile_model(model: keras.Sequential, recipe: Network, *, steps: int) -> None:
+def compile_model(model: keras.Sequential, recipe: Network, *, steps: int, steps_per_execution: int = 1) -> None:
     """Give a network the recipe's loss and optimizer.
 
     Args:
         model: as ``build_model`` returns it.
         recipe: its loss, optimizer and learning rate are used.
         steps: optimizer steps of the whole training, the length of a one-cycle schedule.
+        steps_per_execution: steps that the device takes on its own; more than one pays on a TPU.
     """
     losses = {
         "mse": keras.losses.MeanSquaredError(),
@@ -87,7 +92,12 @@ def compile_model(model: keras.Sequential, recipe: Network, *, steps: int) -> No
     kind, settings = recipe.optimizer
     optimizer = getattr(keras.optimizers, kind)(learning_rate=_learning_rate(recipe, steps), **settings)
     # jit_compile stays "auto": XLA trains four times slower on a CPU, and must not be forced on under a strategy.
-    model.compile(optimizer=optimizer, loss=losses[recipe.loss], metrics=["accuracy"])
+    model.compile(
+        optimizer=optimizer,
+        loss=losses[recipe.loss],
+        weighted_metrics=["accuracy"],
+        steps_per_execution=steps_per_execution,
+    )
 
 
 def _learning_rate(recipe: Network, steps: int) -> float | keras.optimizers.schedules.LearningRateSchedule:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -38,17 +39,19 @@ def load_run(folder: Path, device: Device) -> Run:
         from kaggle_digits.baselines import load_estimator
 
         return Run(folder, recipe, record, load_estimator(folder, recipe))
-    return Run(folder, recipe, record, _load_network(folder / MODEL_FILE, device))
+    assert isinstance(recipe, Network)
+    return Run(folder, recipe, record, _load_network(folder / MODEL_FILE, recipe, device))
 
 
-def _load_network(file: Path, device: Device) -> Any:
-    import keras
-
-    import kaggle_digits.models  # noqa: F401  Keras learns of our layers
+def _load_network(file: Path, recipe: Network, device: Device) -> Any:
+    from kaggle_digits.models import build_model
 
     try:
+        # Built anew, since the file remembers precision and replicas of the device that it was trained on.
         with device.scope():
-            return keras.saving.load_model(file, compile=False)
+            model = build_model(recipe, precision=device.precision)
+            model.load_weights(file)
+            return model
     except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
         raise RunError(
             f"{file}: cannot be loaded ({error}). Expected the network that training wrote. Train it again."
@@ -70,7 +73,7 @@ def to_images(pixels: np.ndarray, recipe: Recipe) -> np.ndarray:
 
 
 def predict_probabilities(
-    model: Any, recipe: Recipe, pixels: np.ndarray, *, replicas: int = 1, batch_size: int = BATCH_SIZE
+    model: Any, recipe: Recipe, pixels: np.ndarray, *, device: Device | None = None, batch_size: int = BATCH_SIZE
 ) -> np.ndarray:
     """Predict the probability of every digit for every row.
 
@@ -78,7 +81,7 @@ def predict_probabilities(
         model: a network of this recipe, or what its method has learned.
         recipe: says how to scale pixels, and what its output means.
         pixels: (N, 784) uint8, 0–255.
-        replicas: of the strategy the model was built under.
+        device: whose scope the model was built in, if it was.
         batch_size: rows at once; has no influence on the number of rows returned.
 
     Returns:
@@ -95,9 +98,10 @@ def predict_probabilities(
     assert isinstance(recipe, Network)
     # Every batch has the same shape, and divides by the number of replicas: pad, predict, cut.
     batch_size = min(batch_size, len(images))
-    batch_size += -batch_size % replicas
+    batch_size += -batch_size % (device.replicas if device else 1)
     padding = np.zeros((-len(images) % batch_size, *images.shape[1:]), np.float32)
-    outputs = model.predict(np.concatenate([images, padding]), batch_size=batch_size, verbose=0)[: len(images)]
+    with device.scope() if device else contextlib.nullcontext():
+        outputs = model.predict(np.concatenate([images, padding]), batch_size=batch_size, verbose=0)[: len(images)]
     if recipe.loss == "mse":
         shifted = outputs - outputs.min(axis=1, keepdims=True)
         total = shifted.sum(axis=1, keepdims=True)

@@ -72,6 +72,45 @@ def read_run(folder: Path) -> dict[str, Any]:
     return record
 
 
+def member_folder(folder: Path, member: int, members: int) -> Path:
+    """Return the run folder of one of the members that train into a folder, counted from 1."""
+    return folder / f"{member}-of-{members}"
+
+
+def member_seed(seed: int, member: int, members: int) -> int:
+    """Return the seed of one of the members: another for each, also between ensembles of one size.
+
+    >>> [member_seed(1, member, 3) for member in (1, 2, 3)]
+    [3, 4, 5]
+    """
+    return (seed * members + member - 1) % 2**32
+
+
+def run_folders(folder: Path) -> list[Path]:
+    """Return the run folders that a folder stands for: itself, or those of all its members.
+
+    Raises:
+        RunError: members are missing, or of ensembles of different sizes.
+    """
+    found = [] if (folder / RUN_FILE).exists() else sorted(folder.glob(f"[0-9]*-of-[0-9]*/{RUN_FILE}"))
+    if not found:
+        return [folder]
+    sizes = {int(file.parent.name.partition("-of-")[2]) for file in found}
+    if len(sizes) > 1:
+        raise RunError(
+            f"{folder}: holds members of ensembles of {' and '.join(map(str, sorted(sizes)))}. Expected one ensemble. "
+            "Name the run folders singly."
+        )
+    wanted = [member_folder(folder, member, max(sizes)) for member in range(1, max(sizes) + 1)]
+    missing = [path.name for path in wanted if not (path / RUN_FILE).exists()]
+    if missing:
+        raise RunError(
+            f"{folder}: {', '.join(missing)} of its members missing. Expected all. Train them with --member, or name "
+            "the run folders singly."
+        )
+    return wanted
+
+
 def write_run(folder: Path, record: dict[str, Any]) -> None:
     """Write a run folder's run.json, whole or not at all."""
     with atomic_path(folder / RUN_FILE) as path:

@@ -1,29 +1,36 @@
-"""Choose where to train: a TPU, one or several GPUs, or the CPU, and say why.
+"""Choose where to train: a TPU, one or several GPUs, or the CPU, of this machine or of several, and say why.
 
-TensorFlow is imported inside the functions, once and quietly: call ``import_tensorflow`` before anything imports
-Keras, and no banner reaches the user's terminal.
+TensorFlow and JAX are imported inside the functions, once and quietly: ask for a device before anything imports Keras,
+and no banner reaches the user's terminal.
 """
 
 from __future__ import annotations
 
 import contextlib
-import importlib
 import logging
 import os
-import sys
-import tempfile
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from kaggle_digits import cluster as processes
+from kaggle_digits.backend import (
+    choose_backend,
+    import_backend,
+    import_tensorflow,
+    stderr_held_back,
+    tpu_sign,
+    version_of,
+)
 from kaggle_digits.config import Classical, DeviceError, Network, Recipe
 
 log = logging.getLogger(__name__)
 
 DEVICES = ("auto", "tpu", "gpu", "cpu")
 CPUINFO = Path("/proc/cpuinfo")
+TPU_STEPS_PER_EXECUTION = 32
+"""Steps that TensorFlow takes on a TPU without asking the host."""
 
 
 @dataclass(frozen=True)
@@ -32,10 +39,13 @@ class Device:
 
     Args:
         kind: "tpu", "gpu" or "cpu".
-        strategy: a ``tf.distribute`` strategy, or None for Keras' own single device.
-        replicas: copies of the model that share a batch.
+        strategy: a ``tf.distribute`` strategy, a ``keras.distribution`` (JAX), or None for Keras' own single device.
+        replicas: copies of the model that share a batch, over all processes.
         precision: the Keras dtype policy to train with.
         reason: one line for people.
+        backend: "tensorflow" or "jax"; "scikit-learn" for classical methods.
+        processes: how many train together.
+        process: the number of this one, from 0.
     """
 
     kind: str
@@ -43,71 +53,144 @@ class Device:
     replicas: int
     precision: str
     reason: str
+    backend: str = "tensorflow"
+    processes: int = 1
+    process: int = 0
 
     def __str__(self) -> str:
+        backend = f"{self.backend} on " if self.backend == "jax" else ""
         replicas = f", {self.replicas} replicas" if self.replicas > 1 else ""
-        return f"{self.kind}{replicas}, {self.precision} ({self.reason})"
+        several = f", process {self.process} of {self.processes}" if self.processes > 1 else ""
+        return f"{backend}{self.kind}{replicas}{several}, {self.precision} ({self.reason})"
 
     def scope(self) -> contextlib.AbstractContextManager[Any]:
-        """Enter the strategy: models must be built and loaded inside."""
+        """Enter the strategy: models must be built, trained and asked inside."""
         return self.strategy.scope() if self.strategy else contextlib.nullcontext()
 
+    def from_first(self, data: bytes) -> bytes:
+        """Return what the first process has, which every process must ask for."""
+        return processes.from_first(data) if self.processes > 1 else data
 
-def device_of(recipe: Recipe, requested: str = "auto") -> Device:
+    @property
+    def failures(self) -> tuple[type[Exception], ...]:
+        """What the backend raises where a device, or another process, fails."""
+        if self.backend == "jax":
+            return (import_backend("jax").errors.JaxRuntimeError,)
+        return (import_tensorflow().errors.OpError,)
+
+
+def device_of(
+    recipe: Recipe,
+    requested: str = "auto",
+    *,
+    backend: str | None = None,
+    cluster: processes.Cluster | None = None,
+) -> Device:
     """Find where to run a recipe: a network as ``resolve_device`` says, a classical method on the CPU.
 
     Raises:
-        DeviceError: the requested device is not there, or not for this recipe.
+        DeviceError: the requested device, backend or cluster is not there, or not for this recipe.
     """
     if isinstance(recipe, Classical):
-        if requested not in ("auto", "cpu"):
+        unfit = (
+            f"--device {requested}" if requested not in ("auto", "cpu") else f"--backend {backend}" if backend else ""
+        )
+        unfit = unfit or ("--processes" if cluster else "")
+        if unfit:
             raise DeviceError(
-                f"--device {requested}: {recipe.name} is a method of scikit-learn. Expected auto or cpu. Leave "
-                "--device out."
+                f"{unfit}: {recipe.name} is a method of scikit-learn, which runs on this machine's CPU. Expected a "
+                f"network. Leave {unfit.split()[0]} out."
             )
-        device = Device("cpu", None, 1, "float32", "scikit-learn")
+        device = Device("cpu", None, 1, "float32", "scikit-learn", "scikit-learn")
         log.info("Device: %s", device)
         return device
     assert isinstance(recipe, Network)
-    return resolve_device(requested, precision=recipe.precision)
+    return resolve_device(requested, precision=recipe.precision, backend=backend, cluster=cluster)
 
 
-def resolve_device(requested: str = "auto", *, precision: str = "float32") -> Device:
+def resolve_device(
+    requested: str = "auto",
+    *,
+    precision: str = "float32",
+    backend: str | None = None,
+    cluster: processes.Cluster | None = None,
+) -> Device:
     """Find the best device there is, or the one asked for.
 
-    A TPU is tried only when the environment shows a sign of one or when it was asked for, since trying costs
-    seconds.
+    With TensorFlow, a TPU is tried only when the environment shows a sign of one or when it was asked for, since trying
+    costs seconds.
 
     Args:
         requested: "auto", "tpu", "gpu" or "cpu". "auto" falls back from TPU to GPU to CPU.
         precision: what the recipe wants. "mixed_bfloat16" is granted where the hardware computes it natively,
             else float32 is used.
+        backend: see ``backend.choose_backend``.
+        cluster: the processes to train with; needs JAX, and takes it if nothing else is asked for.
 
     Raises:
-        DeviceError: the requested device is not there.
+        DeviceError: the requested device is not there, the backend cannot be used, or the processes could not meet.
     """
     if requested not in DEVICES:
         raise DeviceError(
             f"--device {requested}: no such device. Expected one of {', '.join(DEVICES)}. Correct the name."
         )
+    name, why = choose_backend(backend, several=cluster is not None)
+    if name == "jax":
+        return _resolve_jax(requested, precision, f"JAX: {why}", cluster)
+    return _resolve_tensorflow(requested, precision, [f"TensorFlow: {why}"] if why else [])
+
+
+def _resolve_jax(requested: str, precision: str, why: str, cluster: processes.Cluster | None) -> Device:
+    jax = import_backend("jax")
+    import keras
+
+    if requested == "cpu":  # or JAX takes hold of GPUs, too
+        jax.config.update("jax_platforms", "cpu")
+    count, number = processes.join(cluster) if cluster else (1, 0)
+    # Where a plugin finds no driver it says so on stderr: news only to who asked for the device.
+    with contextlib.nullcontext() if requested in ("tpu", "gpu") else stderr_held_back():
+        try:
+            found = jax.devices() if requested == "auto" else jax.devices(requested)
+        except RuntimeError as error:
+            raise DeviceError(
+                f"--device {requested}: JAX {jax.__version__} finds no {requested.upper()} "
+                f"({str(error).splitlines()[0].partition('. ')[0]}). Expected one, and JAX installed for it: pip "
+                "install jax[tpu] or jax[cuda12]. Use --device cpu."
+            ) from error
+    kind = found[0].platform
+    notes = [why]
+    if kind == "cpu":
+        notes.append("asked for" if requested == "cpu" else "no TPU or GPU visible to it")
+        native = False  # XLA's CPU code converts every bfloat16 to float32 and back
+    else:
+        notes.append(f"{len(found)} {kind.upper()}{'s' if len(found) > 1 else ''} found")
+        native = kind == "tpu" or all(float(device.compute_capability) >= 8 for device in found)
+    strategy = None
+    if len(found) > 1:
+        names = [f"{device.platform}:{device.id}" for device in found]
+        strategy = keras.distribution.DataParallel(devices=names, auto_shard_dataset=False)
+    return _device(Device(kind, strategy, len(found), precision, "", "jax", count, number), native=native, notes=notes)
+
+
+def _resolve_tensorflow(requested: str, precision: str, notes: list[str]) -> Device:
     tf = import_tensorflow()
-    notes = []
-    sign = next((name for name in ("ISTPUVM", "TPU_NAME") if os.environ.get(name)), None)
+    sign = tpu_sign()
     if requested == "tpu" or (requested == "auto" and sign):
-        with _stderr_held_back():
+        with stderr_held_back():
             strategy = _start_tpu(tf)
         if not isinstance(strategy, Exception):
-            return _device("tpu", strategy, precision, native=True, notes=["a TPU was found"])
+            return _tensorflow_device("tpu", strategy, precision, native=True, notes=[*notes, "a TPU was found"])
         if requested == "tpu":
             reason = str(strategy).partition("\n")[0].partition(". ")[0]
+            jax = "; JAX is installed and may: --backend jax" if version_of("jax") else ""
             raise DeviceError(
                 f"--device tpu: TensorFlow {tf.__version__} finds no TPU here ({type(strategy).__name__}: {reason}). "
-                "Expected a TPU and a TensorFlow built for it; Kaggle's TPU image has none today. Use --device auto, "
-                "or a GPU."
+                f"Expected a TPU and a TensorFlow built for it; Kaggle's TPU image has none today{jax}. Use --device "
+                "auto, or a GPU."
             ) from strategy
         notes.append(f"{sign} is set, but TensorFlow {tf.__version__} finds no TPU ({type(strategy).__name__})")
     # Where CUDA finds no driver it says so on stderr: news only to who asked for a GPU.
-    with contextlib.nullcontext() if requested == "gpu" else _stderr_held_back():
+    with contextlib.nullcontext() if requested == "gpu" else stderr_held_back():
         gpus = tf.config.list_physical_devices("GPU")
     if requested == "gpu" and not gpus:
         raise DeviceError(
@@ -124,14 +207,16 @@ def resolve_device(requested: str = "auto", *, precision: str = "float32") -> De
         native = all(
             tf.config.experimental.get_device_details(gpu).get("compute_capability", (0, 0)) >= (8, 0) for gpu in gpus
         )
-        return _device("gpu", mirror([f"GPU:{i}" for i in range(len(gpus))]), precision, native=native, notes=notes)
+        return _tensorflow_device(
+            "gpu", mirror([f"GPU:{i}" for i in range(len(gpus))]), precision, native=native, notes=notes
+        )
     if requested == "cpu":
         notes.append("asked for")
     else:
         notes.append("no GPU visible to TensorFlow" if sign else "no sign of a TPU and no GPU visible to TensorFlow")
     # Beside a GPU, only a strategy keeps Keras on the CPU.
     strategy = tf.distribute.OneDeviceStrategy("/cpu:0") if gpus else None
-    return _device("cpu", strategy, precision, native=_cpu_has_bfloat16(), notes=notes)
+    return _tensorflow_device("cpu", strategy, precision, native=_cpu_has_bfloat16(), notes=notes)
 
 
 def mirror(devices: list[str]) -> Any:
@@ -141,29 +226,6 @@ def mirror(devices: list[str]) -> Any:
         devices: TensorFlow device names, such as "GPU:0".
     """
     return import_tensorflow().distribute.MirroredStrategy(devices) if len(devices) > 1 else None
-
-
-def import_tensorflow() -> ModuleType:
-    """Import TensorFlow and Keras without the banner that their C++ part writes to stderr.
-
-    Returns:
-        the module ``tensorflow``.
-
-    Raises:
-        DeviceError: Keras is set to another backend.
-    """
-    backend = os.environ.setdefault("KERAS_BACKEND", "tensorflow")
-    if backend != "tensorflow":
-        raise DeviceError(
-            f"KERAS_BACKEND={backend}: this version trains on the TensorFlow backend only. Unset KERAS_BACKEND, or "
-            "set it to tensorflow."
-        )
-    if "tensorflow" not in sys.modules:
-        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-        with _stderr_held_back():
-            importlib.import_module("tensorflow")
-            importlib.import_module("keras")
-    return sys.modules["tensorflow"]
 
 
 def _start_tpu(tf: ModuleType) -> Any:
@@ -179,12 +241,18 @@ def _start_tpu(tf: ModuleType) -> Any:
         return error
 
 
-def _device(kind: str, strategy: Any, precision: str, *, native: bool, notes: list[str]) -> Device:
+def _tensorflow_device(kind: str, strategy: Any, precision: str, *, native: bool, notes: list[str]) -> Device:
+    replicas = strategy.num_replicas_in_sync if strategy else 1
+    return _device(Device(kind, strategy, replicas, precision, ""), native=native, notes=notes)
+
+
+def _device(device: Device, *, native: bool, notes: list[str]) -> Device:
+    """Complete a device: a precision that it computes natively, and the reason."""
+    precision = device.precision
     if precision == "mixed_bfloat16" and not native:
         precision = "float32"
         notes = [*notes, "float32, since it does not compute bfloat16 natively"]
-    replicas = strategy.num_replicas_in_sync if strategy else 1
-    device = Device(kind, strategy, replicas, precision, "; ".join(notes))
+    device = replace(device, precision=precision, reason="; ".join(notes))
     log.info("Device: %s", device)
     return device
 
@@ -196,21 +264,3 @@ def _cpu_has_bfloat16() -> bool:
     except OSError:  # not Linux
         return False
     return "avx512_bf16" in flags or "amx_bf16" in flags
-
-
-@contextlib.contextmanager
-def _stderr_held_back() -> Iterator[None]:
-    """Hold back what is written to file descriptor 2, and let it through if the block fails."""
-    sys.stderr.flush()
-    keep = os.dup(2)
-    with tempfile.TemporaryFile() as held:
-        os.dup2(held.fileno(), 2)
-        try:
-            yield
-        except BaseException:
-            held.seek(0)
-            os.write(keep, held.read())
-            raise
-        finally:
-            os.dup2(keep, 2)
-            os.close(keep)

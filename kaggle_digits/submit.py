@@ -89,6 +89,7 @@ def plan_submission(
     recipe: str = DEFAULT_RECIPE,
     out: Path | None = None,
     device: str = "auto",
+    backend: str | None = None,
     seed: int = 0,
     epochs: int | None = None,
     overwrite: bool = False,
@@ -101,6 +102,7 @@ def plan_submission(
         out: the file to write; None for a new name under ``submissions/``. Made from the built-in sample, the file
             gets "sample" into its name.
         device: "auto", "tpu", "gpu" or "cpu".
+        backend: "tensorflow", "jax", or None to choose, see ``backend.choose_backend``.
         seed: of split, weights, order and augmentation.
         epochs: instead of the recipe's own.
         overwrite: whether ``out`` may replace a file.
@@ -119,7 +121,7 @@ def plan_submission(
         test_pixels = kaggle_data.load_test(source)
         training, held_out = kaggle_data.split_rows(rows, fraction=chosen.validation_fraction, seed=seed)
     with _timed(seconds, "start"):
-        place = device_of(chosen, device)
+        place = device_of(chosen, device, backend=backend)
     return Plan(chosen, source, rows, training, held_out, test_pixels, place, seed, out, overwrite, seconds)
 
 
@@ -165,7 +167,7 @@ def submit(plan: Plan, *, progress: Progress | None = None) -> Result:
         with _timed(seconds, "retrain"):
             run = train(f"{plan.out.stem}-all-rows", plan.rows, None)
     with _timed(seconds, "predict"):
-        probabilities = predict_probabilities(run.model, plan.recipe, plan.test_pixels, replicas=plan.device.replicas)
+        probabilities = predict_probabilities(run.model, plan.recipe, plan.test_pixels, device=plan.device)
     with _timed(seconds, "write"):
         write_submission(plan.out, predict_digits([probabilities]), overwrite=plan.overwrite)
         counts = check_submission(plan.out, rows=len(plan.test_pixels))

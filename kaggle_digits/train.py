@@ -5,16 +5,28 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import importlib.metadata
+import json
 import logging
 import platform
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 import kaggle_digits
-from kaggle_digits.config import PIXELS, Classical, Network, Recipe, RunError, atomic_path, find_commit
+from kaggle_digits.config import (
+    PIXELS,
+    Classical,
+    DigitsError,
+    Network,
+    Recipe,
+    RunError,
+    TrainingError,
+    atomic_path,
+    find_commit,
+)
 from kaggle_digits.data import TrainingRows, split_rows
 from kaggle_digits.predict import accuracy, load_run, predict_probabilities, to_images
 from kaggle_digits.runs import (
@@ -60,6 +72,8 @@ def train_run(
     A recipe whose learning rate or end depends on an accuracy measures it on a part of ``rows`` that it then does not
     train on, so that nothing is ever chosen by the accuracy on ``held_out``, which is reported.
 
+    Of several processes that train together, the first keeps the folder; the others write nothing.
+
     Args:
         recipe: what to train.
         rows: rows to train on.
@@ -80,44 +94,42 @@ def train_run(
             trained by another process.
         TrainingError: the training failed.
     """
-    with lock_run(folder):
+    first = device.process == 0
+    with lock_run(folder) if first else contextlib.nullcontext():
         record = _start_record(recipe, rows, seed=seed, device=device, source=source, held_out=held_out)
-        if (folder / RUN_FILE).exists():
-            if not resume:
-                raise RunError(
-                    f"{folder}: holds a run already. Expected a new folder. Name another one, or continue it with "
-                    "--resume."
-                )
-            previous = read_run(folder)
-            differing = find_difference(previous, recipe, seed, record["rows"])
-            if differing:
-                raise RunError(f"{folder}: {differing} Name another folder, or repeat the settings of the first run.")
-            if previous["finished"]:
-                return load_run(folder, device)
-            _note_change_of_device(folder, previous, record)
-        else:  # without a run.json nobody knows what a checkpoint is of
-            (folder / CHECKPOINT_FILE).unlink(missing_ok=True)
-        write_run(folder, record)
+        finished = first and _take_folder(folder, recipe, record, resume=resume)
+        if device.processes > 1:
+            finished = _agree(device, record, finished=finished)
+        if finished:
+            alone = device.processes == 1
+            return (
+                load_run(folder, device) if alone else Run(folder, recipe, read_run(folder) if first else record, None)
+            )
+        if first:
+            write_run(folder, record)
         if isinstance(recipe, Network):
             from kaggle_digits.fit import fit_network, save_network
 
             tuning = None
             if recipe.tunes:
                 rows, tuning = split_rows(rows, fraction=TUNING_FRACTION, seed=seed)
-            model, record["epochs"], probabilities = fit_network(
-                recipe,
-                rows,
-                folder,
-                seed=seed,
-                device=device,
-                tuning=tuning,
-                held_out=held_out,
-                trace=trace,
-                progress=progress,
-            )
+            with _together(device):
+                model, record["epochs"], probabilities = fit_network(
+                    recipe,
+                    rows,
+                    folder,
+                    seed=seed,
+                    device=device,
+                    tuning=tuning,
+                    held_out=held_out,
+                    trace=trace,
+                    progress=progress,
+                )
             if held_out and probabilities is None:  # stopped between the last checkpoint and the end
-                probabilities = predict_probabilities(model, recipe, held_out.pixels, replicas=device.replicas)
+                probabilities = predict_probabilities(model, recipe, held_out.pixels, device=device)
             record["parameters"] = model.count_params()
+            if not first:
+                return Run(folder, recipe, record, model)
             save_network(folder, model)
         else:
             assert isinstance(recipe, Classical)
@@ -145,9 +157,67 @@ def train_run(
         return Run(folder, recipe, record, model)
 
 
+def _take_folder(folder: Path, recipe: Recipe, record: dict[str, Any], *, resume: bool) -> bool:
+    """Make sure that a run folder is free or holds this very run; return whether that is finished.
+
+    Raises:
+        RunError: it holds another run, or this one and ``resume`` is off.
+    """
+    if not (folder / RUN_FILE).exists():  # without a run.json nobody knows what a checkpoint is of
+        (folder / CHECKPOINT_FILE).unlink(missing_ok=True)
+        return False
+    if not resume:
+        raise RunError(
+            f"{folder}: holds a run already. Expected a new folder. Name another one, or continue it with --resume."
+        )
+    previous = read_run(folder)
+    differing = find_difference(previous, recipe, record["seed"], record["rows"])
+    if differing:
+        raise RunError(f"{folder}: {differing} Name another folder, or repeat the settings of the first run.")
+    if not previous["finished"]:
+        _note_change_of_device(folder, previous, record)
+    return previous["finished"]
+
+
+@contextlib.contextmanager
+def _together(device: Device) -> Iterator[None]:
+    """Say what it means when something fails in one of several processes: JAX has no error of its own for it."""
+    try:
+        yield
+    except Exception as error:
+        if device.processes == 1 or isinstance(error, DigitsError):
+            raise
+        reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+        raise TrainingError(
+            f"process {device.process} of {device.processes} cannot go on ({reason[:200]}). Expected all processes to "
+            "stay. Most likely another one was lost: see what it said. Start all again with --resume; whole epochs are "
+            "kept."
+        ) from error
+
+
+def _agree(device: Device, record: dict[str, Any], *, finished: bool) -> bool:
+    """Compare this process with the first one; return whether that has finished the run already.
+
+    Raises:
+        RunError: they were started to train different things.
+    """
+    mine = {"recipe": record["recipe"], "seed": record["seed"], "rows": record["rows"]}
+    with _together(device):
+        answer = json.loads(device.from_first(json.dumps({"finished": finished, **mine}).encode()))
+    differing = [name for name, value in mine.items() if answer[name] != json.loads(json.dumps(value))]
+    if differing:
+        raise RunError(
+            f"process {device.process}: has another {' and '.join(differing)} than the first. Expected the same "
+            "command and the same data for all. Start all again."
+        )
+    return answer["finished"]
+
+
 def _note_change_of_device(folder: Path, previous: dict[str, Any], record: dict[str, Any]) -> None:
     """Say and record that a run goes on elsewhere than it was begun."""
-    if any(previous["device"][name] != record["device"][name] for name in ("kind", "replicas", "precision")):
+    # Runs from before there was a choice do not name the backend.
+    before, now = ({"backend": "tensorflow", **found["device"]} for found in (previous, record))
+    if any(before[name] != now[name] for name in ("kind", "replicas", "precision", "backend")):
         record["devices_before"] = [*previous.get("devices_before", []), previous["device"]]
         log.warning(
             "%s was begun on %s and goes on on %s: the result will differ in its last digits.",
@@ -170,6 +240,8 @@ def _start_record(
             "kind": device.kind,
             "replicas": device.replicas,
             "precision": device.precision,
+            "backend": device.backend,
+            "processes": device.processes,
             "reason": device.reason,
         },
         "versions": _versions(recipe),
@@ -194,10 +266,5 @@ def _versions(recipe: Recipe) -> dict[str, str]:
         return versions | libraries
     import keras
 
-    from kaggle_digits.strategy import import_tensorflow
-
-    return versions | {
-        "keras": keras.__version__,
-        "backend": keras.backend.backend(),
-        "tensorflow": import_tensorflow().__version__,
-    }
+    backend = keras.backend.backend()
+    return versions | {"keras": keras.__version__, backend: importlib.metadata.version(backend)}

@@ -44,8 +44,9 @@ BUILD = None  # a mark in the submission's record, set by `kaggle-digits kernel 
 # %% [markdown]
 # ## Where it runs, and why there
 #
-# A *strategy* decides which processors share the work. Ask for it before anything else: TensorFlow fixes its devices
-# once it is in use.
+# A *strategy* decides which processors share the work. Ask for it before anything else: it also chooses what computes
+# under Keras, TensorFlow or (on Kaggle's TPUs, which the TensorFlow there cannot use) JAX, and that is fixed once it is
+# in use.
 
 # %%
 from kaggle_digits.strategy import resolve_device
@@ -71,7 +72,11 @@ print(f"{source.name}: {rows.pixels.shape} to learn from, {test_pixels.shape} to
 # All ten digits occur about equally often, so plain accuracy, correct / seen, is a fair measure.
 
 # %%
-from kaggle_digits.plots import plot_confusion, plot_curves, plot_digits, plot_label_counts, plot_worst
+try:
+    from kaggle_digits.plots import plot_confusion, plot_curves, plot_digits, plot_label_counts, plot_worst
+except ModuleNotFoundError as error:  # Kaggle's TPU image may lack seaborn
+    print(f"No plots: {error}")
+    plot_confusion = plot_curves = plot_digits = plot_label_counts = plot_worst = lambda *_: None
 
 plot_label_counts(rows.digits)
 
@@ -159,7 +164,7 @@ plot_curves({run.recipe.name: run.record["epochs"] for run in (mlp_run, cnn_run)
 # %%
 from kaggle_digits.predict import predict_digits, predict_probabilities
 
-probabilities = predict_probabilities(cnn_run.model, cnn, held_out.pixels, replicas=cnn_device.replicas)
+probabilities = predict_probabilities(cnn_run.model, cnn, held_out.pixels, device=cnn_device)
 plot_confusion(probabilities, held_out.digits)
 
 # %% [markdown]
@@ -180,7 +185,7 @@ from kaggle_digits.records import write_record
 from kaggle_digits.submission import check_submission, write_submission
 
 submission = Path("sample-submission.csv" if source.is_sample else "submission.csv")
-test_probabilities = predict_probabilities(cnn_run.model, cnn, test_pixels, replicas=cnn_device.replicas)
+test_probabilities = predict_probabilities(cnn_run.model, cnn, test_pixels, device=cnn_device)
 write_submission(submission, predict_digits([test_probabilities]), overwrite=True)
 write_record(submission, [cnn_run.record], build=BUILD)
 counts = check_submission(submission, rows=len(test_pixels))

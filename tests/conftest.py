@@ -25,7 +25,8 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder.mkdir()
     monkeypatch.chdir(folder)
     monkeypatch.setenv("KDIGITS_CACHE", str(tmp_path / "cache"))
-    for name in ("KDIGITS_DATA", "KDIGITS_COMPETITION", "ISTPUVM", "TPU_NAME"):
+    cluster = ("KDIGITS_COORDINATOR", "KDIGITS_PROCESSES", "KDIGITS_PROCESS")
+    for name in ("KDIGITS_DATA", "KDIGITS_COMPETITION", "ISTPUVM", "TPU_NAME", "KERAS_BACKEND", *cluster):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("KDIGITS_KAGGLE", str(tmp_path / "kaggle"))
     return folder

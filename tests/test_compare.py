@@ -99,7 +99,7 @@ def test_failing_recipe_is_a_row_and_the_others_go_on(monkeypatch, capsys):
     assert broken["failed"].startswith("broken: the loss became ")
     assert bayes["failed"] is None
     assert captured.err.splitlines()[-1] == (
-        "kaggle-digits: broken: failed, for the reasons in the table; the others are done. Expected all to be trained. "
+        "kaggle-digits: broken: failed, for the reasons above; the others are done. Expected all to be trained. "
         "Repeat the command to try them again."
     )
     assert f"failed: {broken['failed']}" in captured.out

@@ -1,0 +1,135 @@
+"""Choose what computes under Keras, TensorFlow or JAX, and import it without the noise that it makes.
+
+Keras fixes its backend when it is first imported: choose before.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import importlib.metadata
+import importlib.util
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from types import ModuleType
+
+from kaggle_digits.config import DeviceError
+
+BACKENDS = ("tensorflow", "jax")
+TPU_SIGNS = ("ISTPUVM", "TPU_NAME")
+"""Variables that a machine with a TPU has: Kaggle's and Colab's own, and one that leads to a TPU elsewhere."""
+
+
+def choose_backend(requested: str | None = None, *, several: bool = False) -> tuple[str, str]:
+    """Return the backend to use, and why.
+
+    It is TensorFlow, unless the user says otherwise, or the machine has a TPU that JAX can use and this TensorFlow
+    cannot, as on Kaggle today. Nothing is imported to find out.
+
+    Args:
+        requested: "tensorflow", "jax", or None.
+        several: whether several processes are to train together, which only JAX can.
+
+    Returns:
+        the name, and the reason, for people; "" if it is the default.
+
+    Raises:
+        DeviceError: there is no such backend, it is not installed, or this process runs on another already.
+    """
+    set_by_user = os.environ.get("KERAS_BACKEND")
+    sign = tpu_sign()
+    running = sys.modules["keras"].backend.backend() if "keras" in sys.modules else None
+    if requested:
+        name, reason, source = requested, "asked for", f"--backend {requested}"
+    elif set_by_user and not running:
+        name, reason, source = set_by_user, "KERAS_BACKEND is set", f"KERAS_BACKEND={set_by_user}"
+    elif several:
+        name, reason, source = "jax", "several processes", "several processes"
+    elif running:
+        name, reason, source = running, "" if running == BACKENDS[0] else "Keras runs on it already", "Keras"
+    elif sign and not tensorflow_has_tpu() and jax_has_tpu():
+        name, reason, source = "jax", f"{sign} is set, this TensorFlow has no TPU support, and JAX has", sign
+    else:
+        name, reason, source = "tensorflow", "", "the default"
+    if name not in BACKENDS:
+        raise DeviceError(f"{source}: no such backend here. Expected one of {', '.join(BACKENDS)}. Correct the name.")
+    if running and running != name:
+        raise DeviceError(
+            f"{source}: Keras runs on {running} in this process already. Expected a process that has not imported "
+            "Keras yet. Start a new one."
+        )
+    if several and name != "jax":
+        raise DeviceError(f"several processes: {name} cannot. Expected JAX, which can. Use --backend jax.")
+    if importlib.util.find_spec(name) is None:
+        raise DeviceError(f"{source}: {name} is not installed. Expected it. Install it: pip install {name}")
+    return name, reason
+
+
+def tpu_sign() -> str | None:
+    """Return the variable of the environment that shows a TPU, or None."""
+    return next((name for name in TPU_SIGNS if os.environ.get(name)), None)
+
+
+def tensorflow_has_tpu() -> bool:
+    """Whether the installed TensorFlow is a build with TPU support."""
+    return bool(version_of("tensorflow-tpu") or version_of("tf-nightly-tpu"))
+
+
+def jax_has_tpu() -> bool:
+    """Whether JAX is installed with the library that runs a TPU."""
+    library = importlib.util.find_spec("libtpu") is not None or bool(os.environ.get("TPU_LIBRARY_PATH"))
+    return library and importlib.util.find_spec("jax") is not None
+
+
+def version_of(distribution: str) -> str | None:
+    """Return the version of an installed distribution, without importing it, or None."""
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def import_backend(name: str) -> ModuleType:
+    """Import a backend, and Keras on it, without the banner that their C++ parts write to stderr.
+
+    Args:
+        name: of ``choose_backend``.
+
+    Returns:
+        the module ``tensorflow`` or ``jax``.
+    """
+    os.environ["KERAS_BACKEND"] = name
+    if name not in sys.modules or "keras" not in sys.modules:
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+        with stderr_held_back():
+            importlib.import_module(name)
+            importlib.import_module("keras")
+            # On JAX too Keras imports TensorFlow, to set its seed, once it is asked for one.
+            with contextlib.suppress(ModuleNotFoundError):
+                importlib.import_module("tensorflow")
+    return sys.modules[name]
+
+
+def import_tensorflow() -> ModuleType:
+    """Import TensorFlow, and Keras on it; return the module ``tensorflow``."""
+    return import_backend("tensorflow")
+
+
+@contextlib.contextmanager
+def stderr_held_back() -> Iterator[None]:
+    """Hold back what is written to file descriptor 2, and let it through if the block fails."""
+    sys.stderr.flush()
+    keep = os.dup(2)
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            held.seek(0)
+            os.write(keep, held.read())
+            raise
+        finally:
+            os.dup2(keep, 2)
+            os.close(keep)

@@ -1,0 +1,186 @@
+"""Train with several processes, on one machine or on many, as one: JAX carries the numbers between them.
+
+Every process runs the same command with its own number. Each works on its own rows of every batch; the first keeps the
+run folder.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import logging
+import os
+import re
+import signal
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from kaggle_digits.backend import import_backend
+from kaggle_digits.config import DeviceError, InputError, TrainingError
+
+PLATFORM = "auto"
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """The processes that train together.
+
+    Args:
+        coordinator: "host:port" of the first process, or "auto": the platform (a TPU pod, SLURM, Open MPI) knows
+            all three.
+        processes: how many there are.
+        process: the number of this one, from 0.
+    """
+
+    coordinator: str
+    processes: int | None = None
+    process: int | None = None
+
+
+def find_cluster(
+    coordinator: str | None = None, processes: int | None = None, process: int | None = None
+) -> Cluster | None:
+    """Return the processes to train with, from what is given or else from the environment; None for this one only.
+
+    Args:
+        coordinator: "host:port" or "auto", else ``$KDIGITS_COORDINATOR``.
+        processes: how many, else ``$KDIGITS_PROCESSES``.
+        process: the number of this one, else ``$KDIGITS_PROCESS``.
+
+    Raises:
+        InputError: they do not fit together.
+    """
+    coordinator = coordinator or os.environ.get("KDIGITS_COORDINATOR") or None
+    processes = _number("KDIGITS_PROCESSES") if processes is None else processes
+    process = _number("KDIGITS_PROCESS") if process is None else process
+    if coordinator is None and processes is None and process is None:
+        return None
+    if coordinator == PLATFORM and processes is None and process is None:
+        return Cluster(PLATFORM)
+    if coordinator is None or processes is None or process is None:
+        raise InputError(
+            f"coordinator {coordinator}, processes {processes}, process {process}: incomplete. Expected the address of "
+            "the first process, how many there are, and the number of this one. Give --coordinator, --processes and "
+            "--process, or KDIGITS_COORDINATOR, KDIGITS_PROCESSES and KDIGITS_PROCESS; or --coordinator auto alone."
+        )
+    if not re.fullmatch(r".+:[0-9]+", coordinator):
+        raise InputError(
+            f"--coordinator {coordinator}: not an address. Expected host:port of the first process. Add a free port."
+        )
+    if not 0 <= process < processes:
+        raise InputError(
+            f"--process {process}: there is no such one. Expected 0 to {processes - 1}, since there are {processes}. "
+            "Number them from 0."
+        )
+    return Cluster(coordinator, processes, process)
+
+
+def join(cluster: Cluster) -> tuple[int, int]:
+    """Meet the other processes; before anything is computed.
+
+    Returns:
+        how many there are, and the number of this one.
+
+    Raises:
+        DeviceError: they could not be met.
+    """
+    jax = import_backend("jax")
+    import keras
+
+    if jax.distributed.is_initialized():
+        return jax.process_count(), jax.process_index()
+    jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    address = None if cluster.coordinator == PLATFORM else cluster.coordinator
+    try:
+        keras.utils.set_random_seed(0)  # or Keras agrees on one with the others, which takes time
+        keras.distribution.initialize(address, cluster.processes, cluster.process)
+    except (RuntimeError, ValueError) as error:
+        raise DeviceError(
+            f"--coordinator {cluster.coordinator}: the processes could not meet ({str(error).splitlines()[0]}). "
+            "Expected all of them to start within five minutes, and an address that each can reach. Check address, "
+            "port and numbers, and start all again."
+        ) from error
+    return jax.process_count(), jax.process_index()
+
+
+def from_first(data: bytes) -> bytes:
+    """Return what the first process has; every process must call it.
+
+    Args:
+        data: of this process; only that of the first counts.
+    """
+    import numpy as np
+    from jax.experimental import multihost_utils
+
+    length = int(multihost_utils.broadcast_one_to_all(np.array(len(data), np.int32)))
+    contents = np.zeros(length, np.uint8)
+    contents[: len(data)] = np.frombuffer(data, np.uint8)[:length]
+    return np.asarray(multihost_utils.broadcast_one_to_all(contents), np.uint8).tobytes()
+
+
+def in_own_process(work: Callable[[], int]) -> int:
+    """Do the work of one of the processes in a child of this one.
+
+    Where the first process is lost, JAX ends the others on the spot, without an exception; so somebody must be left to
+    say what happened. What JAX's C++ part writes to the terminal is kept from it.
+
+    Args:
+        work: returns an exit code. Nothing heavy may have been imported before.
+
+    Returns:
+        the exit code.
+
+    Raises:
+        TrainingError: JAX ended the child.
+    """
+    with tempfile.TemporaryFile() as noise:
+        child = os.fork()
+        if not child:
+            os._exit(_work_apart(work, noise.fileno()))
+        with _uninterrupted():  # Ctrl-C reaches the child, too, which says what is kept
+            _, status = os.waitpid(child, 0)
+    code = os.waitstatus_to_exitcode(status)
+    if code < 0:
+        raise TrainingError(
+            f"several processes: JAX ended this one ({signal.Signals(-code).name}), as it does where another is lost "
+            "or cannot be reached. Expected all processes to stay. See what the others said, and start all again with "
+            "--resume; whole epochs are kept."
+        )
+    return code
+
+
+def _work_apart(work: Callable[[], int], noise: int) -> int:
+    """Work in the child: Python's own output goes where it went, that of C++ into a file."""
+    if sys.platform == "linux":  # who ends the parent means the child
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    sys.stdout, sys.stderr = (os.fdopen(os.dup(number), "w", buffering=1) for number in (1, 2))
+    for number in (1, 2):
+        os.dup2(noise, number)
+    logging.basicConfig(format="%(message)s", stream=sys.stderr, force=True)
+    code = work()
+    if code == 0:
+        import_backend("jax").distributed.shutdown()  # waits for the others; after a failure nobody would come
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    return code
+
+
+@contextlib.contextmanager
+def _uninterrupted() -> Iterator[None]:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _number(variable: str) -> int | None:
+    text = os.environ.get(variable)
+    if not text:
+        return None
+    if not (text.isascii() and text.isdigit()):
+        raise InputError(f"{variable}={text}: not a number. Expected a whole number. Correct or unset it.")
+    return int(text)

@@ -1,0 +1,184 @@
+"""Say what there is to train on, and check that it computes what the CPU computes.
+
+The check trains the same network from the same weights on the same rows everywhere. Every device gets a process of its
+own, ``python -m kaggle_digits.devices BACKEND DEVICE``, since a process has one backend only.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kaggle_digits.backend import BACKENDS, choose_backend, import_backend, version_of
+from kaggle_digits.config import SAMPLE, DeviceError, Network
+from kaggle_digits.data import TrainingRows, find_source, load_train
+from kaggle_digits.recipes import find_recipe
+from kaggle_digits.strategy import Device, resolve_device
+
+KINDS = ("tpu", "gpu", "cpu")
+RECIPE, STEPS, PREDICTED, TOLERANCE = "cnn-16-32", 50, 130, 0.01
+"""What the self-test trains, for how many steps, the rows that it predicts, and how far a loss may be off."""
+
+
+def describe_devices(requested: str = "auto", backend: str | None = None) -> str:
+    """Return lines for people: what would be used, and why the rest would not.
+
+    Raises:
+        DeviceError: what was asked for is not there.
+    """
+    name, why = choose_backend(backend)
+    # What a recipe may wish for, so that it shows whether it is granted.
+    device = resolve_device(requested, precision="mixed_bfloat16", backend=backend)
+    lines = [
+        ("backend", f"{name} {version_of(name)}, Keras {version_of('keras')}" + (f" ({why})" if why else "")),
+        ("device", device.kind + (f", {device.replicas} replicas" if device.replicas > 1 else "")),
+        ("because", device.reason),
+        ("precision", f"{device.precision}, for recipes that allow it" if "16" in device.precision else "float32"),
+        ("not used", ""),
+    ]
+    lines += [(f"  {kind}", _why_not(kind, device, requested, name)) for kind in KINDS if kind != device.kind]
+    lines += [(f"  {other}", _why_not_backend(other)) for other in BACKENDS if other != name]
+    return "\n".join(f"{head:12}{text}".rstrip() for head, text in lines)
+
+
+def _why_not(kind: str, used: Device, requested: str, backend: str) -> str:
+    if requested != "auto":
+        return f"not looked for: --device {requested} was asked for"
+    if KINDS.index(kind) > KINDS.index(used.kind):
+        return f"the {used.kind} is faster; --device {kind} takes it"
+    try:
+        resolve_device(kind, backend=backend)
+    except DeviceError as error:
+        return str(error).removeprefix(f"--device {kind}: ").partition(" Expected ")[0].rstrip(".")
+    return f"there; --device {kind} takes it"
+
+
+def _why_not_backend(name: str) -> str:
+    version = version_of(name) or version_of(f"{name}-cpu")
+    return f"{version} is installed; --backend {name} takes it" if version else f"not installed: pip install {name}"
+
+
+def self_test(requested: str = "auto", backend: str | None = None) -> tuple[str, bool]:
+    """Train 50 steps on every device found and compare with the CPU.
+
+    Args:
+        requested: "auto" for every device, or one kind besides the CPU.
+        backend: the only one to test; None for all that are installed.
+
+    Returns:
+        a table for people, and whether everything that was found passed.
+    """
+    backends = [backend] if backend else [name for name in BACKENDS if version_of(name) or version_of(f"{name}-cpu")]
+    kinds = [kind for kind in reversed(KINDS) if requested in ("auto", kind) or kind == "cpu"]
+    reference: dict[str, Any] | None = None
+    passed = True
+    rows = [("BACKEND", "DEVICE", "REPLICAS", "SECONDS", "LOSS OFF BY", "VERDICT")]
+    for name in backends:
+        for kind in kinds:
+            found = _in_process(name, kind)
+            if "error" in found:
+                # A device that was asked for, and the CPU, must be there.
+                missing = found["missing"] and requested != kind and kind != "cpu"
+                passed = passed and missing
+                rows.append((name, kind, "", "", "", "none" if missing else f"failed: {found['error']}"))
+                continue
+            reference = reference or found
+            off = _largest_difference(found["losses"], reference["losses"])
+            good = off <= TOLERANCE and len(found["digits"]) == PREDICTED
+            passed = passed and good
+            verdict = "the reference" if found is reference else "passed" if good else "FAILED"
+            rows.append((name, kind, str(found["replicas"]), f"{found['seconds']:.1f}", f"{off:.3%}", verdict))
+    widths = [max(len(row[column]) for row in rows) + 2 for column in range(len(rows[0]))]
+    lines = ["".join(f"{text:{width}}" for text, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    lines.append(f"\n{RECIPE} in float32, {STEPS} steps from the same weights; a loss may be off by {TOLERANCE:.0%}.")
+    return "\n".join(lines), passed
+
+
+def _largest_difference(losses: list[float], reference: list[float]) -> float:
+    """Return the largest relative difference at every tenth step; infinite if steps are missing."""
+    if len(losses) != len(reference):
+        return float("inf")
+    there, expected = np.array(losses)[9::10], np.array(reference)[9::10]
+    return float(np.max(np.abs(there - expected) / expected))
+
+
+def _in_process(backend: str, kind: str) -> dict[str, Any]:
+    done = subprocess.run(
+        [sys.executable, "-m", "kaggle_digits.devices", backend, kind], capture_output=True, text=True, check=False
+    )
+    try:
+        return json.loads(done.stdout.splitlines()[-1])
+    except (IndexError, ValueError):
+        last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
+        return {"error": f"exit code {done.returncode}, {last}", "missing": False}
+
+
+def train_steps(recipe: Network, rows: TrainingRows, device: Device, folder: Path) -> tuple[list[float], Any]:
+    """Train a recipe from weights that are the same on every backend and device.
+
+    Args:
+        recipe: what to train.
+        rows: rows to train on, in every epoch once.
+        device: where to train.
+        folder: for the checkpoint.
+
+    Returns:
+        the loss of every step, and the trained network.
+    """
+    from kaggle_digits.fit import fit_network, write_checkpoint
+    from kaggle_digits.models import build_model, compile_model
+
+    if device.process == 0:
+        start = build_model(recipe)
+        compile_model(start, recipe, steps=1)
+        start.optimizer.build(start.trainable_variables)
+        rng = np.random.default_rng(0)
+        # He et al.'s variance for kernels, biases 0; statistics of a normalisation as they are.
+        for weight in start.trainable_variables:
+            if len(weight.shape) > 1:
+                fan_in = np.prod(weight.shape[:-1])
+                weight.assign(rng.normal(0, np.sqrt(2 / fan_in), weight.shape).astype(np.float32))
+        folder.mkdir(parents=True, exist_ok=True)
+        write_checkpoint(folder, start, [])
+    model, epochs, _ = fit_network(recipe, rows, folder, seed=0, device=device, trace=True)
+    return [loss for metrics in epochs for loss in metrics["losses"]], model
+
+
+def _test_device(backend: str, kind: str) -> dict[str, Any]:
+    from kaggle_digits.predict import predict_digits, predict_probabilities
+
+    device = resolve_device(kind, backend=backend)
+    # Float32 must be float32: GPUs and TPUs round inside products otherwise.
+    if backend == "jax":
+        import_backend("jax").config.update("jax_default_matmul_precision", "float32")
+    else:
+        import_backend("tensorflow").config.experimental.enable_tensor_float_32_execution(False)
+    recipe = find_recipe(RECIPE, epochs=1)
+    assert isinstance(recipe, Network)
+    rows = load_train(find_source(SAMPLE))
+    rows = rows.take(np.resize(np.arange(len(rows)), STEPS * recipe.batch_size))
+    with tempfile.TemporaryDirectory() as folder:
+        started = time.perf_counter()
+        losses, model = train_steps(replace(recipe, precision="float32"), rows, device, Path(folder))
+        seconds = time.perf_counter() - started
+    predicted = predict_probabilities(model, recipe, rows.pixels[:PREDICTED], device=device, batch_size=64)
+    digits = predict_digits([predicted]).tolist()
+    return {"replicas": device.replicas, "seconds": seconds, "losses": losses, "digits": digits}
+
+
+if __name__ == "__main__":
+    try:
+        result = _test_device(*sys.argv[1:3])
+    except DeviceError as error:
+        result = {"error": str(error), "missing": True}
+    except Exception as error:
+        result = {"error": f"{type(error).__name__}: {str(error).partition(chr(10))[0]}", "missing": False}
+    print(json.dumps(result))

@@ -1,0 +1,119 @@
+"""Backend: TensorFlow by default, JAX where only JAX can use the TPU, and what the user says before both."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from kaggle_digits.backend import choose_backend, import_tensorflow
+from kaggle_digits.config import DeviceError
+
+CHOOSE = "from kaggle_digits.backend import choose_backend\nprint(*choose_backend(), sep=': ')"
+
+
+def run_python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run code in a process of its own, since Keras' backend is fixed when it is imported."""
+    return subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=300, env={**os.environ, **environment}
+    )
+
+
+def tpu_machine(folder: Path, *distributions: str) -> dict[str, str]:
+    """Make the environment of a Kaggle TPU machine, and return its variables.
+
+    A stand-in, since no TPU can be had here: its variables, the library that runs the TPU (an empty module here), and
+    what is installed besides, by its metadata.
+    """
+    (folder / "libtpu.py").write_text("")
+    for name in distributions:
+        metadata = folder / f"{name.replace('-', '_')}-2.20.0.dist-info"
+        metadata.mkdir()
+        (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 2.20.0\n")
+    return {"ISTPUVM": "1", "TPU_PROCESS_ADDRESSES": "local", "PYTHONPATH": str(folder)}
+
+
+@pytest.mark.parametrize(
+    ("variables", "chosen"),
+    [
+        ({}, "tensorflow: "),
+        ({"KERAS_BACKEND": "jax"}, "jax: KERAS_BACKEND is set"),
+        ({"KERAS_BACKEND": "tensorflow"}, "tensorflow: KERAS_BACKEND is set"),
+        # JAX is here without the library that runs a TPU.
+        ({"ISTPUVM": "1"}, "tensorflow: "),
+    ],
+)
+def test_backend_follows_the_environment(variables, chosen):
+    done = run_python(CHOOSE, **variables)
+    assert (done.stdout, done.stderr) == (chosen + "\n", "")
+
+
+def test_tpu_that_only_jax_can_use_gets_jax(tmp_path):
+    done = run_python(CHOOSE, **tpu_machine(tmp_path))
+    assert done.stdout == "jax: ISTPUVM is set, this TensorFlow has no TPU support, and JAX has\n", done.stderr
+
+
+def test_tpu_that_tensorflow_can_use_gets_tensorflow(tmp_path):
+    done = run_python(CHOOSE, **tpu_machine(tmp_path, "tensorflow-tpu"))
+    assert done.stdout == "tensorflow: \n", done.stderr
+
+
+def test_user_decides_on_a_tpu_machine_too(tmp_path):
+    done = run_python(CHOOSE, **tpu_machine(tmp_path), KERAS_BACKEND="tensorflow")
+    assert done.stdout == "tensorflow: KERAS_BACKEND is set\n", done.stderr
+
+
+def test_choosing_imports_nothing():
+    done = run_python(f"{CHOOSE}\nimport sys\nprint({{'tensorflow', 'jax', 'keras', 'numpy'}} & set(sys.modules))")
+    assert done.stdout == "tensorflow: \nset()\n", done.stderr
+
+
+def test_unknown_backend_is_refused():
+    done = run_python(CHOOSE, KERAS_BACKEND="torch")
+    assert done.stderr.endswith(
+        "DeviceError: KERAS_BACKEND=torch: no such backend here. Expected one of tensorflow, jax. Correct the name.\n"
+    )
+
+
+def test_backend_that_is_not_installed_is_refused():
+    hidden = (
+        "import importlib.util as u\nfind = u.find_spec\n"
+        "u.find_spec = lambda name: None if name == 'jax' else find(name)\n"
+    )
+    done = run_python(f"{hidden}from kaggle_digits.backend import choose_backend\nchoose_backend('jax')")
+    assert done.stderr.endswith(
+        "DeviceError: --backend jax: jax is not installed. Expected it. Install it: pip install jax\n"
+    )
+
+
+def test_process_keeps_the_backend_that_runs():
+    import_tensorflow()
+    assert choose_backend() == ("tensorflow", "")
+    with pytest.raises(DeviceError) as caught:
+        choose_backend("jax")
+    assert str(caught.value) == (
+        "--backend jax: Keras runs on tensorflow in this process already. Expected a process that has not imported "
+        "Keras yet. Start a new one."
+    )
+
+
+def test_several_processes_need_jax():
+    done = run_python(CHOOSE.replace("choose_backend()", "choose_backend(several=True)"))
+    assert done.stdout == "jax: several processes\n"
+    with pytest.raises(DeviceError, match=r"^several processes: tensorflow cannot\. Expected JAX, which can\."):
+        choose_backend("tensorflow", several=True)
+
+
+def test_failing_import_shows_what_was_held_back(tmp_path):
+    Path(tmp_path / "tensorflow.py").write_text(
+        "import os\nos.write(2, b'library missing')\nraise ImportError('gone')\n"
+    )
+    done = run_python(
+        f"import sys\nsys.path.insert(0, {str(tmp_path)!r})\n"
+        "from kaggle_digits.backend import import_tensorflow\nimport_tensorflow()"
+    )
+    assert done.returncode == 1
+    assert "library missing" in done.stderr

@@ -1,0 +1,157 @@
+"""Cluster: what belongs together, and real processes that train as one on this machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kaggle_digits.cluster import Cluster, find_cluster
+from kaggle_digits.config import InputError
+
+
+@pytest.mark.parametrize(
+    ("words", "variables", "expected"),
+    [
+        ((), {}, None),
+        (("h:1", 3, 2), {}, Cluster("h:1", 3, 2)),
+        (("auto",), {}, Cluster("auto")),
+        ((), {"KDIGITS_COORDINATOR": "h:1", "KDIGITS_PROCESSES": "2", "KDIGITS_PROCESS": "0"}, Cluster("h:1", 2, 0)),
+        ((None, None, 1), {"KDIGITS_COORDINATOR": "h:1", "KDIGITS_PROCESSES": "2"}, Cluster("h:1", 2, 1)),
+    ],
+)
+def test_cluster_comes_from_words_or_environment(monkeypatch, words, variables, expected):
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert find_cluster(*words) == expected
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("h:1", 2), "coordinator h:1, processes 2, process None: incomplete."),
+        ((None, 2, 0), "coordinator None, processes 2, process 0: incomplete."),
+        (("h", 2, 0), "--coordinator h: not an address. Expected host:port of the first process. Add a free port."),
+        (
+            ("h:1", 2, 2),
+            "--process 2: there is no such one. Expected 0 to 1, since there are 2. Number them from 0.",
+        ),
+    ],
+)
+def test_cluster_that_does_not_fit_together_is_refused(words, message):
+    with pytest.raises(InputError) as caught:
+        find_cluster(*words)
+    assert str(caught.value).startswith(message)
+
+
+def test_number_of_the_environment_must_be_one(monkeypatch):
+    monkeypatch.setenv("KDIGITS_PROCESSES", "two")
+    with pytest.raises(InputError, match=r"^KDIGITS_PROCESSES=two: not a number"):
+        find_cluster()
+
+
+def start(processes: int, *arguments: str) -> list[subprocess.Popen[str]]:
+    """Start the command of the README in as many processes, each with its number."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    command = [sys.executable, "-m", "kaggle_digits", "train", "--data", "sample", "--device", "cpu"]
+    where = ["--coordinator", address, "--processes", str(processes), "--process"]
+    return [
+        subprocess.Popen(
+            [*command, *arguments, *where, str(number)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "KERAS_BACKEND": ""},
+        )
+        for number in range(processes)
+    ]
+
+
+def finish(started: list[subprocess.Popen[str]], timeout: float = 300) -> list[tuple[int, str, str]]:
+    ends = []
+    for process in started:
+        out, err = process.communicate(timeout=timeout)
+        ends.append((process.returncode, out, err))
+    return ends
+
+
+def losses(folder: str) -> list[float]:
+    return [metrics["loss"] for metrics in json.loads(Path(folder, "run.json").read_text())["epochs"]]
+
+
+def test_three_processes_train_as_one():
+    first, second, third = finish(start(3, "--recipe", "mlp-300-100-bn", "--run", "three", "--epochs", "2"))
+    assert [end[0] for end in (first, second, third)] == [0, 0, 0], (first, second, third)
+    assert first[1].startswith("three: mlp-300-100-bn, held-out accuracy ")
+    assert second[1:] == ("process 1 of 3: done; the first keeps the run\n", second[2])
+    record = json.loads(Path("three/run.json").read_text())
+    assert (record["device"]["replicas"], record["device"]["processes"], record["device"]["backend"]) == (3, 3, "jax")
+    assert record["finished"]
+
+    alone = [sys.executable, "-m", "kaggle_digits", "train", "--data", "sample", "--device", "cpu"]
+    subprocess.run(
+        [*alone, "--backend", "jax", "--recipe", "mlp-300-100-bn", "--run", "one", "--epochs", "2"],
+        check=True,
+        capture_output=True,
+        env={**os.environ, "KERAS_BACKEND": ""},
+    )
+    # 64 rows make 66: two filled in, which batch normalisation sees.
+    np.testing.assert_allclose(losses("three"), losses("one"), rtol=0.01)
+
+
+@pytest.mark.parametrize("victim", [0, 1])
+def test_lost_process_ends_the_other_and_both_resume(victim):
+    arguments = ("--recipe", "mlp-300-100-bn", "--run", "run", "--epochs", "20", "--resume")
+    started = start(2, *arguments)
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:  # until an epoch is kept
+        if Path("run/checkpoint.npz").exists():
+            break
+        time.sleep(0.05)
+    started[victim].send_signal(signal.SIGKILL)
+    lost = time.monotonic()
+    other = started[1 - victim]
+    out, err = other.communicate(timeout=100)
+    assert time.monotonic() - lost < 60
+    assert other.returncode == 1, err
+    assert "Traceback" not in err
+    # JAX's own end of the process may come first.
+    said = err.rstrip().splitlines()[-1].removeprefix("kaggle-digits: ")
+    assert said.startswith((f"process {1 - victim} of 2 cannot go on (", "several processes: JAX ended this one (SIG"))
+    assert said.endswith(" with --resume; whole epochs are kept.")
+    assert out == ""
+    started[victim].communicate()
+    assert Path("run/checkpoint.npz").exists()
+
+    first, second = finish(start(2, *arguments))
+    assert (first[0], second[0]) == (0, 0), (first, second)
+    record = json.loads(Path("run/run.json").read_text())
+    assert record["finished"]
+    assert [metrics["epoch"] for metrics in record["epochs"]] == list(range(1, 21))
+
+
+def test_processes_with_different_recipes_are_told():
+    started = start(2, "--recipe", "mlp-300-100-bn", "--run", "run")
+    started[1].kill()
+    started[1].communicate()
+    address = started[0].args[started[0].args.index("--coordinator") + 1]
+    other = [*started[0].args[:-1], "1", "--seed", "5"]
+    assert address in other
+    second = subprocess.run(other, capture_output=True, text=True, env={**os.environ, "KERAS_BACKEND": ""}, timeout=200)
+    assert second.returncode == 2
+    assert second.stderr.splitlines()[-1] == (
+        "kaggle-digits: process 1: has another seed and rows than the first. Expected the same command and the same "
+        "data for all. Start all again."
+    )
+    started[0].communicate(timeout=200)
+    assert started[0].returncode == 1
