@@ -28,7 +28,7 @@ submit: setup  ## the main job: train, predict, write a checked submission (opti
 	$(BIN)/python -m kaggle_digits.submit $(ARGS)
 
 test: setup $(CLIENTS)/2.0.2 $(CLIENTS)/2.2.5  ## run all tests
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n 2 $(ARGS)
 
 $(CLIENTS)/2.0.2: SDK := 0.1.20
 $(CLIENTS)/2.2.5: SDK := 0.1.38
@@ -38,7 +38,7 @@ $(CLIENTS)/%: $(INSTALLED)
 	touch $@
 
 test-kaggle: $(KAGGLE)/installed  ## run all tests with the versions of Kaggle's own image
-	$(KAGGLE)/bin/python -m pytest $(ARGS)
+	$(KAGGLE)/bin/python -m pytest -n 2 $(ARGS)
 
 $(KAGGLE)/installed: pyproject.toml constraints-kaggle.txt
 	$(PYTHON) -m venv $(KAGGLE)

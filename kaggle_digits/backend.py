@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import importlib.metadata
 import importlib.util
 import os
 import sys
@@ -18,8 +17,8 @@ from types import ModuleType
 from kaggle_digits.config import DeviceError
 
 BACKENDS = ("tensorflow", "jax")
-TPU_SIGNS = ("ISTPUVM", "TPU_NAME")
-"""Variables that a machine with a TPU has: Kaggle's and Colab's own, and one that leads to a TPU elsewhere."""
+TPU_SIGNS = ("ISTPUVM", "COLAB_TPU_1VM", "TPU_NAME")
+"""Variables that a machine with a TPU has: Kaggle's, Colab's, and one that leads to a TPU elsewhere."""
 
 
 def choose_backend(requested: str | None = None, *, several: bool = False) -> tuple[str, str]:
@@ -62,7 +61,7 @@ def choose_backend(requested: str | None = None, *, several: bool = False) -> tu
         )
     if several and name != "jax":
         raise DeviceError(f"several processes: {name} cannot. Expected JAX, which can. Use --backend jax.")
-    if importlib.util.find_spec(name) is None:
+    if not is_installed(name):
         raise DeviceError(f"{source}: {name} is not installed. Expected it. Install it: pip install {name}")
     return name, reason
 
@@ -83,11 +82,18 @@ def jax_has_tpu() -> bool:
     return library and importlib.util.find_spec("jax") is not None
 
 
+def is_installed(name: str) -> bool:
+    """Whether a backend can be imported, under whatever name it was distributed."""
+    return importlib.util.find_spec(name) is not None
+
+
 def version_of(distribution: str) -> str | None:
     """Return the version of an installed distribution, without importing it, or None."""
+    from importlib import metadata  # slow to import
+
     try:
-        return importlib.metadata.version(distribution)
-    except importlib.metadata.PackageNotFoundError:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
         return None
 
 
@@ -106,9 +112,6 @@ def import_backend(name: str) -> ModuleType:
         with stderr_held_back():
             importlib.import_module(name)
             importlib.import_module("keras")
-            # On JAX too Keras imports TensorFlow, to set its seed, once it is asked for one.
-            with contextlib.suppress(ModuleNotFoundError):
-                importlib.import_module("tensorflow")
     return sys.modules[name]
 
 

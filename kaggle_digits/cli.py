@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import json
 import logging
@@ -25,6 +26,7 @@ from kaggle_digits.recipes import RECIPES, find_recipe
 from kaggle_digits.strategy import DEVICES
 
 if TYPE_CHECKING:
+    from kaggle_digits.strategy import Device
     from kaggle_digits.submit import Plan, Result
 
 DATA_HELP = (
@@ -339,7 +341,7 @@ def _train_here(options: argparse.Namespace, cluster: Cluster | None) -> None:
     rows, held_out = split_rows(load_train(source), fraction=recipe.validation_fraction, seed=options.seed)
     device = device_of(recipe, options.device, backend=options.backend, cluster=cluster)
     try:
-        with _Progress() as progress:
+        with _Progress() if device.process == 0 else contextlib.nullcontext() as progress:
             run = train_run(
                 recipe,
                 rows,
@@ -349,7 +351,7 @@ def _train_here(options: argparse.Namespace, cluster: Cluster | None) -> None:
                 source=source.name,
                 held_out=held_out,
                 resume=options.resume,
-                progress=progress if device.process == 0 else None,
+                progress=progress,
             )
     except KeyboardInterrupt:
         print(f"Whole epochs of a network are kept in {folder}. Continue with --resume.", file=sys.stderr)
@@ -379,11 +381,14 @@ def _predict(options: argparse.Namespace) -> None:
     check_free(out, overwrite=options.force)
     check_record_free(out, overwrite=options.force)
     pixels = load_test(source)
-    # One device for all: that of the networks, if there are any.
-    chosen = max((recipe_of(record) for record in records), key=lambda recipe: isinstance(recipe, Network))
-    device = device_of(chosen, backend=options.backend)
-    runs = [load_run(folder, device) for folder in folders]
-    probabilities = [predict_probabilities(run.model, run.recipe, pixels, device=device) for run in runs]
+    places: dict[str, Device] = {}  # the same for all, but for the precision
+    probabilities = []
+    for folder, recipe in zip(folders, map(recipe_of, records), strict=True):
+        precision = recipe.precision if isinstance(recipe, Network) else ""
+        if precision not in places:
+            places[precision] = device_of(recipe, backend=options.backend if precision else None)
+        run = load_run(folder, places[precision])
+        probabilities.append(predict_probabilities(run.model, recipe, pixels, device=places[precision]))
     write_submission(out, predict_digits(probabilities), overwrite=options.force)
     check_submission(out, rows=len(pixels))
     write_record(out, records)

@@ -135,23 +135,40 @@ def in_own_process(work: Callable[[], int]) -> int:
     Raises:
         TrainingError: JAX ended the child.
     """
+    done, tell = os.pipe()
     with tempfile.TemporaryFile() as noise:
         child = os.fork()
         if not child:
-            os._exit(_work_apart(work, noise.fileno()))
+            code = 1
+            try:
+                code = _work_apart(work, noise.fileno(), tell)
+            finally:  # whatever happens: this process must not go on as the parent
+                os._exit(code)
+        os.close(tell)
         with _uninterrupted():  # Ctrl-C reaches the child, too, which says what is kept
             _, status = os.waitpid(child, 0)
+        # Its work is done, even if JAX ended it while it waited for the others to leave.
+        if os.read(done, 1):
+            return 0
+        noise.seek(0)
+        last = (noise.read().decode(errors="replace").strip().splitlines() or [""])[-1]
     code = os.waitstatus_to_exitcode(status)
-    if code < 0:
+    if code >= 0:
+        return code
+    name = signal.Signals(-code).name
+    if name == "SIGABRT":
         raise TrainingError(
-            f"several processes: JAX ended this one ({signal.Signals(-code).name}), as it does where another is lost "
-            "or cannot be reached. Expected all processes to stay. See what the others said, and start all again with "
-            "--resume; whole epochs are kept."
+            f"several processes: JAX ended this one, as it does where another is lost or cannot be reached ({last}). "
+            "Expected all processes to stay. See what the others said, and start all again with --resume; whole epochs "
+            "are kept."
         )
-    return code
+    raise TrainingError(
+        f"several processes: this one was ended by {name} ({last}). Expected it to end by itself. Check the memory of "
+        "the machine, and start all again with --resume; whole epochs are kept."
+    )
 
 
-def _work_apart(work: Callable[[], int], noise: int) -> int:
+def _work_apart(work: Callable[[], int], noise: int, tell: int) -> int:
     """Work in the child: Python's own output goes where it went, that of C++ into a file."""
     if sys.platform == "linux":  # who ends the parent means the child
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)
@@ -161,10 +178,11 @@ def _work_apart(work: Callable[[], int], noise: int) -> int:
         os.dup2(noise, number)
     logging.basicConfig(format="%(message)s", stream=sys.stderr, force=True)
     code = work()
-    if code == 0:
-        import_backend("jax").distributed.shutdown()  # waits for the others; after a failure nobody would come
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
+    if code == 0:
+        os.write(tell, b"!")
+        import_backend("jax").distributed.shutdown()  # waits for the others; after a failure nobody would come
     return code
 
 

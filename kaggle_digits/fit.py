@@ -64,8 +64,8 @@ def fit_network(
         progress: is told of every step and epoch.
 
     Returns:
-        the trained network, the metrics of every epoch, and the probabilities (N, 10) of the held-out rows, if they
-        were computed.
+        the trained network, the metrics of every epoch (loss and accuracy while training are means over its batches),
+        and the probabilities (N, 10) of the held-out rows, if there are any.
 
     Raises:
         RunError: the checkpoint is damaged.
@@ -77,8 +77,9 @@ def fit_network(
         model = build_model(
             recipe, precision=device.precision, synchronized=device.replicas > 1 and device.backend == "tensorflow"
         )
+        on_tpu = device.kind == "tpu" and device.backend == "tensorflow"
         # A trace needs every step.
-        several = TPU_STEPS_PER_EXECUTION if device.kind == "tpu" and not trace else 1
+        several = TPU_STEPS_PER_EXECUTION if on_tpu and not trace else 1
         compile_model(model, recipe, steps=steps_per_epoch * recipe.epochs, steps_per_execution=several)
         model.optimizer.build(model.trainable_variables)
     epochs = _load_checkpoint(folder, model, device)
@@ -96,12 +97,16 @@ def fit_network(
     while not _is_over(recipe, epochs):
         epoch = len(epochs)
         done, total = epoch * steps_per_epoch, recipe.epochs * steps_per_epoch
-        callbacks: list[keras.callbacks.Callback] = [_StepCounter(progress, done, total)] if progress else []
+        callbacks: list[keras.callbacks.Callback] = (
+            [_StepCounter(progress, done, done + steps_per_epoch, total)] if progress else []
+        )
         tracer = None
         if trace:
             tracer = _Tracer(
                 trace_steps(steps_per_epoch) if epoch == 0 and held_out else set(),
                 lambda: accuracy(predict(held_out), held_out.digits) if held_out else 0.0,
+                # What Keras tells its callbacks under TPUStrategy is of the first replica only.
+                gather=on_tpu,
             )
             callbacks.append(tracer)
         if not isinstance(recipe.learning_rate, OneCycle):
@@ -126,6 +131,8 @@ def fit_network(
             write_checkpoint(folder, model, epochs)
         if progress:
             progress.epoch(metrics, recipe.epochs)
+    if held_out and probabilities is None:  # it was stopped after the last checkpoint
+        probabilities = predict(held_out)
     return model, epochs, probabilities
 
 
@@ -241,11 +248,12 @@ def _load_checkpoint(folder: Path, model: keras.Model, device: Device) -> list[d
     """Restore the last whole epoch into the model and return the metrics up to it; [] if there was none."""
     file = folder / CHECKPOINT_FILE
     # The first process has the folder; the others get what it reads.
-    contents = device.from_first(file.read_bytes() if device.process == 0 and file.exists() else b"")
+    there = device.process == 0 and file.exists()
+    contents = device.from_first(b"there" + file.read_bytes() if there else b"")
     if not contents:
         return []
     try:
-        with np.load(io.BytesIO(contents)) as saved:
+        with np.load(io.BytesIO(contents.removeprefix(b"there"))) as saved:
             for index, variable in enumerate(_variables(model)):
                 variable.assign(saved[f"v{index}"])
             return json.loads(str(saved["epochs"]))
@@ -259,12 +267,13 @@ def _load_checkpoint(folder: Path, model: keras.Model, device: Device) -> list[d
 class _StepCounter(keras.callbacks.Callback):
     """Pass Keras' batches on as steps of the whole training."""
 
-    def __init__(self, progress: Progress, done: int, total: int) -> None:
+    def __init__(self, progress: Progress, done: int, end: int, total: int) -> None:
         super().__init__()
-        self.progress, self.done, self.total = progress, done, total
+        self.progress, self.done, self.end, self.total = progress, done, end, total
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:  # noqa: ARG002
-        self.progress.step(self.done + batch + 1, self.total)
+        # With several steps at once Keras may count past the end of the epoch.
+        self.progress.step(min(self.done + batch + 1, self.end), self.total)
 
 
 class _Tracer(keras.callbacks.Callback):
@@ -273,11 +282,12 @@ class _Tracer(keras.callbacks.Callback):
     Args:
         due: the steps to measure after, counted from the start of the epoch.
         measure: returns the accuracy on the held-out rows.
+        gather: whether to ask all replicas for the loss.
     """
 
-    def __init__(self, due: set[int], measure: Callable[[], float]) -> None:
+    def __init__(self, due: set[int], measure: Callable[[], float], *, gather: bool = False) -> None:
         super().__init__()
-        self.due, self.measure = due, measure
+        self.due, self.measure, self.gather = due, measure, gather
         self.losses: list[float] = []
         self.curve: list[tuple[int, float, float]] = []
         self.summed_loss, self.measuring_seconds = 0.0, 0.0
@@ -285,7 +295,8 @@ class _Tracer(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         # Keras reports the mean over the batches of the epoch so far.
-        summed = float(logs["loss"]) * (batch + 1)
+        mean = self.model.get_metrics_result() if self.gather else logs
+        summed = float(mean["loss"]) * (batch + 1)
         self.losses.append(round(summed - self.summed_loss, 5))
         self.summed_loss = summed
         if batch + 1 in self.due:

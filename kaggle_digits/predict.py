@@ -12,7 +12,7 @@ import numpy as np
 
 from kaggle_digits.config import CLASSES, PIXELS, SIDE, Classical, Network, Recipe, RunError
 from kaggle_digits.recipes import RECIPES
-from kaggle_digits.runs import Run, read_run, recipe_of
+from kaggle_digits.runs import MEMBER, Run, read_run, recipe_of
 from kaggle_digits.strategy import Device
 
 BATCH_SIZE = 1024
@@ -31,9 +31,12 @@ def load_run(folder: Path, device: Device) -> Run:
         usual, epochs = RECIPES.get(recipe.name), ""
         if isinstance(recipe, Network) and isinstance(usual, Network) and recipe.epochs != usual.epochs:
             epochs = f" --epochs {recipe.epochs}"
+        where = str(folder)
+        if member := MEMBER.fullmatch(folder.name):
+            where = f"{folder.parent} --member {member[1]}/{member[2]}"
         raise RunError(
             f"{folder}: its training is not finished. Expected a finished run. Continue it: kaggle-digits train "
-            f"--recipe {recipe.name} --run {folder} --resume{epochs}"
+            f"--recipe {recipe.name} --run {where} --resume{epochs}"
         )
     if isinstance(recipe, Classical):
         from kaggle_digits.baselines import load_estimator

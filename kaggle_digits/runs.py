@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import re
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from kaggle_digits.data import TrainingRows
 
 RUN_FILE, VALIDATION_FILE, CHECKPOINT_FILE = "run.json", "validation.npz", "checkpoint.npz"
+MEMBER = re.compile(r"([0-9]+)-of-([0-9]+)")
+"""The name of a member's run folder."""
 
 
 @dataclass(frozen=True)
@@ -92,10 +95,11 @@ def run_folders(folder: Path) -> list[Path]:
     Raises:
         RunError: members are missing, or of ensembles of different sizes.
     """
-    found = [] if (folder / RUN_FILE).exists() else sorted(folder.glob(f"[0-9]*-of-[0-9]*/{RUN_FILE}"))
-    if not found:
+    found = [] if (folder / RUN_FILE).exists() else [file.parent.name for file in folder.glob(f"*/{RUN_FILE}")]
+    members = [match for name in found if (match := MEMBER.fullmatch(name))]
+    if not members:
         return [folder]
-    sizes = {int(file.parent.name.partition("-of-")[2]) for file in found}
+    sizes = {int(match[2]) for match in members}
     if len(sizes) > 1:
         raise RunError(
             f"{folder}: holds members of ensembles of {' and '.join(map(str, sorted(sizes)))}. Expected one ensemble. "

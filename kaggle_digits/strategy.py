@@ -7,6 +7,7 @@ and no banner reaches the user's terminal.
 from __future__ import annotations
 
 import contextlib
+import importlib
 import logging
 import os
 from dataclasses import dataclass, replace
@@ -19,9 +20,9 @@ from kaggle_digits.backend import (
     choose_backend,
     import_backend,
     import_tensorflow,
+    is_installed,
     stderr_held_back,
     tpu_sign,
-    version_of,
 )
 from kaggle_digits.config import Classical, DeviceError, Network, Recipe
 
@@ -95,7 +96,7 @@ def device_of(
         unfit = (
             f"--device {requested}" if requested not in ("auto", "cpu") else f"--backend {backend}" if backend else ""
         )
-        unfit = unfit or ("--processes" if cluster else "")
+        unfit = unfit or ("--processes (or KDIGITS_PROCESSES)" if cluster else "")
         if unfit:
             raise DeviceError(
                 f"{unfit}: {recipe.name} is a method of scikit-learn, which runs on this machine's CPU. Expected a "
@@ -153,10 +154,15 @@ def _resolve_jax(requested: str, precision: str, why: str, cluster: processes.Cl
             found = jax.devices() if requested == "auto" else jax.devices(requested)
         except RuntimeError as error:
             raise DeviceError(
-                f"--device {requested}: JAX {jax.__version__} finds no {requested.upper()} "
+                f"--device {requested}: JAX {jax.__version__} finds no "
+                f"{'device' if requested == 'auto' else requested.upper()} "
                 f"({str(error).splitlines()[0].partition('. ')[0]}). Expected one, and JAX installed for it: pip "
                 "install jax[tpu] or jax[cuda12]. Use --device cpu."
             ) from error
+    # Keras imports TensorFlow, to set its seed too. Not before JAX holds its devices, which it might take.
+    if is_installed("tensorflow"):
+        with stderr_held_back():
+            importlib.import_module("tensorflow")
     kind = found[0].platform
     notes = [why]
     if kind == "cpu":
@@ -164,12 +170,20 @@ def _resolve_jax(requested: str, precision: str, why: str, cluster: processes.Cl
         native = False  # XLA's CPU code converts every bfloat16 to float32 and back
     else:
         notes.append(f"{len(found)} {kind.upper()}{'s' if len(found) > 1 else ''} found")
-        native = kind == "tpu" or all(float(device.compute_capability) >= 8 for device in found)
+        native = kind == "tpu" or all(_at_least_ampere(device) for device in found)
     strategy = None
     if len(found) > 1:
         names = [f"{device.platform}:{device.id}" for device in found]
         strategy = keras.distribution.DataParallel(devices=names, auto_shard_dataset=False)
     return _device(Device(kind, strategy, len(found), precision, "", "jax", count, number), native=native, notes=notes)
+
+
+def _at_least_ampere(device: Any) -> bool:
+    """Whether a GPU of JAX is one of NVIDIA's with bfloat16; others name their capability in words."""
+    try:
+        return float(device.compute_capability) >= 8
+    except (AttributeError, ValueError):
+        return False
 
 
 def _resolve_tensorflow(requested: str, precision: str, notes: list[str]) -> Device:
@@ -182,7 +196,7 @@ def _resolve_tensorflow(requested: str, precision: str, notes: list[str]) -> Dev
             return _tensorflow_device("tpu", strategy, precision, native=True, notes=[*notes, "a TPU was found"])
         if requested == "tpu":
             reason = str(strategy).partition("\n")[0].partition(". ")[0]
-            jax = "; JAX is installed and may: --backend jax" if version_of("jax") else ""
+            jax = "; JAX is installed and may: --backend jax" if is_installed("jax") else ""
             raise DeviceError(
                 f"--device tpu: TensorFlow {tf.__version__} finds no TPU here ({type(strategy).__name__}: {reason}). "
                 f"Expected a TPU and a TensorFlow built for it; Kaggle's TPU image has none today{jax}. Use --device "

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import kaggle_digits
+from kaggle_digits.backend import import_backend
 from kaggle_digits.config import (
     PIXELS,
     Classical,
@@ -125,8 +126,6 @@ def train_run(
                     trace=trace,
                     progress=progress,
                 )
-            if held_out and probabilities is None:  # stopped between the last checkpoint and the end
-                probabilities = predict_probabilities(model, recipe, held_out.pixels, device=device)
             record["parameters"] = model.count_params()
             if not first:
                 return Run(folder, recipe, record, model)
@@ -220,7 +219,7 @@ def _note_change_of_device(folder: Path, previous: dict[str, Any], record: dict[
     if any(before[name] != now[name] for name in ("kind", "replicas", "precision", "backend")):
         record["devices_before"] = [*previous.get("devices_before", []), previous["device"]]
         log.warning(
-            "%s was begun on %s and goes on on %s: the result will differ in its last digits.",
+            "%s was begun on %s and goes on on %s: the result will differ.",
             folder,
             previous["device"],
             record["device"],
@@ -267,4 +266,4 @@ def _versions(recipe: Recipe) -> dict[str, str]:
     import keras
 
     backend = keras.backend.backend()
-    return versions | {"keras": keras.__version__, backend: importlib.metadata.version(backend)}
+    return versions | {"keras": keras.__version__, backend: import_backend(backend).__version__}

@@ -76,7 +76,7 @@ try:
     from kaggle_digits.plots import plot_confusion, plot_curves, plot_digits, plot_label_counts, plot_worst
 except ModuleNotFoundError as error:  # Kaggle's TPU image may lack seaborn
     print(f"No plots: {error}")
-    plot_confusion = plot_curves = plot_digits = plot_label_counts = plot_worst = lambda *_: None
+    plot_confusion = plot_curves = plot_digits = plot_label_counts = plot_worst = lambda *_, **__: None
 
 plot_label_counts(rows.digits)
 

@@ -256,3 +256,30 @@ def test_table_for_a_terminal():
         "knn             1   96.50 %    96.88 %       -0.38               0.0         3.3  28,260,000",
         "svm     failed: no memory",
     ]
+
+
+def test_two_shards_at_once_share_the_work():
+    command = [sys.executable, "-m", "kaggle_digits", "compare", "--data", "sample", "--out", "out", "--repeat", "2"]
+    command += ["--recipes", "naive-bayes,random"]
+    started = [
+        subprocess.Popen([*command, "--shard", f"{part}/2"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for part in (1, 2)
+    ]
+    ends = [process.communicate(timeout=120) for process in started]
+    assert [process.returncode for process in started] == [0, 0], ends
+    assert [out for out, _ in ends] == [f"out: part {part} of 2 is trained\n" for part in (1, 2)]
+    folders = ["naive-bayes-seed0", "naive-bayes-seed1", "random-seed0", "random-seed1"]
+    assert run_folders() == folders
+    assert not Path("out/compare.json").exists()
+
+    written = {name: Path(f"out/runs/{name}/run.json").stat().st_mtime_ns for name in folders}
+    whole = subprocess.run(command, capture_output=True, text=True)
+    assert whole.returncode == 0, whole.stderr
+    assert {name: Path(f"out/runs/{name}/run.json").stat().st_mtime_ns for name in folders} == written
+    assert [row["seeds"] for row in json.loads(Path("out/compare.json").read_text())["recipes"]] == [[0, 1], [0, 1]]
+
+
+def test_failure_in_a_shard_is_told(capsys):
+    comparison = compare([BROKEN, BAYES], Path("out"), data="sample", shard=(1, 2))
+    assert list(comparison["failures"]) == ["broken"]
+    assert not Path("out/compare.json").exists()

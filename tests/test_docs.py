@@ -68,7 +68,9 @@ def test_links_of_the_documents_lead_somewhere():
     for document in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md"):
         text = (ROOT / document).read_text(encoding="utf-8")
         # The anchor of a heading: its words in small letters, hyphens between them.
-        anchors = {"#" + re.sub(r"[^\w ]", "", line[3:]).lower().replace(" ", "-") for line in text.splitlines()}
+        anchors = {
+            "#" + re.sub(r"[^\w ]", "", line.lstrip("# ")).lower().replace(" ", "-") for line in text.splitlines()
+        }
         for target in re.findall(r"\]\(([^)]+)\)", text):
             assert target.startswith("https://") or target in anchors or (ROOT / target).exists(), (document, target)
 

@@ -15,6 +15,7 @@ from kaggle_digits.models import build_model
 from kaggle_digits.predict import load_run, predict_digits, predict_probabilities, to_images
 from kaggle_digits.recipes import RECIPES
 from kaggle_digits.runs import read_run
+from kaggle_digits.strategy import Device
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +28,8 @@ def model():
 @pytest.mark.parametrize(("batch_size", "replicas"), [(1, 1), (7, 1), (64, 1), (1024, 1), (64, 8)])
 def test_every_row_gets_its_own_prediction(model, rows, batch_size, replicas):
     pixels = np.random.default_rng(rows).integers(0, 256, (rows, 784)).astype(np.uint8)
-    probabilities = predict_probabilities(model, RECIPES["fast"], pixels, replicas=replicas, batch_size=batch_size)
+    device = Device("cpu", None, replicas, "float32", "test")
+    probabilities = predict_probabilities(model, RECIPES["fast"], pixels, device=device, batch_size=batch_size)
     assert probabilities.shape == (rows, 10)
     if rows:
         logits = np.concatenate([model(to_images(row[None], RECIPES["fast"])).numpy() for row in pixels])
@@ -97,7 +99,7 @@ def test_damaged_model_is_refused(workplace, cpu):
     Path("run/run.json").write_text(json.dumps(record))
     build_model(RECIPES["fast"]).save("run/whole.keras")
     whole = Path("run/whole.keras").read_bytes()
-    for damaged in (b"", b"not a model", whole[: len(whole) // 2], whole[:2000] + bytes(5000) + whole[7000:]):
+    for damaged in (b"", b"not a model", whole[: len(whole) // 2], whole[:-90_000] + bytes(5000) + whole[-85_000:]):
         Path("run/model.keras").write_bytes(damaged)
         with pytest.raises(RunError, match=r"model.keras: cannot be loaded .* Train it again\.$"):
             load_run(Path("run"), cpu)

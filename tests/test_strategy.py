@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from test_backend import run_python
 
 from kaggle_digits import strategy
+from kaggle_digits.backend import import_tensorflow
 from kaggle_digits.config import DeviceError
-from kaggle_digits.strategy import import_tensorflow, resolve_device
-
-
-def run_python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run code in a process of its own: TensorFlow's devices can be set up only once in each."""
-    return subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=300, env={**os.environ, **environment}
-    )
+from kaggle_digits.strategy import resolve_device
 
 
 @pytest.mark.parametrize(
@@ -99,30 +92,13 @@ def test_nothing_reaches_the_terminal_from_import_to_first_operation():
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
-def test_failing_import_shows_what_was_held_back(tmp_path):
-    Path(tmp_path / "tensorflow.py").write_text(
-        "import os\nos.write(2, b'library missing')\nraise ImportError('gone')\n"
-    )
-    done = run_python(
-        f"import sys\nsys.path.insert(0, {str(tmp_path)!r})\n"
-        "from kaggle_digits.strategy import import_tensorflow\nimport_tensorflow()"
-    )
-    assert done.returncode == 1
-    assert "library missing" in done.stderr
-
-
-def test_another_keras_backend_is_refused(monkeypatch):
-    monkeypatch.setenv("KERAS_BACKEND", "jax")
-    with pytest.raises(DeviceError, match=r"^KERAS_BACKEND=jax: this version trains on the TensorFlow backend only"):
-        import_tensorflow()
-
-
 TRAIN_ON_DEVICES = """
 import sys
 import numpy as np
 from dataclasses import replace
 from pathlib import Path
-from kaggle_digits.strategy import Device, import_tensorflow, mirror
+from kaggle_digits.backend import import_tensorflow
+from kaggle_digits.strategy import Device, mirror
 tf = import_tensorflow()
 count = int(sys.argv[1])
 tf.config.set_logical_device_configuration(
@@ -134,11 +110,12 @@ from kaggle_digits.train import train_run
 strategy = mirror([f"CPU:{i}" for i in range(count)])
 device = Device("cpu", strategy, max(count, 1), "float32", "test")
 assert (strategy is None) == (count == 1)
-recipe = replace(RECIPES["mlp-784-300"], epochs=2, pixel_scale=255.0)
-rows = load_train(find_source("sample")).take(np.arange(640))
+# With batch normalisation, and a last batch that is not full.
+recipe = replace(RECIPES["mlp-300-100-bn"], epochs=2)
+rows = load_train(find_source("sample")).take(np.arange(600))
 run = train_run(recipe, rows, Path(sys.argv[2]), seed=0, device=device, source="sample", held_out=rows)
 loaded = load_run(Path(sys.argv[2]), device)
-predicted = predict_probabilities(loaded.model, recipe, rows.pixels[:130], replicas=device.replicas, batch_size=64)
+predicted = predict_probabilities(loaded.model, recipe, rows.pixels[:130], device=device, batch_size=64)
 np.savez(sys.argv[3], predicted=predicted, losses=[e["loss"] for e in run.record["epochs"]])
 """
 
@@ -205,4 +182,48 @@ def test_kaggles_two_t4_are_mirrored_in_float32(monkeypatch):
     assert device.strategy.devices == ["GPU:0", "GPU:1"]
     assert (device.kind, device.replicas, device.precision, device.reason) == (
         *("gpu", 2, "float32", "2 GPUs found; float32, since it does not compute bfloat16 natively"),
+    )
+
+
+def fake_jax(monkeypatch, kind: str, *capabilities: str) -> None:
+    """Make JAX report devices. A mock, since no GPU or TPU can be had in these tests; only the decision is tested."""
+    found = [SimpleNamespace(platform=kind, id=i, compute_capability=c) for i, c in enumerate(capabilities)]
+
+    def devices(wanted: str = kind) -> list[SimpleNamespace]:
+        if wanted != kind:
+            raise RuntimeError(f"Unknown backend {wanted}. Available backends are [{kind!r}]")
+        return found
+
+    fake = SimpleNamespace(devices=devices, __version__="0.0", config=SimpleNamespace(update=lambda name, value: None))
+    monkeypatch.setattr(strategy, "import_backend", lambda name: fake)
+    monkeypatch.setattr(strategy, "choose_backend", lambda name, several: ("jax", "the only one with a TPU"))
+
+    class DataParallel:
+        def __init__(self, devices: list[str], auto_shard_dataset: bool) -> None:
+            self.devices = devices
+            assert not auto_shard_dataset
+
+    monkeypatch.setattr("keras.distribution.DataParallel", DataParallel)
+
+
+def test_jax_shares_batches_over_all_cores_of_a_tpu(monkeypatch):
+    fake_jax(monkeypatch, "tpu", *[""] * 8)
+    device = resolve_device("auto", precision="mixed_bfloat16")
+    assert device.strategy.devices == [f"tpu:{i}" for i in range(8)]
+    assert str(device) == "jax on tpu, 8 replicas, mixed_bfloat16 (JAX: the only one with a TPU; 8 TPUs found)"
+
+
+def test_jax_on_a_gpu_without_bfloat16_uses_float32(monkeypatch):
+    fake_jax(monkeypatch, "gpu", "7.5")
+    device = resolve_device("gpu", precision="mixed_bfloat16")
+    assert (device.strategy, device.replicas, device.precision) == (None, 1, "float32")
+
+
+def test_device_that_jax_lacks_is_an_error_if_asked_for(monkeypatch):
+    fake_jax(monkeypatch, "cpu", "")
+    with pytest.raises(DeviceError) as caught:
+        resolve_device("tpu")
+    assert str(caught.value) == (
+        "--device tpu: JAX 0.0 finds no TPU (Unknown backend tpu). Expected one, and JAX installed for it: pip install "
+        "jax[tpu] or jax[cuda12]. Use --device cpu."
     )
