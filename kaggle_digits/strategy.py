@@ -168,7 +168,7 @@ def _resolve_jax(requested: str, precision: str, why: str, cluster: processes.Cl
     if kind == "cpu":
         notes.append("asked for" if requested == "cpu" else "no TPU or GPU visible to it")
         native = False  # XLA's CPU code converts every bfloat16 to float32 and back
-    else:
+    else:  # not run on a TPU or GPU yet; to check: kaggle-digits devices --self-test --backend jax
         notes.append(f"{len(found)} {kind.upper()}{'s' if len(found) > 1 else ''} found")
         native = kind == "tpu" or all(_at_least_ampere(device) for device in found)
     strategy = None
@@ -221,6 +221,7 @@ def _resolve_tensorflow(requested: str, precision: str, notes: list[str]) -> Dev
         native = all(
             tf.config.experimental.get_device_details(gpu).get("compute_capability", (0, 0)) >= (8, 0) for gpu in gpus
         )
+        # Not run on a GPU yet. To check: kaggle-digits devices --self-test --device gpu --backend tensorflow
         return _tensorflow_device(
             "gpu", mirror([f"GPU:{i}" for i in range(len(gpus))]), precision, native=native, notes=notes
         )
@@ -243,7 +244,11 @@ def mirror(devices: list[str]) -> Any:
 
 
 def _start_tpu(tf: ModuleType) -> Any:
-    """Return a TPUStrategy, or what TensorFlow raised instead."""
+    """Return a TPUStrategy, or what TensorFlow raised instead.
+
+    Written to TensorFlow's documentation, and run without a TPU only. Who has one checks it with
+    ``kaggle-digits devices --self-test --device tpu --backend tensorflow``.
+    """
     try:
         resolver = tf.distribute.cluster_resolver.TPUClusterResolver(tpu=os.environ.get("TPU_NAME") or "local")
         tf.config.experimental_connect_to_cluster(resolver)
