@@ -143,8 +143,8 @@ _MLP_VARIANTS = (
         summary="mlp-784-300 with a ReLU on the output",
         published="85.014 %",
         published_accuracy=0.85014,
-        note="An output that starts below zero for every image never learns, and its digit is never read: how many do so "
-        "decides, and differs from seed to seed.",
+        note="An output that starts below zero for every image never learns, and its digit is never read: how many do "
+        "so decides, and differs from seed to seed.",
         layers=(*_MLP.layers[:-1], _dense(10, "relu")),
     ),
     replace(
