@@ -154,10 +154,11 @@ def write_start(recipe: Network, folder: Path) -> None:
 
 
 def _test_device(backend: str, kind: str) -> dict[str, Any]:
-    from kaggle_digits.fit import fit_network
+    device = resolve_device(kind, backend=backend)
+
+    from kaggle_digits.fit import fit_network  # imports Keras, whose backend must be chosen before
     from kaggle_digits.predict import predict_digits, predict_probabilities
 
-    device = resolve_device(kind, backend=backend)
     # Float32 must be float32: GPUs and TPUs round inside products otherwise.
     if backend == "jax":
         import_backend("jax").config.update("jax_default_matmul_precision", "float32")

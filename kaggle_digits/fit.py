@@ -217,8 +217,8 @@ def share_batches(
     >>> taken, weights = share_batches(5, 3, replicas=2)
     >>> taken.tolist()
     [[0, 1, 2, 0], [3, 4, 0, 1]]
-    >>> weights.round(2).tolist()
-    [[1.33, 1.33, 1.33, 0.0], [2.0, 2.0, 0.0, 0.0]]
+    >>> (weights * 3).astype(int).tolist()
+    [[4, 4, 4, 0], [6, 6, 0, 0]]
     """
     steps = math.ceil(rows / batch_size)
     width = batch_size + -batch_size % replicas

@@ -139,7 +139,8 @@ def test_accelerator_is_refused():
     with pytest.raises(DeviceError) as caught:
         device_of(CLASSICAL["svm"], "gpu")
     assert str(caught.value) == (
-        "--device gpu: svm is a method of scikit-learn. Expected auto or cpu. Leave --device out."
+        "--device gpu: svm is a method of scikit-learn, which runs on this machine's CPU. Expected a network. Leave "
+        "--device out."
     )
 
 
