@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,8 @@ import pytest
 
 from kaggle_digits.cluster import Cluster, find_cluster
 from kaggle_digits.config import InputError
+
+Start = Callable[..., list[subprocess.Popen[str]]]
 
 
 @pytest.mark.parametrize(
@@ -58,23 +61,34 @@ def test_number_of_the_environment_must_be_one(monkeypatch):
         find_cluster()
 
 
-def start(processes: int, *arguments: str) -> list[subprocess.Popen[str]]:
-    """Start the command of the README in as many processes, each with its number."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{probe.getsockname()[1]}"
-    command = [sys.executable, "-m", "kaggle_digits", "train", "--data", "sample", "--device", "cpu"]
-    where = ["--coordinator", address, "--processes", str(processes), "--process"]
-    return [
-        subprocess.Popen(
-            [*command, *arguments, *where, str(number)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "KERAS_BACKEND": ""},
-        )
-        for number in range(processes)
-    ]
+@pytest.fixture
+def start() -> Iterator[Start]:
+    """Start the command of the README in as many processes, each with its number; none outlives the test."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(processes: int, *arguments: str) -> list[subprocess.Popen[str]]:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            address = f"127.0.0.1:{probe.getsockname()[1]}"
+        command = [sys.executable, "-m", "kaggle_digits", "train", "--data", "sample", "--device", "cpu"]
+        where = ["--coordinator", address, "--processes", str(processes), "--process"]
+        new = [
+            subprocess.Popen(
+                [*command, *arguments, *where, str(number)],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                env={**os.environ, "KERAS_BACKEND": ""},
+            )
+            for number in range(processes)
+        ]
+        started.extend(new)
+        return new
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
 
 
 def finish(started: list[subprocess.Popen[str]], timeout: float = 300) -> list[tuple[int, str, str]]:
@@ -89,7 +103,7 @@ def losses(folder: str) -> list[float]:
     return [metrics["loss"] for metrics in json.loads(Path(folder, "run.json").read_text())["epochs"]]
 
 
-def test_three_processes_train_as_one():
+def test_three_processes_train_as_one(start):
     first, second, third = finish(start(3, "--recipe", "fc-200-100-20", "--run", "three", "--epochs", "2"))
     assert [end[0] for end in (first, second, third)] == [0, 0, 0], (first, second, third)
     assert first[1].startswith("three: fc-200-100-20, held-out accuracy ")
@@ -110,13 +124,12 @@ def test_three_processes_train_as_one():
 
 
 @pytest.mark.parametrize("victim", [0, 1])
-def test_lost_process_ends_the_other_and_both_resume(victim):
+def test_lost_process_ends_the_other_and_both_resume(start, victim):
     arguments = ("--recipe", "mlp-300-100-bn", "--run", "run", "--epochs", "20", "--resume")
     started = start(2, *arguments)
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline:  # until an epoch is kept
-        if Path("run/checkpoint.npz").exists():
-            break
+    deadline = time.monotonic() + 240
+    while not Path("run/checkpoint.npz").exists():  # until an epoch is kept
+        assert time.monotonic() < deadline, "no epoch in time"
         time.sleep(0.05)
     started[victim].send_signal(signal.SIGKILL)
     lost = time.monotonic()
@@ -130,7 +143,6 @@ def test_lost_process_ends_the_other_and_both_resume(victim):
     assert said.startswith((f"process {1 - victim} of 2 cannot go on (", "several processes: JAX ended this one (SIG"))
     assert said.endswith(" with --resume; whole epochs are kept.")
     assert out == ""
-    started[victim].communicate()
     assert Path("run/checkpoint.npz").exists()
 
     first, second = finish(start(2, *arguments))
@@ -140,7 +152,7 @@ def test_lost_process_ends_the_other_and_both_resume(victim):
     assert [metrics["epoch"] for metrics in record["epochs"]] == list(range(1, 21))
 
 
-def test_processes_with_different_recipes_are_told():
+def test_processes_with_different_recipes_are_told(start):
     started = start(2, "--recipe", "mlp-300-100-bn", "--run", "run")
     started[1].kill()
     started[1].communicate()
