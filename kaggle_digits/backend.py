@@ -78,12 +78,11 @@ def tensorflow_has_tpu() -> bool:
 
 def jax_has_tpu() -> bool:
     """Whether JAX is installed with the library that runs a TPU."""
-    library = importlib.util.find_spec("libtpu") is not None or bool(os.environ.get("TPU_LIBRARY_PATH"))
-    return library and importlib.util.find_spec("jax") is not None
+    return is_installed("jax") and (is_installed("libtpu") or bool(os.environ.get("TPU_LIBRARY_PATH")))
 
 
 def is_installed(name: str) -> bool:
-    """Whether a backend can be imported, under whatever name it was distributed."""
+    """Whether a module can be imported, under whatever name it was distributed."""
     return importlib.util.find_spec(name) is not None
 
 

@@ -141,7 +141,6 @@ def write_start(recipe: Network, folder: Path) -> None:
 
     model = build_model(recipe)
     compile_model(model, recipe, steps=1)
-    model.optimizer.build(model.trainable_variables)
     rng = np.random.default_rng(0)
     # As Keras does by default (Glorot and Bengio 2010), but by one generator for all backends.
     for weight in model.trainable_variables:

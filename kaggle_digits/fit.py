@@ -81,7 +81,6 @@ def fit_network(
         # A trace needs every step.
         several = TPU_STEPS_PER_EXECUTION if on_tpu and not trace else 1
         compile_model(model, recipe, steps=steps_per_epoch * recipe.epochs, steps_per_execution=several)
-        model.optimizer.build(model.trainable_variables)
     epochs = _load_checkpoint(folder, model, device)
 
     probabilities = None

@@ -77,7 +77,7 @@ def build_model(recipe: Network, *, precision: str = "float32", synchronized: bo
 
 
 def compile_model(model: keras.Sequential, recipe: Network, *, steps: int, steps_per_execution: int = 1) -> None:
-    """Give a network the recipe's loss and optimizer.
+    """Give a network the recipe's loss and optimizer, whose variables are made at once: a checkpoint holds them.
 
     Args:
         model: as ``build_model`` returns it.
@@ -98,6 +98,7 @@ def compile_model(model: keras.Sequential, recipe: Network, *, steps: int, steps
         weighted_metrics=["accuracy"],
         steps_per_execution=steps_per_execution,
     )
+    model.optimizer.build(model.trainable_variables)
 
 
 def _learning_rate(recipe: Network, steps: int) -> float | keras.optimizers.schedules.LearningRateSchedule:
