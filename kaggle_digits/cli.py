@@ -20,7 +20,16 @@ from typing import TYPE_CHECKING, Any
 import kaggle_digits
 from kaggle_digits.backend import BACKENDS
 from kaggle_digits.cluster import Cluster, find_cluster, in_own_process
-from kaggle_digits.config import DEFAULT_RECIPE, SAMPLE, TEST_ROWS, DigitsError, InputError, Network, TrainingError
+from kaggle_digits.config import (
+    DEFAULT_RECIPE,
+    SAMPLE,
+    TEST_ROWS,
+    DigitsError,
+    Ensemble,
+    InputError,
+    Network,
+    TrainingError,
+)
 from kaggle_digits.measured import MEASURED
 from kaggle_digits.recipes import RECIPES, find_recipe
 from kaggle_digits.strategy import DEVICES
@@ -336,6 +345,13 @@ def _train_here(options: argparse.Namespace, cluster: Cluster | None) -> None:
     recipe = find_recipe(options.recipe, epochs=options.epochs)
     folder, seed = options.run, options.seed
     if options.member:
+        if isinstance(recipe, Ensemble):
+            if options.member[1] != recipe.size:
+                raise InputError(
+                    f"--member {options.member[0]}/{options.member[1]}: {recipe.name} has {recipe.size} members. "
+                    f"Expected I/{recipe.size}. Correct it, or leave it out to train all."
+                )
+            recipe = recipe.member
         folder, seed = member_folder(folder, *options.member), member_seed(seed, *options.member)
     source = find_source(options.data)
     rows, held_out = split_rows(load_train(source), fraction=recipe.validation_fraction, seed=options.seed)
@@ -384,7 +400,7 @@ def _predict(options: argparse.Namespace) -> None:
     places: dict[str, Device] = {}  # the same for all, but for the precision
     probabilities = []
     for folder, recipe in zip(folders, map(recipe_of, records), strict=True):
-        precision = recipe.precision if isinstance(recipe, Network) else ""
+        precision = recipe.precision if isinstance(recipe, Network | Ensemble) else ""
         if precision not in places:
             places[precision] = device_of(recipe, backend=options.backend if precision else None)
         run = load_run(folder, places[precision])
@@ -537,10 +553,12 @@ def _describe_counts(counts: list[int]) -> str:
 
 
 def _describe_plan(plan: Plan) -> str:
-    epochs = ""
-    if isinstance(plan.recipe, Network):
-        at_most = " at most" if plan.recipe.stop_at is not None else ""
-        epochs = f" for{at_most} {plan.recipe.epochs} epochs"
+    epochs, recipe = "", plan.recipe
+    if isinstance(recipe, Network):
+        at_most = " at most" if recipe.stop_at is not None else ""
+        epochs = f" for{at_most} {recipe.epochs} epochs"
+    if isinstance(recipe, Ensemble):
+        epochs = f", {recipe.size} networks for {recipe.member.epochs} epochs each,"
     again = ", then again on all rows" if plan.recipe.retrain else ""
     return (
         f"Would train {plan.recipe.name}{epochs} on {len(plan.training):,} rows of "

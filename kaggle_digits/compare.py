@@ -17,7 +17,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kaggle_digits.config import DeviceError, DigitsError, Network, Recipe, RunError, atomic_path, find_commit, locked
+from kaggle_digits.config import (
+    Classical,
+    DeviceError,
+    DigitsError,
+    Network,
+    Recipe,
+    RunError,
+    atomic_path,
+    find_commit,
+    locked,
+)
 from kaggle_digits.data import find_source, load_train, split_rows
 from kaggle_digits.plots import plot_confusion, plot_traces
 from kaggle_digits.report import write_report
@@ -89,7 +99,7 @@ def compare(
 
     def train(recipe: Recipe, seed: int) -> None:
         log.info("%s, seed %d", recipe.name, seed)
-        where = (device, backend) if isinstance(recipe, Network) else ("auto", None)
+        where = ("auto", None) if isinstance(recipe, Classical) else (device, backend)
         try:
             run = train_run(
                 recipe,

@@ -233,6 +233,24 @@ class Network(Recipe):
         return self.stop_at is not None or isinstance(self.learning_rate, Plateau)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Ensemble(Recipe):
+    """Networks of one recipe, each with a seed of its own, whose probabilities are averaged.
+
+    Args:
+        member: what each of them is.
+        size: how many.
+    """
+
+    member: Network
+    size: int
+
+    @property
+    def precision(self) -> str:
+        """That of the members."""
+        return self.member.precision
+
+
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside ``path`` that takes its place when the block ends without an error.

@@ -11,7 +11,9 @@ import json
 import math
 import time
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -93,6 +95,9 @@ def fit_network(
         own.set_weights(model.get_weights())
         return predict_probabilities(own, recipe, rows.pixels)
 
+    all_batches = _make_ahead(
+        lambda epoch: _make_batches(recipe, rows, epoch, seed=seed, device=device), range(len(epochs), recipe.epochs)
+    )
     while not _is_over(recipe, epochs):
         epoch = len(epochs)
         done, total = epoch * steps_per_epoch, recipe.epochs * steps_per_epoch
@@ -111,7 +116,7 @@ def fit_network(
         if not isinstance(recipe.learning_rate, OneCycle):
             model.optimizer.learning_rate = epoch_rate(recipe, [e.get("tuning_accuracy", 0.0) for e in epochs])
         started = time.perf_counter()
-        metrics = _fit_epoch(model, recipe, rows, epoch, seed=seed, device=device, callbacks=callbacks)
+        metrics = _fit_epoch(model, recipe, next(all_batches), epoch, device=device, callbacks=callbacks)
         metrics["seconds"] = round(time.perf_counter() - started, 3)
         if tracer:
             metrics["seconds"] = round(metrics["seconds"] - tracer.measuring_seconds, 3)
@@ -147,17 +152,25 @@ def _is_over(recipe: Network, epochs: list[dict[str, Any]]) -> bool:
     return bool(epochs and recipe.stop_at is not None and epochs[-1]["tuning_accuracy"] >= recipe.stop_at)
 
 
-def _fit_epoch(
-    model: keras.Model,
-    recipe: Network,
-    rows: TrainingRows,
-    epoch: int,
-    *,
-    seed: int,
-    device: Device,
-    callbacks: list[keras.callbacks.Callback],
-) -> dict[str, Any]:
-    """Train one epoch, counted from 0; return its number from 1, and loss and accuracy, means over its batches."""
+@dataclass(frozen=True)
+class Batches:
+    """One epoch, or this process' share of it, batch after batch.
+
+    Args:
+        images: (rows, 28, 28, 1) float32.
+        labels: (rows, 10) float32.
+        weights: (rows,) float32, 0 for rows that only fill a batch.
+        size: rows in a batch; all have the same.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    weights: np.ndarray
+    size: int
+
+
+def _make_batches(recipe: Network, rows: TrainingRows, epoch: int, *, seed: int, device: Device) -> Batches:
+    """Shuffle and augment the rows of one epoch, counted from 0; the same for the same seed and epoch."""
     rng = np.random.default_rng([seed, epoch])
     order = rng.permutation(len(rows))
     pixels, digits = rows.pixels[order], rows.digits[order]
@@ -166,13 +179,38 @@ def _fit_epoch(
     taken, weights = share_batches(
         len(rows), recipe.batch_size, replicas=device.replicas, processes=device.processes, process=device.process
     )
+    images, labels = to_images(pixels[taken.ravel()], recipe), one_hot(digits[taken.ravel()])
+    return Batches(images, labels, weights.ravel(), taken.shape[1])
+
+
+def _make_ahead(make: Callable[[int], Batches], epochs: range) -> Iterator[Batches]:
+    """Yield the batches of each epoch, and make the next one's meanwhile: training leaves a core partly idle."""
+    with ThreadPoolExecutor(1) as maker:
+        upcoming = maker.submit(make, epochs.start)
+        for epoch in epochs:
+            batches = upcoming.result()
+            if epoch + 1 in epochs:
+                upcoming = maker.submit(make, epoch + 1)
+            yield batches
+
+
+def _fit_epoch(
+    model: keras.Model,
+    recipe: Network,
+    batches: Batches,
+    epoch: int,
+    *,
+    device: Device,
+    callbacks: list[keras.callbacks.Callback],
+) -> dict[str, Any]:
+    """Train one epoch, counted from 0; return its number from 1, and loss and accuracy, means over its batches."""
     try:
         with device.scope():
             fitted = model.fit(
-                to_images(pixels[taken.ravel()], recipe),
-                one_hot(digits[taken.ravel()]),
-                sample_weight=weights.ravel(),
-                batch_size=taken.shape[1],
+                batches.images,
+                batches.labels,
+                sample_weight=batches.weights,
+                batch_size=batches.size,
                 initial_epoch=epoch,
                 epochs=epoch + 1,
                 shuffle=False,

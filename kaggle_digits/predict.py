@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from kaggle_digits.config import CLASSES, PIXELS, SIDE, Classical, Network, Recipe, RunError
+from kaggle_digits.config import CLASSES, PIXELS, SIDE, Classical, Ensemble, Network, Recipe, RunError
 from kaggle_digits.recipes import RECIPES
-from kaggle_digits.runs import MEMBER, Run, read_run, recipe_of
+from kaggle_digits.runs import MEMBER, Run, member_folders, read_run, recipe_of
 from kaggle_digits.strategy import Device
 
 BATCH_SIZE = 1024
@@ -42,6 +42,9 @@ def load_run(folder: Path, device: Device) -> Run:
         from kaggle_digits.baselines import load_estimator
 
         return Run(folder, recipe, record, load_estimator(folder, recipe))
+    if isinstance(recipe, Ensemble):
+        members = [load_run(member, device).model for member in member_folders(folder, recipe.size)]
+        return Run(folder, recipe, record, members)
     assert isinstance(recipe, Network)
     return Run(folder, recipe, record, _load_network(folder / MODEL_FILE, recipe, device))
 
@@ -81,7 +84,7 @@ def predict_probabilities(
     """Predict the probability of every digit for every row.
 
     Args:
-        model: a network of this recipe, or what its method has learned.
+        model: a network of this recipe, those of an ensemble, or what its method has learned.
         recipe: says how to scale pixels, and what its output means.
         pixels: (N, 784) uint8, 0–255.
         device: whose scope the model was built in, if it was.
@@ -93,6 +96,12 @@ def predict_probabilities(
     """
     if not len(pixels):
         return np.empty((0, CLASSES), np.float32)
+    if isinstance(recipe, Ensemble):
+        each = [
+            predict_probabilities(member, recipe.member, pixels, device=device, batch_size=batch_size)
+            for member in model
+        ]
+        return np.mean(each, axis=0)
     images = to_images(pixels, recipe)
     if isinstance(recipe, Classical):
         from kaggle_digits.baselines import estimate_probabilities

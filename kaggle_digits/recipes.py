@@ -14,6 +14,7 @@ from typing import Any
 from kaggle_digits.config import (
     Augmentation,
     Classical,
+    Ensemble,
     InputError,
     Layer,
     Milestones,
@@ -476,7 +477,7 @@ def find_recipe(name: str, *, epochs: int | None = None) -> Recipe:
 
     Args:
         name: of the recipe.
-        epochs: instead of the recipe's own; for networks.
+        epochs: instead of the recipe's own, or of its members'; for networks.
 
     Raises:
         InputError: there is none; the message lists those there are. Or it has no epochs.
@@ -491,6 +492,8 @@ def find_recipe(name: str, *, epochs: int | None = None) -> Recipe:
     recipe = RECIPES[name]
     if epochs is None:
         return recipe
+    if isinstance(recipe, Ensemble):
+        return replace(recipe, member=replace(recipe.member, epochs=epochs))
     if not isinstance(recipe, Network):
         raise InputError(f"--epochs {epochs}: {name} has no epochs. Expected a network. Leave --epochs out.")
     return replace(recipe, epochs=epochs)

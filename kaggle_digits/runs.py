@@ -21,6 +21,7 @@ from kaggle_digits.config import (
     SCHEDULES,
     Augmentation,
     Classical,
+    Ensemble,
     Network,
     Recipe,
     RunError,
@@ -44,7 +45,8 @@ class Run:
         folder: where it lies.
         recipe: what was trained.
         record: the contents of run.json.
-        model: what was trained: a Keras network, images → logits, or what a classical method has learned.
+        model: what was trained: a Keras network, images → logits, a list of them for an ensemble, or what a classical
+            method has learned.
     """
 
     folder: Path
@@ -80,6 +82,11 @@ def member_folder(folder: Path, member: int, members: int) -> Path:
     return folder / f"{member}-of-{members}"
 
 
+def member_folders(folder: Path, members: int) -> list[Path]:
+    """Return the run folders of all members that train into a folder."""
+    return [member_folder(folder, member, members) for member in range(1, members + 1)]
+
+
 def member_seed(seed: int, member: int, members: int) -> int:
     """Return the seed of one of the members: another for each, also between ensembles of one size.
 
@@ -105,7 +112,7 @@ def run_folders(folder: Path) -> list[Path]:
             f"{folder}: holds members of ensembles of {' and '.join(map(str, sorted(sizes)))}. Expected one ensemble. "
             "Name the run folders singly."
         )
-    wanted = [member_folder(folder, member, max(sizes)) for member in range(1, max(sizes) + 1)]
+    wanted = member_folders(folder, max(sizes))
     missing = [path.name for path in wanted if not (path / RUN_FILE).exists()]
     if missing:
         raise RunError(
@@ -129,6 +136,14 @@ def recipe_of(record: dict[str, Any]) -> Recipe:
         kind, settings = fields["estimator"]
         fields["estimator"] = (str(kind), dict(settings))
         return Classical(**fields)
+    if "member" in fields:
+        fields["member"] = _network_of(fields["member"])
+        return Ensemble(**fields)
+    return _network_of(fields)
+
+
+def _network_of(stored: dict[str, Any]) -> Network:
+    fields = dict(stored)
     fields["layers"] = tuple((kind, options) for kind, options in fields["layers"])
     fields["optimizer"] = tuple(fields["optimizer"])
     rate = fields["learning_rate"]
@@ -193,7 +208,13 @@ def describe_rows(rows: TrainingRows, held_out: TrainingRows | None) -> dict[str
 def settings_of(recipe: Recipe) -> dict[str, Any]:
     """Return what decides on a recipe's training, as JSON keeps it, without the words about it."""
     words = {"summary", "source", "published", "published_accuracy", "published_seconds", "note"}
-    settings = {name: value for name, value in dataclasses.asdict(recipe).items() if name not in words}
+
+    def without_words(fields: dict[str, Any]) -> dict[str, Any]:
+        return {name: value for name, value in fields.items() if name not in words}
+
+    settings = without_words(dataclasses.asdict(recipe))
+    if isinstance(recipe, Ensemble):
+        settings["member"] = without_words(settings["member"])
     return json.loads(json.dumps(settings))
 
 

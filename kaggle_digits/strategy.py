@@ -24,7 +24,7 @@ from kaggle_digits.backend import (
     stderr_held_back,
     tpu_sign,
 )
-from kaggle_digits.config import Classical, DeviceError, Network, Recipe
+from kaggle_digits.config import Classical, DeviceError, Ensemble, Network, Recipe
 
 log = logging.getLogger(__name__)
 
@@ -105,7 +105,7 @@ def device_of(
         device = Device("cpu", None, 1, "float32", "scikit-learn", "scikit-learn")
         log.info("Device: %s", device)
         return device
-    assert isinstance(recipe, Network)
+    assert isinstance(recipe, Network | Ensemble)
     return resolve_device(requested, precision=recipe.precision, backend=backend, cluster=cluster)
 
 

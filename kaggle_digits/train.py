@@ -21,6 +21,7 @@ from kaggle_digits.config import (
     PIXELS,
     Classical,
     DigitsError,
+    Ensemble,
     Network,
     Recipe,
     RunError,
@@ -38,6 +39,8 @@ from kaggle_digits.runs import (
     describe_rows,
     find_difference,
     lock_run,
+    member_folders,
+    member_seed,
     read_run,
     write_run,
 )
@@ -108,7 +111,13 @@ def train_run(
             )
         if first:
             write_run(folder, record)
-        if isinstance(recipe, Network):
+        model: Any
+        if isinstance(recipe, Ensemble):
+            model = _train_members(recipe, rows, folder, record, device=device, held_out=held_out, progress=progress)
+            if not first:
+                return Run(folder, recipe, record, model)
+            probabilities = _average_members(folder, recipe, record, held_out)
+        elif isinstance(recipe, Network):
             from kaggle_digits.fit import fit_network, save_network
 
             tuning = None
@@ -154,6 +163,61 @@ def train_run(
         write_run(folder, record)
         (folder / CHECKPOINT_FILE).unlink(missing_ok=True)
         return Run(folder, recipe, record, model)
+
+
+def _train_members(
+    ensemble: Ensemble,
+    rows: TrainingRows,
+    folder: Path,
+    record: dict[str, Any],
+    *,
+    device: Device,
+    held_out: TrainingRows | None,
+    progress: Progress | None,
+) -> list[Any]:
+    """Train the networks of an ensemble one after another, each into a run folder of its own; return them."""
+    models = []
+    for number, member in enumerate(member_folders(folder, ensemble.size), start=1):
+        run = train_run(
+            ensemble.member,
+            rows,
+            member,
+            seed=member_seed(record["seed"], number, ensemble.size),
+            device=device,
+            source=record["source"],
+            held_out=held_out,
+            resume=True,
+            progress=progress,
+        )
+        log.info("%s: network %d of %d is trained", ensemble.name, number, ensemble.size)
+        models.append(run.model)
+    return models
+
+
+def _average_members(
+    folder: Path, ensemble: Ensemble, record: dict[str, Any], held_out: TrainingRows | None
+) -> np.ndarray | None:
+    """Sum up the records of an ensemble's networks, and average their probabilities of the held-out rows."""
+    folders = member_folders(folder, ensemble.size)
+    records = [read_run(member) for member in folders]
+    record["parameters"] = sum(member["parameters"] for member in records)
+    metrics: dict[str, Any] = {
+        "epoch": 1,
+        "seconds": round(sum(epoch["seconds"] for member in records for epoch in member["epochs"]), 3),
+    }
+    record["epochs"] = [metrics]
+    if not held_out:
+        return None
+    each = []
+    for member in folders:
+        with np.load(member / VALIDATION_FILE) as saved:
+            each.append(saved["probabilities"])
+    probabilities = np.mean(each, axis=0)
+    metrics["validation_accuracy"] = accuracy(probabilities, held_out.digits)
+    metrics["validation_seconds"] = round(
+        sum(member["epochs"][-1].get("validation_seconds", 0.0) for member in records), 3
+    )
+    return probabilities
 
 
 def _take_folder(folder: Path, recipe: Recipe, record: dict[str, Any], *, resume: bool) -> bool:

@@ -7,9 +7,10 @@ from dataclasses import replace
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from kaggle_digits.config import Milestones, Network, Plateau
-from kaggle_digits.models import Residual, build_model, compile_model, epoch_rate
+from kaggle_digits.models import BatchNormalization, Residual, build_model, compile_model, epoch_rate
 from kaggle_digits.recipes import RECIPES
 
 NETWORKS = {name: recipe for name, recipe in RECIPES.items() if isinstance(recipe, Network)}
@@ -69,6 +70,31 @@ def test_residual_block_is_the_sum_it_says():
 
     inner = convolve(np.maximum(convolve(images, block.first), 0), block.second)
     np.testing.assert_allclose(result, np.maximum(inner + convolve(images, block.side), 0), atol=1e-5)
+
+
+@pytest.mark.parametrize(("channels", "dtype"), [(16, "float32"), (16, "mixed_bfloat16"), (24, "float32")])
+def test_fused_normalisation_is_keras_own(channels, dtype):
+    images = np.random.default_rng(0).normal(3, 2, size=(8, 4, 4, channels)).astype(np.float32)
+    weights = np.linspace(-1, 1, images.size, dtype=np.float32).reshape(images.shape)
+    found = []
+    for kind in (BatchNormalization, keras.layers.BatchNormalization):
+        layer = kind(momentum=0.9, epsilon=1e-3, dtype=dtype)
+        layer.build(images.shape)
+        layer.gamma.assign(np.linspace(0.5, 2, channels))
+        layer.beta.assign(np.linspace(-1, 1, channels))
+        with tf.GradientTape() as tape:
+            # Both see what bfloat16 leaves of the images.
+            seen = tf.Variable(tf.cast(tf.cast(images, layer.compute_dtype), tf.float32))
+            outputs = layer(tf.cast(seen, layer.compute_dtype), training=True)
+            assert keras.backend.standardize_dtype(outputs.dtype) == layer.compute_dtype
+            total = tf.reduce_sum(tf.cast(outputs, tf.float32) * weights)
+        gradients = tape.gradient(total, [seen, layer.gamma.value, layer.beta.value])
+        asked = layer(images, training=False)
+        found.append([tf.cast(value, tf.float32).numpy() for value in (outputs, *gradients, asked)])
+        found[-1] += [layer.moving_mean.numpy(), layer.moving_variance.numpy()]
+    loose = {"rtol": 0.01, "atol": 0.02} if dtype == "mixed_bfloat16" else {"rtol": 1e-5, "atol": 1e-5}
+    for fused, own in zip(*found, strict=True):
+        np.testing.assert_allclose(fused, own, **loose)
 
 
 def test_learning_rates_between_epochs_are_as_computed_by_hand():

@@ -1,0 +1,121 @@
+"""Ensembles: a recipe like others, whose networks are run folders of their own."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kaggle_digits import cli, recipes
+from kaggle_digits import submit as main_job
+from kaggle_digits.config import Ensemble
+from kaggle_digits.predict import load_run
+from kaggle_digits.recipes import RECIPES, find_recipe
+from kaggle_digits.runs import read_run, recipe_of, settings_of
+from kaggle_digits.submission import check_submission
+
+SINGLE = replace(
+    RECIPES["mlp-784-300"],
+    name="single",
+    layers=(("Flatten", {}), ("Dense", {"units": 10})),
+    pixel_scale=255.0,
+    learning_rate=0.1,
+    epochs=2,
+    retrain=False,
+)
+TRIO = Ensemble(name="trio", summary="three of them", source="test", member=SINGLE, size=3)
+NAMES = ["1-of-3", "2-of-3", "3-of-3"]
+
+
+@pytest.fixture(autouse=True)
+def trio(monkeypatch):
+    monkeypatch.setitem(recipes.RECIPES, "single", SINGLE)
+    monkeypatch.setitem(recipes.RECIPES, "trio", TRIO)
+
+
+def held_out_probabilities(folder: Path) -> np.ndarray:
+    with np.load(folder / "validation.npz") as saved:
+        return saved["probabilities"]
+
+
+def test_submit_averages_networks_that_differ_in_their_seeds():
+    result = main_job.submit(main_job.plan_submission(data="sample", recipe="trio", seed=2))
+    folder = Path("runs/sample-trio-seed2")
+    assert sum(check_submission(Path("submissions/sample-trio-seed2.csv"), rows=360)) == 360
+    assert sorted(path.name for path in folder.iterdir()) == [*NAMES, "run.json", "validation.npz"]
+    records = [read_run(folder / name) for name in NAMES]
+    assert [record["seed"] for record in records] == [6, 7, 8]
+    assert {record["recipe"]["name"] for record in records} == {"single"}
+    each = [held_out_probabilities(folder / name) for name in NAMES]
+    assert not np.array_equal(each[0], each[1])
+    np.testing.assert_allclose(held_out_probabilities(folder), np.mean(each, axis=0), rtol=1e-6)
+    with np.load(folder / "validation.npz") as saved:
+        assert result.accuracy == (np.mean(each, axis=0).argmax(axis=1) == saved["digits"]).mean()
+    # Three times 784 · 10 + 10.
+    assert read_run(folder)["parameters"] == 23_550
+
+
+def test_predict_takes_the_ensemble_as_one_run(cpu):
+    main_job.submit(main_job.plan_submission(data="sample", recipe="trio"))
+    assert cli.main(["predict", "--run", "runs/sample-trio-seed0", "--data", "sample", "--out", "again.csv"]) == 0
+    first = Path("submissions/sample-trio-seed0.csv").read_bytes()
+    assert Path("sample-again.csv").read_bytes() == first
+    assert len(load_run(Path("runs/sample-trio-seed0"), cpu).model) == 3
+    # Averaging all networks of the ensemble is averaging the ensemble.
+    runs = [argument for name in NAMES for argument in ("--run", f"runs/sample-trio-seed0/{name}")]
+    assert cli.main(["predict", *runs, "--data", "sample", "--out", "singly.csv"]) == 0
+    assert Path("sample-singly.csv").read_bytes() == first
+
+
+def test_interrupted_ensemble_goes_on_with_the_network_it_was_at(monkeypatch, capsys):
+    assert cli.main(["submit", "--data", "sample", "--recipe", "trio", "--out", "whole.csv"]) == 0
+    seen = []
+
+    def epoch(self, metrics, epochs):
+        seen.append(metrics["epoch"])
+        if len(seen) == 3:  # the first of the second network
+            raise KeyboardInterrupt
+
+    again = ["submit", "--data", "sample", "--recipe", "trio", "--out", "stopped.csv"]
+    with monkeypatch.context() as patch:
+        patch.setattr(cli._Progress, "epoch", epoch)
+        assert cli.main(again) == 130
+    capsys.readouterr()
+    assert cli.main(again) == 0
+    assert capsys.readouterr().err.count("epoch ") == 3  # one of the second network, two of the third
+    assert Path("sample-stopped.csv").read_bytes() == Path("sample-whole.csv").read_bytes()
+
+
+def test_networks_trained_one_by_one_are_gathered(capsys):
+    train = ["train", "--recipe", "trio", "--data", "sample", "--run", "run"]
+    assert cli.main([*train, "--member", "2/3"]) == 0
+    assert sorted(path.name for path in Path("run").iterdir()) == ["2-of-3"]
+    capsys.readouterr()
+    assert cli.main(train) == 0
+    assert capsys.readouterr().err.count("epoch ") == 4
+    assert [read_run(Path("run") / name)["seed"] for name in NAMES] == [0, 1, 2]
+    assert cli.main([*train, "--member", "1/2"]) == 2
+    assert capsys.readouterr().err == (
+        "kaggle-digits: --member 1/2: trio has 3 members. Expected I/3. Correct it, or leave it out to train all.\n"
+    )
+
+
+def test_comparison_has_one_row_for_it():
+    assert cli.main(["compare", "--recipes", "single,trio", "--data", "sample", "--out", "out", "--repeat", "2"]) == 0
+    single, trio = json.loads(Path("out/compare.json").read_text())["recipes"]
+    assert (trio["recipe"], trio["failed"], trio["parameters"]) == ("trio", None, 3 * single["parameters"])
+    assert len(trio["accuracies"]) == 2
+
+
+def test_record_brings_the_recipe_back():
+    record = {"recipe": json.loads(json.dumps(asdict(TRIO)))}
+    assert settings_of(recipe_of(record)) == settings_of(TRIO)
+
+
+def test_words_are_no_settings_and_epochs_are_the_members():
+    assert settings_of(replace(TRIO, member=replace(SINGLE, summary="others"))) == settings_of(TRIO)
+    assert find_recipe("trio", epochs=5).member.epochs == 5
+    assert settings_of(find_recipe("trio", epochs=5)) != settings_of(TRIO)
