@@ -214,6 +214,8 @@ class Network(Recipe):
         batch_size: rows per step, over all replicas.
         augmentation: random changes of the training images, or None.
         precision: "float32", or "mixed_bfloat16" where the device computes it natively.
+        shift_averaging: pixels; above 0 the probabilities are averages over the image and its shifts by so many up,
+            down, left and right.
     """
 
     layers: tuple[Layer, ...]
@@ -226,6 +228,7 @@ class Network(Recipe):
     batch_size: int
     augmentation: Augmentation | None = None
     precision: str = "float32"
+    shift_averaging: int = 0
 
     @property
     def tunes(self) -> bool:

@@ -13,7 +13,7 @@ import time
 import zipfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -88,12 +88,14 @@ def fit_network(
     probabilities = None
 
     def predict(rows: TrainingRows) -> np.ndarray:
+        # Averaging over shifts is for the end, when it is worth its time.
+        how = recipe if len(epochs) >= recipe.epochs - 1 else replace(recipe, shift_averaging=0)
         if device.processes == 1:
-            return predict_probabilities(model, recipe, rows.pixels, device=device)
+            return predict_probabilities(model, how, rows.pixels, device=device)
         # Each process for itself, with a network of its own: no row is exchanged.
         own = build_model(recipe, precision=device.precision)
         own.set_weights(model.get_weights())
-        return predict_probabilities(own, recipe, rows.pixels)
+        return predict_probabilities(own, how, rows.pixels)
 
     all_batches = _make_ahead(
         lambda epoch: _make_batches(recipe, rows, epoch, seed=seed, device=device), range(len(epochs), recipe.epochs)

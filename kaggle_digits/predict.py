@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +103,13 @@ def predict_probabilities(
             for member in model
         ]
         return np.mean(each, axis=0)
+    if isinstance(recipe, Network) and recipe.shift_averaging:
+        plain = replace(recipe, shift_averaging=0)
+        each = [
+            predict_probabilities(model, plain, moved, device=device, batch_size=batch_size)
+            for moved in _shifted(pixels, recipe.shift_averaging)
+        ]
+        return np.mean(each, axis=0)
     images = to_images(pixels, recipe)
     if isinstance(recipe, Classical):
         from kaggle_digits.baselines import estimate_probabilities
@@ -121,6 +129,15 @@ def predict_probabilities(
         return np.divide(shifted, total, out=np.full_like(shifted, 1 / CLASSES), where=total > 0)
     raised = np.exp(outputs - outputs.max(axis=1, keepdims=True))
     return raised / raised.sum(axis=1, keepdims=True)
+
+
+def _shifted(pixels: np.ndarray, distance: int) -> Iterator[np.ndarray]:
+    """Yield the pixels, and the pixels moved down, up, right and left by that distance; what comes in is paper."""
+    images = pixels.reshape(-1, SIDE, SIDE)
+    framed = np.pad(images, ((0, 0), (distance, distance), (distance, distance)))
+    for down, right in ((0, 0), (1, 0), (-1, 0), (0, 1), (0, -1)):
+        top, left = distance - down * distance, distance - right * distance
+        yield framed[:, top : top + SIDE, left : left + SIDE].reshape(-1, PIXELS)
 
 
 def predict_digits(probabilities: Sequence[np.ndarray]) -> np.ndarray:

@@ -56,6 +56,21 @@ class _Constant:
         return self.outputs
 
 
+def test_shift_averaging_asks_for_the_image_and_its_four_neighbours(model):
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 784)).astype(np.uint8)
+    images = pixels.reshape(5, 28, 28)
+    each = []
+    for down, right in ((0, 0), (2, 0), (-2, 0), (0, 2), (0, -2)):
+        moved = np.zeros_like(images)
+        for y in range(28):
+            for x in range(28):
+                if 0 <= y - down < 28 and 0 <= x - right < 28:
+                    moved[:, y, x] = images[:, y - down, x - right]
+        each.append(predict_probabilities(model, RECIPES["fast"], moved.reshape(5, 784)))
+    averaged = predict_probabilities(model, replace(RECIPES["fast"], shift_averaging=2), pixels)
+    np.testing.assert_allclose(averaged, np.mean(each, axis=0), rtol=1e-5)
+
+
 def test_outputs_of_squared_error_become_probabilities_with_the_same_order():
     outputs = [[0.1, 1.2, -0.1, 0, 0, 0, 0, 0, 0, 1.1], [-3.0, *[-1.0] * 8, -2.0], [0.0] * 10]
     probabilities = predict_probabilities(_Constant(outputs), RECIPES["mlp-784-300"], np.zeros((3, 784), np.uint8))

@@ -1,0 +1,271 @@
+"""Draw accuracy against time, ours and the public recipes': writes benchmarks/frontier.csv and frontier.png.
+
+    .venv/bin/python benchmarks/frontier.py --data digit-recognizer.zip --out frontier
+
+All train on the same 36,000 rows of train.csv and are scored on the same 6,000, after the last epoch; nothing is chosen
+by that. Time is in epochs of ``cnn-32-64`` (float32, batch 86, 42,000 rows), of which a part is measured right before
+and after every recipe: seconds alone mean nothing on another machine. It counts start, reading the CSV files, training,
+and predicting 28,000 rows. Of those that keep their learning rate the accuracy after every epoch is drawn, too.
+
+What is done is kept in the folder of --out: a stopped run goes on when it is repeated. Let nothing else run meanwhile.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import seaborn
+from main_job import epoch_seconds
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator, StrMethodFormatter
+
+from kaggle_digits.compare import HELD_OUT_FRACTION
+from kaggle_digits.config import (
+    TEST_ROWS,
+    Augmentation,
+    Ensemble,
+    Milestones,
+    Network,
+    OneCycle,
+    Plateau,
+    Recipe,
+    atomic_path,
+)
+from kaggle_digits.data import TrainingRows, find_source, load_train, split_rows
+from kaggle_digits.recipes import RECIPES
+from kaggle_digits.strategy import device_of
+from kaggle_digits.train import train_run
+
+HERE = Path(__file__).parent
+CSV_FILE, PLOT_FILE = HERE / "frontier.csv", HERE / "frontier.png"
+OURS = ("flash", "fast", "strong", "champion", "tiny")
+
+SHARED: dict[str, Any] = {"pixel_scale": 255.0, "loss": "crossentropy"}
+ADAM: dict[str, Any] = {"beta_1": 0.9, "beta_2": 0.999, "epsilon": 1e-7}
+
+
+def _conv(filters: int, kernel_size: int, **options: object) -> tuple[str, dict[str, object]]:
+    return "Conv2D", {"filters": filters, "kernel_size": kernel_size, "data_format": "channels_last", **options}
+
+
+def _dense(units: int, activation: str = "linear") -> tuple[str, dict[str, object]]:
+    return "Dense", {"units": units, "activation": activation}
+
+
+def _dropout(rate: float) -> tuple[str, dict[str, object]]:
+    return "Dropout", {"rate": rate}
+
+
+POOL = ("MaxPooling2D", {"pool_size": 2, "strides": 2, "data_format": "channels_last"})
+FLATTEN = ("Flatten", {"data_format": "channels_last"})
+RELU = ("ReLU", {})
+# Each convolution of the record's network is followed by a ReLU, and that by a normalisation.
+NORM = ("BatchNormalization", {"momentum": 0.99, "epsilon": 1e-3})
+
+PEERS = (
+    Network(
+        name="one-cycle-24-32",
+        summary="the 1.24 M-MAC network, 3 epochs",
+        source="tuomaso/train_mnist_fast",
+        layers=(
+            *(_conv(24, 5), POOL, RELU),
+            *(_conv(32, 3), POOL, RELU),
+            *(FLATTEN, _dense(256, "relu")),
+            _dense(10),
+        ),
+        **SHARED,
+        optimizer=("Adam", {"beta_1": 0.7, "beta_2": 0.9, "epsilon": 1e-8}),
+        # PyTorch's one-cycle begins at a 25th.
+        learning_rate=OneCycle(peak=0.01, warmup=0.3, start=0.04, end=1e-4),
+        epochs=3,
+        batch_size=256,
+    ),
+    Network(
+        name="keras-convnet",
+        summary="Keras' own example, 15 epochs",
+        source="keras-io, mnist_convnet",
+        layers=(
+            *(_conv(32, 3, activation="relu"), POOL),
+            *(_conv(64, 3, activation="relu"), POOL),
+            *(FLATTEN, _dropout(0.5)),
+            _dense(10),
+        ),
+        **SHARED,
+        optimizer=("Adam", ADAM),
+        learning_rate=1e-3,
+        epochs=15,
+        batch_size=128,
+    ),
+    Network(
+        name="ghouzam",
+        summary="the Kaggle notebook of 0.99671, 30 epochs",
+        source="Y. Ghouzam, Introduction to CNN Keras",
+        layers=RECIPES["cnn-32-64"].layers,  # type: ignore[attr-defined]
+        **SHARED,
+        optimizer=("RMSprop", {"rho": 0.9, "momentum": 0.0, "epsilon": 1e-8, "centered": False}),
+        learning_rate=Plateau(start=1e-3, factor=0.5, patience=3, threshold=0.0),
+        epochs=30,
+        batch_size=86,
+        augmentation=Augmentation(rotation=10.0, scale=0.1, shift=2.8),
+        precision="mixed_bfloat16",
+    ),
+    Network(
+        name="deotte",
+        summary="one network of the record of 0.99757, 45 epochs",
+        source="C. Deotte, 25 Million Images",
+        layers=(
+            *(_conv(32, 3), RELU, NORM, _conv(32, 3), RELU, NORM),
+            *(_conv(32, 5, strides=2, padding="same"), RELU, NORM, _dropout(0.4)),
+            *(_conv(64, 3), RELU, NORM, _conv(64, 3), RELU, NORM),
+            *(_conv(64, 5, strides=2, padding="same"), RELU, NORM, _dropout(0.4)),
+            *(_conv(128, 4), RELU, NORM, FLATTEN, _dropout(0.4)),
+            _dense(10),
+        ),
+        **SHARED,
+        optimizer=("Adam", ADAM),
+        learning_rate=Milestones(start=1e-3, factor=0.95, epochs=tuple(range(1, 45))),
+        epochs=45,
+        batch_size=64,
+        augmentation=Augmentation(rotation=10.0, scale=0.1, shift=2.8),
+        precision="mixed_bfloat16",
+    ),
+)
+
+
+def fixed_seconds(data: str) -> float:
+    """Return the seconds that every ``submit`` takes besides training and predicting: start, reading, device."""
+    command = [sys.executable, "-m", "kaggle_digits.submit", "--data", data, "--dry-run"]
+    started = time.perf_counter()
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    return time.perf_counter() - started
+
+
+def measure(
+    recipe: Recipe, seed: int, rows: TrainingRows, held_out: TrainingRows, out: Path, *, overhead: float
+) -> list[dict[str, Any]]:
+    """Train a recipe between two measurements of the unit, or read what an earlier call found.
+
+    Args:
+        recipe, seed: what to train.
+        rows, held_out: what to train on, and to score.
+        out: the folder of what is done.
+        overhead: seconds of every ``submit`` besides training and predicting.
+
+    Returns:
+        a point after every epoch that its user could stop at: after all, unless the learning rate depends on how many
+        are to come.
+    """
+    kept = out / f"{recipe.name}-seed{seed}.json"
+    if not kept.exists():
+        before = epoch_seconds(rows)
+        run = train_run(
+            recipe,
+            rows,
+            out / f"{recipe.name}-seed{seed}",
+            seed=seed,
+            device=device_of(recipe),
+            source="the competition",
+            held_out=held_out,
+            resume=True,
+        )
+        units = [before, epoch_seconds(rows)]
+        kept.write_text(json.dumps({"units": units, "overhead": overhead, "epochs": run.record["epochs"]}))
+    found = json.loads(kept.read_text())
+    points, spent = [], found["overhead"]
+    for metrics in found["epochs"]:
+        spent += metrics["seconds"]
+        predicting = metrics["validation_seconds"] * TEST_ROWS / len(held_out)
+        points.append(
+            {
+                "recipe": recipe.name,
+                "who": "ours" if recipe.name in OURS else "public",
+                "what": recipe.summary,
+                "seed": seed,
+                "epoch": metrics["epoch"],
+                "time": round((spent + predicting) / statistics.mean(found["units"]), 3),
+                "accuracy": round(metrics["validation_accuracy"], 6),
+            }
+        )
+    annealed = isinstance(recipe, Ensemble) or isinstance(recipe.learning_rate, OneCycle)  # type: ignore[attr-defined]
+    return points[-1:] if annealed else points
+
+
+def best_so_far(points: list[dict[str, Any]]) -> tuple[list[float], list[float]]:
+    """Return the times at which one of these first reaches a better mean over its seeds, and that."""
+    ends: dict[tuple[str, int], list[dict[str, Any]]] = {}
+    for point in points:
+        ends.setdefault((point["recipe"], point["epoch"]), []).append(point)
+    means = sorted(
+        (statistics.mean(p["time"] for p in group), statistics.mean(p["accuracy"] for p in group))
+        for group in ends.values()
+    )
+    times, accuracies = [], []
+    for at, accuracy in means:
+        if not accuracies or accuracy > accuracies[-1]:
+            times.append(at)
+            accuracies.append(accuracy)
+    return times, accuracies
+
+
+def draw(points: list[dict[str, Any]]) -> Figure:
+    """Draw every recipe's points, and our best so far as a line."""
+    figure = Figure(figsize=(8, 5), layout="constrained")
+    axes = figure.subplots()
+    axes.set(xscale="log", yscale="log", xlabel="time, in epochs of cnn-32-64", ylabel="accuracy on held-out rows")
+    names = list(dict.fromkeys(point["recipe"] for point in points))
+    for name, colour in zip(names, seaborn.color_palette("husl", len(names)), strict=True):
+        own = [point for point in points if point["recipe"] == name]
+        ours = own[0]["who"] == "ours"
+        label = f"{name}{'' if ours else ': ' + own[0]['what']}"
+        times, errors = [p["time"] for p in own], [1 - p["accuracy"] for p in own]
+        axes.plot(
+            times, errors, "o" if ours else ".-", color=colour, label=label, markersize=7 if ours else 4, alpha=0.8
+        )
+    times, accuracies = best_so_far([point for point in points if point["who"] == "ours"])
+    errors = [1 - accuracy for accuracy in accuracies]
+    axes.step(
+        [*times, 60], [*errors, errors[-1]], where="post", color="black", linewidth=1.5, label="ours, best so far"
+    )
+    ticks = (0.05, 0.02, 0.01, 0.005, 0.003, 0.002)
+    axes.set_yticks(ticks, [f"{1 - error:.1%}" for error in ticks])
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axes.set_ylim(0.06, 0.0018)
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False, fontsize=8)
+    seaborn.despine(ax=axes)
+    return figure
+
+
+def main() -> None:
+    """Measure all, and write both files."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", required=True, help="the competition's data")
+    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="where runs go")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    overhead = fixed_seconds(options.data)
+    rows, held_out = split_rows(load_train(find_source(options.data)), fraction=HELD_OUT_FRACTION, seed=0)
+    points = []
+    for recipe in (*(RECIPES[name] for name in OURS), *PEERS):
+        for seed in options.seeds:
+            points += measure(recipe, seed, rows, held_out, options.out, overhead=overhead)
+        print(recipe.name, points[-1]["time"], points[-1]["accuracy"], flush=True)
+    with atomic_path(CSV_FILE) as path, path.open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.DictWriter(stream, list(points[0]))
+        writer.writeheader()
+        writer.writerows(points)
+    draw(points).savefig(PLOT_FILE, dpi=150)
+
+
+if __name__ == "__main__":
+    main()
