@@ -19,6 +19,9 @@ from kaggle_digits.config import DeviceError
 BACKENDS = ("tensorflow", "jax")
 TPU_SIGNS = ("ISTPUVM", "COLAB_TPU_1VM", "TPU_NAME")
 """Variables that a machine with a TPU has: Kaggle's, Colab's, and one that leads to a TPU elsewhere."""
+UNUSED = ("sklearn", "jax")
+"""What TensorFlow and Keras import if it is there, a quarter of the time that they take to start, and is for others:
+Keras' wrappers for scikit-learn and the conversion of JAX programs to TensorFlow Lite."""
 
 
 def choose_backend(requested: str | None = None, *, several: bool = False) -> tuple[str, str]:
@@ -108,10 +111,23 @@ def import_backend(name: str) -> ModuleType:
     os.environ["KERAS_BACKEND"] = name
     if name not in sys.modules or "keras" not in sys.modules:
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-        with stderr_held_back():
+        with stderr_held_back(), _left_out(*(UNUSED if name == "tensorflow" else ())):
             importlib.import_module(name)
             importlib.import_module("keras")
     return sys.modules[name]
+
+
+@contextlib.contextmanager
+def _left_out(*names: str) -> Iterator[None]:
+    """Let modules seem not to be installed, unless they are imported already."""
+    hidden = [name for name in names if name not in sys.modules]
+    for name in hidden:
+        sys.modules[name] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        for name in hidden:
+            del sys.modules[name]
 
 
 def import_tensorflow() -> ModuleType:

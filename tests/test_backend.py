@@ -117,3 +117,26 @@ def test_failing_import_shows_what_was_held_back(tmp_path):
     )
     assert done.returncode == 1
     assert "library missing" in done.stderr
+
+
+def test_tensorflow_starts_without_what_it_does_not_need():
+    done = run_python(
+        "import sys\n"
+        "from kaggle_digits.backend import import_tensorflow\n"
+        "import_tensorflow()\n"
+        "print([name for name in ('sklearn', 'jax') if name in sys.modules])\n"
+        "import sklearn, jax, keras\n"
+        "print(sklearn.__name__, jax.__name__, keras.backend.backend())\n"
+    )
+    assert done.stdout == "[]\nsklearn jax tensorflow\n", done.stderr
+
+
+def test_what_is_imported_already_stays():
+    done = run_python(
+        "import sys, sklearn\n"
+        "from kaggle_digits.backend import import_tensorflow\n"
+        "import_tensorflow()\n"
+        "import keras\n"
+        "print(sys.modules['sklearn'] is sklearn, keras.wrappers.SKLearnClassifier.__name__)\n"
+    )
+    assert done.stdout == "True SKLearnClassifier\n", done.stderr
