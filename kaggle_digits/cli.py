@@ -163,7 +163,11 @@ def _parser() -> argparse.ArgumentParser:
 
     predict = verb("predict", _predict, "predict the test rows with one or several runs, averaged")
     predict.add_argument(
-        "--run", required=True, type=Path, action="append", metavar="DIR", help="a run folder; may be repeated"
+        "--run",
+        type=Path,
+        action="append",
+        metavar="DIR",
+        help="a run folder; may be repeated (default: the small network that comes with the package)",
     )
     data(predict)
     backend(predict)
@@ -381,7 +385,7 @@ def _train_here(options: argparse.Namespace, cluster: Cluster | None) -> None:
 
 def _predict(options: argparse.Namespace) -> None:
     from kaggle_digits.data import find_source, load_test
-    from kaggle_digits.predict import load_run, predict_digits, predict_probabilities
+    from kaggle_digits.predict import PACKAGED_RUN, load_run, predict_digits, predict_probabilities
     from kaggle_digits.records import check_record_free, write_record
     from kaggle_digits.runs import read_run, recipe_of, run_folders
     from kaggle_digits.strategy import device_of
@@ -389,7 +393,7 @@ def _predict(options: argparse.Namespace) -> None:
     from kaggle_digits.submit import submission_name
 
     source = find_source(options.data)
-    folders = [folder for named in options.run for folder in run_folders(named)]
+    folders = [folder for named in options.run or [PACKAGED_RUN] for folder in run_folders(named)]
     records = [read_run(folder) for folder in folders]
     out = submission_name(
         options.out, stem="", from_sample=source.is_sample or any(record["source"] == SAMPLE for record in records)

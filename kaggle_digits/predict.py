@@ -18,6 +18,8 @@ from kaggle_digits.strategy import Device
 
 BATCH_SIZE = 1024
 MODEL_FILE = "model.keras"
+PACKAGED_RUN = Path(__file__).parent / "network"
+"""The run folder of a small network that comes with the package, so that there is something to predict with."""
 
 
 def load_run(folder: Path, device: Device) -> Run:

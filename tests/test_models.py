@@ -30,9 +30,15 @@ def test_images_become_float32_logits(recipe, precision):
 
 
 def test_fast_has_the_parameters_of_its_layers():
-    # 1·25·24, 24·9·48, 48·9·64, 4·4·64·128, 128·10 + 10; each normalisation has 4 values a channel.
-    weights = 600 + 10_368 + 27_648 + 131_072 + 1_290
-    assert build_model(RECIPES["fast"]).count_params() == weights + 4 * (24 + 48 + 64 + 128) == 172_034
+    # 1·25·32, 32·9·32, 32·9·64, 64·9·64, 2·2·64·10 + 10; each normalisation has 4 values a channel.
+    weights = 800 + 9_216 + 18_432 + 36_864 + 2_570
+    assert build_model(RECIPES["fast"]).count_params() == weights + 4 * (32 + 32 + 64 + 64) == 68_650
+
+
+def test_tiny_has_less_than_8000_parameters():
+    # 1·25·8, 8·9·16, 16·9·16, 16·9·20, 2·2·20·10 + 10; each normalisation has 4 values a channel.
+    weights = 200 + 1_152 + 2_304 + 2_880 + 810
+    assert build_model(RECIPES["tiny"]).count_params() == weights + 4 * (8 + 16 + 16 + 20) == 7_586
 
 
 def test_one_cycle_rises_and_falls_as_computed_by_hand():
