@@ -7,7 +7,8 @@ by that. Time is in epochs of ``cnn-32-64`` (float32, batch 86, 42,000 rows), of
 and after every recipe: seconds alone mean nothing on another machine. It counts start, reading the CSV files, training,
 and predicting 28,000 rows. Of those that keep their learning rate the accuracy after every epoch is drawn, too.
 
-What is done is kept in the folder of --out: a stopped run goes on when it is repeated. Let nothing else run meanwhile.
+What is done is kept in the folder of --out: a stopped run goes on when it is repeated, and ``kaggle-digits compare`` on
+the same folder makes its tables without training our recipes again. Let nothing else run meanwhile.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from main_job import epoch_seconds
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator, StrMethodFormatter
 
-from kaggle_digits.compare import HELD_OUT_FRACTION
+from kaggle_digits.compare import HELD_OUT_FRACTION, run_folder
 from kaggle_digits.config import (
     TEST_ROWS,
     Augmentation,
@@ -163,13 +164,13 @@ def measure(
         a point after every epoch that its user could stop at: after all, unless the learning rate depends on how many
         are to come.
     """
-    kept = out / f"{recipe.name}-seed{seed}.json"
+    kept = out / f"{recipe.name}-seed{seed}.units.json"
     if not kept.exists():
         before = epoch_seconds(rows)
         run = train_run(
             recipe,
             rows,
-            out / f"{recipe.name}-seed{seed}",
+            run_folder(out, recipe.name, seed),
             seed=seed,
             device=device_of(recipe),
             source="the competition",

@@ -104,7 +104,7 @@ def compare(
             run = train_run(
                 recipe,
                 rows,
-                _run_folder(out, recipe.name, seed),
+                run_folder(out, recipe.name, seed),
                 seed=seed,
                 device=device_of(recipe, where[0], backend=where[1]),
                 source=source.name,
@@ -142,7 +142,8 @@ def compare(
     return comparison
 
 
-def _run_folder(out: Path, name: str, seed: int) -> Path:
+def run_folder(out: Path, name: str, seed: int) -> Path:
+    """Return where a comparison keeps one training."""
     return out / "runs" / f"{name}-seed{seed}"
 
 
@@ -239,7 +240,7 @@ def _write_report(out: Path, comparison: dict[str, Any]) -> None:
         if row["failed"]:
             continue
         name = row["recipe"]
-        folders = [_run_folder(out, name, seed) for seed in row["seeds"]]
+        folders = [run_folder(out, name, seed) for seed in row["seeds"]]
         if found := [trace for folder in folders if (trace := trace_of(read_run(folder)))]:
             traces[name] = found
         saved = []

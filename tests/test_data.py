@@ -220,6 +220,20 @@ def test_split_is_stratified_seeded_and_complete():
     assert not np.array_equal(held_out.pixels, other.pixels)
 
 
+@pytest.mark.parametrize("fraction", [0.05, 1 / 7, 0.1, 0.5])
+@pytest.mark.parametrize("count", [400, 437, 1437])
+def test_split_is_that_of_scikit_learn(count, fraction):
+    from sklearn.model_selection import train_test_split
+
+    digits = np.random.default_rng(count).choice(10, count)
+    rows = data.TrainingRows(np.arange(count)[:, None].repeat(784, axis=1), digits)
+    for seed in range(5):
+        kept, held_out = data.split_rows(rows, fraction=fraction, seed=seed)
+        theirs = train_test_split(np.arange(count), test_size=fraction, stratify=digits, random_state=seed)
+        np.testing.assert_array_equal(kept.pixels[:, 0], theirs[0])
+        np.testing.assert_array_equal(held_out.digits, digits[theirs[1]])
+
+
 def test_split_of_too_few_rows_is_refused(train_values):
     rows = data.TrainingRows(train_values[:, 1:], train_values[:, 0].astype(np.int64))
     with pytest.raises(DataError) as caught:

@@ -1,0 +1,49 @@
+"""The benchmark of the frontier: the public recipes are as published, and the line is the best so far."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from kaggle_digits.models import build_model
+
+
+@pytest.fixture(scope="module")
+def frontier():
+    benchmarks = str(Path(__file__).parent.parent / "benchmarks")
+    sys.path.insert(0, benchmarks)
+    try:
+        import frontier
+    finally:
+        sys.path.remove(benchmarks)
+    return frontier
+
+
+def test_peers_have_the_parameters_that_were_published(frontier):
+    sizes = {peer.name: build_model(peer).count_params() for peer in frontier.PEERS}
+    assert sizes == {"one-cycle-24-32": 215_194, "keras-convnet": 34_826, "ghouzam": 887_530, "deotte": 327_242}
+
+
+def test_record_lowers_its_learning_rate_by_a_twentieth_each_epoch(frontier):
+    from kaggle_digits.models import epoch_rate
+
+    (deotte,) = (peer for peer in frontier.PEERS if peer.name == "deotte")
+    rates = [epoch_rate(deotte, [0.0] * done) for done in range(45)]
+    assert rates == pytest.approx([1e-3 * 0.95**epoch for epoch in range(45)])
+
+
+def test_line_rises_with_the_means_over_seeds(frontier):
+    points = [
+        {"recipe": recipe, "epoch": 1, "time": time, "accuracy": accuracy}
+        for recipe, time, accuracy in [
+            ("quick", 0.2, 0.98),
+            ("quick", 0.4, 0.99),
+            ("worse", 1.0, 0.97),
+            ("slow", 2.0, 0.995),
+        ]
+    ]
+    times, accuracies = frontier.best_so_far(points)
+    assert times == pytest.approx([0.3, 2.0])
+    assert accuracies == pytest.approx([0.985, 0.995])
