@@ -109,15 +109,14 @@ _FAST = Network(
 _FLASH = replace(
     _FAST,
     name="flash",
-    summary="a smaller fast, two epochs, no augmentation: a good submission in a quarter of a minute",
+    summary="three convolutions, two epochs, no augmentation: a good submission in a quarter of a minute",
+    # Every layer, and AdamW, would take a while to prepare, which counts here.
     layers=(
-        *_block(_conv(16, 5), _pool()),
-        *_block(_conv(32, 3)),
+        *_block(_conv(16, 5, strides=2)),
         *_block(_conv(32, 3), _pool()),
-        *(_FLATTEN, *_block(_dense(64))),
+        *(*_block(_conv(64, 3)), _FLATTEN),
         _dense(10),
     ),
-    # Keras needs more than a second less to prepare it than to prepare AdamW.
     optimizer=("SGD", {"momentum": 0.9, "nesterov": True, "weight_decay": 0.0005}),
     learning_rate=OneCycle(peak=0.6, warmup=0.2, start=0.04, end=0.01),
     epochs=2,
@@ -138,7 +137,7 @@ _TINY = replace(
     label_smoothing=0.02,
     optimizer=("AdamW", {"weight_decay": 0.001, "beta_1": 0.9, "beta_2": 0.999, "epsilon": 1e-7}),
     learning_rate=_cycle(0.02),
-    epochs=60,
+    epochs=40,
     augmentation=Augmentation(rotation=8.0, scale=0.08, shear=0.1, shift=1.0),
     precision="float32",
 )
