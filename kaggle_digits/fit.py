@@ -144,8 +144,11 @@ def fit_network(
 
 def save_network(folder: Path, model: keras.Sequential) -> None:
     """Write the trained network, which replaces its checkpoint."""
+    # A copy, since Keras writes the optimizer of a compiled network, too, twice as much again.
+    network = keras.Sequential.from_config(model.get_config())
+    network.set_weights(model.get_weights())
     with atomic_path(folder / MODEL_FILE) as path:
-        model.save(path, include_optimizer=False)
+        network.save(path)
 
 
 def _is_over(recipe: Network, epochs: list[dict[str, Any]]) -> bool:

@@ -71,3 +71,18 @@ def test_default_recipe_reaches_its_floor(workplace):
     record = json.loads(Path("runs/fast/run.json").read_text())
     # 99.6 % is usual; one standard error on 2,100 rows is 0.14 points.
     assert record["epochs"][-1]["validation_accuracy"] >= 0.992
+
+
+def test_network_of_the_package_reads_rows_it_was_not_trained_on():
+    from kaggle_digits.data import find_source, load_train, split_rows
+    from kaggle_digits.predict import PACKAGED_RUN, accuracy, load_run, predict_probabilities
+    from kaggle_digits.runs import describe_rows, read_run, recipe_of
+    from kaggle_digits.strategy import device_of
+
+    record = read_run(PACKAGED_RUN)
+    recipe = recipe_of(record)
+    rows, held_out = split_rows(load_train(find_source(DATA)), fraction=recipe.validation_fraction, seed=record["seed"])
+    assert describe_rows(rows, held_out) == record["rows"]
+    device = device_of(recipe, "cpu")
+    probabilities = predict_probabilities(load_run(PACKAGED_RUN, device).model, recipe, held_out.pixels, device=device)
+    assert accuracy(probabilities, held_out.digits) >= 0.995

@@ -10,11 +10,13 @@ import keras
 import numpy as np
 import pytest
 
+from kaggle_digits import cli
 from kaggle_digits.config import RunError
+from kaggle_digits.data import find_source, load_test
 from kaggle_digits.models import build_model
-from kaggle_digits.predict import load_run, predict_digits, predict_probabilities, to_images
+from kaggle_digits.predict import PACKAGED_RUN, load_run, predict_digits, predict_probabilities, to_images
 from kaggle_digits.recipes import RECIPES
-from kaggle_digits.runs import read_run
+from kaggle_digits.runs import read_run, recipe_of
 from kaggle_digits.strategy import Device
 
 
@@ -118,3 +120,19 @@ def test_damaged_model_is_refused(workplace, cpu):
         Path("run/model.keras").write_bytes(damaged)
         with pytest.raises(RunError, match=r"model.keras: cannot be loaded .* Train it again\.$"):
             load_run(Path("run"), cpu)
+
+
+def test_network_of_the_package_is_small_and_read_without_naming_a_run(cpu, capsys):
+    files = sorted(PACKAGED_RUN.iterdir())
+    assert [file.name for file in files] == ["model.keras", "run.json"]
+    assert sum(file.stat().st_size for file in files) <= 400_000
+    record = read_run(PACKAGED_RUN)
+    assert record["finished"]
+    assert record["source"] == "digit-recognizer.zip"
+    assert record["rows"]["training"] + record["rows"]["held_out"] == 42_000
+    assert cli.main(["predict", "--data", "sample", "--out", "out.csv"]) == 0
+    probabilities = predict_probabilities(
+        load_run(PACKAGED_RUN, cpu).model, recipe_of(record), load_test(find_source("sample"))
+    )
+    read = np.loadtxt("sample-out.csv", delimiter=",", skiprows=1, dtype=int)[:, 1]
+    assert (read == predict_digits([probabilities])).mean() > 0.99  # here in float32

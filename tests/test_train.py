@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import json
 import signal
 import subprocess
 import sys
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 
+import h5py
 import keras
 import numpy as np
 import pytest
@@ -111,6 +114,12 @@ def interrupt(folder: str, cpu, *, after: int, **options) -> None:
 @pytest.fixture
 def finished(cpu):
     return train("finished", cpu)
+
+
+def test_saved_network_is_without_its_optimizer(finished):
+    with zipfile.ZipFile(finished.folder / "model.keras") as archive, archive.open("model.weights.h5") as stream:
+        with h5py.File(io.BytesIO(stream.read())) as weights:
+            assert "optimizer" not in weights
 
 
 def test_run_folder_says_what_was_done(finished, cpu):
