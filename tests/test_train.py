@@ -117,9 +117,10 @@ def finished(cpu):
 
 
 def test_saved_network_is_without_its_optimizer(finished):
-    with zipfile.ZipFile(finished.folder / "model.keras") as archive, archive.open("model.weights.h5") as stream:
-        with h5py.File(io.BytesIO(stream.read())) as weights:
-            assert "optimizer" not in weights
+    with zipfile.ZipFile(finished.folder / "model.keras") as archive:
+        contents = archive.read("model.weights.h5")
+    with h5py.File(io.BytesIO(contents)) as weights:
+        assert list(weights) == ["layers"]
 
 
 def test_run_folder_says_what_was_done(finished, cpu):
