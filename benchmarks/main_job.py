@@ -6,13 +6,15 @@ Time is also given in epochs of ``cnn-32-64`` (float32, batch 86, 42,000 rows), 
 machine right before and after every run: seconds alone mean nothing on another one. Accuracy is on held-out rows of
 train.csv, other rows for every seed, of the last weights; nothing is chosen by it. Let nothing else run meanwhile.
 
-With --keep, run folders and files stay there, and a stopped benchmark goes on where it was.
+With --keep, run folders and files stay there; a stopped benchmark that is repeated goes on with the run it was at, from
+its start.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import statistics
 import subprocess
 import sys
@@ -20,9 +22,11 @@ import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from kaggle_digits.data import TrainingRows, find_source, load_train
 from kaggle_digits.recipes import RECIPES
+from kaggle_digits.runs import settings_of
 
 BATCH_SIZE, ALL_ROWS = 86, 42_000
 
@@ -62,6 +66,9 @@ def epoch_seconds(rows: TrainingRows) -> float:
 def run_submit(data: str, recipe: str, seed: int, folder: Path) -> tuple[float, float]:
     """Run the whole command in a process of its own; return its seconds and its held-out accuracy."""
     name = f"{recipe}-seed{seed}"
+    for left in (folder / f"{name}.csv", folder / f"{name}.json"):
+        left.unlink(missing_ok=True)
+    shutil.rmtree(folder / "runs" / name, ignore_errors=True)
     command = [sys.executable, "-m", "kaggle_digits.submit", "--data", data, "--recipe", recipe, "--seed", str(seed)]
     started = time.perf_counter()
     subprocess.run([*command, "--out", f"{name}.csv"], cwd=folder, check=True, stdout=subprocess.DEVNULL)
@@ -70,15 +77,16 @@ def run_submit(data: str, recipe: str, seed: int, folder: Path) -> tuple[float, 
     return seconds, record["epochs"][-1]["validation_accuracy"]
 
 
-def measure(data: str, recipe: str, seed: int, folder: Path, rows: TrainingRows) -> dict[str, float]:
+def measure(data: str, recipe: str, seed: int, folder: Path, rows: TrainingRows) -> dict[str, Any]:
     """Run the whole command between two measurements of an epoch, or read what an earlier call found."""
     kept = folder / f"{recipe}-seed{seed}.measured.json"
-    if not kept.exists():
+    settings = settings_of(RECIPES[recipe])
+    if not kept.exists() or json.loads(kept.read_text())["settings"] != settings:
         before = epoch_seconds(rows)
         seconds, accuracy = run_submit(data, recipe, seed, folder)
         epoch = (before + epoch_seconds(rows)) / 2
         found = {"seconds": seconds, "epoch_seconds": epoch, "epochs": seconds / epoch, "accuracy": accuracy}
-        kept.write_text(json.dumps(found))
+        kept.write_text(json.dumps({**found, "settings": settings}))
     return json.loads(kept.read_text())
 
 

@@ -16,7 +16,7 @@ from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
-from kaggle_digits.config import Network
+from kaggle_digits.config import Classical
 from kaggle_digits.recipes import RECIPES
 from kaggle_digits.report import format_accuracy
 from kaggle_digits.runs import settings_of
@@ -63,7 +63,7 @@ def recipes_table(rows: dict[str, dict[str, Any]]) -> str:
                 str(len(row["accuracies"])),
                 f"{row['train_seconds']:,.0f}",
                 f"{row['predict_seconds']:.1f}",
-                f"{row['parameters']:,}" if isinstance(recipe, Network) else "",
+                "" if isinstance(recipe, Classical) else f"{row['parameters']:,}",
             ]
         lines.append(f"| `{name}` | {recipe.summary} | {published} | {' | '.join(cells)} |")
     return "\n".join(lines)

@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from kaggle_digits.strategy import Device
     from kaggle_digits.submit import Plan, Result
 
+log = logging.getLogger(__name__)
+
 DATA_HELP = (
     "a folder, the competition's zip, a CSV file, or the word sample; without it: $KDIGITS_DATA, Kaggle's mounts, "
     "./data, the download cache, sample"
@@ -393,6 +395,8 @@ def _predict(options: argparse.Namespace) -> None:
     from kaggle_digits.submit import submission_name
 
     source = find_source(options.data)
+    if not options.run:
+        log.info("No --run: the small network of the package predicts, in %s", PACKAGED_RUN)
     folders = [folder for named in options.run or [PACKAGED_RUN] for folder in run_folders(named)]
     records = [read_run(folder) for folder in folders]
     out = submission_name(

@@ -240,6 +240,8 @@ class Network(Recipe):
 class Ensemble(Recipe):
     """Networks of one recipe, each with a seed of its own, whose probabilities are averaged.
 
+    Which rows are held out and how pixels are scaled is the member's to say.
+
     Args:
         member: what each of them is.
         size: how many.
@@ -247,6 +249,10 @@ class Ensemble(Recipe):
 
     member: Network
     size: int
+
+    def __post_init__(self) -> None:
+        for name in ("pixel_offset", "pixel_scale", "validation_fraction", "retrain"):
+            object.__setattr__(self, name, getattr(self.member, name))
 
     @property
     def precision(self) -> str:

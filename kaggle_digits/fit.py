@@ -6,12 +6,14 @@ the last whole epoch, and the metrics so far, in one file, so that a kill at any
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import io
 import json
 import math
 import time
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,7 +25,7 @@ import numpy as np
 from kaggle_digits.augment import augment_pixels
 from kaggle_digits.config import Network, OneCycle, RunError, TrainingError, atomic_path
 from kaggle_digits.data import TrainingRows, one_hot
-from kaggle_digits.models import build_model, compile_model, epoch_rate
+from kaggle_digits.models import build_model, compile_model, epoch_rate, without_own_normalisation
 from kaggle_digits.predict import MODEL_FILE, accuracy, predict_probabilities, to_images
 from kaggle_digits.runs import CHECKPOINT_FILE
 from kaggle_digits.strategy import TPU_STEPS_PER_EXECUTION, Device
@@ -97,46 +99,45 @@ def fit_network(
         own.set_weights(model.get_weights())
         return predict_probabilities(own, how, rows.pixels)
 
-    all_batches = _make_ahead(
-        lambda epoch: _make_batches(recipe, rows, epoch, seed=seed, device=device), range(len(epochs), recipe.epochs)
-    )
-    while not _is_over(recipe, epochs):
-        epoch = len(epochs)
-        done, total = epoch * steps_per_epoch, recipe.epochs * steps_per_epoch
-        callbacks: list[keras.callbacks.Callback] = (
-            [_StepCounter(progress, done, done + steps_per_epoch, total)] if progress else []
-        )
-        tracer = None
-        if trace:
-            tracer = _Tracer(
-                trace_steps(steps_per_epoch) if epoch == 0 and held_out else set(),
-                lambda: accuracy(predict(held_out), held_out.digits) if held_out else 0.0,
-                # What Keras tells its callbacks under TPUStrategy is of the first replica only.
-                gather=on_tpu,
+    make = functools.partial(_make_batches, recipe, rows, seed=seed, device=device)
+    with contextlib.closing(_make_ahead(make, range(len(epochs), recipe.epochs))) as all_batches:
+        while not _is_over(recipe, epochs):
+            epoch = len(epochs)
+            done, total = epoch * steps_per_epoch, recipe.epochs * steps_per_epoch
+            callbacks: list[keras.callbacks.Callback] = (
+                [_StepCounter(progress, done, done + steps_per_epoch, total)] if progress else []
             )
-            callbacks.append(tracer)
-        if not isinstance(recipe.learning_rate, OneCycle):
-            model.optimizer.learning_rate = epoch_rate(recipe, [e.get("tuning_accuracy", 0.0) for e in epochs])
-        started = time.perf_counter()
-        metrics = _fit_epoch(model, recipe, next(all_batches), epoch, device=device, callbacks=callbacks)
-        metrics["seconds"] = round(time.perf_counter() - started, 3)
-        if tracer:
-            metrics["seconds"] = round(metrics["seconds"] - tracer.measuring_seconds, 3)
-            metrics |= {"losses": tracer.losses, "curve": tracer.curve}
-        if tuning:
-            measured = accuracy(predict(tuning), tuning.digits)
-            # All processes must decide alike, whatever their processors' last digits.
-            metrics["tuning_accuracy"] = json.loads(device.from_first(json.dumps(measured).encode()))
-        if held_out:
+            tracer = None
+            if trace:
+                tracer = _Tracer(
+                    trace_steps(steps_per_epoch) if epoch == 0 and held_out else set(),
+                    lambda: accuracy(predict(held_out), held_out.digits) if held_out else 0.0,
+                    # What Keras tells its callbacks under TPUStrategy is of the first replica only.
+                    gather=on_tpu,
+                )
+                callbacks.append(tracer)
+            if not isinstance(recipe.learning_rate, OneCycle):
+                model.optimizer.learning_rate = epoch_rate(recipe, [e.get("tuning_accuracy", 0.0) for e in epochs])
             started = time.perf_counter()
-            probabilities = predict(held_out)
-            metrics["validation_accuracy"] = accuracy(probabilities, held_out.digits)
-            metrics["validation_seconds"] = round(time.perf_counter() - started, 3)
-        epochs.append(metrics)
-        if device.process == 0:
-            write_checkpoint(folder, model, epochs)
-        if progress:
-            progress.epoch(metrics, recipe.epochs)
+            metrics = _fit_epoch(model, recipe, next(all_batches), epoch, device=device, callbacks=callbacks)
+            metrics["seconds"] = round(time.perf_counter() - started, 3)
+            if tracer:
+                metrics["seconds"] = round(metrics["seconds"] - tracer.measuring_seconds, 3)
+                metrics |= {"losses": tracer.losses, "curve": tracer.curve}
+            if tuning:
+                measured = accuracy(predict(tuning), tuning.digits)
+                # All processes must decide alike, whatever their processors' last digits.
+                metrics["tuning_accuracy"] = json.loads(device.from_first(json.dumps(measured).encode()))
+            if held_out:
+                started = time.perf_counter()
+                probabilities = predict(held_out)
+                metrics["validation_accuracy"] = accuracy(probabilities, held_out.digits)
+                metrics["validation_seconds"] = round(time.perf_counter() - started, 3)
+            epochs.append(metrics)
+            if device.process == 0:
+                write_checkpoint(folder, model, epochs)
+            if progress:
+                progress.epoch(metrics, recipe.epochs)
     if held_out and probabilities is None:  # it was stopped after the last checkpoint
         probabilities = predict(held_out)
     return model, epochs, probabilities
@@ -144,11 +145,9 @@ def fit_network(
 
 def save_network(folder: Path, model: keras.Sequential) -> None:
     """Write the trained network, which replaces its checkpoint."""
-    # A copy, since Keras writes the optimizer of a compiled network, too, twice as much again.
-    network = keras.Sequential.from_config(model.get_config())
-    network.set_weights(model.get_weights())
+    # Of a compiled network Keras would write the optimizer, too, twice as much again.
     with atomic_path(folder / MODEL_FILE) as path:
-        network.save(path)
+        without_own_normalisation(model).save(path)
 
 
 def _is_over(recipe: Network, epochs: list[dict[str, Any]]) -> bool:
@@ -188,7 +187,7 @@ def _make_batches(recipe: Network, rows: TrainingRows, epoch: int, *, seed: int,
     return Batches(images, labels, weights.ravel(), taken.shape[1])
 
 
-def _make_ahead(make: Callable[[int], Batches], epochs: range) -> Iterator[Batches]:
+def _make_ahead(make: Callable[[int], Batches], epochs: range) -> Generator[Batches]:
     """Yield the batches of each epoch, and make the next one's meanwhile: training leaves a core partly idle."""
     with ThreadPoolExecutor(1) as maker:
         upcoming = maker.submit(make, epochs.start)

@@ -57,7 +57,7 @@ class Residual(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="kaggle_digits")
 class BatchNormalization(keras.layers.BatchNormalization):
-    """Keras' layer, with TensorFlow's fused kernel where it trains on images in one replica.
+    """Keras' layer, with TensorFlow's fused kernel where a recipe's training on images in one replica can use it.
 
     Keras computes mean, variance and result one after another, in float32, also of a network in bfloat16; the kernel
     does it in one go and half the memory, which makes a whole training a third faster on a CPU
@@ -66,18 +66,32 @@ class BatchNormalization(keras.layers.BatchNormalization):
 
     def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
         """Return the inputs normalised, of the same shape and dtype."""
+        fused = training and self.trainable and mask is None and not self.synchronized
+        plain = self.scale and self.center and self.axis == -1 and not getattr(self, "renorm", False)
         fits = len(inputs.shape) == 4 and inputs.shape[-1] % FUSED_CHANNELS == 0
-        if not (training and fits) or self.synchronized or keras.backend.backend() != "tensorflow":
+        if not (fused and plain and fits and keras.backend.backend() == "tensorflow"):
             return super().call(inputs, training=training, mask=mask)
         gamma, beta = (keras.ops.cast(variable, "float32") for variable in (self.gamma, self.beta))
-        fused = import_tensorflow().compat.v1.nn.fused_batch_norm
-        outputs, mean, variance = fused(inputs, gamma, beta, epsilon=self.epsilon, is_training=True)
+        kernel = import_tensorflow().compat.v1.nn.fused_batch_norm
+        outputs, mean, variance = kernel(inputs, gamma, beta, epsilon=self.epsilon, is_training=True)
         # The kernel divides by one value less than there are, Keras by all.
         values = keras.ops.cast(keras.ops.size(inputs) // inputs.shape[-1], "float32")
         variance *= (values - 1) / values
         for moving, current in ((self.moving_mean, mean), (self.moving_variance, variance)):
             moving.assign(moving * self.momentum + current * (1 - self.momentum))
         return outputs
+
+
+def without_own_normalisation(model: keras.Sequential) -> keras.Sequential:
+    """Return an uncompiled copy of a network that Keras can load without this package, but for its residual blocks."""
+
+    def copy(layer: keras.layers.Layer) -> keras.layers.Layer:
+        kind = keras.layers.BatchNormalization if isinstance(layer, BatchNormalization) else type(layer)
+        return kind.from_config(layer.get_config())
+
+    network = keras.models.clone_model(model, clone_function=copy)
+    network.set_weights(model.get_weights())
+    return network
 
 
 OWN_LAYERS = {"Residual": Residual, "BatchNormalization": BatchNormalization}

@@ -31,9 +31,10 @@ def load_run(folder: Path, device: Device) -> Run:
     record = read_run(folder)
     recipe = recipe_of(record)
     if not record["finished"]:
-        usual, epochs = RECIPES.get(recipe.name), ""
-        if isinstance(recipe, Network) and isinstance(usual, Network) and recipe.epochs != usual.epochs:
-            epochs = f" --epochs {recipe.epochs}"
+        trained, usual = (getattr(r, "member", r) for r in (recipe, RECIPES.get(recipe.name)))
+        epochs = ""
+        if isinstance(trained, Network) and isinstance(usual, Network) and trained.epochs != usual.epochs:
+            epochs = f" --epochs {trained.epochs}"
         where = str(folder)
         if member := MEMBER.fullmatch(folder.name):
             where = f"{folder.parent} --member {member[1]}/{member[2]}"

@@ -169,10 +169,11 @@ def _row(record: dict[str, Any]) -> str:
 
 
 def _describe_run(run: dict[str, Any]) -> dict[str, Any]:
+    member = run["recipe"].get("member")
     return {
         "recipe": run["recipe"]["name"],
         **{name: run[name] for name in ("seed", "commit", "versions", "device")},
-        "epochs": len(run["epochs"]),
+        "epochs": member["epochs"] if member else len(run["epochs"]),
         "held_out_rows": run["rows"]["held_out"],
         "held_out_accuracy": run["epochs"][-1].get("validation_accuracy"),
     }

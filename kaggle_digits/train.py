@@ -9,6 +9,7 @@ import json
 import logging
 import platform
 import time
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -201,6 +202,8 @@ def _average_members(
     folders = member_folders(folder, ensemble.size)
     records = [read_run(member) for member in folders]
     record["parameters"] = sum(member["parameters"] for member in records)
+    # They may have been trained elsewhere, one by one.
+    record |= {name: records[0][name] for name in ("device", "versions", "commit")}
     metrics: dict[str, Any] = {
         "epoch": 1,
         "seconds": round(sum(epoch["seconds"] for member in records for epoch in member["epochs"]), 3),
@@ -210,14 +213,24 @@ def _average_members(
         return None
     each = []
     for member in folders:
-        with np.load(member / VALIDATION_FILE) as saved:
-            each.append(saved["probabilities"])
+        each.append(_held_out_probabilities(member / VALIDATION_FILE))
     probabilities = np.mean(each, axis=0)
     metrics["validation_accuracy"] = accuracy(probabilities, held_out.digits)
     metrics["validation_seconds"] = round(
         sum(member["epochs"][-1].get("validation_seconds", 0.0) for member in records), 3
     )
     return probabilities
+
+
+def _held_out_probabilities(file: Path) -> np.ndarray:
+    try:
+        with np.load(file) as saved:
+            return saved["probabilities"]
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise RunError(
+            f"{file}: not readable ({type(error).__name__}). Expected the probabilities of the held-out rows, which "
+            f"training wrote. Remove {file.parent} and train it again."
+        ) from error
 
 
 def _take_folder(folder: Path, recipe: Recipe, record: dict[str, Any], *, resume: bool) -> bool:

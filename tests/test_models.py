@@ -94,6 +94,11 @@ def test_fused_normalisation_is_keras_own(channels, dtype):
             outputs = layer(tf.cast(seen, layer.compute_dtype), training=True)
             assert keras.backend.standardize_dtype(outputs.dtype) == layer.compute_dtype
             total = tf.reduce_sum(tf.cast(outputs, tf.float32) * weights)
+        ops = {
+            op.type
+            for op in tf.function(layer.call).get_concrete_function(images, training=True).graph.get_operations()
+        }
+        assert ("FusedBatchNormV3" in ops) == (kind is BatchNormalization and channels == 16)
         gradients = tape.gradient(total, [seen, layer.gamma.value, layer.beta.value])
         asked = layer(images, training=False)
         found.append([tf.cast(value, tf.float32).numpy() for value in (outputs, *gradients, asked)])
