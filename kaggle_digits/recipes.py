@@ -157,7 +157,7 @@ _STRONG = replace(
         _dense(10),
     ),
     learning_rate=_cycle(0.006),
-    epochs=17,
+    epochs=11,
     augmentation=Augmentation(rotation=12.0, scale=0.12, shear=0.2, shift=2.0),
     shift_averaging=1,
 )
