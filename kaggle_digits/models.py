@@ -89,7 +89,7 @@ def without_own_normalisation(model: keras.Sequential) -> keras.Sequential:
         kind = keras.layers.BatchNormalization if isinstance(layer, BatchNormalization) else type(layer)
         return kind.from_config(layer.get_config())
 
-    network = keras.models.clone_model(model, clone_function=copy)
+    network = keras.Sequential([keras.Input(model.input_shape[1:]), *map(copy, model.layers)], name=model.name)
     network.set_weights(model.get_weights())
     return network
 
