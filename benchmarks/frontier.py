@@ -42,7 +42,7 @@ from kaggle_digits.config import (
     atomic_path,
 )
 from kaggle_digits.data import TrainingRows, find_source, load_train, split_rows
-from kaggle_digits.recipes import RECIPES
+from kaggle_digits.recipes import FLATTEN, RECIPES, RELU, conv, dense, dropout, pool
 from kaggle_digits.runs import settings_of
 from kaggle_digits.strategy import device_of
 from kaggle_digits.train import train_run
@@ -54,22 +54,6 @@ OURS = ("flash", "fast", "strong", "champion", "tiny")
 SHARED: dict[str, Any] = {"pixel_scale": 255.0, "loss": "crossentropy"}
 ADAM: dict[str, Any] = {"beta_1": 0.9, "beta_2": 0.999, "epsilon": 1e-7}
 
-
-def _conv(filters: int, kernel_size: int, **options: object) -> tuple[str, dict[str, object]]:
-    return "Conv2D", {"filters": filters, "kernel_size": kernel_size, "data_format": "channels_last", **options}
-
-
-def _dense(units: int, activation: str = "linear") -> tuple[str, dict[str, object]]:
-    return "Dense", {"units": units, "activation": activation}
-
-
-def _dropout(rate: float) -> tuple[str, dict[str, object]]:
-    return "Dropout", {"rate": rate}
-
-
-POOL = ("MaxPooling2D", {"pool_size": 2, "strides": 2, "data_format": "channels_last"})
-FLATTEN = ("Flatten", {"data_format": "channels_last"})
-RELU = ("ReLU", {})
 # Each convolution of the record's network is followed by a ReLU, and that by a normalisation.
 NORM = ("BatchNormalization", {"momentum": 0.99, "epsilon": 1e-3})
 
@@ -79,10 +63,10 @@ PEERS = (
         summary="the 1.24 M-MAC network, 3 epochs",
         source="tuomaso/train_mnist_fast",
         layers=(
-            *(_conv(24, 5), POOL, RELU),
-            *(_conv(32, 3), POOL, RELU),
-            *(FLATTEN, _dense(256, "relu")),
-            _dense(10),
+            *(conv(24, 5), pool(), RELU),
+            *(conv(32, 3), pool(), RELU),
+            *(FLATTEN, dense(256, "relu")),
+            dense(10),
         ),
         **SHARED,
         optimizer=("Adam", {"beta_1": 0.7, "beta_2": 0.9, "epsilon": 1e-8}),
@@ -97,10 +81,10 @@ PEERS = (
         summary="Keras' own example, 15 epochs",
         source="keras-io, mnist_convnet",
         layers=(
-            *(_conv(32, 3, activation="relu"), POOL),
-            *(_conv(64, 3, activation="relu"), POOL),
-            *(FLATTEN, _dropout(0.5)),
-            _dense(10),
+            *(conv(32, 3, activation="relu"), pool()),
+            *(conv(64, 3, activation="relu"), pool()),
+            *(FLATTEN, dropout(0.5)),
+            dense(10),
         ),
         **SHARED,
         optimizer=("Adam", ADAM),
@@ -127,12 +111,12 @@ PEERS = (
         summary="one network of the record of 0.99757, 45 epochs",
         source="C. Deotte, 25 Million Images",
         layers=(
-            *(_conv(32, 3), RELU, NORM, _conv(32, 3), RELU, NORM),
-            *(_conv(32, 5, strides=2, padding="same"), RELU, NORM, _dropout(0.4)),
-            *(_conv(64, 3), RELU, NORM, _conv(64, 3), RELU, NORM),
-            *(_conv(64, 5, strides=2, padding="same"), RELU, NORM, _dropout(0.4)),
-            *(_conv(128, 4), RELU, NORM, FLATTEN, _dropout(0.4)),
-            _dense(10),
+            *(conv(32, 3), RELU, NORM, conv(32, 3), RELU, NORM),
+            *(conv(32, 5, strides=2, padding="same"), RELU, NORM, dropout(0.4)),
+            *(conv(64, 3), RELU, NORM, conv(64, 3), RELU, NORM),
+            *(conv(64, 5, strides=2, padding="same"), RELU, NORM, dropout(0.4)),
+            *(conv(128, 4), RELU, NORM, FLATTEN, dropout(0.4)),
+            dense(10),
         ),
         **SHARED,
         optimizer=("Adam", ADAM),

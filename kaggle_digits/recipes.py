@@ -25,19 +25,23 @@ from kaggle_digits.config import (
 )
 
 
-def _conv(filters: int, kernel_size: int, **options: object) -> Layer:
+def conv(filters: int, kernel_size: int, **options: object) -> Layer:
+    """Return a convolution; ``options`` are Keras' own."""
     return "Conv2D", {"filters": filters, "kernel_size": kernel_size, "data_format": "channels_last", **options}
 
 
-def _dense(units: int, activation: str = "linear", **options: object) -> Layer:
+def dense(units: int, activation: str = "linear", **options: object) -> Layer:
+    """Return a dense layer."""
     return "Dense", {"units": units, "activation": activation, **options}
 
 
-def _pool(kind: str = "MaxPooling2D") -> Layer:
+def pool(kind: str = "MaxPooling2D") -> Layer:
+    """Return a pooling that halves height and width."""
     return kind, {"pool_size": 2, "strides": 2, "data_format": "channels_last"}
 
 
-def _dropout(rate: float) -> Layer:
+def dropout(rate: float) -> Layer:
+    """Return a dropout layer."""
     return "Dropout", {"rate": rate}
 
 
@@ -49,8 +53,8 @@ def _residual(filters: int, **options: object) -> Layer:
     return "Residual", {"filters": filters, **options}
 
 
-_FLATTEN: Layer = ("Flatten", {"data_format": "channels_last"})
-_RELU: Layer = ("ReLU", {})
+FLATTEN: Layer = ("Flatten", {"data_format": "channels_last"})
+RELU: Layer = ("ReLU", {})
 
 _SGD: Layer = ("SGD", {"momentum": 0.0, "nesterov": False})
 _MOMENTUM: Layer = ("SGD", {"momentum": 0.5, "nesterov": False})
@@ -84,20 +88,20 @@ def _cycle(peak: float) -> OneCycle:
     return OneCycle(peak=peak, warmup=0.2, start=0.04, end=0.001)
 
 
-def _block(layer: Layer, *pool: Layer) -> tuple[Layer, ...]:
+def _block(layer: Layer, *pooling: Layer) -> tuple[Layer, ...]:
     kind, options = layer
-    return ((kind, {**options, "use_bias": False}), *pool, _norm(1e-3), _RELU)
+    return ((kind, {**options, "use_bias": False}), *pooling, _norm(1e-3), RELU)
 
 
 _FAST = Network(
     name="fast",
     summary="four convolutions with batch normalisation, one-cycle schedule, light augmentation",
     layers=(
-        *_block(_conv(32, 5), _pool()),
-        *_block(_conv(32, 3)),
-        *_block(_conv(64, 3), _pool()),
-        *(*_block(_conv(64, 3)), _FLATTEN),
-        _dense(10),
+        *_block(conv(32, 5), pool()),
+        *_block(conv(32, 3)),
+        *_block(conv(64, 3), pool()),
+        *(*_block(conv(64, 3)), FLATTEN),
+        dense(10),
     ),
     **_OURS,
     learning_rate=_cycle(0.01),
@@ -112,10 +116,10 @@ _FLASH = replace(
     summary="three convolutions, two epochs, no augmentation: a good submission in a quarter of a minute",
     # Every layer, and AdamW, would take a while to prepare, which counts here.
     layers=(
-        *_block(_conv(16, 5, strides=2)),
-        *_block(_conv(32, 3), _pool()),
-        *(*_block(_conv(64, 3)), _FLATTEN),
-        _dense(10),
+        *_block(conv(16, 5, strides=2)),
+        *_block(conv(32, 3), pool()),
+        *(*_block(conv(64, 3)), FLATTEN),
+        dense(10),
     ),
     optimizer=("SGD", {"momentum": 0.9, "nesterov": True, "weight_decay": 0.0005}),
     learning_rate=OneCycle(peak=0.6, warmup=0.2, start=0.04, end=0.01),
@@ -128,11 +132,11 @@ _TINY = replace(
     name="tiny",
     summary="four narrow convolutions, less than 8,000 parameters, many epochs",
     layers=(
-        *_block(_conv(8, 5), _pool()),
-        *_block(_conv(16, 3)),
-        *_block(_conv(16, 3), _pool()),
-        *(*_block(_conv(20, 3)), _FLATTEN),
-        _dense(10),
+        *_block(conv(8, 5), pool()),
+        *_block(conv(16, 3)),
+        *_block(conv(16, 3), pool()),
+        *(*_block(conv(20, 3)), FLATTEN),
+        dense(10),
     ),
     label_smoothing=0.02,
     optimizer=("AdamW", {"weight_decay": 0.001, "beta_1": 0.9, "beta_2": 0.999, "epsilon": 1e-7}),
@@ -147,14 +151,14 @@ _STRONG = replace(
     name="strong",
     summary="six wider convolutions and dropout, more epochs, stronger augmentation, averaged over shifts",
     layers=(
-        *_block(_conv(32, 5), _pool()),
-        *_block(_conv(64, 3, padding="same")),
-        *_block(_conv(64, 3, padding="same")),
-        *_block(_conv(96, 3, padding="same"), _pool()),
-        *_block(_conv(128, 3, padding="same")),
-        *(*_block(_conv(128, 3)), _FLATTEN),
-        *(_dropout(0.4), *_block(_dense(256))),
-        _dense(10),
+        *_block(conv(32, 5), pool()),
+        *_block(conv(64, 3, padding="same")),
+        *_block(conv(64, 3, padding="same")),
+        *_block(conv(96, 3, padding="same"), pool()),
+        *_block(conv(128, 3, padding="same")),
+        *(*_block(conv(128, 3)), FLATTEN),
+        *(dropout(0.4), *_block(dense(256))),
+        dense(10),
     ),
     learning_rate=_cycle(0.006),
     epochs=11,
@@ -178,7 +182,7 @@ _MLP = Network(
     source=_TUTORIAL,
     published="91.085 %",
     published_accuracy=0.91085,
-    layers=(_FLATTEN, _dense(784, "sigmoid"), _dense(300, "sigmoid"), _dense(10)),
+    layers=(FLATTEN, dense(784, "sigmoid"), dense(300, "sigmoid"), dense(10)),
     loss="mse",
     optimizer=_SGD,
     learning_rate=0.01,
@@ -194,14 +198,14 @@ _CNN = Network(
     published="97.7 % (training)",
     note="The network is Ghouzam's.",
     layers=(
-        _conv(32, 5, padding="same", activation="relu"),
-        _conv(32, 5, padding="same", activation="relu"),
-        *(_pool(), _dropout(0.25)),
-        _conv(64, 3, padding="same", activation="relu"),
-        _conv(64, 3, padding="same", activation="relu"),
-        *(_pool(), _dropout(0.25)),
-        *(_FLATTEN, _dense(256, "relu"), _dropout(0.5)),
-        _dense(10),
+        conv(32, 5, padding="same", activation="relu"),
+        conv(32, 5, padding="same", activation="relu"),
+        *(pool(), dropout(0.25)),
+        conv(64, 3, padding="same", activation="relu"),
+        conv(64, 3, padding="same", activation="relu"),
+        *(pool(), dropout(0.25)),
+        *(FLATTEN, dense(256, "relu"), dropout(0.5)),
+        dense(10),
     ),
     loss="mse",
     optimizer=("RMSprop", {"rho": 0.9, "momentum": 0.0, "epsilon": 1e-8, "centered": False}),
@@ -217,7 +221,7 @@ _MLP_VARIANTS = (
         summary="mlp-784-300 with a sigmoid on the output, too",
         published="81.285 %",
         published_accuracy=0.81285,
-        layers=(*_MLP.layers[:-1], _dense(10, "sigmoid")),
+        layers=(*_MLP.layers[:-1], dense(10, "sigmoid")),
     ),
     replace(
         _MLP,
@@ -227,7 +231,7 @@ _MLP_VARIANTS = (
         published_accuracy=0.85014,
         note="An output that starts below zero for every image never learns, and its digit is never read: how many do "
         "so decides, and differs from seed to seed.",
-        layers=(*_MLP.layers[:-1], _dense(10, "relu")),
+        layers=(*_MLP.layers[:-1], dense(10, "relu")),
     ),
     replace(
         _MLP,
@@ -235,7 +239,7 @@ _MLP_VARIANTS = (
         summary="mlp-784-300 with ReLUs everywhere: it collapses, since its input is unscaled",
         published="all read as 0",
         published_accuracy=None,
-        layers=(_FLATTEN, _dense(784, "relu"), _dense(300, "relu"), _dense(10, "relu")),
+        layers=(FLATTEN, dense(784, "relu"), dense(300, "relu"), dense(10, "relu")),
     ),
     replace(
         _MLP,
@@ -243,7 +247,7 @@ _MLP_VARIANTS = (
         summary="mlp-784-300 with 100 units in the second hidden layer",
         published="91.0 %",
         published_accuracy=0.91,
-        layers=(_FLATTEN, _dense(784, "sigmoid"), _dense(100, "sigmoid"), _dense(10)),
+        layers=(FLATTEN, dense(784, "sigmoid"), dense(100, "sigmoid"), dense(10)),
     ),
     replace(
         _MLP,
@@ -251,7 +255,7 @@ _MLP_VARIANTS = (
         summary="mlp-784-300 with 150 units in both hidden layers",
         published="86.257 %",
         published_accuracy=0.86257,
-        layers=(_FLATTEN, _dense(150, "sigmoid"), _dense(150, "sigmoid"), _dense(10)),
+        layers=(FLATTEN, dense(150, "sigmoid"), dense(150, "sigmoid"), dense(10)),
     ),
     replace(
         _MLP,
@@ -342,7 +346,7 @@ _FC = Network(
     summary="dense layers 200, 100, 20 with ReLUs, standardised pixels",
     source="a student's project",
     published="none",
-    layers=(_FLATTEN, _dense(200, "relu"), _dense(100, "relu"), _dense(20, "relu"), _dense(10)),
+    layers=(FLATTEN, dense(200, "relu"), dense(100, "relu"), dense(20, "relu"), dense(10)),
     **_STANDARDISED,
     loss="crossentropy",
     optimizer=_ADAM,
@@ -358,7 +362,7 @@ _FC_LINEAR = replace(
     summary="fc-200-100-20 as it was published: its ReLUs are computed and thrown away, so it is linear",
     published="92.58 %",
     published_accuracy=0.9258,
-    layers=(_FLATTEN, _dense(200), _dense(100), _dense(20), _dense(10)),
+    layers=(FLATTEN, dense(200), dense(100), dense(20), dense(10)),
 )
 
 _CNN_BN = Network(
@@ -369,10 +373,10 @@ _CNN_BN = Network(
     published_accuracy=0.9886,
     note="The author's scaling of the pixels is not known; here 0 to 1.",
     layers=(
-        *(_conv(25, 3), _norm(), _RELU, _pool()),
-        *(_conv(50, 3), _norm(), _RELU, _pool()),
-        *(_FLATTEN, _dense(1024, "relu"), _dense(128, "relu")),
-        _dense(10),
+        *(conv(25, 3), _norm(), RELU, pool()),
+        *(conv(50, 3), _norm(), RELU, pool()),
+        *(FLATTEN, dense(1024, "relu"), dense(128, "relu")),
+        dense(10),
     ),
     pixel_scale=255.0,
     loss="crossentropy",
@@ -391,10 +395,10 @@ _BHARADWAJ = Network(
     note="Batch 32, pixels from 0 to 1 and at most 20 epochs are ours; the rows that decide when to stop are not those "
     "reported.",
     layers=(
-        *(_conv(32, 3, activation="relu"), _pool()),
-        *(_conv(64, 3, activation="relu"), _pool()),
-        *(_FLATTEN, _dense(128, "relu")),
-        _dense(10),
+        *(conv(32, 3, activation="relu"), pool()),
+        *(conv(64, 3, activation="relu"), pool()),
+        *(FLATTEN, dense(128, "relu")),
+        dense(10),
     ),
     pixel_scale=255.0,
     loss="crossentropy",
@@ -407,9 +411,9 @@ _BHARADWAJ = Network(
 
 
 def _with_dropout(rate: float, *, before: bool, after: bool) -> tuple[Layer, ...]:
-    convolutions, dense = _BHARADWAJ.layers[:4], _BHARADWAJ.layers[4:]
-    dropout = (_dropout(rate),)
-    return (*dropout * before, *convolutions, *dropout * after, *dense)
+    convolutions, head = _BHARADWAJ.layers[:4], _BHARADWAJ.layers[4:]
+    layer = (dropout(rate),)
+    return (*layer * before, *convolutions, *layer * after, *head)
 
 
 def _by_reader(suffix: str, what: str, **changes: Any) -> Network:
@@ -448,10 +452,10 @@ _CNN_16_32 = Network(
     published="about 98 %",
     published_accuracy=0.98,
     layers=(
-        *(_conv(16, 5, padding="same", activation="relu"), _pool()),
-        *(_conv(32, 5, padding="same", activation="relu"), _pool()),
-        _FLATTEN,
-        _dense(10),
+        *(conv(16, 5, padding="same", activation="relu"), pool()),
+        *(conv(32, 5, padding="same", activation="relu"), pool()),
+        FLATTEN,
+        dense(10),
     ),
     pixel_scale=255.0,
     loss="crossentropy",
@@ -468,7 +472,7 @@ _CNN_16_32_64 = replace(
     summary="cnn-16-32 with a third convolution",
     published="none",
     published_accuracy=None,
-    layers=(*_CNN_16_32.layers[:4], _conv(64, 5, padding="same", activation="relu"), *_CNN_16_32.layers[4:]),
+    layers=(*_CNN_16_32.layers[:4], conv(64, 5, padding="same", activation="relu"), *_CNN_16_32.layers[4:]),
 )
 
 _RESNET = Network(
@@ -482,12 +486,12 @@ _RESNET = Network(
     "Kernels start with PyTorch's variance: from Keras' own, which is larger in most layers, it stayed at 11 % for an "
     "epoch and was stopped.",
     layers=(
-        *(_conv(32, 5, padding="same", **_TORCH), _norm(), _RELU, _residual(32, **_TORCH)),
-        *(_conv(64, 5, padding="same", activation="relu", **_TORCH), _norm(), _residual(64, **_TORCH), _pool()),
-        *(_conv(128, 5, padding="same", **_TORCH), _norm(), _RELU, _residual(128, **_TORCH)),
-        *(_conv(192, 5, padding="same", **_TORCH), _norm(), _RELU, _residual(192, **_TORCH), _pool()),
-        *(_FLATTEN, _dense(256, "relu", **_TORCH)),
-        _dense(10, **_TORCH),
+        *(conv(32, 5, padding="same", **_TORCH), _norm(), RELU, _residual(32, **_TORCH)),
+        *(conv(64, 5, padding="same", activation="relu", **_TORCH), _norm(), _residual(64, **_TORCH), pool()),
+        *(conv(128, 5, padding="same", **_TORCH), _norm(), RELU, _residual(128, **_TORCH)),
+        *(conv(192, 5, padding="same", **_TORCH), _norm(), RELU, _residual(192, **_TORCH), pool()),
+        *(FLATTEN, dense(256, "relu", **_TORCH)),
+        dense(10, **_TORCH),
     ),
     **_STANDARDISED,
     loss="crossentropy",
@@ -508,10 +512,10 @@ _LENET = replace(
     note="LeCun et al. 1998 with tanh and average pooling, but every map of the second convolution sees all six of the "
     "first, pooling has no weights, and softmax replaces the radial basis functions. Trained like resnet-192.",
     layers=(
-        *(_conv(6, 5, padding="same", activation="tanh"), _pool("AveragePooling2D")),
-        *(_conv(16, 5, activation="tanh"), _pool("AveragePooling2D")),
-        *(_FLATTEN, _dense(120, "tanh"), _dense(84, "tanh")),
-        _dense(10),
+        *(conv(6, 5, padding="same", activation="tanh"), pool("AveragePooling2D")),
+        *(conv(16, 5, activation="tanh"), pool("AveragePooling2D")),
+        *(FLATTEN, dense(120, "tanh"), dense(84, "tanh")),
+        dense(10),
     ),
     precision="float32",
 )
@@ -526,9 +530,9 @@ _MLP_BN = Network(
     "14, 21 instead of 0, 5, 10, 15. Normalised after the ReLU: before it, it read 0.7 points less. Kernels start with "
     "PyTorch's variance: from Keras' own, larger ones the small steps lead 2 points less far.",
     layers=(
-        *(_FLATTEN, _dense(300, "relu", **_TORCH), _norm()),
-        *(_dense(100, "relu", **_TORCH), _norm()),
-        _dense(10, **_TORCH),
+        *(FLATTEN, dense(300, "relu", **_TORCH), _norm()),
+        *(dense(100, "relu", **_TORCH), _norm()),
+        dense(10, **_TORCH),
     ),
     pixel_offset=127.5,
     pixel_scale=127.5,

@@ -211,10 +211,7 @@ def _average_members(
     record["epochs"] = [metrics]
     if not held_out:
         return None
-    each = []
-    for member in folders:
-        each.append(_held_out_probabilities(member / VALIDATION_FILE))
-    probabilities = np.mean(each, axis=0)
+    probabilities = np.mean([_held_out_probabilities(member / VALIDATION_FILE) for member in folders], axis=0)
     metrics["validation_accuracy"] = accuracy(probabilities, held_out.digits)
     metrics["validation_seconds"] = round(
         sum(member["epochs"][-1].get("validation_seconds", 0.0) for member in records), 3
