@@ -7,6 +7,7 @@ import contextlib
 import dataclasses
 import json
 import logging
+import math
 import os
 import shlex
 import shutil
@@ -29,12 +30,14 @@ from kaggle_digits.config import (
     InputError,
     Network,
     TrainingError,
+    atomic_path,
 )
 from kaggle_digits.measured import MEASURED
 from kaggle_digits.recipes import RECIPES, find_recipe
 from kaggle_digits.strategy import DEVICES
 
 if TYPE_CHECKING:
+    from kaggle_digits.recognize import Reader
     from kaggle_digits.strategy import Device
     from kaggle_digits.submit import Plan, Result
 
@@ -119,6 +122,11 @@ def _parser() -> argparse.ArgumentParser:
             "--seed", type=_seed, default=0, metavar="N", help="same seed, same result (default: %(default)s)"
         )
 
+    def one_run(command: argparse.ArgumentParser) -> None:
+        command.add_argument(
+            "--run", type=Path, metavar="DIR", help="a run folder (default: the small network of the package)"
+        )
+
     def epochs(command: argparse.ArgumentParser) -> None:
         command.add_argument("--epochs", type=_count, metavar="N", help="instead of the recipe's own")
 
@@ -197,6 +205,35 @@ def _parser() -> argparse.ArgumentParser:
     )
     training(compare)
 
+    recognize = verb("recognize", _recognize, "read the digits of photographs and scans: your own handwriting")
+    recognize.add_argument(
+        "pictures", nargs="+", type=Path, metavar="IMAGE|FOLDER", help="pages, or single digits named NUMBER_LABEL.png"
+    )
+    one_run(recognize)
+    backend(recognize)
+    recognize.add_argument("--json", action="store_true", help="one JSON object per picture and line, for scripts")
+    recognize.add_argument(
+        "--single",
+        action="store_true",
+        help="every picture holds exactly one digit (taken for granted where file names carry labels)",
+    )
+    recognize.add_argument(
+        "--threshold",
+        type=_probability,
+        metavar="P",
+        help="a digit that is less sure is given as ? (default: 0.8)",
+    )
+    recognize.add_argument("--overlay", type=Path, metavar="FILE.png", help="draw what was read on the picture")
+    recognize.add_argument(
+        "--mistakes", type=Path, metavar="FILE.png", help="draw the worst mistakes; for pictures with labels"
+    )
+
+    pad = verb("pad", _pad, "a page in your browser to draw digits on, or to drop photographs on")
+    one_run(pad)
+    backend(pad)
+    pad.add_argument("--host", default="127.0.0.1", metavar="ADDRESS", help="who can open it (default: %(default)s)")
+    pad.add_argument("--port", type=_index, default=8000, metavar="N", help="0 takes a free one (default: %(default)s)")
+
     devices = verb("devices", _devices, "what there is to train on, what would be used, and why the rest is not")
     devices.add_argument("--device", choices=DEVICES, default="auto", help="what to ask for (default: %(default)s)")
     backend(devices)
@@ -257,6 +294,17 @@ def _index(text: str) -> int:
     if not (text.isascii() and text.isdigit()):
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number")
     return int(text)
+
+
+def _probability(text: str) -> float:
+    """Parse a probability."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to 1")
+    return value
 
 
 def _part(text: str) -> tuple[int, int]:
@@ -456,6 +504,71 @@ def _compare(options: argparse.Namespace) -> None:
         )
     if options.shard != (1, 1):
         print(f"{options.out}: part {options.shard[0]} of {options.shard[1]} is trained")
+
+
+def _recognize(options: argparse.Namespace) -> None:
+    from kaggle_digits.recognize import THRESHOLD, describe, find_labels, find_pictures, tabulate, text_of
+
+    files = find_pictures(options.pictures)
+    labels = find_labels(files)
+    single = options.single or labels is not None
+    if options.overlay and len(files) > 1:
+        raise InputError(f"--overlay: {len(files)} pictures were given. Expected one. Draw on one at a time.")
+    if options.mistakes and labels is None:
+        raise InputError("--mistakes: the pictures have no labels. Expected names like 0012_7.png. Leave it out.")
+    threshold = THRESHOLD if options.threshold is None else options.threshold
+    from kaggle_digits.recognize import read_files
+
+    digits = read_files(files, _reader(options), single=single)
+    for file, found in zip(files, digits, strict=True):
+        if options.json:
+            print(json.dumps(describe(str(file), found, threshold=threshold), ensure_ascii=False))
+        elif labels is None:
+            text = text_of(found, threshold=threshold)
+            lines = text or ["(no digits found)"]
+            print("\n".join(lines if len(files) == 1 else [f"{file}:", *(f"  {line}" for line in lines)]))
+    if labels is not None and not options.json:
+        print(tabulate(digits, labels, threshold=threshold))
+    if options.overlay:
+        from kaggle_digits.recognize import draw_overlay
+
+        _save(options.overlay, draw_overlay(files[0], digits[0], threshold=threshold).save)
+    if options.mistakes:
+        from kaggle_digits.plots import plot_worst
+
+        read = [(page[0], label) for page, label in zip(digits, labels, strict=True) if page]
+        figure = plot_worst(
+            np.stack([digit.pixels for digit, _ in read]),
+            np.stack([digit.probabilities for digit, _ in read]),
+            np.array([label for _, label in read]),
+        )
+        _save(options.mistakes, figure.savefig)
+
+
+def _reader(options: argparse.Namespace) -> Reader:
+    from kaggle_digits.predict import PACKAGED_RUN
+    from kaggle_digits.recognize import Reader
+
+    return Reader(options.run or PACKAGED_RUN, backend=options.backend)
+
+
+def _save(path: Path, save: Callable[[Path], None]) -> None:
+    if path.suffix.lower() != ".png":
+        raise InputError(f"{path}: pictures are written as PNG. Expected a name that ends in .png. Change the name.")
+    with atomic_path(path) as partial:
+        save(partial)
+    log.info("Wrote %s", path)
+
+
+def _pad(options: argparse.Namespace) -> None:
+    try:
+        from kaggle_digits.pad import serve
+    except ImportError as error:
+        raise InputError(
+            f"pad: the package {error.name} is missing. Expected the extra [pad]. Add it: "
+            "pip install 'kaggle-digits[pad]'"
+        ) from error
+    serve(_reader(options), host=options.host, port=options.port)
 
 
 def _devices(options: argparse.Namespace) -> None:

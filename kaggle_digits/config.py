@@ -105,6 +105,23 @@ class Augmentation:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Restyling(Augmentation):
+    """Say also how far a training digit may be written in another way, before it is moved.
+
+    Args:
+        strokes: the share of the ones and sevens that get strokes MNIST's writers leave out: flag, foot, bar, serif.
+        bend: pixels, drawn from ±bend at the nodes of a smooth displacement of all points.
+        pen: pixels by which the outline of the strokes moves out or in, drawn from ±pen.
+        blur: the weight of a pixel's neighbours, drawn from 0 to blur.
+    """
+
+    strokes: float = 0.0
+    bend: float = 0.0
+    pen: float = 0.0
+    blur: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
 class OneCycle:
     """Raise the learning rate linearly to ``peak``, then lower it along half a cosine, step by step.
 

@@ -23,10 +23,11 @@ import keras
 import numpy as np
 
 from kaggle_digits.augment import augment_pixels
-from kaggle_digits.config import Network, OneCycle, RunError, TrainingError, atomic_path
+from kaggle_digits.config import Network, OneCycle, Restyling, RunError, TrainingError, atomic_path
 from kaggle_digits.data import TrainingRows, one_hot
 from kaggle_digits.models import build_model, compile_model, epoch_rate, without_own_normalisation
 from kaggle_digits.predict import MODEL_FILE, accuracy, predict_probabilities, to_images
+from kaggle_digits.restyle import restyle_pixels
 from kaggle_digits.runs import CHECKPOINT_FILE
 from kaggle_digits.strategy import TPU_STEPS_PER_EXECUTION, Device
 
@@ -178,6 +179,8 @@ def _make_batches(recipe: Network, rows: TrainingRows, epoch: int, *, seed: int,
     rng = np.random.default_rng([seed, epoch])
     order = rng.permutation(len(rows))
     pixels, digits = rows.pixels[order], rows.digits[order]
+    if isinstance(recipe.augmentation, Restyling):
+        pixels = restyle_pixels(pixels, digits, recipe.augmentation, rng)
     if recipe.augmentation:
         pixels = augment_pixels(pixels, recipe.augmentation, rng)
     taken, weights = share_batches(

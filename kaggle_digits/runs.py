@@ -24,6 +24,7 @@ from kaggle_digits.config import (
     Ensemble,
     Network,
     Recipe,
+    Restyling,
     RunError,
     atomic_path,
     locked,
@@ -151,8 +152,8 @@ def _network_of(stored: dict[str, Any]) -> Network:
         (kind,) = (kind for kind in SCHEDULES if {field.name for field in dataclasses.fields(kind)} == set(rate))
         arguments: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in rate.items()}
         fields["learning_rate"] = kind(**arguments)
-    if fields["augmentation"]:
-        fields["augmentation"] = Augmentation(**fields["augmentation"])
+    if changes := fields["augmentation"]:
+        fields["augmentation"] = (Restyling if "strokes" in changes else Augmentation)(**changes)
     return Network(**fields)
 
 

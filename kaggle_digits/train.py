@@ -18,6 +18,7 @@ import numpy as np
 
 import kaggle_digits
 from kaggle_digits.backend import import_backend
+from kaggle_digits.calibration import fit_temperature
 from kaggle_digits.config import (
     PIXELS,
     Classical,
@@ -160,6 +161,7 @@ def train_run(
             assert probabilities is not None
             with atomic_path(folder / VALIDATION_FILE) as path:
                 np.savez_compressed(path, probabilities=probabilities, digits=held_out.digits)
+            record["temperature"] = round(fit_temperature(probabilities, held_out.digits), 4)
         record["finished"] = True
         write_run(folder, record)
         (folder / CHECKPOINT_FILE).unlink(missing_ok=True)

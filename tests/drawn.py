@@ -1,0 +1,79 @@
+"""Digits drawn by strokes, and pages of them as a camera would see them: light, shadows, ruling, noise."""
+
+from __future__ import annotations
+
+import numpy as np
+from PIL import Image, ImageDraw
+from scipy import ndimage
+
+Stroke = list[tuple[float, float]]
+
+
+def _arc(x: float, y: float, across: float, down: float, start: float, end: float) -> Stroke:
+    """Points of an ellipse about (x, y), from one angle to the other; degrees, clockwise from the right."""
+    angles = np.deg2rad(np.linspace(start, end, 25))
+    return [(x + across * float(np.cos(a)), y + down * float(np.sin(a))) for a in angles]
+
+
+STROKES: dict[int, list[Stroke]] = {
+    0: [_arc(0.5, 0.5, 0.3, 0.45, -90, 270)],
+    1: [[(0.3, 0.3), (0.55, 0.05), (0.5, 0.95)]],
+    2: [[*_arc(0.48, 0.28, 0.27, 0.23, -170, 40), (0.22, 0.93), (0.8, 0.9)]],
+    3: [[*_arc(0.45, 0.27, 0.27, 0.22, -150, 90), *_arc(0.45, 0.7, 0.32, 0.22, -90, 140)]],
+    4: [[(0.4, 0.08), (0.2, 0.6), (0.82, 0.58)], [(0.64, 0.3), (0.58, 0.95)]],
+    5: [[(0.75, 0.08), (0.34, 0.08), (0.29, 0.42), *_arc(0.47, 0.66, 0.29, 0.26, -115, 140)]],
+    6: [[(0.65, 0.06), (0.4, 0.3), (0.26, 0.62), *_arc(0.5, 0.7, 0.24, 0.23, 180, -180)]],
+    7: [[(0.2, 0.12), (0.78, 0.1), (0.4, 0.95)]],
+    8: [[*_arc(0.5, 0.28, 0.22, 0.21, 90, -270), *_arc(0.5, 0.72, 0.27, 0.23, -90, 270)]],
+    9: [[*_arc(0.47, 0.3, 0.24, 0.23, 0, -360), (0.7, 0.32), (0.6, 0.95)]],
+}
+"""digit → its strokes in a box of 1 × 1, y downward."""
+
+
+def draw_page(
+    rows: list[str], *, size: int = 60, pen: float = 5.0, seed: int = 0, turn: float = 0.0, ruling: str = "plain"
+) -> np.ndarray:
+    """Draw a page of digits.
+
+    Args:
+        rows: the digits of each row.
+        size: height of a digit in pixels.
+        pen: width of the strokes in pixels.
+        seed: of size, slant and place of each digit, and of the noise.
+        turn: degrees by which the page lies askew.
+        ruling: "plain", "ruled" or "squared" paper.
+
+    Returns:
+        (H, W) float32 brightness, 0 to 1.
+    """
+    rng = np.random.default_rng(seed)
+    width, height = int((max(map(len, rows)) * 1.5 + 1.5) * size), int((len(rows) * 1.8 + 1.2) * size)
+    fine = 3
+    page = Image.new("L", (width * fine, height * fine), 0)
+    canvas = ImageDraw.Draw(page)
+    for number, row in enumerate(rows):
+        for place, digit in enumerate(row):
+            left = (0.9 + 1.5 * place + rng.uniform(-0.1, 0.1)) * size
+            top = (0.9 + 1.8 * number + rng.uniform(-0.12, 0.12)) * size
+            tall, slant = size * rng.uniform(0.85, 1.1), rng.uniform(-0.05, 0.2)
+            for stroke in STROKES[int(digit)]:
+                points = [
+                    (fine * (left + tall * (0.85 * x - slant * (y - 0.5))), fine * (top + tall * y)) for x, y in stroke
+                ]
+                canvas.line(points, fill=255, width=round(pen * fine), joint="curve")
+                for x, y in (points[0], points[-1]):
+                    canvas.circle((x, y), pen * fine / 2, fill=255)
+    ink = np.asarray(page.resize((width, height), Image.Resampling.BOX), np.float32) / 255
+    lines = np.zeros_like(ink)
+    if ruling in ("ruled", "squared"):
+        lines[int(0.5 * size) :: int(0.6 * size)] = 1
+    if ruling == "squared":
+        lines[:, int(0.2 * size) :: int(0.6 * size)] = 1
+    reflected = 0.92 * (1 - 0.75 * ink) * (1 - 0.4 * ndimage.gaussian_filter(lines, 0.6))
+    reflected = ndimage.rotate(reflected, turn, reshape=False, order=1, mode="nearest")
+    y, x = np.mgrid[:height, :width]
+    # Light from one side, and the shadow of a hand.
+    light = 0.55 + 0.4 * x / width
+    light *= 1 - 0.3 / (1 + np.exp(-(y - 0.6 * height - 0.2 * x) / (0.08 * height)))
+    photographed = ndimage.gaussian_filter(reflected * light, 0.7) + rng.normal(0, 0.01, reflected.shape)
+    return np.clip(photographed, 0, 1).astype(np.float32)
