@@ -47,7 +47,7 @@ SMALLEST = 8
 RULED_LENGTH, RULED_SHARE, RULED_RATIO = 40, 0.5, 40
 """Of a printed line: the least length of a piece in pixels, of all over the page's width, and length over thickness."""
 
-WRITTEN = 1.5
+WRITTEN = 1.3
 """Times as dark as the printed line that it is on is what was written."""
 
 BLOT = 0.45
@@ -253,7 +253,8 @@ def _remove_level_lines(mask: np.ndarray, ink: np.ndarray) -> np.ndarray:
         thickness = np.median(runs[where][line])
         if thickness <= extent / RULED_RATIO:
             # A stroke that crosses the line is taller than it; one that lies along it is darker, as a rule.
-            pale = ink[where] <= WRITTEN * np.median(ink[where][line])
+            core = ndimage.maximum_filter1d(np.where(line, ink[where], 0), 2 * int(thickness) + 1, axis=0)
+            pale = core <= WRITTEN * np.median(core[line])
             removed[where] |= line & pale & (runs[where] <= 1.5 * thickness + 1)
     if not removed.any():
         return mask

@@ -22,6 +22,7 @@ from kaggle_digits.config import (
     OneCycle,
     Plateau,
     Recipe,
+    Restyling,
 )
 
 
@@ -172,6 +173,24 @@ _CHAMPION = Ensemble(
     source="this project",
     member=_STRONG,
     size=5,
+)
+
+_HANDWRITING = replace(
+    _FAST,
+    name="handwriting",
+    summary="five convolutions for digits written elsewhere: extra strokes, bends, other pens, many epochs",
+    layers=(
+        *_block(conv(32, 5), pool()),
+        *_block(conv(48, 3)),
+        *_block(conv(64, 3), pool()),
+        *_block(conv(80, 3, padding="same")),
+        *(*_block(conv(96, 3)), FLATTEN),
+        dense(10),
+    ),
+    epochs=30,
+    augmentation=Restyling(
+        rotation=10.0, scale=0.12, shear=0.12, shift=1.5, strokes=0.7, bend=0.4, pen=0.8, blur=0.8
+    ),
 )
 
 _TUTORIAL = "the Kaggle notebook this project grew from"
@@ -545,7 +564,7 @@ _MLP_BN = Network(
 )
 
 _ALL: tuple[Recipe, ...] = (
-    *(_FLASH, _FAST, _STRONG, _CHAMPION, _TINY),
+    *(_FLASH, _FAST, _STRONG, _CHAMPION, _TINY, _HANDWRITING),
     *(_MLP, *_MLP_VARIANTS, _CNN),
     *_CLASSICAL,
     *(_FC, _FC_LINEAR, _CNN_BN, _MLP_BN),
