@@ -507,7 +507,17 @@ def _compare(options: argparse.Namespace) -> None:
 
 
 def _recognize(options: argparse.Namespace) -> None:
-    from kaggle_digits.recognize import THRESHOLD, describe, find_labels, find_pictures, tabulate, text_of
+    from kaggle_digits.recognize import (
+        THRESHOLD,
+        describe,
+        draw_overlay,
+        find_labels,
+        find_pictures,
+        plot_mistakes,
+        read_files,
+        tabulate,
+        text_of,
+    )
 
     files = find_pictures(options.pictures)
     labels = find_labels(files)
@@ -516,9 +526,10 @@ def _recognize(options: argparse.Namespace) -> None:
         raise InputError(f"--overlay: {len(files)} pictures were given. Expected one. Draw on one at a time.")
     if options.mistakes and labels is None:
         raise InputError("--mistakes: the pictures have no labels. Expected names like 0012_7.png. Leave it out.")
+    for wanted in filter(None, (options.overlay, options.mistakes)):
+        if wanted.suffix.lower() != ".png":
+            raise InputError(f"{wanted}: what is drawn is a PNG file. Expected a name that ends in .png. Change the name.")
     threshold = THRESHOLD if options.threshold is None else options.threshold
-    from kaggle_digits.recognize import read_files
-
     digits = read_files(files, _reader(options), single=single)
     for file, found in zip(files, digits, strict=True):
         if options.json:
@@ -530,19 +541,9 @@ def _recognize(options: argparse.Namespace) -> None:
     if labels is not None and not options.json:
         print(tabulate(digits, labels, threshold=threshold))
     if options.overlay:
-        from kaggle_digits.recognize import draw_overlay
-
         _save(options.overlay, draw_overlay(files[0], digits[0], threshold=threshold).save)
-    if options.mistakes:
-        from kaggle_digits.plots import plot_worst
-
-        read = [(page[0], label) for page, label in zip(digits, labels, strict=True) if page]
-        figure = plot_worst(
-            np.stack([digit.pixels for digit, _ in read]),
-            np.stack([digit.probabilities for digit, _ in read]),
-            np.array([label for _, label in read]),
-        )
-        _save(options.mistakes, figure.savefig)
+    if options.mistakes and labels is not None:
+        _save(options.mistakes, plot_mistakes(digits, labels).savefig)
 
 
 def _reader(options: argparse.Namespace) -> Reader:
@@ -553,8 +554,6 @@ def _reader(options: argparse.Namespace) -> Reader:
 
 
 def _save(path: Path, save: Callable[[Path], None]) -> None:
-    if path.suffix.lower() != ".png":
-        raise InputError(f"{path}: pictures are written as PNG. Expected a name that ends in .png. Change the name.")
     with atomic_path(path) as partial:
         save(partial)
     log.info("Wrote %s", path)

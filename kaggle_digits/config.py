@@ -233,6 +233,8 @@ class Network(Recipe):
         precision: "float32", or "mixed_bfloat16" where the device computes it natively.
         shift_averaging: pixels; above 0 the probabilities are averages over the image and its shifts by so many up,
             down, left and right.
+        slant_averaging: above 0 they are averages over the image and four slants of it, to the left and to the right by
+            so many pixels sideways per row, and by half of it: digits from elsewhere lean otherwise.
     """
 
     layers: tuple[Layer, ...]
@@ -246,6 +248,12 @@ class Network(Recipe):
     augmentation: Augmentation | None = None
     precision: str = "float32"
     shift_averaging: int = 0
+    slant_averaging: float = 0.0
+
+    @property
+    def averages(self) -> bool:
+        """Whether the probabilities are averages over several images made of one."""
+        return bool(self.shift_averaging or self.slant_averaging)
 
     @property
     def tunes(self) -> bool:

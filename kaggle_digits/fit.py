@@ -91,8 +91,8 @@ def fit_network(
     probabilities = None
 
     def predict(rows: TrainingRows) -> np.ndarray:
-        # Averaging over shifts is for the end, when it is worth its time.
-        how = recipe if len(epochs) >= recipe.epochs - 1 else replace(recipe, shift_averaging=0)
+        # Averaging is for the end, when it is worth its time.
+        how = recipe if len(epochs) >= recipe.epochs - 1 else replace(recipe, shift_averaging=0, slant_averaging=0.0)
         if device.processes == 1:
             return predict_probabilities(model, how, rows.pixels, device=device)
         # Each process for itself, with a network of its own: no row is exchanged.

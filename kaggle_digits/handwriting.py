@@ -38,8 +38,8 @@ LIGHT_SIDE = 240
 LEAST_CONTRAST = 0.08
 """Ink reflects at least so much less of the light than paper does."""
 
-FAINT = 0.45
-"""Of the level that parts ink from paper, what strokes may fall to in between."""
+FAINT = 0.28
+"""Of the darkness of most ink, what strokes may fall to in between."""
 
 SMALLEST = 8
 """Pixels of the longer side of the smallest piece that is looked at."""
@@ -129,7 +129,7 @@ def find_digits(picture: np.ndarray) -> list[Found]:
     ink = level_paper(working)
     if ink is None:
         return []
-    pieces = _separate(_remove_ruling(ink > FAINT / 2, ink), ink)
+    pieces = _separate(_remove_ruling(ink > FAINT, ink), ink)
     digits = _without_debris(_join(pieces), ink.shape)
     return [
         _digit(strokes, ink, factor, row=number) for number, row in enumerate(_rows(digits)) for strokes in row
@@ -184,7 +184,7 @@ def level_paper(picture: np.ndarray) -> np.ndarray | None:
         picture: (H, W) float32, brightness from 0 to 1.
 
     Returns:
-        (H, W) float32, 0 for paper; 0.5 parts ink from paper, and most ink is near 1. None where nothing stands out.
+        (H, W) float32, 0 for paper, near 1 for most ink. None where nothing stands out.
     """
     # A small copy is enough to know the light, and its noise is averaged away.
     small = _resize(picture, [max(1, round(side * LIGHT_SIDE / max(picture.shape))) for side in reversed(picture.shape)])
@@ -197,10 +197,12 @@ def level_paper(picture: np.ndarray) -> np.ndarray | None:
     ink = 1 - picture / np.maximum(_resize(paper, picture.shape[::-1]), 0.05)
     ink -= np.median(ink)
     noise = 1.4826 * np.median(np.abs(ink))
+    ink[ink < 3 * noise] = 0
     standing_out = ink[ink > max(4 * noise, LEAST_CONTRAST)]
     if not standing_out.size:
         return None
-    return ink / (2 * _threshold(standing_out))
+    # Most of what stands out may be ruling or noise; ink is the darker kind.
+    return ink / standing_out[standing_out >= _threshold(standing_out)].mean()
 
 
 def _contrast(picture: np.ndarray) -> np.ndarray | None:
@@ -209,7 +211,7 @@ def _contrast(picture: np.ndarray) -> np.ndarray | None:
         return None
     dark = picture < _threshold(picture.ravel())
     border = np.concatenate([dark[0], dark[-1], dark[:, 0], dark[:, -1]])
-    if dark.mean() + border.mean() > 1:  # light ink on dark paper
+    if 2 * dark.mean() + border.mean() > 1.5:  # light ink on dark paper
         picture, dark = -picture, ~dark
     paper, ink = np.median(picture[~dark]), np.percentile(picture[dark], 25)
     return np.clip((paper - picture) / (paper - ink), 0, 1).astype(np.float32)
@@ -221,9 +223,10 @@ def _threshold(values: np.ndarray) -> float:
     middles = (edges[1:] + edges[:-1]) / 2
     below, above = np.cumsum(counts)[:-1], np.cumsum(counts[::-1])[-2::-1]
     sums = np.cumsum(counts * middles)
-    between = below * above * (sums[:-1] / below - (sums[-1] - sums[:-1]) / above) ** 2
+    means = sums[:-1] / np.maximum(below, 1), (sums[-1] - sums[:-1]) / np.maximum(above, 1)
+    between = below * above * (means[0] - means[1]) ** 2
     best = np.flatnonzero(between == between.max())
-    return float(edges[1:-1][best].mean())
+    return float(min(edges[1:-1][best].mean(), values.max()))
 
 
 def _remove_ruling(mask: np.ndarray, ink: np.ndarray) -> np.ndarray:
@@ -343,11 +346,9 @@ def _without_debris(pieces: list[_Strokes], shape: tuple[int, int]) -> list[_Str
     usual = _usual_height(pieces)
     kept = []
     for piece in pieces:
-        left, top, right, bottom = piece.box
-        on_edge = left <= 1 or top <= 1 or right >= shape[1] - 1 or bottom >= shape[0] - 1
         size = max(piece.width, piece.height)
         broad = _stroke_width(piece.mask) / size
-        if on_edge and (size > 1.3 * usual or size < 0.6 * usual):
+        if _touches_edge(piece, shape) and (size > 1.3 * usual or size < 0.6 * usual):
             continue
         if piece.height < 0.4 * usual or size > 3 * usual or piece.width > 3 * piece.height:
             continue
@@ -392,19 +393,30 @@ def _main_strokes(mask: np.ndarray, *, cropped: bool) -> _Strokes | None:
         for number, where in enumerate(boxes, start=1)
     ]
 
-    def weight(piece: _Strokes) -> float:
-        left, top, right, bottom = piece.box
-        height, width = mask.shape
-        on_edge = left <= 1 or top <= 1 or right >= width - 1 or bottom >= height - 1
-        flat = min(piece.width, piece.height) < 0.15 * max(piece.width, piece.height)
-        return piece.mask.sum() * (0.2 if on_edge and (flat or not cropped) else 1.0)
+    # What is left of a printed box lies along the edge.
+    margin = max(2, round(0.06 * min(mask.shape)))
+    inner = np.zeros_like(mask)
+    inner[margin:-margin, margin:-margin] = True
 
-    pieces.sort(key=weight, reverse=True)
+    def on_edge(piece: _Strokes) -> bool:
+        left, top, right, bottom = piece.box
+        share = (piece.mask & ~inner[top:bottom, left:right]).sum() / piece.mask.sum()
+        return share > 0.6 or (not cropped and _touches_edge(piece, mask.shape))
+
+    pieces.sort(key=lambda piece: piece.mask.sum(), reverse=True)
+    inside = [piece for piece in pieces if not on_edge(piece)]
+    if inside and inside[0].mask.sum() >= 0.1 * pieces[0].mask.sum():
+        pieces = inside
     whole = pieces[0]
     for piece in pieces[1:]:
-        if weight(piece) >= 0.06 * weight(pieces[0]):
+        if piece.mask.sum() >= 0.06 * pieces[0].mask.sum():
             whole = _union(whole, piece)
     return whole
+
+
+def _touches_edge(piece: _Strokes, shape: tuple[int, ...]) -> bool:
+    left, top, right, bottom = piece.box
+    return left <= 1 or top <= 1 or right >= shape[1] - 1 or bottom >= shape[0] - 1
 
 
 def _digit(strokes: _Strokes, ink: np.ndarray, factor: float, *, row: int) -> Found:

@@ -79,7 +79,7 @@ def _brightness(image: Image.Image, name: str) -> tuple[np.ndarray, tuple[int, i
             f"{name}: {width} × {height} pixels. Expected {LEAST_SIDE} or more each way. Take a larger picture."
         )
     turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
-    image.draft("L", (ENOUGH, ENOUGH))
+    image.draft("L", (ENOUGH * width // max(image.size), ENOUGH * height // max(image.size)))
     image.load()
     upright = ImageOps.exif_transpose(image)
     return _grey(upright), (height, width) if turned else (width, height)

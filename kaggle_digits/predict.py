@@ -106,11 +106,11 @@ def predict_probabilities(
             for member in model
         ]
         return np.mean(each, axis=0)
-    if isinstance(recipe, Network) and recipe.shift_averaging:
-        plain = replace(recipe, shift_averaging=0)
+    if isinstance(recipe, Network) and recipe.averages:
+        plain = replace(recipe, shift_averaging=0, slant_averaging=0.0)
         each = [
             predict_probabilities(model, plain, moved, device=device, batch_size=batch_size)
-            for moved in _shifted(pixels, recipe.shift_averaging)
+            for moved in (*_shifted(pixels, recipe.shift_averaging), *_slanted(pixels, recipe.slant_averaging))
         ]
         return np.mean(each, axis=0)
     images = to_images(pixels, recipe)
@@ -136,11 +136,26 @@ def predict_probabilities(
 
 def _shifted(pixels: np.ndarray, distance: int) -> Iterator[np.ndarray]:
     """Yield the pixels, and the pixels moved down, up, right and left by that distance; what comes in is paper."""
+    yield pixels
     images = pixels.reshape(-1, SIDE, SIDE)
     framed = np.pad(images, ((0, 0), (distance, distance), (distance, distance)))
-    for down, right in ((0, 0), (1, 0), (-1, 0), (0, 1), (0, -1)):
+    for down, right in ((1, 0), (-1, 0), (0, 1), (0, -1)) if distance else ():
         top, left = distance - down * distance, distance - right * distance
         yield framed[:, top : top + SIDE, left : left + SIDE].reshape(-1, PIXELS)
+
+
+def _slanted(pixels: np.ndarray, most: float) -> Iterator[np.ndarray]:
+    """Yield the pixels leant to the left and to the right by that many pixels per row, and by half of it."""
+    images = pixels.reshape(-1, SIDE, SIDE).astype(np.float32)
+    framed = np.pad(images, ((0, 0), (0, 0), (SIDE, SIDE)))
+    for slant in (-most, -most / 2, most / 2, most) if most else ():
+        leant = np.empty_like(images)
+        for row in range(SIDE):
+            start = SIDE + slant * (row - (SIDE - 1) / 2)
+            whole, part = int(start // 1), start % 1
+            left, right = (framed[:, row, first : first + SIDE] for first in (whole, whole + 1))
+            leant[:, row] = (1 - part) * left + part * right
+        yield leant.reshape(-1, PIXELS)
 
 
 def predict_digits(probabilities: Sequence[np.ndarray]) -> np.ndarray:

@@ -6,18 +6,21 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from kaggle_digits.calibration import calibrate
-from kaggle_digits.config import CLASSES, DataError, Recipe
+from kaggle_digits.config import CLASSES, PIXELS, DataError, Recipe
 from kaggle_digits.handwriting import Found, find_digits, find_single
 from kaggle_digits.photo import SUFFIXES, load_photo
 from kaggle_digits.predict import load_run, predict_probabilities
 from kaggle_digits.runs import Run, read_run, recipe_of
 from kaggle_digits.strategy import Device, device_of
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 THRESHOLD = 0.8
 """The probability below which a digit is reported as unsure."""
@@ -208,6 +211,18 @@ def tabulate(digits: Sequence[Sequence[Digit]], labels: np.ndarray, *, threshold
     lines += ["", "is  read as" + "".join(f"{digit:6}" for digit in range(CLASSES))]
     lines += [f"{digit:2}         " + "".join(f"{count or '·':>6}" for count in row) for digit, row in enumerate(counts)]
     return "\n".join(lines)
+
+
+def plot_mistakes(digits: Sequence[Sequence[Digit]], labels: np.ndarray) -> Figure:
+    """Draw the worst mistakes in pictures with one digit each, as the network saw them."""
+    from kaggle_digits.plots import plot_worst
+
+    read = [(page[0], label) for page, label in zip(digits, labels, strict=True) if page]
+    return plot_worst(
+        np.array([digit.pixels for digit, _ in read]).reshape(-1, PIXELS),
+        np.array([digit.probabilities for digit, _ in read]).reshape(-1, CLASSES),
+        np.array([label for _, label in read], np.int64),
+    )
 
 
 def draw_overlay(file: Path, digits: Sequence[Digit], *, threshold: float = THRESHOLD) -> Image.Image:

@@ -136,3 +136,18 @@ def test_network_of_the_package_is_small_and_read_without_naming_a_run(cpu, caps
     )
     read = np.loadtxt("sample-out.csv", delimiter=",", skiprows=1, dtype=int)[:, 1]
     assert (read == predict_digits([probabilities])).mean() > 0.99  # here in float32
+
+
+def test_slant_averaging_asks_for_the_image_and_four_slants_of_it(model):
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 784)).astype(np.uint8)
+    images = pixels.reshape(5, 28, 28).astype(float)
+    each = []
+    for slant in (0.0, -0.2, -0.1, 0.1, 0.2):
+        leant = np.zeros_like(images)
+        for y in range(28):
+            at = np.arange(28) + slant * (y - 13.5)
+            for n in range(5):
+                leant[n, y] = np.interp(at, np.arange(-1, 29), np.pad(images[n, y], 1), left=0, right=0)
+        each.append(predict_probabilities(model, RECIPES["fast"], leant.reshape(5, 784).astype(np.float32)))
+    averaged = predict_probabilities(model, replace(RECIPES["fast"], slant_averaging=0.2), pixels)
+    np.testing.assert_allclose(averaged, np.mean(each, axis=0), rtol=1e-4)

@@ -1,0 +1,50 @@
+"""Calibration: probabilities that are too sure, or not sure enough, are put right."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from kaggle_digits.calibration import calibrate, calibration_error, fit_temperature, reliability
+
+
+def draw(temperature: float, count: int = 20_000) -> tuple[np.ndarray, np.ndarray]:
+    """Probabilities, and digits drawn by what these are at another temperature."""
+    rng = np.random.default_rng(0)
+    logits = rng.normal(0, 2, (count, 10))
+    given, true = (np.exp(logits / t) for t in (1.0, temperature))
+    true /= true.sum(axis=1, keepdims=True)
+    digits = (rng.random((count, 1)) > true.cumsum(axis=1)).sum(axis=1)
+    return given / given.sum(axis=1, keepdims=True), digits
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 2.5])
+def test_the_temperature_of_what_was_drawn_is_found(temperature):
+    probabilities, digits = draw(temperature)
+    found = fit_temperature(probabilities, digits)
+    assert found == pytest.approx(temperature, rel=0.05)
+    assert calibration_error(calibrate(probabilities, found), digits) < 0.012
+
+
+def test_calibration_keeps_the_order_and_sums_to_one():
+    probabilities, _ = draw(1.0, 100)
+    calibrated = calibrate(probabilities, 3.0)
+    np.testing.assert_array_equal(calibrated.argsort(axis=1), probabilities.argsort(axis=1))
+    np.testing.assert_allclose(calibrated.sum(axis=1), 1)
+    np.testing.assert_allclose(calibrate(probabilities, 1.0), probabilities)
+
+
+def test_certainty_of_a_guesser_that_is_always_sure():
+    """Half of the answers are right, all were given as certain: off by a half."""
+    probabilities = np.eye(10)[[1, 2, 3, 4]]
+    assert calibration_error(probabilities, np.array([1, 2, 0, 0])) == 0.5
+    assert np.isfinite(fit_temperature(probabilities, np.array([1, 2, 0, 0])))
+
+
+def test_reliability_by_hand():
+    """Of 15 bins, 0.3 is in the fifth, (4/15, 5/15], and 0.9 in the fourteenth."""
+    probabilities = np.array([[0.3] + [0.7 / 9] * 9] * 2 + [[0.9] + [0.1 / 9] * 9] * 2)
+    counts, sure, accuracy = reliability(probabilities, np.array([0, 1, 0, 0]))
+    assert np.flatnonzero(counts).tolist() == [4, 13]
+    np.testing.assert_allclose(sure[[4, 13]], [0.3, 0.9])
+    np.testing.assert_allclose(accuracy[[4, 13]], [0.5, 1.0])

@@ -1,0 +1,199 @@
+"""Recognize: pictures of own handwriting become text, with the network that comes with the package."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from drawn import draw_page
+from PIL import Image
+
+from kaggle_digits import cli
+from kaggle_digits.data import find_source, load_train, split_rows
+from kaggle_digits.recipes import find_recipe
+from kaggle_digits.strategy import device_of
+from kaggle_digits.train import train_run
+
+ROWS = ["31415", "926"]
+
+
+def save(name: str, brightness: np.ndarray) -> Path:
+    file = Path(name)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.rint(255 * brightness).astype(np.uint8)).save(file)
+    return file
+
+
+@pytest.fixture
+def page(workplace) -> Path:
+    return save("page.png", draw_page(ROWS, seed=3, ruling="ruled"))
+
+
+@pytest.fixture
+def labelled(workplace) -> Path:
+    for number, digit in enumerate("0123456789"):
+        save(f"digits/{number:04}_{digit}.png", draw_page([digit], seed=number, size=40))
+    return Path("digits")
+
+
+def recognize(capsys, *arguments: object) -> str:
+    assert cli.main(["recognize", *map(str, arguments)]) == 0
+    return capsys.readouterr().out
+
+
+def refused(capsys, *arguments: object) -> str:
+    assert cli.main(["recognize", *map(str, arguments)]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    return printed.err.splitlines()[-1]
+
+
+def test_a_page_is_read_row_by_row(capsys, page):
+    assert recognize(capsys, page) == "31415\n926\n"
+
+
+def test_several_pages_are_named(capsys, page):
+    save("empty.png", np.ones((200, 300)))
+    assert recognize(capsys, page, "empty.png") == (
+        "page.png:\n  31415\n  926\nempty.png:\n  (no digits found)\n"
+    )
+
+
+def test_a_folder_without_labels_is_one_of_pages(capsys, page):
+    Path("pages").mkdir()
+    page.rename("pages/IMG_2041.png")
+    Path("pages/notes.txt").write_text("not a picture")
+    assert recognize(capsys, "pages") == "31415\n926\n"
+
+
+def test_json_has_an_object_per_picture_and_line(capsys, page):
+    save("empty.png", np.ones((200, 300)))
+    first, second = map(json.loads, recognize(capsys, page, "empty.png", "--json").splitlines())
+    assert second == {"file": "empty.png", "text": [], "digits": []}
+    assert (first["file"], first["text"]) == ("page.png", ROWS)
+    assert [digit["digit"] for digit in first["digits"]] == [int(digit) for digit in "".join(ROWS)]
+    for digit in first["digits"]:
+        left, top, right, bottom = digit["box"]
+        assert 40 < bottom - top < 80
+        assert 5 < right - left < 70
+        assert len(digit["probabilities"]) == 10
+        assert sum(digit["probabilities"]) == pytest.approx(1, abs=1e-4)
+        assert np.argmax(digit["probabilities"]) == digit["digit"]
+
+
+def test_what_is_less_sure_than_the_threshold_is_a_question_mark(capsys, page):
+    assert recognize(capsys, page, "--threshold", "1") == "?????\n???\n"
+    assert recognize(capsys, page, "--threshold", "0") == "31415\n926\n"
+
+
+@pytest.mark.parametrize("threshold", ["-0.1", "1.5", "nan", "many"])
+def test_a_threshold_is_a_probability(capsys, page, threshold):
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["recognize", str(page), "--threshold", threshold])
+    assert ended.value.code == 2
+    assert f"{threshold!r} is not a number from 0 to 1" in capsys.readouterr().err
+
+
+def test_labels_in_the_names_give_a_table(capsys, labelled):
+    table = recognize(capsys, labelled).splitlines()
+    right = sum(
+        json.loads(line)["digits"][0]["digit"] == digit
+        for digit, line in enumerate(recognize(capsys, labelled, "--json").splitlines())
+    )
+    assert right >= 9
+    assert table[0] == f"{right / 10:.2%} right: {right} of 10 digits"
+    assert table[3].split() == ["is", "read", "as", *map(str, range(10))]
+    counts = [[0 if count == "·" else int(count) for count in row.split()[1:]] for row in table[4:]]
+    assert np.trace(counts) == right
+    assert np.sum(counts, axis=1).tolist() == [1] * 10
+
+
+def test_the_worst_mistakes_are_drawn(capsys, labelled):
+    Path("digits/0003_3.png").rename("digits/0003_4.png")
+    recognize(capsys, labelled, "--mistakes", "mistakes.png")
+    with Image.open("mistakes.png") as drawn:
+        assert min(drawn.size) > 60
+
+
+def test_a_single_digit_has_one_answer_whatever_is_beside_it(capsys):
+    save("five.png", draw_page(["5"], size=70))
+    answer = json.loads(recognize(capsys, "five.png", "--single", "--json"))
+    assert answer["text"] == ["5"]
+    save("white.png", np.ones((28, 28)))
+    assert recognize(capsys, "white.png", "--single") == "(no digits found)\n"
+
+
+def test_the_overlay_is_drawn_on_the_picture_the_right_way_up(capsys, page):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    with Image.open(page) as image:
+        upright = image.size
+        image.transpose(Image.Transpose.ROTATE_90).save("turned.png", exif=exif.tobytes())
+    assert recognize(capsys, "turned.png", "--overlay", "read.png") == "31415\n926\n"
+    with Image.open("read.png") as drawn:
+        assert drawn.size == upright
+        red, green, blue = np.asarray(drawn, int).reshape(-1, 3).T
+    assert (green > red + 60).sum() > 500
+
+
+def test_any_run_folder_reads(capsys, page):
+    rows, held_out = split_rows(load_train(find_source("sample")), fraction=0.2, seed=0)
+    recipe = find_recipe("knn")
+    train_run(recipe, rows, Path("run"), seed=0, device=device_of(recipe), source="sample", held_out=held_out)
+    assert json.loads(Path("run/run.json").read_text())["temperature"] > 0
+    answer = json.loads(recognize(capsys, page, "--run", "run", "--json"))
+    assert [len(row) for row in answer["text"]] == [5, 3]
+
+
+def test_bad_input_is_refused_in_one_line(capsys, page, labelled):
+    Path("none").mkdir()
+    Path("page.jpg").write_bytes(page.read_bytes()[:2000])
+    assert refused(capsys, "nowhere.png") == (
+        "kaggle-digits: nowhere.png: no such file. Expected a picture. Check the name."
+    )
+    assert refused(capsys, "none") == (
+        "kaggle-digits: none: no picture in this folder. Expected files that end in .bmp, .gif, .jpeg, .jpg, .pgm, .png, "
+        ".ppm, .tif, .tiff, .webp. Name the folder they are in."
+    )
+    assert refused(capsys, page, "page.jpg").startswith("kaggle-digits: page.jpg: the picture is damaged or cut off (")
+    assert refused(capsys, page, labelled / "0001_1.png", "--overlay", "a.png") == (
+        "kaggle-digits: page.png: no label in its name, though other files have one. Expected NUMBER_LABEL, as in "
+        "0012_7.png, with a label from 0 to 9. Rename it, or read it apart from the others."
+    )
+    assert refused(capsys, labelled, "--overlay", "a.png") == (
+        "kaggle-digits: --overlay: 10 pictures were given. Expected one. Draw on one at a time."
+    )
+    assert refused(capsys, page, "--overlay", "a.jpg") == (
+        "kaggle-digits: a.jpg: what is drawn is a PNG file. Expected a name that ends in .png. Change the name."
+    )
+    assert refused(capsys, page, "--mistakes", "a.png") == (
+        "kaggle-digits: --mistakes: the pictures have no labels. Expected names like 0012_7.png. Leave it out."
+    )
+    assert refused(capsys, page, "--run", "none").startswith("kaggle-digits: none: no run.json in it.")
+    assert not list(Path().glob("a.*"))
+
+
+@pytest.mark.parametrize("label", ["x", "12", "-1"])
+def test_a_label_that_is_no_digit_is_refused(capsys, labelled, label):
+    (labelled / "0003_3.png").rename(labelled / f"0003_{label}.png")
+    assert refused(capsys, labelled) == (
+        f"kaggle-digits: digits/0003_{label}.png: the label {label}. Expected NUMBER_LABEL, as in 0012_7.png, with a label "
+        "from 0 to 9. Rename it, or read it apart from the others."
+    )
+
+
+def test_a_missing_extra_is_named_with_the_line_that_adds_it():
+    code = (
+        "import sys; sys.modules['starlette.applications'] = None; sys.modules['uvicorn'] = None\n"
+        "from kaggle_digits.cli import main; sys.exit(main(['pad']))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1] == (
+        "kaggle-digits: pad: the package uvicorn is missing. Expected the extra [pad]. Add it: "
+        "pip install 'kaggle-digits[pad]'"
+    )
