@@ -14,8 +14,8 @@ from scipy import ndimage
 
 from kaggle_digits.config import SIDE
 
-WORKING_SIDE = 1800
-"""Pixels of the longer side of a picture while digits are looked for."""
+WORKING_SIDE, SINGLE_SIDE = 1800, 400
+"""Pixels of the longer side of a page while digits are looked for, and of a picture of one digit."""
 
 CROPPED_SIDE = 64
 """Pixels of the shorter side up to which a picture of one digit is taken to be cropped: there is no paper to level."""
@@ -32,8 +32,11 @@ THINNEST, BROADEST = 0.09, 0.2
 BLURRED = 1.5
 """A digit of fewer than so many times BOX pixels is too coarse for a change of its strokes."""
 
-LIGHT_SIDE = 240
-"""Pixels of the longer side of the copy from which the light on the paper is estimated."""
+WINDOW, SINGLE_WINDOW = 1 / 6, 1 / 3
+"""Of the longer side: paper is what is brightest in a window of this size, broader than strokes and loops are."""
+
+WINDOW_SIDE = 13
+"""Pixels of that window in the small copy from which the light on the paper is estimated."""
 
 LEAST_CONTRAST = 0.08
 """Ink reflects at least so much less of the light than paper does."""
@@ -105,9 +108,9 @@ def find_single(picture: np.ndarray) -> Found | None:
     Returns:
         the digit, or None where nothing is written.
     """
-    working, factor = _shrink(picture)
+    working, factor = _shrink(picture, SINGLE_SIDE)
     cropped = min(working.shape) <= CROPPED_SIDE
-    ink = _contrast(working) if cropped else level_paper(working)
+    ink = _contrast(working) if cropped else level_paper(working, window=SINGLE_WINDOW)
     if ink is None:
         return None
     mask = ink > 0.5
@@ -125,7 +128,7 @@ def find_digits(picture: np.ndarray) -> list[Found]:
     Args:
         picture: (H, W) float32, brightness from 0 to 1.
     """
-    working, factor = _shrink(picture)
+    working, factor = _shrink(picture, WORKING_SIDE)
     ink = level_paper(working)
     if ink is None:
         return []
@@ -177,23 +180,24 @@ def normalise_digit(ink: np.ndarray) -> np.ndarray:
     return np.rint(255 * image).astype(np.uint8).ravel()
 
 
-def level_paper(picture: np.ndarray) -> np.ndarray | None:
+def level_paper(picture: np.ndarray, *, window: float = WINDOW) -> np.ndarray | None:
     """Make even paper of uneven light and shadows, and ink of whatever is darker, or lighter, than it.
 
     Args:
         picture: (H, W) float32, brightness from 0 to 1.
+        window: as a share of the longer side, in which there is some paper everywhere.
 
     Returns:
         (H, W) float32, 0 for paper, near 1 for most ink. None where nothing stands out.
     """
     # A small copy is enough to know the light, and its noise is averaged away.
-    small = _resize(picture, [max(1, round(side * LIGHT_SIDE / max(picture.shape))) for side in reversed(picture.shape)])
-    window = LIGHT_SIDE // 12
-    away = small - ndimage.median_filter(small, window, mode="nearest")
+    scale = WINDOW_SIDE / (window * max(picture.shape))
+    small = _resize(picture, [max(1, round(side * scale)) for side in reversed(picture.shape)])
+    away = small - ndimage.median_filter(small, WINDOW_SIDE, mode="nearest")
     least = 0.4 * np.percentile(np.abs(away), 99.5)
     if np.maximum(away - least, 0).sum() > np.maximum(-away - least, 0).sum():  # light ink on dark paper
         picture, small = 1 - picture, 1 - small
-    paper = ndimage.gaussian_filter(ndimage.percentile_filter(small, 75, window, mode="nearest"), window / 4)
+    paper = ndimage.gaussian_filter(ndimage.percentile_filter(small, 75, WINDOW_SIDE, mode="nearest"), WINDOW_SIDE / 4)
     ink = 1 - picture / np.maximum(_resize(paper, picture.shape[::-1]), 0.05)
     ink -= np.median(ink)
     noise = 1.4826 * np.median(np.abs(ink))
@@ -245,6 +249,8 @@ def _remove_level_lines(mask: np.ndarray, ink: np.ndarray) -> np.ndarray:
     # Lines that are not quite level stay in one piece when thickened.
     thick = ndimage.maximum_filter1d(mask, 5, axis=0)
     pieces = ndimage.maximum_filter1d(ndimage.minimum_filter1d(thick, length, axis=1), length, axis=1)
+    if not pieces.any():
+        return mask
     labels, _ = ndimage.label(pieces, CONNECTED)
     runs = _run_lengths(mask)
     removed = np.zeros_like(mask)
@@ -444,9 +450,9 @@ def _move_outline(mask: np.ndarray, distance: float) -> np.ndarray:
     return np.clip(np.where(mask, inside, 1 - outside) + distance, 0, 1).astype(np.float32)
 
 
-def _shrink(picture: np.ndarray) -> tuple[np.ndarray, float]:
-    """Return a picture at most WORKING_SIDE long, and how many of the given pixels one of it is."""
-    factor = max(1.0, max(picture.shape) / WORKING_SIDE)
+def _shrink(picture: np.ndarray, most: int) -> tuple[np.ndarray, float]:
+    """Return a picture whose longer side is so many pixels at most, and how many of the given pixels one of it is."""
+    factor = max(1.0, max(picture.shape) / most)
     if factor == 1:
         return picture, 1.0
     return _resize(picture, [max(1, round(side / factor)) for side in reversed(picture.shape)]), factor
