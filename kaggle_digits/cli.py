@@ -221,7 +221,7 @@ def _parser() -> argparse.ArgumentParser:
         "--threshold",
         type=_probability,
         metavar="P",
-        help="a digit that is less sure is given as ? (default: 0.8)",
+        help="a digit that is less sure is given as ? (default: 0.9)",
     )
     recognize.add_argument("--overlay", type=Path, metavar="FILE.png", help="draw what was read on the picture")
     recognize.add_argument(
@@ -528,7 +528,7 @@ def _recognize(options: argparse.Namespace) -> None:
         raise InputError("--mistakes: the pictures have no labels. Expected names like 0012_7.png. Leave it out.")
     for wanted in filter(None, (options.overlay, options.mistakes)):
         if wanted.suffix.lower() != ".png":
-            raise InputError(f"{wanted}: what is drawn is a PNG file. Expected a name that ends in .png. Change the name.")
+            raise InputError(f"{wanted}: what is drawn is a PNG file. Expected a name ending in .png. Change it.")
     threshold = THRESHOLD if options.threshold is None else options.threshold
     digits = read_files(files, _reader(options), single=single)
     for file, found in zip(files, digits, strict=True):

@@ -58,7 +58,7 @@ def make_app(reader: Reader, *, host: str = "127.0.0.1") -> Starlette:
     def answer(picture: bytes, *, single: bool) -> dict[str, Any]:
         found = find(picture, single=single, name="the picture")
         with one_at_a_time:
-            (digits,) = reader.read([found])
+            (digits,) = reader.read([found], single=single)
         described = describe("", digits)
         for entry, digit in zip(described["digits"], digits, strict=True):
             entry |= {"sure": digit.is_sure(), "pixels": digit.pixels.tolist()}
@@ -77,7 +77,7 @@ def make_app(reader: Reader, *, host: str = "127.0.0.1") -> Starlette:
         return JSONResponse(answered, headers=HEADERS)
 
     # The first prediction takes longer, whatever its size.
-    reader.read([[Found((0, 0, 1, 1), 0, np.zeros(PIXELS, np.uint8))]])
+    reader.read([[Found((0, 0, 1, 1), 0, np.zeros(PIXELS, np.uint8))]], single=True)
     open_to_all = host in ("0.0.0.0", "::")
     hosts = ["*"] if open_to_all else ["127.0.0.1", "localhost", "[::1]", host]
     return Starlette(
@@ -96,8 +96,8 @@ async def _body(request: Request) -> bytes:
         body += chunk
         if len(body) > MOST_BYTES:
             raise _TooLargeError(
-                f"the picture: more than {MOST_BYTES // 1_000_000} MB. Expected {MOST_BYTES // 1_000_000} or less. Save it "
-                "smaller."
+                f"the picture: more than {MOST_BYTES // 1_000_000} MB. Expected {MOST_BYTES // 1_000_000} or less. "
+                "Save it smaller."
             )
     return bytes(body)
 
@@ -112,8 +112,8 @@ def serve(reader: Reader, *, host: str, port: int) -> None:
         listening = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     except (OSError, OverflowError) as error:
         raise InputError(
-            f"--host {host} --port {port}: cannot be had ({error}). Expected an address of this computer and a free port. "
-            "Try --port 0."
+            f"--host {host} --port {port}: cannot be had ({error}). Expected an address of this computer and a free "
+            "port. Try --port 0."
         ) from error
     with listening:
         app = make_app(reader, host=host)

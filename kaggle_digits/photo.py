@@ -53,8 +53,8 @@ def load_photo(source: Path | bytes, *, name: str | None = None) -> tuple[np.nda
         raise DataError(_too_large(name, "more than 178 million pixels")) from error
     except UnidentifiedImageError as error:
         raise DataError(
-            f"{name}: not a picture that can be read. Expected PNG, JPEG, WebP, TIFF, GIF or BMP. Save or export it as one "
-            "of these; phones that take HEIC can share JPEG."
+            f"{name}: not a picture that can be read. Expected PNG, JPEG, WebP, TIFF, GIF or BMP. Save or export it as "
+            "one of these; phones that take HEIC can share JPEG."
         ) from error
     except (OSError, SyntaxError, ValueError, EOFError) as error:
         # Pillow's errors for damaged files are of all these kinds.
@@ -65,8 +65,8 @@ def load_photo(source: Path | bytes, *, name: str | None = None) -> tuple[np.nda
 
 def _too_large(name: str, what: str) -> str:
     return (
-        f"{name}: {what}. Expected at most {MOST_PIXELS // 1_000_000} million. Make it smaller, or cut out the part with "
-        "the digits."
+        f"{name}: {what}. Expected at most {MOST_PIXELS // 1_000_000} million. Make it smaller, or cut out the part "
+        "with the digits."
     )
 
 

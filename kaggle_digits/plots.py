@@ -13,6 +13,7 @@ import seaborn
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullFormatter, NullLocator, StrMethodFormatter
 
+from kaggle_digits.calibration import calibration_error, reliability
 from kaggle_digits.config import CLASSES, SIDE
 from kaggle_digits.runs import Trace
 
@@ -144,6 +145,34 @@ def plot_confusion(probabilities: np.ndarray, digits: np.ndarray) -> Figure:
     )
     axes.set(xlabel="read as", ylabel="is", title=f"{wrong.sum():,} mistakes in {len(digits):,} held-out rows")
     axes.tick_params(rotation=0)
+    return figure
+
+
+def plot_reliability(probabilities: np.ndarray, digits: np.ndarray) -> Figure:
+    """Draw how many digits are right against how sure they were read: on the diagonal, if probabilities are honest.
+
+    Args:
+        probabilities: (N, 10), of rows that were not trained on.
+        digits: (N,) integers, the truth.
+    """
+    counts, sure, accuracy = reliability(probabilities, digits)
+    there = counts > 0
+    figure = Figure(figsize=(5, 5), layout="constrained")
+    axes, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    axes.plot([0, 1], [0, 1], color="grey", linewidth=1, linestyle="--")
+    # Of a few digits the share that is right says little: one standard error.
+    spread = np.sqrt(sure * (1 - sure) / np.maximum(1, counts))
+    axes.errorbar(sure[there], accuracy[there], spread[there], fmt="o-", color=BLUE, capsize=2)
+    error = calibration_error(probabilities, digits)
+    axes.set(
+        ylim=(0, 1.03),
+        ylabel="share that is right",
+        title=f"Calibration error {100 * error:.2f} points, {len(digits):,} digits",
+    )
+    below.bar(sure[there], counts[there], width=0.04, color=BLUE)
+    below.set(yscale="log", xlabel="certainty", ylabel="digits", xlim=(0, 1.03))
+    for each in (axes, below):
+        seaborn.despine(ax=each)
     return figure
 
 

@@ -22,8 +22,11 @@ from kaggle_digits.strategy import Device, device_of
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-THRESHOLD = 0.8
+THRESHOLD = 0.9
 """The probability below which a digit is reported as unsure."""
+
+LEAST = 0.4
+"""The probability below which something on a page is taken for no digit at all: it looks like none, or like several."""
 
 UNSURE = "?"
 LABELLED = re.compile(r"[0-9]+_([^_]{1,3})")
@@ -71,11 +74,12 @@ class Reader:
         self.recipe: Recipe = recipe
         self.temperature: float = self.run.record.get("temperature") or 1.0
 
-    def read(self, pages: Sequence[Sequence[Found]]) -> list[list[Digit]]:
+    def read(self, pages: Sequence[Sequence[Found]], *, single: bool) -> list[list[Digit]]:
         """Read what was found on pictures.
 
         Args:
             pages: what ``handwriting`` found on each.
+            single: whether each holds exactly one digit; of a page, what looks like no digit is left out.
 
         Returns:
             for each picture its digits, in the same order.
@@ -90,7 +94,11 @@ class Reader:
             for each, row in zip(found, calibrate(predicted, self.temperature), strict=True)
         ]
         ends = np.cumsum([len(page) for page in pages])
-        return [digits[end - len(page) : end] for page, end in zip(pages, ends, strict=True)]
+        least = 0.0 if single else LEAST
+        return [
+            [digit for digit in digits[end - len(page) : end] if digit.is_sure(least)]
+            for page, end in zip(pages, ends, strict=True)
+        ]
 
 
 def find_pictures(named: Iterable[Path]) -> list[Path]:
@@ -132,8 +140,8 @@ def find_labels(files: Sequence[Path]) -> np.ndarray | None:
         if label is None or not (label.isascii() and label.isdigit() and len(label) == 1):
             what = f"the label {label}" if label else "no label in its name, though other files have one"
             raise DataError(
-                f"{file}: {what}. Expected NUMBER_LABEL, as in 0012_7.png, with a label from 0 to 9. Rename it, or read it "
-                "apart from the others."
+                f"{file}: {what}. Expected NUMBER_LABEL, as in 0012_7.png, with a label from 0 to 9. Rename it, or "
+                "read it apart from the others."
             )
         labels.append(int(label))
     return np.array(labels, np.int64)
@@ -153,7 +161,7 @@ def read_files(files: Sequence[Path], reader: Reader, *, single: bool) -> list[l
     Raises:
         DataError: a file is no picture that can be read.
     """
-    return reader.read([find(file, single=single) for file in files])
+    return reader.read([find(file, single=single) for file in files], single=single)
 
 
 def find(source: Path | bytes, *, single: bool, name: str | None = None) -> list[Found]:
@@ -191,7 +199,11 @@ def describe(file: str, digits: Sequence[Digit], *, threshold: float = THRESHOLD
         "file": file,
         "text": text_of(digits, threshold=threshold),
         "digits": [
-            {"box": list(each.box), "digit": each.digit, "probabilities": [round(float(p), 6) for p in each.probabilities]}
+            {
+                "box": list(each.box),
+                "digit": each.digit,
+                "probabilities": [round(float(p), 6) for p in each.probabilities],
+            }
             for each in digits
         ],
     }
@@ -205,11 +217,15 @@ def tabulate(digits: Sequence[Sequence[Digit]], labels: np.ndarray, *, threshold
     right = read == labels
     lines = [f"{right.mean():.2%} right: {right.sum():,} of {len(labels):,} digits"]
     if sure.any():
-        lines.append(f"{sure.mean():.2%} read with {threshold:.0%} or more certainty, {right[sure].mean():.2%} of them right")
+        lines.append(
+            f"{sure.mean():.2%} read with {threshold:.0%} or more certainty, {right[sure].mean():.2%} of them right"
+        )
     counts = np.zeros((CLASSES, CLASSES), int)
     np.add.at(counts, (labels[read >= 0], read[read >= 0]), 1)
     lines += ["", "is  read as" + "".join(f"{digit:6}" for digit in range(CLASSES))]
-    lines += [f"{digit:2}         " + "".join(f"{count or '·':>6}" for count in row) for digit, row in enumerate(counts)]
+    lines += [
+        f"{digit:2}         " + "".join(f"{count or '·':>6}" for count in row) for digit, row in enumerate(counts)
+    ]
     return "\n".join(lines)
 
 
@@ -237,7 +253,9 @@ def draw_overlay(file: Path, digits: Sequence[Digit], *, threshold: float = THRE
         colour = "#0a8a3a" if sure else "#d26900"
         left, top, right, bottom = each.box
         margin = size // 4
-        canvas.rectangle((left - margin, top - margin, right + margin, bottom + margin), outline=colour, width=max(1, size // 8))
+        canvas.rectangle(
+            (left - margin, top - margin, right + margin, bottom + margin), outline=colour, width=max(1, size // 8)
+        )
         text = str(each.digit) if sure else f"{each.digit}{UNSURE}"
         canvas.text((left - margin, top - margin), text, fill=colour, font=font, anchor="lb")
     return image

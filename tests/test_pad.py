@@ -6,6 +6,7 @@ import io
 import json
 import shutil
 import socket
+import statistics
 import subprocess
 import sys
 import threading
@@ -80,9 +81,11 @@ def page(request, address):
         # That a request was refused is tested, and said by the browser, too.
         page.on(
             "console",
-            lambda message: troubles.append(message.text)
-            if message.type == "error" and "status of 400" not in message.text
-            else None,
+            lambda message: (
+                troubles.append(message.text)
+                if message.type == "error" and "status of 400" not in message.text
+                else None
+            ),
         )
         page.goto(address)
         yield page
@@ -127,8 +130,10 @@ def test_each_digit_that_is_drawn_is_read(page):
         shares = [float(text.split()[0]) for text in page.locator("#bars li span:last-child").all_inner_texts()]
         assert np.argmax(shares) == digit
         assert sum(shares) == pytest.approx(100, abs=0.5)
-        dark = page.evaluate("[...document.getElementById('seen').getContext('2d').getImageData(0, 0, 28, 28).data]"
-                             ".filter((v, i) => i % 4 === 0 && v < 128).length")
+        dark = page.evaluate(
+            "[...document.getElementById('seen').getContext('2d').getImageData(0, 0, 28, 28).data]"
+            ".filter((v, i) => i % 4 === 0 && v < 128).length"
+        )
         assert 20 < dark < 300
         page.click("#clear")
         answered(page)
@@ -199,14 +204,14 @@ def test_a_digit_is_answered_in_a_tenth_of_a_second(address):
     drawing = png(draw_page(["5"], size=300, pen=20))
     durations = []
     for _ in range(10):
-        started = time.perf_counter()
+        # Of all threads of this process, server included: other tests run beside it, and take time, too.
+        started = time.process_time()
         status, answer = post(f"{address}/digit", drawing)
-        durations.append(time.perf_counter() - started)
+        durations.append(time.process_time() - started)
         assert (status, answer["text"]) == (200, ["5"])
         (digit,) = answer["digits"]
         assert (digit["digit"], digit["sure"], len(digit["pixels"])) == (5, True, 784)
-    # The quickest: other tests run beside this one.
-    assert min(durations) < 0.1
+    assert statistics.median(durations) < 0.1
 
 
 @pytest.mark.parametrize(

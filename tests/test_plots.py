@@ -92,3 +92,19 @@ def test_short_trainings_and_perfect_networks_can_be_drawn():
     short = Trace(np.array([10]), np.array([1.0]), np.array([1.0]), np.ones(10))
     empty = Trace(np.array([], int), np.array([]), np.array([]), np.ones(3))
     plots.plot_traces({"short": [short], "empty": [empty]}).canvas.draw()
+
+
+def test_reliability_is_drawn_by_certainty():
+    # Nine of ten at 0.9 are right, and one of two at 0.5.
+    probabilities = np.full((12, 10), 0.1 / 9)
+    probabilities[:10, 0] = 0.9
+    probabilities[10:] = 0.5 / 9
+    probabilities[10:, 0] = 0.5
+    figure = plots.plot_reliability(probabilities, np.array([0] * 9 + [1, 0, 1]))
+    axes, below = figure.axes
+    drawn = axes.containers[0].lines[0]
+    np.testing.assert_allclose(drawn.get_xdata(), [0.5, 0.9])
+    np.testing.assert_allclose(drawn.get_ydata(), [0.5, 0.9])
+    assert [bar.get_height() for bar in below.patches] == [2, 10]
+    assert axes.get_title() == "Calibration error 0.00 points, 12 digits"
+    figure.canvas.draw()
