@@ -49,11 +49,12 @@ def print_sheets(reader: Reader, folder: Path) -> None:
     for page, rows in zip(pages, truth.values(), strict=True):
         expected, read = "".join(rows), "".join(text_of(page, threshold=0))
         found += len(read)
-        missed += max(0, len(expected) - len(read))
-        wrong += max(0, len(read) - len(expected))
-        blocks = difflib.SequenceMatcher(None, expected, read, autojunk=False).get_matching_blocks()
         in_rows = [len(row) for row in text_of(page)] == [len(row) for row in rows]
-        right += sum(block.size for block in blocks) if in_rows else 0
+        changes = difflib.SequenceMatcher(None, expected, read, autojunk=False).get_opcodes()
+        for what, start, end, first, last in changes:
+            missed += max(0, (end - start) - (last - first))
+            wrong += max(0, (last - first) - (end - start))
+            right += end - start if what == "equal" and in_rows else 0
         sure += sum(digit.is_sure() for digit in page)
     total = sum(len(row) for rows in truth.values() for row in rows)
     print(

@@ -228,6 +228,8 @@ def _parser() -> argparse.ArgumentParser:
         "--mistakes", type=Path, metavar="FILE.png", help="draw the worst mistakes; for pictures with labels"
     )
 
+    recognize.add_argument("--force", action="store_true", help="replace what is drawn if it exists")
+
     pad = verb("pad", _pad, "a page in your browser to draw digits on, or to drop photographs on")
     one_run(pad)
     backend(pad)
@@ -518,6 +520,7 @@ def _recognize(options: argparse.Namespace) -> None:
         tabulate,
         text_of,
     )
+    from kaggle_digits.submission import check_free
 
     files = find_pictures(options.pictures)
     labels = find_labels(files)
@@ -529,15 +532,18 @@ def _recognize(options: argparse.Namespace) -> None:
     for wanted in filter(None, (options.overlay, options.mistakes)):
         if wanted.suffix.lower() != ".png":
             raise InputError(f"{wanted}: what is drawn is a PNG file. Expected a name ending in .png. Change it.")
+        check_free(wanted, overwrite=options.force)
     threshold = THRESHOLD if options.threshold is None else options.threshold
     digits = read_files(files, _reader(options), single=single)
     for file, found in zip(files, digits, strict=True):
         if options.json:
-            print(json.dumps(describe(str(file), found, threshold=threshold), ensure_ascii=False))
+            print(json.dumps(describe(str(file), found, threshold=threshold)))
         elif labels is None:
             text = text_of(found, threshold=threshold)
             lines = text or ["(no digits found)"]
-            print("\n".join(lines if len(files) == 1 else [f"{file}:", *(f"  {line}" for line in lines)]))
+            # Not every name can be printed everywhere.
+            name = str(file).encode("utf-8", "backslashreplace").decode("utf-8")
+            print("\n".join(lines if len(files) == 1 else [f"{name}:", *(f"  {line}" for line in lines)]))
     if labels is not None and not options.json:
         print(tabulate(digits, labels, threshold=threshold))
     if options.overlay:
@@ -567,7 +573,7 @@ def _pad(options: argparse.Namespace) -> None:
             f"pad: the package {error.name} is missing. Expected the extra [pad]. Add it: "
             "pip install 'kaggle-digits[pad]'"
         ) from error
-    serve(_reader(options), host=options.host, port=options.port)
+    serve(lambda: _reader(options), host=options.host, port=options.port)
 
 
 def _devices(options: argparse.Namespace) -> None:

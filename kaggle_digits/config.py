@@ -109,7 +109,8 @@ class Restyling(Augmentation):
     """Say also how far a training digit may be written in another way, before it is moved.
 
     Args:
-        strokes: the share of the ones and sevens that get strokes MNIST's writers leave out: flag, foot, bar, serif.
+        strokes: the share of the ones, sevens and nines that get what MNIST's writers leave out: flag, foot, bar,
+            serif, tail.
         bend: pixels, drawn from ±bend at the nodes of a smooth displacement of all points.
         pen: pixels by which the outline of the strokes moves out or in, drawn from ±pen.
         blur: the weight of a pixel's neighbours, drawn from 0 to blur.

@@ -226,6 +226,9 @@ def _contrast(picture: np.ndarray) -> np.ndarray | None:
 
 def _threshold(values: np.ndarray) -> float:
     """Return the value that parts two kinds best: Otsu 1979."""
+    values = values.astype(np.float64)
+    if np.ptp(values) < 1e-6:
+        return float(values.max())
     counts, edges = np.histogram(values, 256)
     middles = (edges[1:] + edges[:-1]) / 2
     below, above = np.cumsum(counts)[:-1], np.cumsum(counts[::-1])[-2::-1]
@@ -322,7 +325,8 @@ def _join(pieces: list[_Strokes]) -> list[_Strokes]:
     pieces.sort(key=lambda piece: -piece.height)
     joined: list[_Strokes] = []
     for piece in pieces:
-        for index, other in enumerate(joined):
+        # Only a part of a digit is looked for a place; on a page full of print there are thousands of pieces.
+        for index, other in enumerate(joined) if piece.height <= 0.7 * usual else ():
             overlap = min(piece.box[2], other.box[2]) - max(piece.box[0], other.box[0])
             gap = max(piece.box[1], other.box[1]) - min(piece.box[3], other.box[3])
             height = max(piece.box[3], other.box[3]) - min(piece.box[1], other.box[1])
@@ -330,7 +334,6 @@ def _join(pieces: list[_Strokes]) -> list[_Strokes]:
                 overlap >= 0.4 * min(piece.width, other.width)
                 and gap <= 0.2 * usual
                 and height <= 1.4 * max(usual, other.height)
-                and piece.height <= 0.7 * usual
             ):
                 joined[index] = _union(other, piece)
                 break
@@ -450,6 +453,7 @@ def _move_outline(mask: np.ndarray, distance: float) -> np.ndarray:
     margin = int(max(0, distance)) + 2
     mask = np.pad(mask, margin)
     inside, outside = ndimage.distance_transform_edt(mask), ndimage.distance_transform_edt(~mask)
+    distance = max(distance, 1 - inside.max())  # something is left of every digit
     return np.clip(np.where(mask, inside, 1 - outside) + distance, 0, 1).astype(np.float32)
 
 

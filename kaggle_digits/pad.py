@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import socket
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
@@ -56,8 +57,9 @@ def make_app(reader: Reader, *, host: str = "127.0.0.1") -> Starlette:
     one_at_a_time = threading.Lock()
 
     def answer(picture: bytes, *, single: bool) -> dict[str, Any]:
-        found = find(picture, single=single, name="the picture")
+        # One at a time: each may take some hundred megabytes.
         with one_at_a_time:
+            found = find(picture, single=single, name="the picture")
             (digits,) = reader.read([found], single=single)
         described = describe("", digits)
         for entry, digit in zip(described["digits"], digits, strict=True):
@@ -68,9 +70,14 @@ def make_app(reader: Reader, *, host: str = "127.0.0.1") -> Starlette:
         return HTMLResponse(page, headers=HEADERS)
 
     async def read_picture(request: Request) -> Response:
+        origin = request.headers.get("origin")
+        if origin and origin.partition("://")[2] != request.headers.get("host"):
+            return JSONResponse({"error": "Only the page of this server may ask."}, status_code=403, headers=HEADERS)
         try:
             picture = await _body(request)
             answered = await run_in_threadpool(answer, picture, single=request.url.path == "/digit")
+        except ClientDisconnect:  # the page was closed, or asks no more
+            return Response(status_code=400)
         except DataError as error:
             status = 413 if isinstance(error, _TooLargeError) else 400
             return JSONResponse({"error": str(error)}, status_code=status, headers=HEADERS)
@@ -78,8 +85,10 @@ def make_app(reader: Reader, *, host: str = "127.0.0.1") -> Starlette:
 
     # The first prediction takes longer, whatever its size.
     reader.read([[Found((0, 0, 1, 1), 0, np.zeros(PIXELS, np.uint8))]], single=True)
-    open_to_all = host in ("0.0.0.0", "::")
-    hosts = ["*"] if open_to_all else ["127.0.0.1", "localhost", "[::1]", host]
+    open_to_all = host in ("", "0", "0.0.0.0", "::")
+    hosts = (
+        ["*"] if open_to_all else ["127.0.0.1", "localhost", "[::1]", "[", host]
+    )  # "[": what older releases of Starlette make of [::1]:8000
     return Starlette(
         routes=[
             Route("/", show_page),
@@ -102,21 +111,25 @@ async def _body(request: Request) -> bytes:
     return bytes(body)
 
 
-def serve(reader: Reader, *, host: str, port: int) -> None:
+def serve(make_reader: Callable[[], Reader], *, host: str, port: int) -> None:
     """Serve the page until interrupted.
+
+    Args:
+        make_reader: loads what reads the digits, which takes a while; called when the port is had.
+        host, port: the address to listen on; port 0 is a free one.
 
     Raises:
         InputError: the address or port cannot be had.
     """
     try:
         listening = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
-    except (OSError, OverflowError) as error:
+    except (OSError, OverflowError, TypeError, ValueError) as error:
         raise InputError(
             f"--host {host} --port {port}: cannot be had ({error}). Expected an address of this computer and a free "
             "port. Try --port 0."
         ) from error
     with listening:
-        app = make_app(reader, host=host)
+        app = make_app(make_reader(), host=host)
         shown = f"[{host}]" if ":" in host else host
         log.info("Open http://%s:%d in your browser; Ctrl+C ends.", shown, listening.getsockname()[1])
         server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off"))

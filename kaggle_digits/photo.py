@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 import warnings
 from pathlib import Path
 
@@ -20,8 +21,14 @@ LEAST_SIDE = 8
 ENOUGH = 2000
 """Pixels of the longer side beyond which a JPEG need not be unpacked: it holds smaller copies of itself."""
 
+FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "GIF", "BMP", "PPM")
+"""What Pillow may take a file for; some of its others start programs."""
+
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".pgm", ".ppm"}
 """Of image files in a folder."""
+
+DAMAGED = (OSError, SyntaxError, ValueError, EOFError, struct.error, RuntimeError, TypeError, LookupError, MemoryError)
+"""What Pillow raises for damaged files."""
 
 
 def load_photo(source: Path | bytes, *, name: str | None = None) -> tuple[np.ndarray, tuple[int, int]]:
@@ -39,16 +46,20 @@ def load_photo(source: Path | bytes, *, name: str | None = None) -> tuple[np.nda
 
     Raises:
         DataError: it is no picture, damaged, too large, or too small.
+        OSError: the file cannot be read.
     """
     name = name or str(source)
+    if isinstance(source, Path):
+        try:
+            source = source.read_bytes()
+        except FileNotFoundError as error:
+            raise DataError(f"{name}: no such file. Expected a picture. Check the name.") from error
     try:
         with warnings.catch_warnings():
             # Pillow warns of large pictures, and of odd metadata; the first is refused here, the second does no harm.
             warnings.simplefilter("ignore")
-            with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
+            with Image.open(io.BytesIO(source), formats=FORMATS) as image:
                 return _brightness(image, name)
-    except FileNotFoundError as error:
-        raise DataError(f"{name}: no such file. Expected a picture. Check the name.") from error
     except Image.DecompressionBombError as error:
         raise DataError(_too_large(name, "more than 178 million pixels")) from error
     except UnidentifiedImageError as error:
@@ -56,8 +67,7 @@ def load_photo(source: Path | bytes, *, name: str | None = None) -> tuple[np.nda
             f"{name}: not a picture that can be read. Expected PNG, JPEG, WebP, TIFF, GIF or BMP. Save or export it as "
             "one of these; phones that take HEIC can share JPEG."
         ) from error
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
-        # Pillow's errors for damaged files are of all these kinds.
+    except DAMAGED as error:
         raise DataError(
             f"{name}: the picture is damaged or cut off ({error}). Expected a whole file. Copy or export it again."
         ) from error
@@ -79,7 +89,9 @@ def _brightness(image: Image.Image, name: str) -> tuple[np.ndarray, tuple[int, i
             f"{name}: {width} × {height} pixels. Expected {LEAST_SIDE} or more each way. Take a larger picture."
         )
     turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
-    image.draft("L", (ENOUGH * width // max(image.size), ENOUGH * height // max(image.size)))
+    # Smaller copies of a long, thin picture are too thin.
+    if max(image.size) < 10 * min(image.size):
+        image.draft("L", (ENOUGH * width // max(image.size), ENOUGH * height // max(image.size)))
     image.load()
     upright = ImageOps.exif_transpose(image)
     return _grey(upright), (height, width) if turned else (width, height)
@@ -89,9 +101,13 @@ def _grey(image: Image.Image) -> np.ndarray:
     if image.mode.startswith("I;16"):
         return np.asarray(image, np.float32) / 65535
     if image.mode in ("I", "F"):  # of no fixed range
-        values = np.asarray(image, np.float32)
-        least, most = values.min(), values.max()
-        return (values - least) / max(most - least, 1.0) if most > least else np.ones_like(values)
+        values = np.asarray(image, np.float64)
+        known = values[np.isfinite(values)]
+        least, most = (known.min(), known.max()) if known.size else (0.0, 0.0)
+        if least == most:
+            return np.ones(values.shape, np.float32)
+        # Nothing is known of what is not a number; paper does the least harm.
+        return np.nan_to_num((values - least) / (most - least), nan=1.0, posinf=1.0, neginf=0.0).astype(np.float32)
     if "A" in image.getbands() or "transparency" in image.info:
         image = image.convert("RGBA")
         opaque = np.asarray(image.getchannel("A"), np.float32) / 255

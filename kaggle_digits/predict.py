@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -90,7 +91,7 @@ def predict_probabilities(
     Args:
         model: a network of this recipe, those of an ensemble, or what its method has learned.
         recipe: says how to scale pixels, and what its output means.
-        pixels: (N, 784) uint8, 0–255.
+        pixels: (N, 784) uint8 or float32, 0–255.
         device: whose scope the model was built in, if it was.
         batch_size: rows at once; has no influence on the number of rows returned.
 
@@ -110,7 +111,9 @@ def predict_probabilities(
         plain = replace(recipe, shift_averaging=0, slant_averaging=0.0)
         each = [
             predict_probabilities(model, plain, moved, device=device, batch_size=batch_size)
-            for moved in (*_shifted(pixels, recipe.shift_averaging), *_slanted(pixels, recipe.slant_averaging))
+            for moved in itertools.chain(
+                [pixels], _shifted(pixels, recipe.shift_averaging), _slanted(pixels, recipe.slant_averaging)
+            )
         ]
         return np.mean(each, axis=0)
     images = to_images(pixels, recipe)
@@ -138,8 +141,7 @@ def predict_probabilities(
 
 
 def _shifted(pixels: np.ndarray, distance: int) -> Iterator[np.ndarray]:
-    """Yield the pixels, and the pixels moved down, up, right and left by that distance; what comes in is paper."""
-    yield pixels
+    """Yield the pixels moved down, up, right and left by that distance, if there is one; what comes in is paper."""
     images = pixels.reshape(-1, SIDE, SIDE)
     framed = np.pad(images, ((0, 0), (distance, distance), (distance, distance)))
     for down, right in ((1, 0), (-1, 0), (0, 1), (0, -1)) if distance else ():
@@ -148,10 +150,12 @@ def _shifted(pixels: np.ndarray, distance: int) -> Iterator[np.ndarray]:
 
 
 def _slanted(pixels: np.ndarray, most: float) -> Iterator[np.ndarray]:
-    """Yield the pixels leant to the left and to the right by that many pixels per row, and by half of it."""
+    """Yield the pixels leant to the left and to the right by that many pixels per row, if any, and by half of it."""
+    if not most:
+        return
     images = pixels.reshape(-1, SIDE, SIDE).astype(np.float32)
     framed = np.pad(images, ((0, 0), (0, 0), (SIDE, SIDE)))
-    for slant in (-most, -most / 2, most / 2, most) if most else ():
+    for slant in (-most, -most / 2, most / 2, most):
         leant = np.empty_like(images)
         for row in range(SIDE):
             start = SIDE + slant * (row - (SIDE - 1) / 2)

@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 from kaggle_digits.calibration import calibrate
 from kaggle_digits.config import CLASSES, PIXELS, DataError, Recipe
 from kaggle_digits.handwriting import Found, find_digits, find_single
-from kaggle_digits.photo import SUFFIXES, load_photo
+from kaggle_digits.photo import FORMATS, SUFFIXES, load_photo
 from kaggle_digits.predict import load_run, predict_probabilities
 from kaggle_digits.runs import Run, read_run, recipe_of
 from kaggle_digits.strategy import Device, device_of
@@ -112,7 +112,7 @@ def find_pictures(named: Iterable[Path]) -> list[Path]:
         if not path.is_dir():
             files.append(path)
             continue
-        inside = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES)
+        inside = sorted(f for f in path.iterdir() if f.suffix.lower() in SUFFIXES and not f.name.startswith("."))
         if not inside:
             raise DataError(
                 f"{path}: no picture in this folder. Expected files that end in {', '.join(sorted(SUFFIXES))}. Name "
@@ -174,15 +174,24 @@ def find(source: Path | bytes, *, single: bool, name: str | None = None) -> list
     Raises:
         DataError: it is no picture that can be read.
     """
-    picture, (width, _) = load_photo(source, name=name)
-    found = [each] if single and (each := find_single(picture)) else [] if single else find_digits(picture)
-    scale = width / picture.shape[1]
-    return [Found(_scaled(each.box, scale), each.row, each.pixels) for each in found]
+    picture, (width, height) = load_photo(source, name=name)
+    if single:
+        digit = find_single(picture)
+        found = [digit] if digit else []
+    else:
+        found = find_digits(picture)
+    across, down = width / picture.shape[1], height / picture.shape[0]
 
+    def scaled(box: tuple[int, int, int, int]) -> tuple[int, int, int, int]:
+        left, top, right, bottom = box
+        return (
+            round(left * across),
+            round(top * down),
+            min(round(right * across), width),
+            min(round(bottom * down), height),
+        )
 
-def _scaled(box: tuple[int, int, int, int], scale: float) -> tuple[int, int, int, int]:
-    left, top, right, bottom = (round(side * scale) for side in box)
-    return left, top, right, bottom
+    return [Found(scaled(each.box), each.row, each.pixels) for each in found]
 
 
 def text_of(digits: Sequence[Digit], *, threshold: float = THRESHOLD) -> list[str]:
@@ -243,8 +252,11 @@ def plot_mistakes(digits: Sequence[Sequence[Digit]], labels: np.ndarray) -> Figu
 
 def draw_overlay(file: Path, digits: Sequence[Digit], *, threshold: float = THRESHOLD) -> Image.Image:
     """Draw boxes and readings on a picture: what is sure in green, what is not in orange."""
-    with Image.open(file) as opened:
-        image = ImageOps.exif_transpose(opened).convert("RGB")
+    with Image.open(file, formats=FORMATS) as opened:
+        image = ImageOps.exif_transpose(opened)
+        if image.mode not in ("1", "L", "RGB", "CMYK", "P") or "transparency" in image.info:  # as it was read
+            image = Image.fromarray(np.rint(255 * load_photo(file)[0]).astype(np.uint8))
+        image = image.convert("RGB")
     size = max(12, max(image.size) // 45)
     font = ImageFont.load_default(size)
     canvas = ImageDraw.Draw(image)

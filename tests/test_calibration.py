@@ -41,6 +41,14 @@ def test_certainty_of_a_guesser_that_is_always_sure():
     assert np.isfinite(fit_temperature(probabilities, np.array([1, 2, 0, 0])))
 
 
+def test_without_a_mistake_nothing_becomes_certain():
+    """A hundred rows, all right with 0.64: the next may still be wrong."""
+    probabilities = np.full((100, 10), 0.04)
+    probabilities[:, 0] = 0.64
+    calibrated = calibrate(probabilities, fit_temperature(probabilities, np.zeros(100, int)))
+    assert 0.9 < calibrated.max() < 0.995
+
+
 def test_reliability_by_hand():
     """Of 15 bins, 0.3 is in the fifth, (4/15, 5/15], and 0.9 in the fourteenth."""
     probabilities = np.array([[0.3] + [0.7 / 9] * 9] * 2 + [[0.9] + [0.1 / 9] * 9] * 2)

@@ -83,6 +83,31 @@ def test_parts_of_one_digit_belong_together():
     assert [each.box for each in find_digits(page)] == [(60, 50, 100, 120), (200, 50, 208, 120)]
 
 
+def test_any_drawing_is_read_without_a_fault():
+    rng = np.random.default_rng(0)
+    for _ in range(60):
+        width, height = (int(side) for side in np.exp(rng.uniform(np.log(8), np.log(500), 2)))
+        picture = Image.new("L", (width, height), int(rng.choice([0, 128, 255])))
+        canvas = ImageDraw.Draw(picture)
+        for _ in range(rng.integers(1, 6)):
+            ends = [(int(rng.integers(width)), int(rng.integers(height))) for _ in range(2)]
+            canvas.line(ends, fill=int(rng.integers(256)), width=int(rng.choice([1, 1, 2, 5, 30])))
+        brightness = np.asarray(picture, np.float32) / 255
+        for found in (find_digits(brightness), [single] if (single := find_single(brightness)) else []):
+            for each in found:
+                left, top, right, bottom = each.box
+                assert 0 <= left < right <= width + 1
+                assert 0 <= top < bottom <= height + 1
+                assert each.pixels.max() > 0
+
+
+def test_a_page_full_of_small_pieces_is_done_in_time():
+    page = np.ones((1200, 1200), np.float32)
+    page[::12, ::12] = page[1::12, ::12] = 0
+    page[4:11, 4:6] = 0
+    assert len(find_digits(np.kron(page, np.ones((1, 1), np.float32)))) <= 1
+
+
 @pytest.mark.parametrize("brightness", [0.0, 1.0, 0.5])
 def test_an_empty_page_has_no_digits(brightness):
     page = np.full((300, 400), brightness, np.float32)

@@ -9,6 +9,7 @@ import socket
 import statistics
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import urllib.error
@@ -187,6 +188,30 @@ def test_the_keyboard_draws_undoes_and_clears(page):
 
 
 @needs_browser
+def test_clearing_while_the_pen_is_down_ends_the_stroke(page):
+    box = page.locator("#drawing").bounding_box()
+    page.mouse.move(box["x"] + 50, box["y"] + 50)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 90, box["y"] + 150)
+    page.keyboard.press("Escape")
+    page.mouse.move(box["x"] + 150, box["y"] + 50)
+    page.mouse.up()
+    answered(page)
+    assert page.inner_text("#digit") == "–"
+    draw(page, 4)
+    assert page.inner_text("#digit").rstrip("?") == "4"
+
+
+@needs_browser
+def test_a_picture_that_the_browser_cannot_show_is_read(page, tmp_path):
+    Image.fromarray((255 * draw_page(ROWS, seed=4)).astype(np.uint8)).save(tmp_path / "sheet.tif")
+    page.set_input_files("#file", tmp_path / "sheet.tif")
+    wait_until(page, "document.getElementById('text').textContent !== ''")
+    assert page.inner_text("#text").split() == ROWS
+    assert page.locator("#page").is_hidden()
+
+
+@needs_browser
 def test_pictures_are_dropped_and_pasted(page):
     contents = list(png(draw_page(["42"], seed=5)))
     for event, holder in (("drop", "dataTransfer"), ("paste", "clipboardData")):
@@ -241,6 +266,20 @@ def test_other_names_that_lead_here_are_refused(address):
     assert status == 400
 
 
+def test_other_pages_may_not_ask(address):
+    status, answer = post(f"{address}/digit", png(np.ones((28, 28))), {"Origin": "https://elsewhere.example"})
+    assert (status, answer["error"]) == (403, "Only the page of this server may ask.")
+    assert post(f"{address}/digit", png(np.ones((28, 28))), {"Origin": address})[0] == 200
+
+
+def test_a_client_that_goes_away_does_no_harm(address, caplog):
+    host, _, port = address.removeprefix("http://").partition(":")
+    with socket.create_connection((host, int(port))) as client:
+        client.sendall(b"POST /photo HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 1000\r\n\r\nhalf")
+    assert post(f"{address}/digit", png(draw_page(["3"], size=200, pen=14)))[1]["text"] == ["3"]
+    assert "Exception" not in caplog.text
+
+
 def test_the_page_may_ask_nobody_else(address):
     with urllib.request.urlopen(address) as answer:
         policy = answer.headers["Content-Security-Policy"]
@@ -251,7 +290,7 @@ def test_the_page_may_ask_nobody_else(address):
 
 
 def test_nothing_that_was_sent_is_written(address, workplace, tmp_path, monkeypatch):
-    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     before = sorted(tmp_path.rglob("*"))
     post(f"{address}/photo", png(draw_page(["42"], seed=5)))
     assert sorted(tmp_path.rglob("*")) == before

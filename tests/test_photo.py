@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import struct
 import zlib
@@ -68,6 +69,20 @@ def test_floats_of_no_known_range_use_all_of_it():
     np.testing.assert_allclose(brightness, PICTURE / PICTURE.max(), atol=1e-5)
 
 
+def test_what_is_not_a_number_is_paper():
+    floats = PICTURE.astype(np.float32)
+    floats[20, 20:23] = np.nan, np.inf, -np.inf
+    brightness = load(saved(Image.fromarray(floats), "TIFF"))
+    assert brightness[20, 20:23].tolist() == [1, 1, 0]
+    np.testing.assert_allclose(brightness[:20], PICTURE[:20] / PICTURE.max(), atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [(20_000, 8), (9000, 31), (12, 30_000)])
+def test_long_thin_jpegs_are_read_whole(size):
+    brightness, found = load_photo(saved(Image.new("L", size, 128), "JPEG"), name="photo")
+    assert found == brightness.shape[::-1] == size
+
+
 def test_cmyk_is_light_where_there_is_no_ink():
     inks = Image.merge("CMYK", [Image.new("L", (60, 30))] * 3 + [Image.fromarray(255 - PICTURE)])
     assert np.abs(load(saved(inks, "TIFF")) - PICTURE / 255).max() < 0.02
@@ -131,7 +146,10 @@ def test_no_file(tmp_path: Path):
         load_photo(tmp_path / "a.png")
 
 
-@pytest.mark.parametrize("contents", [b"", b"no picture", b"%PDF-1.4 ..."])
+EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 90 90\n%%EndComments\nshowpage\n"
+
+
+@pytest.mark.parametrize("contents", [b"", b"no picture", b"%PDF-1.4 ...", EPS])
 def test_not_a_picture(contents):
     assert message(contents) == (
         "photo: not a picture that can be read. Expected PNG, JPEG, WebP, TIFF, GIF or BMP. Save or export it as one "
@@ -147,6 +165,19 @@ def test_a_file_that_is_cut_off(kind):
         said = message(whole[: int(share * len(whole))])
         assert said.startswith("photo: the picture is damaged or cut off (") or "not a picture" in said
         assert said.endswith(("Copy or export it again.", "can share JPEG."))
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "TIFF", "BMP", "WEBP"])
+def test_a_file_with_wrong_bytes_is_read_or_refused(kind):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    whole = saved(Image.fromarray(PICTURE), kind, **({"exif": exif.tobytes()} if kind in ("PNG", "JPEG") else {}))
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        wrong = np.frombuffer(whole, np.uint8).copy()
+        wrong[rng.integers(0, len(wrong), 4)] = rng.integers(0, 256, 4)
+        with contextlib.suppress(DataError):
+            assert np.isfinite(load(wrong.tobytes())).all()
 
 
 def test_a_picture_that_is_too_small():

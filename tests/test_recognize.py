@@ -138,6 +138,44 @@ def test_the_overlay_is_drawn_on_the_picture_the_right_way_up(capsys, page):
     assert (green > red + 60).sum() > 500
 
 
+@pytest.mark.parametrize("mode", ["LA", "I;16", "F", "P"])
+def test_the_overlay_shows_the_picture_as_it_was_read(capsys, page, mode):
+    with Image.open(page) as image:
+        grey = np.asarray(image)
+    pictures = {
+        "LA": lambda: Image.merge("LA", [Image.new("L", grey.shape[::-1]), Image.fromarray(255 - grey)]),
+        "I;16": lambda: Image.fromarray(grey.astype(np.uint16) * 257),
+        "F": lambda: Image.fromarray(grey.astype(np.float32)),
+        "P": lambda: Image.fromarray(grey).convert("P"),
+    }
+    suffix = "tif" if mode == "F" else "png"
+    pictures[mode]().save(f"other.{suffix}")
+    assert recognize(capsys, f"other.{suffix}", "--overlay", "read.png") == "31415\n926\n"
+    with Image.open("read.png") as drawn:
+        assert 60 < np.asarray(drawn.convert("L")).mean() < 240
+
+
+def test_boxes_lie_within_a_large_picture(capsys):
+    picture = np.ones((3023, 4032))
+    picture[1000:3023, 1900:2100] = 0.1
+    save("large.png", picture)
+    ((left, top, right, bottom),) = [
+        digit["box"] for digit in json.loads(recognize(capsys, "large.png", "--single", "--json"))["digits"]
+    ]
+    np.testing.assert_allclose([left, top, right], [1900, 1000, 2100], atol=12)
+    assert bottom == 3023
+
+
+def test_nothing_of_the_users_is_replaced_unasked(capsys, page):
+    before = page.read_bytes()
+    assert refused(capsys, page, "--overlay", page) == (
+        "kaggle-digits: page.png: exists already. Expected a new name. Choose another, or pass --force to replace it."
+    )
+    assert page.read_bytes() == before
+    recognize(capsys, page, "--overlay", page, "--force")
+    assert page.read_bytes() != before
+
+
 def test_any_run_folder_reads(capsys, page):
     rows, held_out = split_rows(load_train(find_source("sample")), fraction=0.2, seed=0)
     recipe = find_recipe("knn")
