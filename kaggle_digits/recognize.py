@@ -41,7 +41,7 @@ class Digit:
         box: left, top, right, bottom in pixels of the picture; right and bottom are just outside.
         row: of the page, from 0.
         digit: the likeliest, 0–9.
-        probabilities: (10,) float, calibrated.
+        probabilities: (10,) float, calibrated if the run held rows out to do so.
         pixels: (784,) uint8, what the network saw.
     """
 
