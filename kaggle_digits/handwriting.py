@@ -19,7 +19,7 @@ WORKING_SIDE, SINGLE_SIDE = 1800, 400
 """Pixels of the longer side of a page while digits are looked for, and of a picture of one digit."""
 
 CROPPED_SIDE = 64
-"""Pixels of the shorter side up to which a picture of one digit is taken to be cropped: there is no paper to level."""
+"""Pixels of the shorter side up to which a picture of one digit has no light to level."""
 
 BOX = 20
 """Pixels of the longer side of a digit in MNIST's images."""
@@ -38,6 +38,9 @@ WINDOW, SINGLE_WINDOW = 1 / 6, 1 / 3
 
 WINDOW_SIDE = 13
 """Pixels of that window in the small copy from which the light on the paper is estimated."""
+
+CLEAN = 0.07
+"""Of the variance of brightness, what is at most within ink and within paper where neither has shadows."""
 
 LEAST_CONTRAST = 0.08
 """Ink reflects at least so much less of the light than paper does."""
@@ -111,7 +114,7 @@ def find_single(picture: np.ndarray) -> Found | None:
         the digit, or None where nothing is written.
     """
     working, factor = _shrink(picture, SINGLE_SIDE)
-    cropped = min(working.shape) <= CROPPED_SIDE
+    cropped = min(working.shape) <= CROPPED_SIDE or _is_clean(working)
     ink = _contrast(working) if cropped else level_paper(working, window=SINGLE_WINDOW)
     if ink is None:
         return None
@@ -218,10 +221,21 @@ def _contrast(picture: np.ndarray) -> np.ndarray | None:
     dark = picture < _threshold(picture.ravel())
     # What is left of a printed box lies along the edge, and says nothing about the paper.
     down, across = (side // 10 for side in dark.shape)
-    if dark[down : dark.shape[0] - down, across : dark.shape[1] - across].mean() > 0.5:  # light ink on dark paper
+    inner = dark[down : dark.shape[0] - down, across : dark.shape[1] - across]
+    # Broad strokes may fill half of a tight crop, but hardly its corners.
+    if inner.mean() + inner[:: inner.shape[0] - 1, :: inner.shape[1] - 1].mean() > 1.15:  # light ink on dark paper
         picture, dark = -picture, ~dark
     paper, ink = np.median(picture[~dark]), np.percentile(picture[dark], 25)
     return np.clip((paper - picture) / (paper - ink), 0, 1).astype(np.float32)
+
+
+def _is_clean(picture: np.ndarray) -> bool:
+    """Whether a picture has two levels of brightness and little between, as a drawing or a scan without shadows."""
+    dark = picture < _threshold(picture.ravel())
+    if not dark.any() or dark.all():
+        return False
+    within = dark.mean() * picture[dark].var() + (~dark).mean() * picture[~dark].var()
+    return bool(within < CLEAN * picture.var())
 
 
 def _threshold(values: np.ndarray) -> float:

@@ -73,27 +73,19 @@ print(f"{source.name}: {rows.pixels.shape} to learn from, {test_pixels.shape} to
 
 # %%
 try:
-    from kaggle_digits.plots import (
-        plot_confusion,
-        plot_curves,
-        plot_digits,
-        plot_label_counts,
-        plot_reliability,
-        plot_worst,
-    )
+    from kaggle_digits import plots
 except ModuleNotFoundError as error:  # Kaggle's TPU image may lack seaborn
     print(f"No plots: {error}")
-    plot_confusion = plot_curves = plot_digits = plot_label_counts = lambda *_, **__: None
-    plot_reliability = plot_worst = plot_digits
+    plots = None
 
-plot_label_counts(rows.digits)
+plots and plots.plot_label_counts(rows.digits)
 
 # %% [markdown]
 # Four of each. Some are hard for people too.
 
 # %%
 some = np.concatenate([np.flatnonzero(rows.digits == digit)[:4] for digit in range(10)])
-plot_digits(rows.pixels[some], rows.digits[some], columns=10)
+plots and plots.plot_digits(rows.pixels[some], rows.digits[some], columns=10)
 
 # %% [markdown]
 # ## One-hot labels
@@ -162,7 +154,7 @@ pd.DataFrame(cnn_run.record["epochs"]).set_index("epoch")
 # ## How they learned
 
 # %%
-plot_curves({run.recipe.name: run.record["epochs"] for run in (mlp_run, cnn_run)})
+plots and plots.plot_curves({run.recipe.name: run.record["epochs"] for run in (mlp_run, cnn_run)})
 
 # %% [markdown]
 # ## What the good one gets wrong
@@ -173,13 +165,13 @@ plot_curves({run.recipe.name: run.record["epochs"] for run in (mlp_run, cnn_run)
 from kaggle_digits.predict import predict_digits, predict_probabilities
 
 probabilities = predict_probabilities(cnn_run.model, cnn, held_out.pixels, device=cnn_device)
-plot_confusion(probabilities, held_out.digits)
+plots and plots.plot_confusion(probabilities, held_out.digits)
 
 # %% [markdown]
 # Its worst mistakes, those it was surest of. Would you have read them?
 
 # %%
-plot_worst(held_out.pixels, probabilities, held_out.digits)
+plots and plots.plot_worst(held_out.pixels, probabilities, held_out.digits)
 
 # %% [markdown]
 # ## Does it know when it is wrong?
@@ -190,7 +182,7 @@ plot_worst(held_out.pixels, probabilities, held_out.digits)
 # %%
 from kaggle_digits.calibration import calibrate
 
-plot_reliability(calibrate(probabilities, cnn_run.record["temperature"]), held_out.digits)
+plots and plots.plot_reliability(calibrate(probabilities, cnn_run.record["temperature"]), held_out.digits)
 
 # %% [markdown]
 # ## The submission

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from drawn import draw_page
+from drawn import STROKES, draw_page
 from PIL import Image, ImageDraw
 
 from kaggle_digits.data import find_source, load_train
@@ -186,3 +186,21 @@ def test_a_single_digit_of_any_size_is_found(size):
     assert found is not None
     np.testing.assert_allclose(found.box, (left, top, right, bottom), atol=max(1, height // 500))
     assert sides(found.pixels)[0] == 20
+
+
+@pytest.mark.parametrize("enlarged", [1, 5])
+@pytest.mark.parametrize("digit", [0, 3, 5, 8])
+def test_broad_strokes_cropped_tightly_are_ink_in_both_polarities(digit, enlarged):
+    image = Image.new("L", (60, 60), 255)
+    canvas = ImageDraw.Draw(image)
+    for stroke in STROKES[digit]:
+        canvas.line([(60 * x, 60 * y) for x, y in stroke], fill=0, width=13, joint="curve")
+    left, top, right, bottom = Image.eval(image, lambda value: 255 - value).getbbox() or (0, 0, 60, 60)
+    tight = np.asarray(image, np.float32)[top:bottom, left:right] / 255
+    tight = np.kron(tight, np.ones((enlarged, enlarged), np.float32))
+    dark, light = find_single(tight), find_single(1 - tight)
+    assert dark is not None
+    assert light is not None
+    assert dark.box == light.box == (0, 0, tight.shape[1], tight.shape[0])
+    np.testing.assert_allclose(dark.pixels, light.pixels, atol=1)
+    np.testing.assert_allclose(dark.pixels.reshape(28, 28)[4:24, 4:24].mean() / 255, (1 - tight).mean(), atol=0.2)

@@ -266,7 +266,7 @@ def test_kernel_runs_alone_and_leaves_a_checked_submission(tmp_path, mount, digi
     record = json.loads((kaggle / "working/submission.json").read_text())
     assert (record["build"], record["runs"][0]["recipe"]) == ("b7", "fast")
     pictures = [o for cell in result.cells for o in cell.get("outputs", []) if "image/png" in o.get("data", {})]
-    assert len(pictures) == 5
+    assert len(pictures) == 6
     assert not [o for cell in result.cells for o in cell.get("outputs", []) if o.get("name") == "stderr"]
 
 
