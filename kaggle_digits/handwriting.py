@@ -222,8 +222,9 @@ def _contrast(picture: np.ndarray) -> np.ndarray | None:
     # What is left of a printed box lies along the edge, and says nothing about the paper.
     down, across = (side // 10 for side in dark.shape)
     inner = dark[down : dark.shape[0] - down, across : dark.shape[1] - across]
-    # Broad strokes may fill half of a tight crop, but hardly its corners.
-    if inner.mean() + inner[:: inner.shape[0] - 1, :: inner.shape[1] - 1].mean() > 1.15:  # light ink on dark paper
+    # Broad strokes may fill half of a tight crop, but hardly its corners, nor those of what is within the edge.
+    corners = np.mean([part[:: part.shape[0] - 1, :: part.shape[1] - 1] for part in (dark, inner)])
+    if inner.mean() + corners > 1:  # light ink on dark paper
         picture, dark = -picture, ~dark
     paper, ink = np.median(picture[~dark]), np.percentile(picture[dark], 25)
     return np.clip((paper - picture) / (paper - ink), 0, 1).astype(np.float32)

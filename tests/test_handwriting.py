@@ -194,7 +194,7 @@ def test_broad_strokes_cropped_tightly_are_ink_in_both_polarities(digit, enlarge
     image = Image.new("L", (60, 60), 255)
     canvas = ImageDraw.Draw(image)
     for stroke in STROKES[digit]:
-        canvas.line([(60 * x, 60 * y) for x, y in stroke], fill=0, width=13, joint="curve")
+        canvas.line([(60 * x, 60 * y) for x, y in stroke], fill=0, width=10, joint="curve")
     left, top, right, bottom = Image.eval(image, lambda value: 255 - value).getbbox() or (0, 0, 60, 60)
     tight = np.asarray(image, np.float32)[top:bottom, left:right] / 255
     tight = np.kron(tight, np.ones((enlarged, enlarged), np.float32))
