@@ -67,10 +67,10 @@ def print_calibration(reader: Reader, data: str, plot: Path | None) -> None:
     """Print accuracy and calibration error on the rows that the packaged network was not trained on."""
     record = reader.run.record
     _, held_out = split_rows(
-        load_train(find_source(data)), fraction=reader.recipe.validation_fraction, seed=record["seed"]
+        load_train(find_source(data)), fraction=reader.run.recipe.validation_fraction, seed=record["seed"]
     )
     assert len(held_out) == record["rows"]["held_out"]
-    predicted = predict_probabilities(reader.run.model, reader.recipe, held_out.pixels, device=reader.device)
+    predicted = predict_probabilities(reader.run.model, reader.run.recipe, held_out.pixels, device=reader.device)
     half = np.random.default_rng(0).random(len(held_out)) < 0.5
     calibrated = np.empty(predicted.shape)
     for part in (half, ~half):

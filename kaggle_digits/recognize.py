@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from kaggle_digits.calibration import calibrate
-from kaggle_digits.config import CLASSES, PIXELS, DataError, Recipe
+from kaggle_digits.config import CLASSES, PIXELS, DataError
 from kaggle_digits.handwriting import Found, find_digits, find_single
 from kaggle_digits.photo import FORMATS, SUFFIXES, load_photo
 from kaggle_digits.predict import load_run, predict_probabilities
@@ -68,10 +68,8 @@ class Reader:
     """
 
     def __init__(self, folder: Path, *, backend: str | None = None) -> None:
-        recipe = recipe_of(read_run(folder))
-        self.device: Device = device_of(recipe, backend=backend)
+        self.device: Device = device_of(recipe_of(read_run(folder)), backend=backend)
         self.run: Run = load_run(folder, self.device)
-        self.recipe: Recipe = recipe
         self.temperature: float = self.run.record.get("temperature") or 1.0
 
     def read(self, pages: Sequence[Sequence[Found]], *, single: bool) -> list[list[Digit]]:
@@ -88,7 +86,7 @@ class Reader:
         if not found:
             return [[] for _ in pages]
         pixels = np.stack([each.pixels for each in found])
-        predicted = predict_probabilities(self.run.model, self.recipe, pixels, device=self.device)
+        predicted = predict_probabilities(self.run.model, self.run.recipe, pixels, device=self.device)
         digits = [
             Digit(each.box, each.row, int(row.argmax()), row, each.pixels)
             for each, row in zip(found, calibrate(predicted, self.temperature), strict=True)
