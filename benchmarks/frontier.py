@@ -34,6 +34,7 @@ from kaggle_digits.compare import HELD_OUT_FRACTION, run_folder
 from kaggle_digits.config import (
     TEST_ROWS,
     Augmentation,
+    Ensemble,
     Milestones,
     Network,
     OneCycle,
@@ -42,7 +43,7 @@ from kaggle_digits.config import (
 )
 from kaggle_digits.data import TrainingRows, find_source, load_train, split_rows
 from kaggle_digits.recipes import FLATTEN, RECIPES, RELU, conv, dense, dropout, pool
-from kaggle_digits.runs import settings_of
+from kaggle_digits.runs import member_folders, read_run, settings_of
 from kaggle_digits.strategy import device_of
 from kaggle_digits.train import train_run
 
@@ -52,9 +53,13 @@ SHORT = 6
 """Trainings of so few epochs are repeated with three seeds."""
 
 OURS = (
-    *(RECIPES["flash"], RECIPES["fast"], RECIPES["strong"], RECIPES["tiny"]),
-    # What `--recipe fast --epochs 3` trains, between flash and fast.
-    replace(RECIPES["fast"], name="fast-3", summary="fast, 3 epochs", epochs=3),  # type: ignore[type-var]
+    # The networks of champion are those of strong, and are drawn as such, too.
+    *(RECIPES["flash"], RECIPES["fast"], RECIPES["champion"], RECIPES["tiny"]),
+    # What `--recipe fast --epochs 3` and the like train, between flash and fast.
+    *(
+        replace(RECIPES[name], name=f"{name}-{epochs}", summary=f"{name}, {epochs} epochs", epochs=epochs)  # type: ignore[type-var]
+        for name, epochs in (("flash", 3), ("fast", 2), ("fast", 3))
+    ),
 )
 
 SHARED: dict[str, Any] = {"pixel_scale": 255.0, "loss": "crossentropy"}
@@ -144,12 +149,12 @@ def fixed_seconds(data: str) -> float:
 
 
 def measure(
-    recipe: Network, seed: int, rows: TrainingRows, held_out: TrainingRows, out: Path, *, overhead: float
+    recipe: Network | Ensemble, seed: int, rows: TrainingRows, held_out: TrainingRows, out: Path, *, overhead: float
 ) -> list[dict[str, Any]]:
     """Train a recipe between two measurements of the unit, or read what an earlier call found.
 
     Args:
-        recipe, seed: what to train.
+        recipe, seed: what to train. Of an ensemble there are points of its networks, too.
         rows, held_out: what to train on, and to score.
         out: the folder of what is done.
         overhead: seconds of every ``submit`` besides training and predicting.
@@ -173,26 +178,31 @@ def measure(
             resume=True,
         )
         units = [before, epoch_seconds(rows)]
-        epochs = run.record["epochs"]
-        kept.write_text(json.dumps({"settings": settings, "units": units, "overhead": overhead, "epochs": epochs}))
+        members = member_folders(run.folder, recipe.size) if isinstance(recipe, Ensemble) else []
+        runs = [[record["seed"], record["epochs"]] for record in (run.record, *map(read_run, members))]
+        kept.write_text(json.dumps({"settings": settings, "units": units, "overhead": overhead, "runs": runs}))
     found = json.loads(kept.read_text())
-    points, spent = [], found["overhead"]
-    for metrics in found["epochs"]:
-        spent += metrics["seconds"]
-        predicting = metrics["validation_seconds"] * TEST_ROWS / len(held_out)
-        points.append(
-            {
-                "recipe": recipe.name,
-                "who": "ours" if recipe in OURS else "public",
-                "what": recipe.summary,
-                "seed": seed,
-                "epoch": metrics["epoch"],
-                "time": round((spent + predicting) / statistics.mean(found["units"]), 3),
-                "accuracy": round(metrics["validation_accuracy"], 6),
-            }
-        )
-    annealed = isinstance(recipe.learning_rate, OneCycle)
-    return points[-1:] if annealed else points
+    points = []
+    for number, (run_seed, epochs) in enumerate(found["runs"]):
+        trained = recipe.member if isinstance(recipe, Ensemble) and number else recipe
+        spent, own = found["overhead"], []
+        for metrics in epochs:
+            spent += metrics["seconds"]
+            predicting = metrics["validation_seconds"] * TEST_ROWS / len(held_out)
+            own.append(
+                {
+                    "recipe": trained.name,
+                    "who": "ours" if recipe in OURS else "public",
+                    "what": trained.summary,
+                    "seed": run_seed,
+                    "epoch": metrics["epoch"],
+                    "time": round((spent + predicting) / statistics.mean(found["units"]), 3),
+                    "accuracy": round(metrics["validation_accuracy"], 6),
+                }
+            )
+        annealed = isinstance(trained, Network) and isinstance(trained.learning_rate, OneCycle)
+        points += own[-1:] if annealed else own
+    return points
 
 
 def best_so_far(points: list[dict[str, Any]]) -> tuple[list[float], list[float]]:
@@ -258,9 +268,10 @@ def main() -> None:
     rows, held_out = split_rows(load_train(find_source(options.data)), fraction=HELD_OUT_FRACTION, seed=0)
     points = []
     for recipe in (*OURS, *PEERS):
-        for seed in range(3) if recipe.epochs <= SHORT else (0,):  # type: ignore[attr-defined]
-            points += measure(recipe, seed, rows, held_out, options.out, overhead=overhead)
-        print(recipe.name, points[-1]["time"], points[-1]["accuracy"], flush=True)
+        short = isinstance(recipe, Network) and recipe.epochs <= SHORT
+        for seed in range(3) if short else (0,):
+            points += measure(recipe, seed, rows, held_out, options.out, overhead=overhead)  # type: ignore[arg-type]
+            print(recipe.name, seed, points[-1]["time"], points[-1]["accuracy"], flush=True)
     with atomic_path(CSV_FILE) as path, path.open("w", encoding="utf-8", newline="") as stream:
         writer = csv.DictWriter(stream, list(points[0]))
         writer.writeheader()
