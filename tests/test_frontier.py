@@ -47,3 +47,20 @@ def test_line_rises_with_the_means_over_seeds(frontier):
     times, accuracies = frontier.best_so_far(points)
     assert times == pytest.approx([0.3, 2.0])
     assert accuracies == pytest.approx([0.985, 0.995])
+
+
+def test_peers_above_the_line_are_found(frontier):
+    points = [
+        {"recipe": recipe, "who": who, "epoch": 1, "time": time, "accuracy": accuracy}
+        for recipe, who, time, accuracy in [
+            ("ours", "ours", 0.2, 0.98),
+            ("better", "ours", 3.0, 0.99),
+            ("sooner", "public", 0.24, 0.99),
+            ("below", "public", 2.9, 0.98),
+            ("above", "public", 2.8, 0.985),
+            ("luck", "public", 4.0, 0.985),
+            ("luck", "public", 4.2, 0.993),
+            ("later", "public", 31.0, 0.995),
+        ]
+    ]
+    assert frontier.peers_above(points) == [("above", 1)]
