@@ -187,7 +187,7 @@ def measure(
     found = json.loads(kept.read_text())
     points = []
     for number, (run_seed, epochs) in enumerate(found["runs"]):
-        trained = recipe.member if isinstance(recipe, Ensemble) and number else recipe
+        trained = recipe.members[number - 1] if isinstance(recipe, Ensemble) and number else recipe
         spent, own = found["overhead"], []
         for metrics in epochs:
             spent += metrics["seconds"]

@@ -407,7 +407,7 @@ def _train_here(options: argparse.Namespace, cluster: Cluster | None) -> None:
                     f"--member {options.member[0]}/{options.member[1]}: {recipe.name} has {recipe.size} members. "
                     f"Expected I/{recipe.size}. Correct it, or leave it out to train all."
                 )
-            recipe = recipe.member
+            recipe = recipe.members[options.member[0] - 1]
         folder, seed = member_folder(folder, *options.member), member_seed(seed, *options.member)
     source = find_source(options.data)
     rows, held_out = split_rows(load_train(source), fraction=recipe.validation_fraction, seed=options.seed)
@@ -684,7 +684,7 @@ def _describe_plan(plan: Plan) -> str:
         at_most = " at most" if recipe.stop_at is not None else ""
         epochs = f" for{at_most} {recipe.epochs} epochs"
     if isinstance(recipe, Ensemble):
-        epochs = f", {recipe.size} networks for {recipe.member.epochs} epochs each,"
+        epochs = f", {recipe.size} networks for {', '.join(str(each.epochs) for each in recipe.members)} epochs,"
     again = ", then again on all rows" if plan.recipe.retrain else ""
     return (
         f"Would train {plan.recipe.name}{epochs} on {len(plan.training):,} rows of "

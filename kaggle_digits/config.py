@@ -232,6 +232,7 @@ class Network(Recipe):
         batch_size: rows per step, over all replicas.
         augmentation: random changes of the training images, or None.
         precision: "float32", or "mixed_bfloat16" where the device computes it natively.
+        deslant: set every digit upright before anything else, see ``predict.deslant_pixels``.
         shift_averaging: pixels; above 0 the probabilities are averages over the image and its shifts by so many up,
             down, left and right.
         slant_averaging: above 0 they are averages over the image and four slants of it, to the left and to the right by
@@ -248,6 +249,7 @@ class Network(Recipe):
     batch_size: int
     augmentation: Augmentation | None = None
     precision: str = "float32"
+    deslant: bool = False
     shift_averaging: int = 0
     slant_averaging: float = 0.0
 
@@ -264,26 +266,33 @@ class Network(Recipe):
 
 @dataclass(frozen=True, kw_only=True)
 class Ensemble(Recipe):
-    """Networks of one recipe, each with a seed of its own, whose probabilities are averaged.
+    """Networks, each with a seed of its own, whose probabilities are averaged.
 
-    Which rows are held out and how pixels are scaled is the member's to say.
+    Which rows are held out and how pixels are scaled is the members' to say, who must agree in it.
 
     Args:
-        member: what each of them is.
-        size: how many.
+        members: recipes of the table; one may be there several times.
     """
 
-    member: Network
-    size: int
+    members: tuple[Network, ...]
 
     def __post_init__(self) -> None:
         for name in ("pixel_offset", "pixel_scale", "validation_fraction", "retrain"):
-            object.__setattr__(self, name, getattr(self.member, name))
+            object.__setattr__(self, name, self._common(name))
+
+    @property
+    def size(self) -> int:
+        """How many networks."""
+        return len(self.members)
 
     @property
     def precision(self) -> str:
         """That of the members."""
-        return self.member.precision
+        return self._common("precision")
+
+    def _common(self, name: str) -> Any:
+        (value,) = {getattr(member, name) for member in self.members}
+        return value
 
 
 @contextmanager

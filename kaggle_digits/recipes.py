@@ -171,8 +171,7 @@ _CHAMPION = Ensemble(
     name="champion",
     summary="four times strong, each from another seed, averaged",
     source="this project",
-    member=_STRONG,
-    size=4,
+    members=(_STRONG,) * 4,
 )
 
 _HANDWRITING = replace(
@@ -596,7 +595,7 @@ def find_recipe(name: str, *, epochs: int | None = None) -> Recipe:
     if epochs is None:
         return recipe
     if isinstance(recipe, Ensemble):
-        return replace(recipe, member=replace(recipe.member, epochs=epochs))
+        return replace(recipe, members=tuple(replace(member, epochs=epochs) for member in recipe.members))
     if not isinstance(recipe, Network):
         raise InputError(f"--epochs {epochs}: {name} has no epochs. Expected a network. Leave --epochs out.")
     return replace(recipe, epochs=epochs)

@@ -137,8 +137,8 @@ def recipe_of(record: dict[str, Any]) -> Recipe:
         kind, settings = fields["estimator"]
         fields["estimator"] = (str(kind), dict(settings))
         return Classical(**fields)
-    if "member" in fields:
-        fields["member"] = _network_of(fields["member"])
+    if "members" in fields:
+        fields["members"] = tuple(map(_network_of, fields["members"]))
         return Ensemble(**fields)
     return _network_of(fields)
 
@@ -215,7 +215,7 @@ def settings_of(recipe: Recipe) -> dict[str, Any]:
 
     settings = without_words(dataclasses.asdict(recipe))
     if isinstance(recipe, Ensemble):
-        settings["member"] = without_words(settings["member"])
+        settings["members"] = [without_words(member) for member in settings["members"]]
     return json.loads(json.dumps(settings))
 
 

@@ -180,11 +180,12 @@ def _train_members(
 ) -> list[Any]:
     """Train the networks of an ensemble one after another, each into a run folder of its own; return them."""
     models = []
-    for number, member in enumerate(member_folders(folder, ensemble.size), start=1):
+    folders = member_folders(folder, ensemble.size)
+    for number, (member, own_folder) in enumerate(zip(ensemble.members, folders, strict=True), start=1):
         run = train_run(
-            ensemble.member,
-            rows,
             member,
+            rows,
+            own_folder,
             seed=member_seed(record["seed"], number, ensemble.size),
             device=device,
             source=record["source"],

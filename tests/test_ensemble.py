@@ -26,7 +26,7 @@ SINGLE = replace(
     epochs=2,
     retrain=False,
 )
-TRIO = Ensemble(name="trio", summary="three of them", source="test", member=SINGLE, size=3)
+TRIO = Ensemble(name="trio", summary="three of them", source="test", members=(SINGLE,) * 3)
 NAMES = ["1-of-3", "2-of-3", "3-of-3"]
 
 
@@ -116,6 +116,6 @@ def test_record_brings_the_recipe_back():
 
 
 def test_words_are_no_settings_and_epochs_are_the_members():
-    assert settings_of(replace(TRIO, member=replace(SINGLE, summary="others"))) == settings_of(TRIO)
-    assert find_recipe("trio", epochs=5).member.epochs == 5
+    assert settings_of(replace(TRIO, members=(replace(SINGLE, summary="others"),) * 3)) == settings_of(TRIO)
+    assert [member.epochs for member in find_recipe("trio", epochs=5).members] == [5, 5, 5]
     assert settings_of(find_recipe("trio", epochs=5)) != settings_of(TRIO)
