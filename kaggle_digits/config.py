@@ -232,7 +232,8 @@ class Network(Recipe):
         batch_size: rows per step, over all replicas.
         augmentation: random changes of the training images, or None.
         precision: "float32", or "mixed_bfloat16" where the device computes it natively.
-        deslant: set every digit upright before anything else, see ``predict.deslant_pixels``.
+        deslant: set every digit upright before anything else, see ``moments.normalise_pixels``.
+        spread: pixels; above 0 digits are stretched sideways to a common width, see there.
         shift_averaging: pixels; above 0 the probabilities are averages over the image and its shifts by so many up,
             down, left and right.
         slant_averaging: above 0 they are averages over the image and four slants of it, to the left and to the right by
@@ -250,8 +251,14 @@ class Network(Recipe):
     augmentation: Augmentation | None = None
     precision: str = "float32"
     deslant: bool = False
+    spread: float = 0.0
     shift_averaging: int = 0
     slant_averaging: float = 0.0
+
+    @property
+    def normalises(self) -> bool:
+        """Whether digits are changed by the moments of their ink."""
+        return self.deslant or self.spread > 0
 
     @property
     def averages(self) -> bool:

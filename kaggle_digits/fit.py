@@ -26,7 +26,8 @@ from kaggle_digits.augment import augment_pixels
 from kaggle_digits.config import Network, OneCycle, Restyling, RunError, TrainingError, atomic_path
 from kaggle_digits.data import TrainingRows, one_hot
 from kaggle_digits.models import build_model, compile_model, epoch_rate, without_own_normalisation
-from kaggle_digits.predict import MODEL_FILE, accuracy, deslant_pixels, predict_probabilities, to_images
+from kaggle_digits.moments import normalise_pixels
+from kaggle_digits.predict import MODEL_FILE, accuracy, predict_probabilities, to_images
 from kaggle_digits.restyle import restyle_pixels
 from kaggle_digits.runs import CHECKPOINT_FILE
 from kaggle_digits.strategy import TPU_STEPS_PER_EXECUTION, Device
@@ -77,8 +78,8 @@ def fit_network(
         TrainingError: the loss is no longer a number, or the device failed.
     """
     keras.utils.set_random_seed(seed)
-    if recipe.deslant:
-        rows = replace(rows, pixels=deslant_pixels(rows.pixels))
+    if recipe.normalises:
+        rows = replace(rows, pixels=normalise_pixels(rows.pixels, deslant=recipe.deslant, spread=recipe.spread))
     steps_per_epoch = math.ceil(len(rows) / recipe.batch_size)
     with device.scope():
         model = build_model(

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from kaggle_digits.config import CLASSES, PIXELS, SIDE, Classical, Ensemble, Network, Recipe, RunError
+from kaggle_digits.moments import normalise_pixels, read_columns
 from kaggle_digits.recipes import RECIPES
 from kaggle_digits.runs import MEMBER, Run, member_folders, read_run, recipe_of
 from kaggle_digits.strategy import Device
@@ -107,9 +108,10 @@ def predict_probabilities(
             for network, member in zip(model, recipe.members, strict=True)
         ]
         return np.mean(each, axis=0)
-    if isinstance(recipe, Network) and recipe.deslant:
-        upright = replace(recipe, deslant=False)
-        return predict_probabilities(model, upright, deslant_pixels(pixels), device=device, batch_size=batch_size)
+    if isinstance(recipe, Network) and recipe.normalises:
+        pixels = normalise_pixels(pixels, deslant=recipe.deslant, spread=recipe.spread)
+        normalised = replace(recipe, deslant=False, spread=0.0)
+        return predict_probabilities(model, normalised, pixels, device=device, batch_size=batch_size)
     if isinstance(recipe, Network) and recipe.averages:
         plain = replace(recipe, shift_averaging=0, slant_averaging=0.0)
         each = [
@@ -155,51 +157,8 @@ def _shifted(pixels: np.ndarray, distance: int) -> Iterator[np.ndarray]:
 def _slanted(pixels: np.ndarray, most: float) -> Iterator[np.ndarray]:
     """Yield the pixels leant to the left and to the right by that many pixels per row, if any, and by half of it."""
     for slant in (-most, -most / 2, most / 2, most) if most else ():
-        yield _lean(pixels, np.full(len(pixels), slant), np.full(len(pixels), (SIDE - 1) / 2))
-
-
-def deslant_pixels(pixels: np.ndarray) -> np.ndarray:
-    """Lean every digit to where its ink leans neither way, about its centre of mass.
-
-    Args:
-        pixels: (N, 784) uint8 or float32, 0–255.
-
-    Returns:
-        (N, 784) uint8, 0–255. The line through the ink, by least squares of columns on rows, is upright; where it moved
-        by more than a column per row, it is turned by one only. Images without ink, or with ink in one row, stay.
-
-    Source: the moments of LeCun et al. 1998, Gradient-based learning applied to document recognition, "deslanted".
-    """
-    y, x = (np.ravel(axis) for axis in np.mgrid[:SIDE, :SIDE] - (SIDE - 1) / 2)
-    moments = pixels.astype(np.float32) @ np.stack([np.ones(PIXELS), x, y, x * y, y * y], axis=1).astype(np.float32)
-    mean_x, mean_y, mean_xy, mean_yy = moments.T[1:].astype(float) / np.maximum(1, moments[:, 0])
-    variance = mean_yy - mean_y**2
-    slope = np.divide(mean_xy - mean_x * mean_y, variance, out=np.zeros_like(variance), where=variance > 0.1)
-    return np.rint(_lean(pixels, slope.clip(-1, 1), mean_y + (SIDE - 1) / 2)).astype(np.uint8)
-
-
-def _lean(pixels: np.ndarray, slant: np.ndarray, about: np.ndarray) -> np.ndarray:
-    """Shift the rows of every image sideways, bilinearly: by ``slant`` pixels, at most 1, per row below ``about``.
-
-    Positive slants shift what is below to the left. What comes in is paper.
-
-    Args:
-        pixels: (N, 784).
-        slant, about: (N,).
-
-    Returns:
-        (N, 784) float32.
-    """
-    framed = np.pad(pixels.reshape(-1, SIDE, SIDE), ((0, 0), (0, 0), (SIDE, SIDE + 1)))
-    leant = np.empty((len(pixels), SIDE, SIDE), np.float32)
-    for row in range(SIDE):
-        start = SIDE + slant * (row - about)
-        whole = start.astype(int)
-        part = (start - whole).astype(np.float32)[:, None]
-        parts = np.lib.stride_tricks.sliding_window_view(framed[:, row], SIDE + 1, axis=1)
-        taken = parts[np.arange(len(pixels)), whole].astype(np.float32)
-        leant[:, row] = taken[:, :-1] + part * (taken[:, 1:] - taken[:, :-1])
-    return leant.reshape(-1, PIXELS)
+        first = np.tile(slant * (np.arange(SIDE) - (SIDE - 1) / 2), (len(pixels), 1))
+        yield read_columns(pixels, first, np.ones(len(pixels)))
 
 
 def predict_digits(probabilities: Sequence[np.ndarray]) -> np.ndarray:

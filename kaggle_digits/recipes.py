@@ -96,7 +96,7 @@ def _block(layer: Layer, *pooling: Layer) -> tuple[Layer, ...]:
 
 _FAST = Network(
     name="fast",
-    summary="four convolutions with batch normalisation, one-cycle schedule, light augmentation",
+    summary="digits set upright, four convolutions with batch normalisation, one-cycle schedule, light augmentation",
     layers=(
         *_block(conv(32, 5), pool()),
         *_block(conv(32, 3)),
@@ -109,7 +109,10 @@ _FAST = Network(
     epochs=6,
     batch_size=256,
     augmentation=Augmentation(rotation=8.0, scale=0.08, shear=0.1, shift=1.5),
+    deslant=True,
 )
+
+_STRETCHED = replace(_FAST, name="stretched", summary="fast, its upright digits stretched to one width", spread=4.2)
 
 _FLASH = replace(
     _FAST,
@@ -126,6 +129,7 @@ _FLASH = replace(
     learning_rate=OneCycle(peak=0.6, warmup=0.2, start=0.04, end=0.01),
     epochs=2,
     augmentation=None,
+    deslant=False,
 )
 
 _TINY = replace(
@@ -145,11 +149,12 @@ _TINY = replace(
     epochs=40,
     augmentation=Augmentation(rotation=8.0, scale=0.08, shear=0.1, shift=1.0),
     precision="float32",
+    deslant=False,
 )
 
-_STRONG = replace(
+_WIDE = replace(
     _FAST,
-    name="strong",
+    name="wide",
     summary="six wider convolutions and dropout, more epochs, stronger augmentation, averaged over shifts",
     layers=(
         *_block(conv(32, 5), pool()),
@@ -164,14 +169,31 @@ _STRONG = replace(
     learning_rate=_cycle(0.006),
     epochs=10,
     augmentation=Augmentation(rotation=12.0, scale=0.12, shear=0.2, shift=2.0),
+    deslant=False,
     shift_averaging=1,
+)
+
+_WIDE_STRETCHED = replace(
+    _WIDE,
+    name="wide-stretched",
+    summary="wide, of digits set upright and stretched to one width",
+    deslant=True,
+    spread=4.2,
+)
+
+# Networks that see digits in different forms err on different digits: such averages gain more than those over seeds.
+_STRONG = Ensemble(
+    name="strong",
+    summary="wide and stretched, averaged",
+    source="this project",
+    members=(_WIDE, _STRETCHED),
 )
 
 _CHAMPION = Ensemble(
     name="champion",
-    summary="four times strong, each from another seed, averaged",
+    summary="wide, wide-stretched and stretched, averaged",
     source="this project",
-    members=(_STRONG,) * 4,
+    members=(_WIDE, _WIDE_STRETCHED, _STRETCHED),
 )
 
 _HANDWRITING = replace(
@@ -187,6 +209,7 @@ _HANDWRITING = replace(
         dense(10),
     ),
     epochs=30,
+    deslant=False,
     augmentation=Restyling(rotation=10.0, scale=0.12, shear=0.12, shift=1.5, strokes=0.7, bend=0.4, pen=0.8, blur=0.8),
     slant_averaging=0.3,
 )
@@ -563,6 +586,7 @@ _MLP_BN = Network(
 
 _ALL: tuple[Recipe, ...] = (
     *(_FLASH, _FAST, _STRONG, _CHAMPION, _TINY, _HANDWRITING),
+    *(_WIDE, _STRETCHED, _WIDE_STRETCHED),
     *(_MLP, *_MLP_VARIANTS, _CNN),
     *_CLASSICAL,
     *(_FC, _FC_LINEAR, _CNN_BN, _MLP_BN),

@@ -39,10 +39,10 @@ SPINE = [
         "__main__",
     ),
 ]
-LEAVES = {"augment", "baselines", "handwriting", "pad", "photo", "plots", "report", "restyle"}
+LEAVES = {"augment", "baselines", "handwriting", "moments", "pad", "photo", "plots", "report", "restyle"}
 LEAVES_OF = {
-    "predict": {"baselines"},
-    "fit": {"augment", "restyle"},
+    "predict": {"baselines", "moments"},
+    "fit": {"augment", "moments", "restyle"},
     "train": {"baselines"},
     "compare": {"plots", "report"},
     "recognize": {"handwriting", "photo", "plots"},

@@ -14,14 +14,8 @@ from kaggle_digits import cli
 from kaggle_digits.config import RunError
 from kaggle_digits.data import find_source, load_test
 from kaggle_digits.models import build_model
-from kaggle_digits.predict import (
-    PACKAGED_RUN,
-    deslant_pixels,
-    load_run,
-    predict_digits,
-    predict_probabilities,
-    to_images,
-)
+from kaggle_digits.moments import normalise_pixels
+from kaggle_digits.predict import PACKAGED_RUN, load_run, predict_digits, predict_probabilities, to_images
 from kaggle_digits.recipes import RECIPES
 from kaggle_digits.runs import read_run, recipe_of
 from kaggle_digits.strategy import Device
@@ -160,44 +154,12 @@ def test_slant_averaging_asks_for_the_image_and_four_slants_of_it(model):
     np.testing.assert_allclose(averaged, np.mean(each, axis=0), rtol=1e-4)
 
 
-def slope_of(pixels):
-    """The slope of columns on rows, weighted with ink, by NumPy's own least squares."""
-    y, x = np.mgrid[:28, :28]
-    return np.polyfit(y.ravel(), x.ravel(), 1, w=np.sqrt(pixels))[0]
-
-
-def test_deslanting_sets_strokes_upright_about_their_centre_of_mass():
-    y, x = np.mgrid[:28, :28].astype(float)
-    rows = np.clip(np.minimum(y - 3, 24 - y), 0, 1)
-    strokes = [255 * rows * np.clip(2.5 - abs(x - 14 - lean * (y - 13.5)), 0, 1) for lean in (-0.6, 0.3, 0)]
-    pixels = np.rint(strokes).astype(np.uint8).reshape(3, 784)
-    upright = deslant_pixels(pixels)
-    assert upright.dtype == np.uint8
-    for before, after, lean in zip(pixels, upright, (-0.6, 0.3, 0), strict=True):
-        assert slope_of(before) == pytest.approx(lean, abs=0.02)
-        assert slope_of(after) == pytest.approx(0, abs=0.005)
-        ink = after.reshape(28, 28).astype(float)
-        assert (ink * x).sum() / ink.sum() == pytest.approx(14, abs=0.05)
-        assert ink.sum(axis=1) == pytest.approx(before.reshape(28, 28).sum(axis=1), abs=5)
-    np.testing.assert_array_equal(upright[2], pixels[2])
-    np.testing.assert_array_equal(deslant_pixels(pixels.astype(np.float32)), upright)
-
-
-def test_deslanting_leaves_dashes_and_empty_images_what_they_are():
-    images = np.zeros((3, 28, 28), np.uint8)
-    images[1, 14, 4:24] = 200  # nothing to see a slope in
-    images[2, 13, 4:14] = images[2, 14, 14:24] = 200  # one of 10, lessened by 1
-    upright = deslant_pixels(images.reshape(3, 784)).reshape(3, 28, 28)
-    np.testing.assert_array_equal(upright[:2], images[:2])
-    assert upright[2].sum() == images[2].sum()
-    assert set(np.flatnonzero(upright[2].max(axis=1))) == {13, 14}
-
-
-def test_network_that_deslants_sees_upright_digits(model):
+def test_network_that_normalises_sees_normalised_digits(model):
     pixels = load_test(find_source("sample"))[:20]
-    recipe = replace(RECIPES["fast"], deslant=False)
+    recipe = replace(RECIPES["fast"], deslant=False, spread=0.0)
+    normalised = normalise_pixels(pixels, deslant=True, spread=4.0)
+    assert (normalised != pixels).any(axis=1).all()
     np.testing.assert_array_equal(
-        predict_probabilities(model, replace(recipe, deslant=True), pixels),
-        predict_probabilities(model, recipe, deslant_pixels(pixels)),
+        predict_probabilities(model, replace(recipe, deslant=True, spread=4.0), pixels),
+        predict_probabilities(model, recipe, normalised),
     )
-    assert (deslant_pixels(pixels) != pixels).any(axis=1).all()
