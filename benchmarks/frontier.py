@@ -294,7 +294,8 @@ def main() -> None:
             # A network may be a member of two ensembles, with the same seed.
             known = {(point["recipe"], point["seed"]) for point in points}
             points += [point for point in found if (point["recipe"], point["seed"]) not in known]
-            print(recipe.name, seed, points[-1]["time"], points[-1]["accuracy"], flush=True)
+            last = [point for point in found if point["recipe"] == recipe.name][-1]
+            print(recipe.name, seed, last["time"], last["accuracy"], flush=True)
     with atomic_path(CSV_FILE) as path, path.open("w", encoding="utf-8", newline="") as stream:
         writer = csv.DictWriter(stream, list(points[0]))
         writer.writeheader()

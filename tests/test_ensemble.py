@@ -12,7 +12,9 @@ import pytest
 from kaggle_digits import cli, recipes
 from kaggle_digits import submit as main_job
 from kaggle_digits.config import Ensemble
-from kaggle_digits.predict import load_run
+from kaggle_digits.data import find_source, load_test
+from kaggle_digits.moments import normalise_pixels
+from kaggle_digits.predict import load_run, predict_probabilities
 from kaggle_digits.recipes import RECIPES, find_recipe
 from kaggle_digits.runs import read_run, recipe_of, settings_of
 from kaggle_digits.submission import check_submission
@@ -101,6 +103,22 @@ def test_networks_trained_one_by_one_are_gathered(capsys):
     assert capsys.readouterr().err == (
         "kaggle-digits: --member 1/2: trio has 3 members. Expected I/3. Correct it, or leave it out to train all.\n"
     )
+
+
+def test_each_network_sees_digits_in_its_own_form(monkeypatch, cpu):
+    upright = replace(SINGLE, name="upright", deslant=True)
+    duo = Ensemble(name="duo", summary="two forms", source="test", members=(SINGLE, upright))
+    monkeypatch.setitem(recipes.RECIPES, "duo", duo)
+    train = ["train", "--recipe", "duo", "--data", "sample", "--run", "run"]
+    assert cli.main([*train, "--member", "2/2"]) == 0
+    assert read_run(Path("run/2-of-2"))["recipe"]["deslant"]
+    assert cli.main(train) == 0
+    pixels = load_test(find_source("sample"))[:50]
+    run = load_run(Path("run"), cpu)
+    assert run.recipe == duo
+    single = predict_probabilities(run.model[0], SINGLE, pixels)
+    other = predict_probabilities(run.model[1], SINGLE, normalise_pixels(pixels, deslant=True))
+    np.testing.assert_allclose(predict_probabilities(run.model, duo, pixels), (single + other) / 2, rtol=1e-5)
 
 
 def test_comparison_has_one_row_for_it():
