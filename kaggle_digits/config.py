@@ -284,8 +284,11 @@ class Ensemble(Recipe):
     members: tuple[Network, ...]
 
     def __post_init__(self) -> None:
-        for name in ("pixel_offset", "pixel_scale", "validation_fraction", "retrain"):
-            object.__setattr__(self, name, self._common(name))
+        for name in ("pixel_offset", "pixel_scale", "validation_fraction", "retrain", "precision"):
+            values = {getattr(member, name) for member in self.members}
+            assert len(values) == 1, f"{self.name}: its members' {name} differ: {values}"
+            if name != "precision":
+                object.__setattr__(self, name, values.pop())
 
     @property
     def size(self) -> int:
@@ -295,11 +298,7 @@ class Ensemble(Recipe):
     @property
     def precision(self) -> str:
         """That of the members."""
-        return self._common("precision")
-
-    def _common(self, name: str) -> Any:
-        (value,) = {getattr(member, name) for member in self.members}
-        return value
+        return self.members[0].precision
 
 
 @contextmanager

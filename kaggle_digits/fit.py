@@ -78,8 +78,10 @@ def fit_network(
         TrainingError: the loss is no longer a number, or the device failed.
     """
     keras.utils.set_random_seed(seed)
+    started = time.perf_counter()
     if recipe.normalises:
         rows = replace(rows, pixels=normalise_pixels(rows.pixels, deslant=recipe.deslant, spread=recipe.spread))
+    preparing_seconds = time.perf_counter() - started
     steps_per_epoch = math.ceil(len(rows) / recipe.batch_size)
     with device.scope():
         model = build_model(
@@ -124,7 +126,8 @@ def fit_network(
                 model.optimizer.learning_rate = epoch_rate(recipe, [e.get("tuning_accuracy", 0.0) for e in epochs])
             started = time.perf_counter()
             metrics = _fit_epoch(model, recipe, next(all_batches), epoch, device=device, callbacks=callbacks)
-            metrics["seconds"] = round(time.perf_counter() - started, 3)
+            metrics["seconds"] = round(time.perf_counter() - started + preparing_seconds, 3)
+            preparing_seconds = 0.0
             if tracer:
                 metrics["seconds"] = round(metrics["seconds"] - tracer.measuring_seconds, 3)
                 metrics |= {"losses": tracer.losses, "curve": tracer.curve}

@@ -73,11 +73,11 @@ def read_columns(pixels: np.ndarray, first: np.ndarray, step: np.ndarray) -> np.
     framed = np.pad(pixels.reshape(-1, SIDE, SIDE), ((0, 0), (0, 0), (1, 2))).ravel()
     read = np.empty((len(pixels), SIDE, SIDE), np.float32)
     places = (step[:, None] * np.arange(SIDE)).astype(np.float32)
-    images = np.arange(len(pixels))[:, None] * (SIDE * width)
+    starts = np.arange(len(pixels))[:, None] * (SIDE * width)
     for row in range(SIDE):
         column = (first[:, row, None].astype(np.float32) + places).clip(-1, SIDE) + 1
         whole = column.astype(np.intp)
-        at = images + row * width + whole
+        at = starts + row * width + whole
         left, right = framed[at].astype(np.float32), framed[at + 1].astype(np.float32)
         read[:, row] = left + (column - whole) * (right - left)
     return read.reshape(-1, PIXELS)

@@ -33,10 +33,8 @@ def load_run(folder: Path, device: Device) -> Run:
     record = read_run(folder)
     recipe = recipe_of(record)
     if not record["finished"]:
-        trained, usual = (getattr(r, "members", [r])[0] for r in (recipe, RECIPES.get(recipe.name)))
-        epochs = ""
-        if isinstance(trained, Network) and isinstance(usual, Network) and trained.epochs != usual.epochs:
-            epochs = f" --epochs {trained.epochs}"
+        trained, usual = map(_epochs, (recipe, RECIPES.get(recipe.name)))
+        epochs = f" --epochs {trained[0]}" if usual and trained != usual else ""
         where = str(folder)
         if member := MEMBER.fullmatch(folder.name):
             where = f"{folder.parent} --member {member[1]}/{member[2]}"
@@ -53,6 +51,12 @@ def load_run(folder: Path, device: Device) -> Run:
         return Run(folder, recipe, record, members)
     assert isinstance(recipe, Network)
     return Run(folder, recipe, record, _load_network(folder / MODEL_FILE, recipe, device))
+
+
+def _epochs(recipe: Recipe | None) -> list[int]:
+    """Return how many epochs a network trains, or each of an ensemble's; [] if it is none."""
+    members = recipe.members if isinstance(recipe, Ensemble) else [recipe]
+    return [member.epochs for member in members if isinstance(member, Network)]
 
 
 def _load_network(file: Path, recipe: Network, device: Device) -> Any:

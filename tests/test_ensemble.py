@@ -11,12 +11,12 @@ import pytest
 
 from kaggle_digits import cli, recipes
 from kaggle_digits import submit as main_job
-from kaggle_digits.config import Ensemble
+from kaggle_digits.config import Ensemble, RunError
 from kaggle_digits.data import find_source, load_test
 from kaggle_digits.moments import normalise_pixels
 from kaggle_digits.predict import load_run, predict_probabilities
 from kaggle_digits.recipes import RECIPES, find_recipe
-from kaggle_digits.runs import read_run, recipe_of, settings_of
+from kaggle_digits.runs import read_run, recipe_of, settings_of, write_run
 from kaggle_digits.submission import check_submission
 
 SINGLE = replace(
@@ -119,6 +119,23 @@ def test_each_network_sees_digits_in_its_own_form(monkeypatch, cpu):
     single = predict_probabilities(run.model[0], SINGLE, pixels)
     other = predict_probabilities(run.model[1], SINGLE, normalise_pixels(pixels, deslant=True))
     np.testing.assert_allclose(predict_probabilities(run.model, duo, pixels), (single + other) / 2, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("epochs", "ending"), [(None, "--resume$"), (2, "--resume --epochs 2$")])
+def test_advice_to_go_on_names_epochs_that_are_not_the_recipes_own(monkeypatch, cpu, epochs, ending):
+    shorter = replace(SINGLE, name="shorter", epochs=1)
+    uneven = Ensemble(name="uneven", summary="two lengths", source="test", members=(SINGLE, shorter))
+    monkeypatch.setitem(recipes.RECIPES, "uneven", uneven)
+    record = {name: {} for name in ("epochs", "seed", "rows", "source", "device", "submission")}
+    Path("run").mkdir()
+    write_run(Path("run"), {**record, "finished": False, "recipe": asdict(find_recipe("uneven", epochs=epochs))})
+    with pytest.raises(RunError, match=ending):
+        load_run(Path("run"), cpu)
+
+
+def test_members_agree_in_how_pixels_are_scaled():
+    with pytest.raises(AssertionError, match="bad: its members' pixel_scale differ"):
+        Ensemble(name="bad", summary="", source="test", members=(SINGLE, replace(SINGLE, pixel_scale=1.0)))
 
 
 def test_comparison_has_one_row_for_it():

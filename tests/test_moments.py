@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from kaggle_digits.data import find_source, load_test
-from kaggle_digits.moments import CHUNK, NARROWEST, normalise_pixels, read_columns
+from kaggle_digits.moments import CHUNK, NARROWEST, WIDEST, normalise_pixels, read_columns
 
 Y, X = np.mgrid[:28, :28].astype(float)
 
@@ -52,20 +52,23 @@ def test_spread_is_that_of_the_upright_digit():
         assert columns_of(stretched) == (pytest.approx(mean, abs=0.1), pytest.approx(4, abs=0.1))
 
 
-def test_thin_strokes_are_stretched_within_limits():
-    thin = stroke(0, 1.5)[None]
+def test_strokes_are_stretched_within_limits():
+    thin, broad = stroke(0, 1.5)[None], stroke(0, 12)[None]
     stretched = normalise_pixels(thin, spread=6)[0]
     assert columns_of(stretched)[1] == pytest.approx(columns_of(thin[0])[1] / NARROWEST, abs=0.2)
+    narrowed = normalise_pixels(broad, spread=2)[0]
+    assert columns_of(narrowed)[1] == pytest.approx(columns_of(broad[0])[1] / WIDEST, abs=0.2)
 
 
 def test_dashes_and_empty_images_stay_what_they_are():
     images = np.zeros((3, 28, 28), np.uint8)
     images[1, 14, 4:24] = 200  # nothing to see a slope in
-    images[2, 13, 4:14] = images[2, 14, 14:24] = 200  # one of 10, lessened by 1
+    images[2, 13, 4:14] = images[2, 14, 14:24] = 200  # ten columns in a row: only one is taken back
     upright = normalise_pixels(images.reshape(3, 784), deslant=True).reshape(3, 28, 28)
     np.testing.assert_array_equal(upright[:2], images[:2])
-    assert upright[2].sum() == images[2].sum()
-    assert set(np.flatnonzero(upright[2].max(axis=1))) == {13, 14}
+    moved = [0, 100, *[200] * 9, 100, 0]
+    assert (upright[2, 13, 3:16].tolist(), upright[2, 14, 12:25].tolist()) == (moved, moved)
+    assert upright[2].sum() == sum(map(sum, (moved, moved)))
     assert not normalise_pixels(images[:1].reshape(1, 784), deslant=True, spread=4).any()
 
 

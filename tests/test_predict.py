@@ -20,6 +20,8 @@ from kaggle_digits.recipes import RECIPES
 from kaggle_digits.runs import read_run, recipe_of
 from kaggle_digits.strategy import Device
 
+PLAIN = replace(RECIPES["fast"], deslant=False)
+
 
 @pytest.fixture(scope="module")
 def model():
@@ -32,15 +34,15 @@ def model():
 def test_every_row_gets_its_own_prediction(model, rows, batch_size, replicas):
     pixels = np.random.default_rng(rows).integers(0, 256, (rows, 784)).astype(np.uint8)
     device = Device("cpu", None, replicas, "float32", "test")
-    probabilities = predict_probabilities(model, RECIPES["fast"], pixels, device=device, batch_size=batch_size)
+    probabilities = predict_probabilities(model, PLAIN, pixels, device=device, batch_size=batch_size)
     assert probabilities.shape == (rows, 10)
     if rows:
-        logits = np.concatenate([model(to_images(row[None], RECIPES["fast"])).numpy() for row in pixels])
+        logits = np.concatenate([model(to_images(row[None], PLAIN)).numpy() for row in pixels])
         np.testing.assert_allclose(probabilities, keras.ops.softmax(logits), atol=1e-4)
 
 
 def test_images_are_scaled_as_the_recipe_says():
-    recipe = replace(RECIPES["fast"], pixel_offset=51.0, pixel_scale=102.0)
+    recipe = replace(PLAIN, pixel_offset=51.0, pixel_scale=102.0)
     pixels = (np.arange(784) % 256).astype(np.uint8)[None]
     images = to_images(pixels, recipe)
     assert images.shape == (1, 28, 28, 1)
@@ -69,8 +71,8 @@ def test_shift_averaging_asks_for_the_image_and_its_four_neighbours(model):
             for x in range(28):
                 if 0 <= y - down < 28 and 0 <= x - right < 28:
                     moved[:, y, x] = images[:, y - down, x - right]
-        each.append(predict_probabilities(model, RECIPES["fast"], moved.reshape(5, 784)))
-    averaged = predict_probabilities(model, replace(RECIPES["fast"], shift_averaging=2), pixels)
+        each.append(predict_probabilities(model, PLAIN, moved.reshape(5, 784)))
+    averaged = predict_probabilities(model, replace(PLAIN, shift_averaging=2), pixels)
     np.testing.assert_allclose(averaged, np.mean(each, axis=0), rtol=1e-5)
 
 
@@ -149,17 +151,16 @@ def test_slant_averaging_asks_for_the_image_and_four_slants_of_it(model):
             at = np.arange(28) + slant * (y - 13.5)
             for n in range(5):
                 leant[n, y] = np.interp(at, np.arange(-1, 29), np.pad(images[n, y], 1), left=0, right=0)
-        each.append(predict_probabilities(model, RECIPES["fast"], leant.reshape(5, 784).astype(np.float32)))
-    averaged = predict_probabilities(model, replace(RECIPES["fast"], slant_averaging=0.2), pixels)
+        each.append(predict_probabilities(model, PLAIN, leant.reshape(5, 784).astype(np.float32)))
+    averaged = predict_probabilities(model, replace(PLAIN, slant_averaging=0.2), pixels)
     np.testing.assert_allclose(averaged, np.mean(each, axis=0), rtol=1e-4)
 
 
 def test_network_that_normalises_sees_normalised_digits(model):
     pixels = load_test(find_source("sample"))[:20]
-    recipe = replace(RECIPES["fast"], deslant=False, spread=0.0)
     normalised = normalise_pixels(pixels, deslant=True, spread=4.0)
     assert (normalised != pixels).any(axis=1).all()
     np.testing.assert_array_equal(
-        predict_probabilities(model, replace(recipe, deslant=True, spread=4.0), pixels),
-        predict_probabilities(model, recipe, normalised),
+        predict_probabilities(model, replace(PLAIN, deslant=True, spread=4.0), pixels),
+        predict_probabilities(model, PLAIN, normalised),
     )

@@ -18,6 +18,7 @@ import pytest
 
 from kaggle_digits.config import Augmentation, Milestones, Network, OneCycle, Plateau, RunError, TrainingError
 from kaggle_digits.data import TrainingRows, find_source, load_train, split_rows
+from kaggle_digits.moments import normalise_pixels
 from kaggle_digits.predict import load_run, predict_probabilities
 from kaggle_digits.recipes import RECIPES
 from kaggle_digits.runs import can_resume, mark_submitted, read_run, trace_of
@@ -170,6 +171,16 @@ def test_same_seed_gives_the_same_bits_and_another_seed_does_not(finished, cpu):
     assert_equal_weights(finished.folder, train("again", cpu).folder)
     other = weights(train("other", cpu, seed=8).folder)
     assert any(not np.array_equal(one, two) for one, two in zip(weights(finished.folder), other, strict=True))
+
+
+def test_network_that_deslants_learns_from_upright_digits(cpu):
+    recipe = replace(TINY, deslant=True, spread=4.0)
+    upright = [replace(r, pixels=normalise_pixels(r.pixels, deslant=True, spread=4.0)) for r in (rows(), held_out())]
+    for folder, taught, shown in (("itself", recipe, (rows(), held_out())), ("before", TINY, upright)):
+        train_run(taught, shown[0], Path(folder), seed=7, device=cpu, source="test", held_out=shown[1])
+    assert_equal_weights(Path("itself"), Path("before"))
+    first, second = (np.load(f"{folder}/validation.npz")["probabilities"] for folder in ("itself", "before"))
+    np.testing.assert_array_equal(first, second)
 
 
 def test_held_out_rows_do_not_touch_the_training(finished, cpu):
