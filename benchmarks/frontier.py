@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import itertools
 import json
 import statistics
 import subprocess
@@ -242,18 +243,17 @@ def peers_above(points: list[dict[str, Any]]) -> list[tuple[str, int]]:
 
 def draw(points: list[dict[str, Any]]) -> Figure:
     """Draw every recipe's points, and our best so far as a line."""
-    figure = Figure(figsize=(8, 5), layout="constrained")
+    figure = Figure(figsize=(10, 5), layout="constrained")
     axes = figure.subplots()
     axes.set(xscale="log", yscale="log", xlabel="time, in epochs of cnn-32-64", ylabel="accuracy on held-out rows")
-    names = list(dict.fromkeys(point["recipe"] for point in points))
-    for name, colour in zip(names, seaborn.color_palette("husl", len(names)), strict=True):
-        own = [point for point in points if point["recipe"] == name]
-        ours = own[0]["who"] == "ours"
-        label = f"{name}{'' if ours else ': ' + own[0]['what']}"
-        times, errors = [p["time"] for p in own], [1 - p["accuracy"] for p in own]
-        axes.plot(
-            times, errors, "o" if ours else ".-", color=colour, label=label, markersize=7 if ours else 4, alpha=0.8
-        )
+    for who, palette, styles in (("ours", "husl", "os^D"), ("public", "Greys_d", (".-", ".--", ".:", ".-."))):
+        names = list(dict.fromkeys(point["recipe"] for point in points if point["who"] == who))
+        colours = seaborn.color_palette(palette, len(names))
+        for name, colour, style in zip(names, colours, itertools.cycle(styles)):
+            own = [point for point in points if point["recipe"] == name]
+            label = name if who == "ours" else f"{name}: {own[0]['what']}"
+            times, errors = [p["time"] for p in own], [1 - p["accuracy"] for p in own]
+            axes.plot(times, errors, style, color=colour, label=label, markersize=7 if who == "ours" else 4, alpha=0.8)
     times, accuracies = best_so_far([point for point in points if point["who"] == "ours"])
     errors = [1 - accuracy for accuracy in accuracies]
     axes.step(
@@ -272,7 +272,7 @@ def draw(points: list[dict[str, Any]]) -> Figure:
         axis.set_minor_locator(NullLocator())
     axes.set_ylim(0.06, 0.0018)
     axes.grid(alpha=0.3)
-    axes.legend(frameon=False, fontsize=8)
+    axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
     seaborn.despine(ax=axes)
     return figure
 
