@@ -167,7 +167,7 @@ _WIDE = replace(
         dense(10),
     ),
     learning_rate=_cycle(0.006),
-    epochs=10,
+    epochs=8,
     augmentation=Augmentation(rotation=12.0, scale=0.12, shear=0.2, shift=2.0),
     deslant=False,
     shift_averaging=1,
