@@ -234,8 +234,8 @@ class Network(Recipe):
         precision: "float32", or "mixed_bfloat16" where the device computes it natively.
         deslant: set every digit upright before anything else, see ``moments.normalise_pixels``.
         spread: pixels; above 0 digits are stretched sideways to a common width, see there.
-        shift_averaging: pixels; above 0 the probabilities are averages over the image and its shifts by so many up,
-            down, left and right.
+        shift_averaging: pixels; above 0 the probabilities of images that it is not sure of are averages over the image
+            and its shifts by so many up, down, left and right.
         slant_averaging: above 0 they are averages over the image and four slants of it, to the left and to the right by
             so many pixels sideways per row, and by half of it: digits from elsewhere lean otherwise.
     """

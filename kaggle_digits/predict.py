@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,9 @@ from kaggle_digits.runs import MEMBER, Run, member_folders, read_run, recipe_of
 from kaggle_digits.strategy import Device
 
 BATCH_SIZE = 1024
+SURE = 0.9
+"""Images whose likeliest digit has this probability or more are not looked at again, shifted: it changes no digit."""
+
 MODEL_FILE = "model.keras"
 PACKAGED_RUN = Path(__file__).parent / "network"
 """The run folder of a small network that comes with the package, so that there is something to predict with."""
@@ -118,13 +120,17 @@ def predict_probabilities(
         return predict_probabilities(model, normalised, pixels, device=device, batch_size=batch_size)
     if isinstance(recipe, Network) and recipe.averages:
         plain = replace(recipe, shift_averaging=0, slant_averaging=0.0)
-        each = [
-            predict_probabilities(model, plain, moved, device=device, batch_size=batch_size)
-            for moved in itertools.chain(
-                [pixels], _shifted(pixels, recipe.shift_averaging), _slanted(pixels, recipe.slant_averaging)
-            )
-        ]
-        return np.mean(each, axis=0)
+
+        def average(images: Iterable[np.ndarray]) -> np.ndarray:
+            each = [predict_probabilities(model, plain, i, device=device, batch_size=batch_size) for i in images]
+            return np.mean(each, axis=0)
+
+        probabilities = average([pixels, *_slanted(pixels, recipe.slant_averaging)])
+        unsure = probabilities.max(axis=1) < SURE
+        if recipe.shift_averaging and unsure.any():
+            looked_at_again = pixels[unsure]
+            probabilities[unsure] = average([looked_at_again, *_shifted(looked_at_again, recipe.shift_averaging)])
+        return probabilities
     images = to_images(pixels, recipe)
     if isinstance(recipe, Classical):
         from kaggle_digits.baselines import estimate_probabilities

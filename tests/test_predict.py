@@ -15,7 +15,7 @@ from kaggle_digits.config import RunError
 from kaggle_digits.data import find_source, load_test
 from kaggle_digits.models import build_model
 from kaggle_digits.moments import normalise_pixels
-from kaggle_digits.predict import PACKAGED_RUN, load_run, predict_digits, predict_probabilities, to_images
+from kaggle_digits.predict import PACKAGED_RUN, SURE, load_run, predict_digits, predict_probabilities, to_images
 from kaggle_digits.recipes import RECIPES
 from kaggle_digits.runs import read_run, recipe_of
 from kaggle_digits.strategy import Device
@@ -139,6 +139,32 @@ def test_network_of_the_package_is_small_and_read_without_naming_a_run(cpu, caps
     )
     read = np.loadtxt("sample-out.csv", delimiter=",", skiprows=1, dtype=int)[:, 1]
     assert (read == predict_digits([probabilities])).mean() > 0.99  # here in float32
+
+
+class _Corner:
+    """Stands in for a network: sees a 0 or a 1 by the first and the last pixel, and remembers what it was shown."""
+
+    def __init__(self) -> None:
+        self.shown: list[int] = []
+
+    def predict_on_batch(self, images: np.ndarray) -> np.ndarray:
+        self.shown.append(len(images))
+        logits = np.full((len(images), 10), -50.0, np.float32)
+        logits[:, 0], logits[:, 1] = images[:, 0, 0, 0], images[:, 27, 27, 0]
+        return logits
+
+
+def test_only_images_that_are_not_sure_are_shifted():
+    recipe = replace(PLAIN, pixel_scale=1.0, shift_averaging=1)
+    pixels = np.zeros((3, 784), np.uint8)
+    pixels[0, 0], pixels[1, 783], pixels[2, 0] = 5, 5, 2
+    model = _Corner()
+    probabilities = predict_probabilities(model, recipe, pixels)
+    sure, unsure = (np.exp(x) / (np.exp(x) + 1) for x in (5.0, 2.0))
+    assert sure >= SURE > unsure
+    # Shifted by a pixel the corner is empty.
+    np.testing.assert_allclose(probabilities[:, 0], [sure, 1 - sure, (unsure + 4 * 0.5) / 5], rtol=1e-4)
+    assert model.shown == [3, 1, 1, 1, 1, 1]
 
 
 def test_slant_averaging_asks_for_the_image_and_four_slants_of_it(model):
