@@ -55,15 +55,37 @@ def _normalise(pixels: np.ndarray, *, deslant: bool, spread: float) -> np.ndarra
     # Row by row: the first column's place, from where columns are ``stretch`` apart.
     below = np.arange(SIDE) - MIDDLE - mean_y[:, None]
     first = ((1 - stretch) * (mean_x + MIDDLE))[:, None] + slant[:, None] * below
-    return read_columns(pixels, first, stretch)
+    return _read_columns(pixels, first, stretch) if spread else shift_rows(pixels, first)
 
 
-def read_columns(pixels: np.ndarray, first: np.ndarray, step: np.ndarray) -> np.ndarray:
-    """Read each row of each image at other columns, bilinearly; beside the image is paper.
+def shift_rows(pixels: np.ndarray, first: np.ndarray) -> np.ndarray:
+    """Shift each row of each image sideways, bilinearly; what comes in is paper.
 
     Args:
         pixels: (N, 784).
-        first: (N, 28), the column, not always a whole one, of every row's first pixel.
+        first: (N, 28), the column, not always a whole one, that a row's first pixel is read at.
+
+    Returns:
+        (N, 784) float32.
+    """
+    framed = np.pad(pixels.reshape(-1, SIDE, SIDE), ((0, 0), (0, 0), (SIDE, SIDE + 1)))
+    first = first.clip(-SIDE, SIDE)
+    whole = np.floor(first).astype(np.intp)
+    # Every pixel of every row begins a window of 29: each row's is copied as one item.
+    window = np.dtype((np.void, (SIDE + 1) * framed.itemsize))
+    windows = np.ndarray(framed.size - SIDE, window, framed, strides=(framed.itemsize,))
+    taken = windows[np.arange(0, framed.size, framed.shape[2]).reshape(-1, SIDE) + SIDE + whole]
+    left = taken.view(framed.dtype).reshape(-1, SIDE, SIDE + 1).astype(np.float32)
+    part = (first - whole).astype(np.float32)[:, :, None]
+    return (left[:, :, :-1] + part * (left[:, :, 1:] - left[:, :, :-1])).reshape(-1, PIXELS)
+
+
+def _read_columns(pixels: np.ndarray, first: np.ndarray, step: np.ndarray) -> np.ndarray:
+    """Read each row of each image at other columns than ``shift_rows``, not one apart but ``step``.
+
+    Args:
+        pixels: (N, 784).
+        first: (N, 28), the column of every row's first pixel.
         step: (N,), how many columns further the next one is.
 
     Returns:

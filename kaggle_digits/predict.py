@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from kaggle_digits.config import CLASSES, PIXELS, SIDE, Classical, Ensemble, Network, Recipe, RunError
-from kaggle_digits.moments import normalise_pixels, read_columns
+from kaggle_digits.moments import normalise_pixels, shift_rows
 from kaggle_digits.recipes import RECIPES
 from kaggle_digits.runs import MEMBER, Run, member_folders, read_run, recipe_of
 from kaggle_digits.strategy import Device
@@ -168,7 +168,7 @@ def _slanted(pixels: np.ndarray, most: float) -> Iterator[np.ndarray]:
     """Yield the pixels leant to the left and to the right by that many pixels per row, if any, and by half of it."""
     for slant in (-most, -most / 2, most / 2, most) if most else ():
         first = np.tile(slant * (np.arange(SIDE) - (SIDE - 1) / 2), (len(pixels), 1))
-        yield read_columns(pixels, first, np.ones(len(pixels)))
+        yield shift_rows(pixels, first)
 
 
 def predict_digits(probabilities: Sequence[np.ndarray]) -> np.ndarray:

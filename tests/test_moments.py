@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from kaggle_digits.data import find_source, load_test
-from kaggle_digits.moments import CHUNK, NARROWEST, WIDEST, normalise_pixels, read_columns
+from kaggle_digits.moments import CHUNK, NARROWEST, WIDEST, _read_columns, normalise_pixels, shift_rows
 
+ONES = np.ones(2)
 Y, X = np.mgrid[:28, :28].astype(float)
 
 
@@ -81,9 +82,23 @@ def test_nothing_asked_for_changes_nothing_and_every_chunk_is_seen():
     assert normalise_pixels(pixels[:0], deslant=True).shape == (0, 784)
 
 
-def test_beside_the_image_is_paper():
-    pixels = np.full((1, 784), 100, np.uint8)
-    read = read_columns(pixels, np.full((1, 28), -2.5), np.ones(1)).reshape(28, 28)
-    np.testing.assert_allclose(read[5, :5], [0, 0, 50, 100, 100])
-    read = read_columns(pixels, np.full((1, 28), 20.5), np.ones(1)).reshape(28, 28)
-    np.testing.assert_allclose(read[5, 5:12], [100, 100, 50, 0, 0, 0, 0])
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_beside_the_image_is_paper(dtype):
+    pixels = np.full((2, 784), 100, dtype)
+    for columns, expected in (
+        (-2.5, [0, 0, 50, *[100] * 25]),
+        (20.5, [*[100] * 7, 50, *[0] * 20]),
+        (-100, [0] * 28),
+        (100, [0] * 28),
+    ):
+        for read in (
+            shift_rows(pixels, np.full((2, 28), columns)),
+            _read_columns(pixels, np.full((2, 28), columns), ONES),
+        ):
+            np.testing.assert_allclose(read.reshape(56, 28), [expected] * 56)
+
+
+def test_rows_are_shifted_each_by_its_own_distance():
+    rng = np.random.default_rng(0)
+    pixels, first = rng.integers(0, 256, (2, 784)).astype(np.uint8), rng.uniform(-30, 30, (2, 28))
+    np.testing.assert_allclose(shift_rows(pixels, first), _read_columns(pixels, first, ONES), atol=0.01)
