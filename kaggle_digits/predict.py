@@ -86,7 +86,9 @@ def to_images(pixels: np.ndarray, recipe: Recipe) -> np.ndarray:
     Returns:
         (N, 28, 28, 1) float32.
     """
-    scaled = (pixels.astype(np.float32) - np.float32(recipe.pixel_offset)) / np.float32(recipe.pixel_scale)
+    scaled = pixels.astype(np.float32)
+    scaled -= np.float32(recipe.pixel_offset)  # in place: 28,000 images are 88 MB
+    scaled /= np.float32(recipe.pixel_scale)
     return scaled.reshape(-1, SIDE, SIDE, 1)
 
 
@@ -131,21 +133,21 @@ def predict_probabilities(
             looked_at_again = pixels[unsure]
             probabilities[unsure] = average([looked_at_again, *_shifted(looked_at_again, recipe.shift_averaging)])
         return probabilities
-    images = to_images(pixels, recipe)
     if isinstance(recipe, Classical):
         from kaggle_digits.baselines import estimate_probabilities
 
-        return estimate_probabilities(recipe, model, images.reshape(-1, PIXELS))
+        return estimate_probabilities(recipe, model, to_images(pixels, recipe).reshape(-1, PIXELS))
     assert isinstance(recipe, Network)
     # Every batch has the same shape, and divides by the number of replicas: pad, predict, cut.
-    batch_size = min(batch_size, len(images))
+    batch_size = min(batch_size, len(pixels))
     batch_size += -batch_size % (device.replicas if device else 1)
-    padding = np.zeros((-len(images) % batch_size, *images.shape[1:]), np.float32)
+    padding = np.zeros((-len(pixels) % batch_size, PIXELS), pixels.dtype)
+    images = to_images(np.concatenate([pixels, padding]), recipe)
     with device.scope() if device else contextlib.nullcontext():
-        if len(images) == batch_size and not (device and device.replicas > 1):  # a single image in a fifth of the time
+        if len(pixels) == batch_size and not (device and device.replicas > 1):  # a single image in a fifth of the time
             outputs = model.predict_on_batch(images)
         else:
-            outputs = model.predict(np.concatenate([images, padding]), batch_size=batch_size, verbose=0)[: len(images)]
+            outputs = model.predict(images, batch_size=batch_size, verbose=0)[: len(pixels)]
     if recipe.loss == "mse":
         shifted = outputs - outputs.min(axis=1, keepdims=True)
         total = shifted.sum(axis=1, keepdims=True)
