@@ -94,9 +94,9 @@ def _block(layer: Layer, *pooling: Layer) -> tuple[Layer, ...]:
     return ((kind, {**options, "use_bias": False}), *pooling, _norm(1e-3), RELU)
 
 
-_FAST = Network(
-    name="fast",
-    summary="digits set upright, four convolutions with batch normalisation, one-cycle schedule, light augmentation",
+_SMALL = Network(
+    name="small",
+    summary="four convolutions with batch normalisation, one-cycle schedule, light augmentation",
     layers=(
         *_block(conv(32, 5), pool()),
         *_block(conv(32, 3)),
@@ -109,13 +109,14 @@ _FAST = Network(
     epochs=6,
     batch_size=256,
     augmentation=Augmentation(rotation=8.0, scale=0.08, shear=0.1, shift=1.5),
-    deslant=True,
 )
+
+_FAST = replace(_SMALL, name="fast", summary=f"digits set upright, {_SMALL.summary}", deslant=True)
 
 _STRETCHED = replace(_FAST, name="stretched", summary="fast, its upright digits stretched to one width", spread=4.2)
 
 _FLASH = replace(
-    _FAST,
+    _SMALL,
     name="flash",
     summary="three convolutions, two epochs, no augmentation: a good submission in a quarter of a minute",
     # Every layer, and AdamW, would take a while to prepare, which counts here.
@@ -129,11 +130,10 @@ _FLASH = replace(
     learning_rate=OneCycle(peak=0.6, warmup=0.2, start=0.04, end=0.01),
     epochs=2,
     augmentation=None,
-    deslant=False,
 )
 
 _TINY = replace(
-    _FAST,
+    _SMALL,
     name="tiny",
     summary="four narrow convolutions, less than 8,000 parameters, many epochs",
     layers=(
@@ -149,11 +149,10 @@ _TINY = replace(
     epochs=40,
     augmentation=Augmentation(rotation=8.0, scale=0.08, shear=0.1, shift=1.0),
     precision="float32",
-    deslant=False,
 )
 
 _WIDE = replace(
-    _FAST,
+    _SMALL,
     name="wide",
     summary="six wider convolutions and dropout, more epochs, stronger augmentation, averaged over shifts",
     layers=(
@@ -169,7 +168,6 @@ _WIDE = replace(
     learning_rate=_cycle(0.006),
     epochs=8,
     augmentation=Augmentation(rotation=12.0, scale=0.12, shear=0.2, shift=2.0),
-    deslant=False,
     shift_averaging=1,
 )
 
@@ -197,7 +195,7 @@ _CHAMPION = Ensemble(
 )
 
 _HANDWRITING = replace(
-    _FAST,
+    _SMALL,
     name="handwriting",
     summary="five convolutions for digits written elsewhere: extra strokes, bends, other pens, averaged over slants",
     layers=(
@@ -209,7 +207,6 @@ _HANDWRITING = replace(
         dense(10),
     ),
     epochs=30,
-    deslant=False,
     augmentation=Restyling(rotation=10.0, scale=0.12, shear=0.12, shift=1.5, strokes=0.7, bend=0.4, pen=0.8, blur=0.8),
     slant_averaging=0.3,
 )
