@@ -1,0 +1,47 @@
+"""Time the prediction of test.csv by a trained run that is loaded already: prints images per second.
+
+    .venv/bin/kaggle-digits train --recipe fast --data digit-recognizer.zip --run fast
+    .venv/bin/python benchmarks/prediction.py --data digit-recognizer.zip --run fast
+
+It counts everything from pixels to probabilities. The first time, in which TensorFlow traces the network, is printed
+apart. Let nothing else run meanwhile.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from pathlib import Path
+
+from kaggle_digits.data import find_source, load_test
+from kaggle_digits.predict import load_run, predict_probabilities
+from kaggle_digits.runs import read_run, recipe_of
+from kaggle_digits.strategy import device_of
+
+REPEATS = 9
+
+
+def main() -> None:
+    """Predict several times; print the first, the median and the fastest."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", required=True, help="the competition's data")
+    parser.add_argument("--run", required=True, type=Path, help="a run folder")
+    options = parser.parse_args()
+    pixels = load_test(find_source(options.data))
+    device = device_of(recipe_of(read_run(options.run)))
+    run = load_run(options.run, device)
+    speeds = []
+    for _ in range(1 + REPEATS):
+        started = time.perf_counter()
+        predict_probabilities(run.model, run.recipe, pixels, device=device)
+        speeds.append(len(pixels) / (time.perf_counter() - started))
+    first, *others = speeds
+    print(
+        f"{run.recipe.name}, {device.precision}: {statistics.median(others):,.0f} images/s (median of {REPEATS}; "
+        f"{min(others):,.0f} to {max(others):,.0f}; the first time {first:,.0f}), {len(pixels):,} rows"
+    )
+
+
+if __name__ == "__main__":
+    main()
