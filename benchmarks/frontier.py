@@ -9,7 +9,8 @@ and predicting 28,000 rows. Where the learning rate does not depend on how many 
 every epoch is drawn, too. (``ghouzam`` lowers its rate by the accuracy on rows of its own: a twentieth of the 36,000.)
 
 What is done is kept in the folder of --out: a stopped run goes on when it is repeated, and ``kaggle-digits compare`` on
-the same folder makes its tables without training our recipes again. Let nothing else run meanwhile.
+the same folder makes its tables without training our recipes again. With --recipes only those are measured, and the
+points of the others stay as frontier.csv has them. Let nothing else run meanwhile.
 """
 
 from __future__ import annotations
@@ -143,6 +144,8 @@ PEERS = (
     ),
 )
 
+ALL: dict[str, Network | Ensemble] = {recipe.name: recipe for recipe in (*OURS, *PEERS)}  # type: ignore[misc]
+
 
 def fixed_seconds(data: str) -> float:
     """Return the seconds that every ``submit`` takes besides training and predicting: start, reading, device."""
@@ -207,6 +210,24 @@ def measure(
         annealed = isinstance(trained, Network) and isinstance(trained.learning_rate, OneCycle)
         points += own[-1:] if annealed else own
     return points
+
+
+def load_points() -> list[dict[str, Any]]:
+    """Return the points of frontier.csv, but for recipes that are no more: neither measured here nor in an ensemble."""
+    members = {member.name for recipe in OURS if isinstance(recipe, Ensemble) for member in recipe.members}
+    types: dict[str, Any] = {"seed": int, "epoch": int, "time": float, "accuracy": float}
+    with CSV_FILE.open(encoding="utf-8", newline="") as stream:
+        points = [{name: types.get(name, str)(value) for name, value in row.items()} for row in csv.DictReader(stream)]
+    return [point for point in points if point["recipe"] in ALL or point["recipe"] in members]
+
+
+def replaced(points: list[dict[str, Any]], by: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the points with those of every training in ``by`` in the place of an earlier one, or behind all.
+
+    A network may be a member of two ensembles, with the same seed.
+    """
+    trained = {(point["recipe"], point["seed"]) for point in by}
+    return [point for point in points if (point["recipe"], point["seed"]) not in trained] + by
 
 
 def means_of(points: list[dict[str, Any]]) -> list[tuple[float, float, str, int]]:
@@ -282,20 +303,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", required=True, help="the competition's data")
     parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="where runs go")
+    parser.add_argument("--recipes", nargs="+", default=list(ALL), choices=ALL, help="measure these only")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     overhead = fixed_seconds(options.data)
     rows, held_out = split_rows(load_train(find_source(options.data)), fraction=HELD_OUT_FRACTION, seed=0)
-    points = []
-    for recipe in (*OURS, *PEERS):
+    points: list[dict[str, Any]] = []
+    for name in options.recipes:
+        recipe = ALL[name]
         short = isinstance(recipe, Network) and recipe.epochs <= SHORT
         for seed in range(3) if short else (0,):
-            found = measure(recipe, seed, rows, held_out, options.out, overhead=overhead)  # type: ignore[arg-type]
-            # A network may be a member of two ensembles, with the same seed.
-            known = {(point["recipe"], point["seed"]) for point in points}
-            points += [point for point in found if (point["recipe"], point["seed"]) not in known]
+            found = measure(recipe, seed, rows, held_out, options.out, overhead=overhead)
+            points = replaced(points, found)
             last = [point for point in found if point["recipe"] == recipe.name][-1]
             print(recipe.name, seed, last["time"], last["accuracy"], flush=True)
+    if len(options.recipes) < len(ALL):
+        points = replaced(load_points(), points)
     with atomic_path(CSV_FILE) as path, path.open("w", encoding="utf-8", newline="") as stream:
         writer = csv.DictWriter(stream, list(points[0]))
         writer.writeheader()

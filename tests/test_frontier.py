@@ -64,3 +64,18 @@ def test_peers_above_the_line_are_found(frontier):
         ]
     ]
     assert frontier.peers_above(points) == [("above", 1)]
+
+
+def test_nothing_public_is_above_our_line_in_the_file_that_is_drawn(frontier):
+    points = frontier.load_points()
+    assert {point["recipe"] for point in points} >= set(frontier.ALL)
+    assert frontier.peers_above(points) == []
+
+
+def test_what_is_measured_anew_takes_the_place_of_the_same_training_only(frontier):
+    def point(recipe: str, seed: int, epoch: int, accuracy: float) -> dict[str, object]:
+        return {"recipe": recipe, "seed": seed, "epoch": epoch, "accuracy": accuracy}
+
+    old = [point("one", 0, 1, 0.9), point("one", 0, 2, 0.91), point("one", 1, 1, 0.92), point("two", 0, 1, 0.93)]
+    new = [point("one", 0, 1, 0.95), point("three", 0, 1, 0.96)]
+    assert frontier.replaced(old, new) == [*old[2:], *new]
