@@ -182,7 +182,7 @@ _WIDE_ELASTIC = replace(
 _STRIDED = replace(
     _WIDE,
     name="strided",
-    summary="six convolutions, two of which halve the image by strides instead of pooling; trained like wide, 12 epochs",
+    summary="six convolutions, two of which halve the image by strides, not by pooling; trained like wide, 12 epochs",
     epochs=12,
     source="this project, after the network of C. Deotte, 25 Million Images",
     layers=(
