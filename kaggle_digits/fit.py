@@ -219,17 +219,21 @@ def _fit_epoch(
     """Train one epoch, counted from 0; return its number from 1, and loss and accuracy, means over its batches."""
     try:
         with device.scope():
-            fitted = model.fit(
-                batches.images,
-                batches.labels,
-                sample_weight=batches.weights,
-                batch_size=batches.size,
-                initial_epoch=epoch,
-                epochs=epoch + 1,
-                shuffle=False,
-                verbose=0,
-                callbacks=callbacks,
-            ).history
+            if device.kind == "cpu" and device.backend == "tensorflow" and device.replicas == 1:
+                fitted = _fit_batches(model, batches, callbacks)
+            else:
+                history = model.fit(
+                    batches.images,
+                    batches.labels,
+                    sample_weight=batches.weights,
+                    batch_size=batches.size,
+                    initial_epoch=epoch,
+                    epochs=epoch + 1,
+                    shuffle=False,
+                    verbose=0,
+                    callbacks=callbacks,
+                ).history
+                fitted = {name: history[name][0] for name in ("loss", "accuracy")}
     except device.failures as error:
         if device.processes > 1:  # most likely another one was lost, which train_run says
             raise
@@ -238,13 +242,36 @@ def _fit_epoch(
             f"{str(error).splitlines()[0]}). Expected a device with enough free memory. Free it, or use --device cpu; "
             "whole epochs are kept."
         ) from error
-    loss = fitted["loss"][0]
+    loss = fitted["loss"]
     if not math.isfinite(loss):
         raise TrainingError(
             f"{recipe.name}: the loss became {loss} in epoch {epoch + 1}. Expected a finite number. Lower the recipe's "
             "learning rate."
         )
-    return {"epoch": epoch + 1, "loss": loss, "accuracy": fitted["accuracy"][0]}
+    return {"epoch": epoch + 1, **fitted}
+
+
+def _fit_batches(model: keras.Model, batches: Batches, callbacks: list[keras.callbacks.Callback]) -> dict[str, float]:
+    """Do what ``model.fit`` does on one CPU; return loss and accuracy, means over the batches.
+
+    In Keras' own loop TensorFlow now and then computes a whole epoch on a single core, at random, which takes up to
+    twice as long (``benchmarks/log.md``).
+    """
+    for callback in callbacks:
+        callback.set_model(model)
+    summed = {"loss": 0.0, "accuracy": 0.0}
+    means = {}
+    for step, start in enumerate(range(0, len(batches.images), batches.size)):
+        rows = slice(start, start + batches.size)
+        model.reset_metrics()  # not every version of Keras does it by itself
+        found = model.train_on_batch(
+            batches.images[rows], batches.labels[rows], sample_weight=batches.weights[rows], return_dict=True
+        )
+        summed = {name: total + float(found[name]) for name, total in summed.items()}
+        means = {name: total / (step + 1) for name, total in summed.items()}
+        for callback in callbacks:
+            callback.on_train_batch_end(step, means)
+    return means
 
 
 def share_batches(
