@@ -51,7 +51,7 @@ from kaggle_digits.train import train_run
 
 HERE = Path(__file__).parent
 CSV_FILE, PLOT_FILE = HERE / "frontier.csv", HERE / "frontier.png"
-SHORT = 6
+SHORT = 8
 """Trainings of so few epochs are repeated with three seeds."""
 
 RANGE = (0.25, 30.0)
