@@ -145,7 +145,7 @@ def predict_probabilities(
     with device.scope() if device else contextlib.nullcontext():
         if device and device.replicas > 1:
             outputs = model.predict(images, batch_size=batch_size, verbose=0)
-        else:  # without Keras' own loop, which leaves the cores idle half of the time, and for a single image longer
+        else:  # Keras' own loop at random computes all on one core, see ``fit``, and is slow for a single image
             starts = range(0, len(images), batch_size)
             outputs = np.concatenate([model.predict_on_batch(images[s : s + batch_size]) for s in starts])
     outputs = outputs[: len(pixels)]
