@@ -66,10 +66,11 @@ def test_peers_above_the_line_are_found(frontier):
     assert frontier.peers_above(points) == [("above", 1)]
 
 
-def test_nothing_public_is_above_our_line_in_the_file_that_is_drawn(frontier):
+def test_only_the_end_of_the_record_s_training_is_above_our_line_in_the_file_that_is_drawn(frontier):
     points = frontier.load_points()
     assert {point["recipe"] for point in points} >= set(frontier.ALL)
-    assert frontier.peers_above(points) == []
+    # The README says so. By 3 mistakes of 6,000, of one training each: within chance, but there it stands.
+    assert frontier.peers_above(points) == [("deotte", 44), ("deotte", 45)]
 
 
 def test_what_is_measured_anew_takes_the_place_of_the_same_training_only(frontier):
