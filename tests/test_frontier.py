@@ -66,11 +66,17 @@ def test_peers_above_the_line_are_found(frontier):
     assert frontier.peers_above(points) == [("above", 1)]
 
 
-def test_only_the_end_of_the_record_s_training_is_above_our_line_in_the_file_that_is_drawn(frontier):
-    points = frontier.load_points()
-    assert {point["recipe"] for point in points} >= set(frontier.ALL)
-    # The README says so. By 3 mistakes of 6,000, of one training each: within chance, but there it stands.
-    assert frontier.peers_above(points) == [("deotte", 44), ("deotte", 45)]
+def test_file_that_is_drawn_has_points_of_every_recipe(frontier):
+    assert {point["recipe"] for point in frontier.load_points()} >= set(frontier.ALL)
+
+
+@pytest.mark.xfail(
+    strict=True,
+    raises=AssertionError,
+    reason="at 17 E one network of the record makes 14 mistakes of 6,000, champion 17: the README says so",
+)
+def test_nothing_public_is_above_our_line_in_the_file_that_is_drawn(frontier):
+    assert frontier.peers_above(frontier.load_points()) == []
 
 
 def test_what_is_measured_anew_takes_the_place_of_the_same_training_only(frontier):
