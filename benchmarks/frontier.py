@@ -70,6 +70,9 @@ OURS = (
 SHARED: dict[str, Any] = {"pixel_scale": 255.0, "loss": "crossentropy"}
 ADAM: dict[str, Any] = {"beta_1": 0.9, "beta_2": 0.999, "epsilon": 1e-7}
 
+# Each convolution of the record's network is followed by a ReLU, and that by a normalisation.
+NORM = ("BatchNormalization", {"momentum": 0.99, "epsilon": 1e-3})
+
 PEERS = (
     Network(
         name="one-cycle-24-32",
@@ -123,7 +126,14 @@ PEERS = (
         name="deotte",
         summary="one network of the record of 0.99757, 45 epochs",
         source="C. Deotte, 25 Million Images",
-        layers=RECIPES["narrow"].layers,  # type: ignore[attr-defined]
+        layers=(
+            *(conv(32, 3), RELU, NORM, conv(32, 3), RELU, NORM),
+            *(conv(32, 5, strides=2, padding="same"), RELU, NORM, dropout(0.4)),
+            *(conv(64, 3), RELU, NORM, conv(64, 3), RELU, NORM),
+            *(conv(64, 5, strides=2, padding="same"), RELU, NORM, dropout(0.4)),
+            *(conv(128, 4), RELU, NORM, FLATTEN, dropout(0.4)),
+            dense(10),
+        ),
         **SHARED,
         optimizer=("Adam", ADAM),
         learning_rate=Milestones(start=1e-3, factor=0.95, epochs=tuple(range(1, 45))),
