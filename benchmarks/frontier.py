@@ -4,9 +4,11 @@
 
 All train on the same 36,000 rows of train.csv and are scored on the same 6,000, after the last epoch; nothing is chosen
 by that. Time is in epochs of ``cnn-32-64`` (float32, batch 86, 42,000 rows), of which a part is measured right before
-and after every recipe: seconds alone mean nothing on another machine. It counts start, reading the CSV files, training,
-and predicting 28,000 rows. Where the learning rate does not depend on how many epochs are to come, the accuracy after
-every epoch is drawn, too. (``ghouzam`` lowers its rate by the accuracy on rows of its own: a twentieth of the 36,000.)
+and after every training: seconds alone mean nothing on another machine. Since Keras' ``fit`` at random leaves a core
+idle, single measurements differ by a tenth and more, so that the mean of all is the unit of all. Time counts start,
+reading the CSV files, training, and predicting 28,000 rows. Where the learning rate does not depend on how many epochs
+are to come, the accuracy after every epoch is drawn, too. (``ghouzam`` lowers its rate by the accuracy on rows of its
+own: a twentieth of the 36,000.)
 
 What is done is kept in the folder of --out: a stopped run goes on when it is repeated, and ``kaggle-digits compare`` on
 the same folder makes its tables without training our recipes again. With --recipes only those are measured, and the
@@ -52,7 +54,9 @@ from kaggle_digits.train import train_run
 HERE = Path(__file__).parent
 CSV_FILE, PLOT_FILE = HERE / "frontier.csv", HERE / "frontier.png"
 SHORT = 8
-"""Trainings of so few epochs are repeated with three seeds."""
+"""Trainings of so few epochs are repeated with three seeds, and so are these, which decide who is on top."""
+
+REPEATED = ("strong", "champion", "deotte")
 
 RANGE = (0.25, 30.0)
 """Where our line is meant to be above all others, in epochs of cnn-32-64."""
@@ -157,18 +161,17 @@ def fixed_seconds(data: str) -> float:
 
 def measure(
     recipe: Network | Ensemble, seed: int, rows: TrainingRows, held_out: TrainingRows, out: Path, *, overhead: float
-) -> list[dict[str, Any]]:
-    """Train a recipe between two measurements of the unit, or read what an earlier call found.
+) -> Path:
+    """Train a recipe between two measurements of the unit, unless an earlier call did.
 
     Args:
-        recipe, seed: what to train. Of an ensemble there are points of its networks, too.
+        recipe, seed: what to train.
         rows, held_out: what to train on, and to score.
         out: the folder of what is done.
         overhead: seconds of every ``submit`` besides training and predicting.
 
     Returns:
-        a point after every epoch that its user could stop at: after all, unless the learning rate depends on how many
-        are to come.
+        the file of what was found.
     """
     kept = out / f"{recipe.name}-seed{seed}.units.json"
     settings = settings_of(recipe)
@@ -188,6 +191,22 @@ def measure(
         members = member_folders(run.folder, recipe.size) if isinstance(recipe, Ensemble) else []
         runs = [[record["seed"], record["epochs"]] for record in (run.record, *map(read_run, members))]
         kept.write_text(json.dumps({"settings": settings, "units": units, "overhead": overhead, "runs": runs}))
+    return kept
+
+
+def points_of(recipe: Network | Ensemble, kept: Path, *, unit: float, held_out: int) -> list[dict[str, Any]]:
+    """Return the points of a training, and of an ensemble's networks.
+
+    Args:
+        recipe: what was trained.
+        kept: the file that ``measure`` returned.
+        unit: seconds of an epoch of cnn-32-64.
+        held_out: number of rows that were scored.
+
+    Returns:
+        a point after every epoch that its user could stop at: after all, unless the learning rate depends on how many
+        are to come.
+    """
     found = json.loads(kept.read_text())
     points = []
     for number, (run_seed, epochs) in enumerate(found["runs"]):
@@ -195,7 +214,7 @@ def measure(
         spent, own = found["overhead"], []
         for metrics in epochs:
             spent += metrics["seconds"]
-            predicting = metrics["validation_seconds"] * TEST_ROWS / len(held_out)
+            predicting = metrics["validation_seconds"] * TEST_ROWS / held_out
             own.append(
                 {
                     "recipe": trained.name,
@@ -203,7 +222,7 @@ def measure(
                     "what": trained.summary,
                     "seed": run_seed,
                     "epoch": metrics["epoch"],
-                    "time": round((spent + predicting) / statistics.mean(found["units"]), 3),
+                    "time": round((spent + predicting) / unit, 3),
                     "accuracy": round(metrics["validation_accuracy"], 6),
                 }
             )
@@ -308,15 +327,19 @@ def main() -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     overhead = fixed_seconds(options.data)
     rows, held_out = split_rows(load_train(find_source(options.data)), fraction=HELD_OUT_FRACTION, seed=0)
-    points: list[dict[str, Any]] = []
+    kept: list[tuple[Network | Ensemble, Path]] = []
     for name in options.recipes:
         recipe = ALL[name]
         short = isinstance(recipe, Network) and recipe.epochs <= SHORT
-        for seed in range(3) if short else (0,):
-            found = measure(recipe, seed, rows, held_out, options.out, overhead=overhead)
-            points = replaced(points, found)
-            last = [point for point in found if point["recipe"] == recipe.name][-1]
-            print(recipe.name, seed, last["time"], last["accuracy"], flush=True)
+        for seed in range(3) if short or name in REPEATED else (0,):
+            kept.append((recipe, measure(recipe, seed, rows, held_out, options.out, overhead=overhead)))
+            print(kept[-1][1].name, flush=True)
+    unit = statistics.mean(
+        u for file in options.out.glob("*.units.json") for u in json.loads(file.read_text())["units"]
+    )
+    points: list[dict[str, Any]] = []
+    for recipe, file in kept:
+        points = replaced(points, points_of(recipe, file, unit=unit, held_out=len(held_out)))
     if len(options.recipes) < len(ALL):
         points = replaced(load_points(), points)
     with atomic_path(CSV_FILE) as path, path.open("w", encoding="utf-8", newline="") as stream:
@@ -324,6 +347,8 @@ def main() -> None:
         writer.writeheader()
         writer.writerows(points)
     draw(points).savefig(PLOT_FILE, dpi=150)
+    for spent, accuracy, *which in means_of(points):
+        print(f"{spent:.2f} E  {accuracy:.2%}", *which)
     print("public recipes above our line:", peers_above(points) or "none")
 
 
