@@ -282,7 +282,7 @@ def peers_above(points: list[dict[str, Any]]) -> list[tuple[str, int]]:
 
 
 def draw(points: list[dict[str, Any]]) -> Figure:
-    """Draw every recipe's points, and our best so far as a line."""
+    """Draw our trainings one by one, the means of the public ones after every epoch, and our best so far as a line."""
     figure = Figure(figsize=(10, 5), layout="constrained")
     axes = figure.subplots()
     axes.set(xscale="log", yscale="log", xlabel="time, in epochs of cnn-32-64", ylabel="accuracy on held-out rows")
@@ -292,6 +292,8 @@ def draw(points: list[dict[str, Any]]) -> Figure:
         for name, colour, style in zip(names, colours, itertools.cycle(styles)):
             own = [point for point in points if point["recipe"] == name]
             label = name if who == "ours" else f"{name}: {own[0]['what']}"
+            if who == "public":
+                own = [{"time": at, "accuracy": accuracy} for at, accuracy, *_ in means_of(own)]
             times, errors = [p["time"] for p in own], [1 - p["accuracy"] for p in own]
             axes.plot(times, errors, style, color=colour, label=label, markersize=7 if who == "ours" else 4, alpha=0.8)
     times, accuracies = best_so_far([point for point in points if point["who"] == "ours"])
