@@ -13,6 +13,8 @@ from kaggle_digits.strategy import Device
 
 # The tests run on the CPU, also where there is a GPU: TensorFlow's devices are fixed once it is in use.
 os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
+# As the package sets it, for tests that import Keras before the package does: on or off changes last digits.
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 TRAIN_HEADER = ",".join(["label", *(f"pixel{i}" for i in range(784))])
 TEST_HEADER = ",".join(f"pixel{i}" for i in range(784))

@@ -131,6 +131,22 @@ def test_tensorflow_starts_without_what_it_does_not_need():
     assert done.stdout == "[]\nsklearn jax tensorflow\n", done.stderr
 
 
+@pytest.mark.parametrize(
+    ("line", "enabled"),
+    [("del os.environ['TF_ENABLE_ONEDNN_OPTS']", True), ("os.environ['TF_ENABLE_ONEDNN_OPTS'] = '0'", False)],
+)
+def test_onednn_computes_unless_the_user_says_otherwise(line, enabled):
+    done = run_python(
+        f"import os\n{line}\n"
+        "from kaggle_digits.backend import import_tensorflow\n"
+        "import_tensorflow()\n"
+        "from tensorflow.python.util import _pywrap_util_port\n"
+        "print(_pywrap_util_port.IsMklEnabled())\n",
+        TF_ENABLE_ONEDNN_OPTS="1",
+    )
+    assert done.stdout == f"{enabled}\n", done.stderr
+
+
 def test_what_is_imported_already_stays():
     done = run_python(
         "import sys, sklearn\n"
