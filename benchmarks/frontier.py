@@ -162,7 +162,7 @@ def fixed_seconds(data: str) -> float:
 
 def measure(
     recipe: Network | Ensemble, seed: int, rows: TrainingRows, held_out: TrainingRows, out: Path, *, overhead: float
-) -> Path:
+) -> dict[str, Any]:
     """Train a recipe between two measurements of the unit, unless an earlier call did.
 
     Args:
@@ -172,11 +172,12 @@ def measure(
         overhead: seconds of every ``submit`` besides training and predicting.
 
     Returns:
-        the file of what was found.
+        what was found, which is kept in a file of the folder, too.
     """
     kept = out / f"{recipe.name}-seed{seed}.units.json"
     settings = settings_of(recipe)
-    if not kept.exists() or json.loads(kept.read_text())["settings"] != settings:
+    found: dict[str, Any] = json.loads(kept.read_text()) if kept.exists() else {}
+    if not found or found["settings"] != settings:
         before = epoch_seconds(rows)
         run = train_run(
             recipe,
@@ -191,16 +192,17 @@ def measure(
         units = [before, epoch_seconds(rows)]
         members = member_folders(run.folder, recipe.size) if isinstance(recipe, Ensemble) else []
         runs = [[record["seed"], record["epochs"]] for record in (run.record, *map(read_run, members))]
-        kept.write_text(json.dumps({"settings": settings, "units": units, "overhead": overhead, "runs": runs}))
-    return kept
+        found = {"settings": settings, "units": units, "overhead": overhead, "runs": runs}
+        kept.write_text(json.dumps(found))
+    return found
 
 
-def points_of(recipe: Network | Ensemble, kept: Path, *, unit: float, held_out: int) -> list[dict[str, Any]]:
+def points_of(recipe: Network | Ensemble, found: dict[str, Any], *, unit: float, held_out: int) -> list[dict[str, Any]]:
     """Return the points of a training, and of an ensemble's networks.
 
     Args:
         recipe: what was trained.
-        kept: the file that ``measure`` returned.
+        found: what ``measure`` returned.
         unit: seconds of an epoch of cnn-32-64.
         held_out: number of rows that were scored.
 
@@ -208,7 +210,6 @@ def points_of(recipe: Network | Ensemble, kept: Path, *, unit: float, held_out: 
         a point after every epoch that its user could stop at: after all, unless the learning rate depends on how many
         are to come.
     """
-    found = json.loads(kept.read_text())
     points = []
     for number, (run_seed, epochs) in enumerate(found["runs"]):
         trained = recipe.members[number - 1] if isinstance(recipe, Ensemble) and number else recipe
@@ -329,21 +330,21 @@ def main() -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     overhead = fixed_seconds(options.data)
     rows, held_out = split_rows(load_train(find_source(options.data)), fraction=HELD_OUT_FRACTION, seed=0)
-    kept: list[tuple[Network | Ensemble, Path]] = []
+    measured: list[tuple[Network | Ensemble, dict[str, Any]]] = []
     for name in options.recipes:
         recipe = ALL[name]
         short = isinstance(recipe, Network) and recipe.epochs <= SHORT
         for seed in range(3) if short or name in REPEATED else (0,):
-            kept.append((recipe, measure(recipe, seed, rows, held_out, options.out, overhead=overhead)))
-            print(kept[-1][1].name, flush=True)
+            measured.append((recipe, measure(recipe, seed, rows, held_out, options.out, overhead=overhead)))
+            print(name, "seed", seed, "is done", flush=True)
     unit = statistics.mean(
         u for file in options.out.glob("*.units.json") for u in json.loads(file.read_text())["units"]
     )
     points: list[dict[str, Any]] = []
-    for recipe, file in kept:
-        found = points_of(recipe, file, unit=unit, held_out=len(held_out))
-        points = replaced(points, found)
-        last = [point for point in found if point["recipe"] == recipe.name][-1]
+    for recipe, found in measured:
+        own = points_of(recipe, found, unit=unit, held_out=len(held_out))
+        points = replaced(points, own)
+        last = [point for point in own if point["recipe"] == recipe.name][-1]
         print(recipe.name, last["seed"], last["time"], last["accuracy"])
     if len(options.recipes) < len(ALL):
         points = replaced(load_points(), points)

@@ -111,7 +111,7 @@ def import_backend(name: str) -> ModuleType:
     os.environ["KERAS_BACKEND"] = name
     if name not in sys.modules or "keras" not in sys.modules:
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-        # By itself TensorFlow uses oneDNN only where there is AVX-512; with AVX2 it trains convolutions half as fast.
+        # By itself TensorFlow uses oneDNN only where there is AVX-512; with AVX2 it then trains up to twice as long.
         os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
         with stderr_held_back(), _left_out(*(UNUSED if name == "tensorflow" else ())):
             importlib.import_module(name)
