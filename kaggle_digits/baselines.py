@@ -1,4 +1,4 @@
-"""Classical methods of scikit-learn on the 784 pixels, behind the same verbs as the networks.
+"""Classical methods on the 784 pixels, all but one of scikit-learn, behind the same verbs as the networks.
 
 What a method has learned is kept as plain arrays in ``model.npz``, which runs no code when it is loaded, whoever wrote
 it, and which any version of scikit-learn can use; predictions are computed from these arrays. Pickles do neither.
@@ -25,6 +25,7 @@ from sklearn.naive_bayes import GaussianNB
 from sklearn.neighbors import KNeighborsClassifier
 
 from kaggle_digits.config import CLASSES, PIXELS, Classical, DataError, RunError, atomic_path
+from kaggle_digits.distortion import nearest_distances
 
 MODEL_FILE = "model.npz"
 BATCH_SIZE = 1000
@@ -58,6 +59,12 @@ _EXPECTED: dict[str, dict[str, tuple[str, tuple[str | int, ...]]]] = {
         "digits": (_INTEGERS, ("N",)),
         "neighbours": (_INTEGERS, ()),
     },
+    "ImageDistortionModel": {
+        "pixels": (_INTEGERS, ("N", PIXELS)),
+        "digits": (_INTEGERS, ("N",)),
+        "candidates": (_INTEGERS, ()),
+        "power": (_FLOATS, ()),
+    },
     "RandomForestClassifier": {
         "roots": (_INTEGERS, ("T",)),
         "features": (_INTEGERS, ("M",)),
@@ -72,8 +79,8 @@ def fit_estimator(recipe: Classical, images: np.ndarray, digits: np.ndarray, *, 
     """Train a method.
 
     Args:
-        recipe: its ``estimator`` is the name of the scikit-learn class, and its settings.
-        images: (N, 784) float32, scaled as the recipe says.
+        recipe: its ``estimator`` is the name of the scikit-learn class, or "ImageDistortionModel", and its settings.
+        images: (N, 784) float32, scaled as the recipe says; for the image distortion model from 0 to 1.
         digits: (N,) int64, 0–9, every digit among them.
         seed: of everything random.
 
@@ -136,6 +143,12 @@ def _fit_neighbours(images: np.ndarray, digits: np.ndarray, seed: int, settings:
     return {"images": images, "digits": digits, "neighbours": np.array(settings["n_neighbors"])}
 
 
+def _fit_distortion(images: np.ndarray, digits: np.ndarray, seed: int, settings: dict[str, Any]) -> Learned:  # noqa: ARG001
+    # As bytes, of which a file of all rows is small.
+    pixels = np.rint(images * 255).astype(np.uint8)
+    return {"pixels": pixels, "digits": digits, **{name: np.array(value) for name, value in settings.items()}}
+
+
 def _fit_forest(images: np.ndarray, digits: np.ndarray, seed: int, settings: dict[str, Any]) -> Learned:
     fitted = RandomForestClassifier(random_state=seed, n_jobs=-1, **settings).fit(images, digits)
     trees = [one.tree_ for one in fitted.estimators_]
@@ -162,6 +175,7 @@ _FIT: dict[str, Callable[[np.ndarray, np.ndarray, int, dict[str, Any]], Learned]
     "LogisticRegression": _fit_logistic,
     "SVC": _fit_svm,
     "KNeighborsClassifier": _fit_neighbours,
+    "ImageDistortionModel": _fit_distortion,
     "RandomForestClassifier": _fit_forest,
 }
 
@@ -176,7 +190,8 @@ def estimate_probabilities(recipe: Classical, learned: Learned, images: np.ndarr
 
     Returns:
         (N, 10) float64, rows sum to 1; the first of the likeliest digits is the one that scikit-learn's ``predict``
-        gives. A support vector machine gives shares of its 45 votes, the random method its guess.
+        gives. A support vector machine gives shares of its 45 votes, the random method its guess, and the image
+        distortion model's probabilities are as 1 / distance to the nearest row of each digit, to a power.
     """
     return _PREDICT[recipe.estimator[0]](learned, images)
 
@@ -222,6 +237,13 @@ def _neighbours(learned: Learned, images: np.ndarray) -> np.ndarray:
     return method.fit(learned["images"], learned["digits"]).predict_proba(images)
 
 
+def _distortion(learned: Learned, images: np.ndarray) -> np.ndarray:
+    references = learned["pixels"].astype(np.float32) / 255
+    distances = nearest_distances(images, references, learned["digits"], int(learned["candidates"]))
+    # An image that was trained on is at no distance from itself.
+    return softmax(-learned["power"] * np.log(np.maximum(distances, 1e-6)), axis=1)
+
+
 def _forest(learned: Learned, images: np.ndarray) -> np.ndarray:
     features, thresholds, children = learned["features"], learned["thresholds"], learned["children"]
     rows = np.arange(len(images))
@@ -254,6 +276,7 @@ _PREDICT: dict[str, Callable[[Learned, np.ndarray], np.ndarray]] = {
     "LogisticRegression": _logistic,
     "SVC": _in_batches(_svm),
     "KNeighborsClassifier": _neighbours,
+    "ImageDistortionModel": _in_batches(_distortion),
     "RandomForestClassifier": _in_batches(_forest),
 }
 
@@ -323,6 +346,13 @@ def _check(kind: str, learned: Learned) -> None:
         set(learned["digits"].tolist()) == set(range(CLASSES)) and 0 < learned["neighbours"] <= sizes["N"]
     ):
         raise ValueError("its digits or its number of neighbours are not possible")
+    if kind == "ImageDistortionModel" and not (
+        set(learned["digits"].tolist()) == set(range(CLASSES))
+        and learned["pixels"].dtype == np.uint8
+        and learned["candidates"] > 0
+        and 0 < learned["power"] < 1000
+    ):
+        raise ValueError("its digits, pixels, number of candidates or power are not possible")
     if kind == "RandomForestClassifier":
         _check_forest(learned["roots"], learned["children"].astype(np.int64), learned["features"])
 

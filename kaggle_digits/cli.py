@@ -684,7 +684,9 @@ def _describe_plan(plan: Plan) -> str:
         at_most = " at most" if recipe.stop_at is not None else ""
         epochs = f" for{at_most} {recipe.epochs} epochs"
     if isinstance(recipe, Ensemble):
-        epochs = f", {recipe.size} networks for {' + '.join(str(each.epochs) for each in recipe.members)} epochs,"
+        lengths = " + ".join(str(each.epochs) for each in recipe.networks)
+        others = "".join(f" and {each.name}" for each in recipe.members if not isinstance(each, Network))
+        epochs = f", {len(recipe.networks)} networks for {lengths} epochs{others},"
     again = ", then again on all rows" if plan.recipe.retrain else ""
     return (
         f"Would train {plan.recipe.name}{epochs} on {len(plan.training):,} rows of "

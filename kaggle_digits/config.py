@@ -208,7 +208,7 @@ class Recipe:
 
 @dataclass(frozen=True, kw_only=True)
 class Classical(Recipe):
-    """A method of scikit-learn on the 784 pixels.
+    """A classical method on the 784 pixels.
 
     Args:
         estimator: its name in ``baselines`` and its settings.
@@ -273,32 +273,41 @@ class Network(Recipe):
 
 @dataclass(frozen=True, kw_only=True)
 class Ensemble(Recipe):
-    """Networks, each with a seed of its own, whose probabilities are averaged.
+    """Networks, each with a seed of its own, whose probabilities are averaged, and perhaps a classical method.
+
+    A classical method that errs on other digits than networks do takes long for an image: it is asked only about those
+    that the networks are not sure of.
 
     Which rows are held out and how pixels are scaled is the members' to say, who must agree in it.
 
     Args:
-        members: recipes of the table; one may be there several times.
+        members: recipes of the table, at least one of them a network; one may be there several times.
     """
 
-    members: tuple[Network, ...]
+    members: tuple[Network | Classical, ...]
 
     def __post_init__(self) -> None:
         for name in ("pixel_offset", "pixel_scale", "validation_fraction", "retrain", "precision"):
-            values = {getattr(member, name) for member in self.members}
+            alike = self.networks if name == "precision" else self.members
+            values = {getattr(member, name) for member in alike}
             assert len(values) == 1, f"{self.name}: its members' {name} differ: {values}"
             if name != "precision":
                 object.__setattr__(self, name, values.pop())
 
     @property
+    def networks(self) -> tuple[Network, ...]:
+        """Those of its members that are networks."""
+        return tuple(member for member in self.members if isinstance(member, Network))
+
+    @property
     def size(self) -> int:
-        """How many networks."""
+        """How many members."""
         return len(self.members)
 
     @property
     def precision(self) -> str:
-        """That of the members."""
-        return self.members[0].precision
+        """That of the networks."""
+        return self.networks[0].precision
 
 
 @contextmanager

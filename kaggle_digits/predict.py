@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,8 @@ from kaggle_digits.strategy import Device
 
 BATCH_SIZE = 1024
 SURE = 0.9
-"""Images whose likeliest digit has this probability or more are not looked at again, shifted: it changes no digit."""
+"""Images whose likeliest digit has this probability or more are not looked at again, shifted or by a classical method:
+it changes no digit."""
 
 MODEL_FILE = "model.keras"
 PACKAGED_RUN = Path(__file__).parent / "network"
@@ -98,7 +99,7 @@ def predict_probabilities(
     """Predict the probability of every digit for every row.
 
     Args:
-        model: a network of this recipe, those of an ensemble, or what its method has learned.
+        model: a network of this recipe, what its method has learned, or those of an ensemble.
         recipe: says how to scale pixels, and what its output means.
         pixels: (N, 784) uint8 or float32, 0–255.
         device: whose scope the model was built in, if it was.
@@ -111,11 +112,13 @@ def predict_probabilities(
     if not len(pixels):
         return np.empty((0, CLASSES), np.float32)
     if isinstance(recipe, Ensemble):
-        each = [
-            predict_probabilities(network, member, pixels, device=device, batch_size=batch_size)
-            for network, member in zip(model, recipe.members, strict=True)
-        ]
-        return np.mean(each, axis=0)
+
+        def read_by(member: int, rows: slice | np.ndarray) -> np.ndarray:
+            return predict_probabilities(
+                model[member], recipe.members[member], pixels[rows], device=device, batch_size=batch_size
+            )
+
+        return average_members(recipe, read_by)[0]
     if isinstance(recipe, Network) and recipe.normalises:
         pixels = normalise_pixels(pixels, deslant=recipe.deslant, spread=recipe.spread)
         normalised = replace(recipe, deslant=False, spread=0.0)
@@ -156,6 +159,29 @@ def predict_probabilities(
         return np.divide(shifted, total, out=np.full_like(shifted, 1 / CLASSES), where=total > 0)
     raised = np.exp(outputs - outputs.max(axis=1, keepdims=True))
     return raised / raised.sum(axis=1, keepdims=True)
+
+
+def average_members(
+    ensemble: Ensemble, read_by: Callable[[int, slice | np.ndarray], np.ndarray]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Average the probabilities of an ensemble's networks, and of all its members where the networks are not sure.
+
+    Args:
+        ensemble: of these members.
+        read_by: returns the probabilities (N, 10) of a member, counted from 0, for some of the rows.
+
+    Returns:
+        (N, 10), and the rows, in rising order, that all members were asked about.
+    """
+    networks = [member for member, recipe in enumerate(ensemble.members) if isinstance(recipe, Network)]
+    others = [member for member in range(ensemble.size) if member not in networks]
+    each = [read_by(member, slice(None)) for member in networks]
+    probabilities = np.mean(each, axis=0)
+    unsure = np.flatnonzero(probabilities.max(axis=1) < SURE)
+    if others and unsure.size:
+        read = [probabilities[unsure] for probabilities in each] + [read_by(member, unsure) for member in others]
+        probabilities[unsure] = np.mean(read, axis=0)
+    return probabilities, unsure
 
 
 def _shifted(pixels: np.ndarray, distance: int) -> Iterator[np.ndarray]:

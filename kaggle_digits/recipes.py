@@ -202,6 +202,20 @@ _STRIDED = replace(
     ),
 )
 
+# Nearest neighbours err on other digits than networks do: as one more member they help an average more than a third or
+# fourth network does.
+_IDM = Classical(
+    name="idm",
+    summary="the nearest neighbour of each digit, by how far an image must be distorted to look like it",
+    source="Keysers et al. 2007, image distortion model",
+    published="99.46 % (60,000 rows)",
+    published_accuracy=0.9946,
+    note="Published: the three nearest of the 500 nearest by Euclidean distance. Here each digit's nearest of 25, for "
+    "probabilities as distance to the power of −8.",
+    pixel_scale=255.0,
+    estimator=("ImageDistortionModel", {"candidates": 25, "power": 8.0}),
+)
+
 # Networks that are built otherwise, or see digits in another form, err on other digits: such averages gain more than
 # those over seeds.
 _STRONG = Ensemble(
@@ -607,7 +621,7 @@ _MLP_BN = Network(
 
 _ALL: tuple[Recipe, ...] = (
     *(_FLASH, _FAST, _STRONG, _CHAMPION, _TINY, _HANDWRITING),
-    *(_WIDE, _WIDE_ELASTIC, _STRIDED, _STRETCHED),
+    *(_WIDE, _WIDE_ELASTIC, _STRIDED, _STRETCHED, _IDM),
     *(_MLP, *_MLP_VARIANTS, _CNN),
     *_CLASSICAL,
     *(_FC, _FC_LINEAR, _CNN_BN, _MLP_BN),
@@ -640,7 +654,8 @@ def find_recipe(name: str, *, epochs: int | None = None) -> Recipe:
     if epochs is None:
         return recipe
     if isinstance(recipe, Ensemble):
-        return replace(recipe, members=tuple(replace(member, epochs=epochs) for member in recipe.members))
+        members = (replace(each, epochs=epochs) if isinstance(each, Network) else each for each in recipe.members)
+        return replace(recipe, members=tuple(members))
     if not isinstance(recipe, Network):
         raise InputError(f"--epochs {epochs}: {name} has no epochs. Expected a network. Leave --epochs out.")
     return replace(recipe, epochs=epochs)

@@ -46,8 +46,8 @@ class Run:
         folder: where it lies.
         recipe: what was trained.
         record: the contents of run.json.
-        model: what was trained: a Keras network, images → logits, a list of them for an ensemble, or what a classical
-            method has learned.
+        model: what was trained: a Keras network, images → logits, what a classical method has learned, or a list of
+            these for an ensemble.
     """
 
     folder: Path
@@ -133,18 +133,18 @@ def recipe_of(record: dict[str, Any]) -> Recipe:
     """Rebuild the recipe of a run.json, so that a run does not depend on today's table."""
     fields = dict(record["recipe"])
     fields.pop("measured", None)  # was a recipe's own word once
+    if "members" in fields:
+        fields["members"] = tuple(map(_single_of, fields["members"]))
+        return Ensemble(**fields)
+    return _single_of(fields)
+
+
+def _single_of(stored: dict[str, Any]) -> Network | Classical:
+    fields = dict(stored)
     if "estimator" in fields:
         kind, settings = fields["estimator"]
         fields["estimator"] = (str(kind), dict(settings))
         return Classical(**fields)
-    if "members" in fields:
-        fields["members"] = tuple(map(_network_of, fields["members"]))
-        return Ensemble(**fields)
-    return _network_of(fields)
-
-
-def _network_of(stored: dict[str, Any]) -> Network:
-    fields = dict(stored)
     fields["layers"] = tuple((kind, options) for kind, options in fields["layers"])
     fields["optimizer"] = tuple(fields["optimizer"])
     rate = fields["learning_rate"]

@@ -99,7 +99,7 @@ def device_of(
         unfit = unfit or ("--processes (or KDIGITS_PROCESSES)" if cluster else "")
         if unfit:
             raise DeviceError(
-                f"{unfit}: {recipe.name} is a method of scikit-learn, which runs on this machine's CPU. Expected a "
+                f"{unfit}: {recipe.name} is a classical method, which runs on this machine's CPU. Expected a "
                 f"network. Leave {unfit.split()[0]} out."
             )
         device = Device("cpu", None, 1, "float32", "scikit-learn", "scikit-learn")

@@ -32,7 +32,7 @@ from kaggle_digits.config import (
     find_commit,
 )
 from kaggle_digits.data import TrainingRows, split_rows
-from kaggle_digits.predict import accuracy, load_run, predict_probabilities, to_images
+from kaggle_digits.predict import accuracy, average_members, load_run, predict_probabilities, to_images
 from kaggle_digits.runs import (
     CHECKPOINT_FILE,
     RUN_FILE,
@@ -143,6 +143,8 @@ def train_run(
             save_network(folder, model)
         else:
             assert isinstance(recipe, Classical)
+            if not first:
+                return Run(folder, recipe, record, None)
             from kaggle_digits.baselines import fit_estimator, save_estimator
 
             started = time.perf_counter()
@@ -178,7 +180,7 @@ def _train_members(
     held_out: TrainingRows | None,
     progress: Progress | None,
 ) -> list[Any]:
-    """Train the networks of an ensemble one after another, each into a run folder of its own; return them."""
+    """Train the members of an ensemble one after another, each into a run folder of its own; return them."""
     models = []
     folders = member_folders(folder, ensemble.size)
     for number, (member, own_folder) in enumerate(zip(ensemble.members, folders, strict=True), start=1):
@@ -193,7 +195,7 @@ def _train_members(
             resume=True,
             progress=progress,
         )
-        log.info("%s: network %d of %d is trained", ensemble.name, number, ensemble.size)
+        log.info("%s: %d of %d, %s, is trained", ensemble.name, number, ensemble.size, member.name)
         models.append(run.model)
     return models
 
@@ -201,7 +203,7 @@ def _train_members(
 def _average_members(
     folder: Path, ensemble: Ensemble, record: dict[str, Any], held_out: TrainingRows | None
 ) -> np.ndarray | None:
-    """Sum up the records of an ensemble's networks, and average their probabilities of the held-out rows."""
+    """Sum up the records of an ensemble's members, and average their probabilities of the held-out rows."""
     folders = member_folders(folder, ensemble.size)
     records = [read_run(member) for member in folders]
     record["parameters"] = sum(member["parameters"] for member in records)
@@ -214,11 +216,13 @@ def _average_members(
     record["epochs"] = [metrics]
     if not held_out:
         return None
-    probabilities = np.mean([_held_out_probabilities(member / VALIDATION_FILE) for member in folders], axis=0)
+    each = [_held_out_probabilities(member / VALIDATION_FILE) for member in folders]
+    probabilities, unsure = average_members(ensemble, lambda member, rows: each[member][rows])
     metrics["validation_accuracy"] = accuracy(probabilities, held_out.digits)
-    metrics["validation_seconds"] = round(
-        sum(member["epochs"][-1].get("validation_seconds", 0.0) for member in records), 3
-    )
+    # By itself a classical method reads all of them.
+    asked = [1.0 if isinstance(member, Network) else len(unsure) / len(held_out) for member in ensemble.members]
+    seconds = [member["epochs"][-1].get("validation_seconds", 0.0) for member in records]
+    metrics["validation_seconds"] = round(sum(np.multiply(asked, seconds)), 3)
     return probabilities
 
 

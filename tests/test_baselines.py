@@ -20,6 +20,7 @@ from sklearn.svm import SVC
 from kaggle_digits.baselines import estimate_probabilities, fit_estimator, load_estimator, save_estimator
 from kaggle_digits.config import Classical, DataError, DeviceError, RunError
 from kaggle_digits.data import TrainingRows, find_source, load_train
+from kaggle_digits.distortion import nearest_distances
 from kaggle_digits.predict import load_run, predict_probabilities, to_images
 from kaggle_digits.recipes import RECIPES
 from kaggle_digits.runs import write_run
@@ -74,6 +75,19 @@ def test_probabilities_and_digits_are_those_of_scikit_learn(split, name, referen
         np.testing.assert_allclose(
             probabilities, reference.predict_proba((others.pixels / 255).astype(dtype)), atol=1e-5
         )
+
+
+def test_image_distortion_probabilities_are_inverse_powers_of_distances(split):
+    training, others = split
+    recipe = CLASSICAL["idm"]
+    learned = fit_estimator(recipe, images(training, recipe), training.digits, seed=0)
+    own, strange = images(training, recipe)[:5], images(others, recipe)[:50]
+    # An image that was trained on is at no distance from itself, any other is farther.
+    np.testing.assert_allclose(estimate_probabilities(recipe, learned, own), np.eye(10)[training.digits[:5]], atol=1e-6)
+    probabilities = estimate_probabilities(recipe, learned, strange)
+    distances = nearest_distances(strange, images(training, recipe), training.digits, candidates=25)
+    inverse = 1 / distances**8
+    np.testing.assert_allclose(probabilities, inverse / inverse.sum(axis=1, keepdims=True), rtol=1e-6)
 
 
 def test_support_vector_machines_are_the_same_without_the_faster_library(split, monkeypatch):
@@ -139,7 +153,7 @@ def test_accelerator_is_refused():
     with pytest.raises(DeviceError) as caught:
         device_of(CLASSICAL["svm"], "gpu")
     assert str(caught.value) == (
-        "--device gpu: svm is a method of scikit-learn, which runs on this machine's CPU. Expected a network. Leave "
+        "--device gpu: svm is a classical method, which runs on this machine's CPU. Expected a network. Leave "
         "--device out."
     )
 
@@ -201,6 +215,11 @@ def put(index, value):
         ("knn", "digits", lambda a: np.minimum(a, 8)),
         ("knn", "neighbours", put((), 0)),
         ("knn", "neighbours", lambda a: np.array(0.5)),
+        ("idm", "digits", lambda a: np.minimum(a, 8)),
+        ("idm", "digits", lambda a: a[1:]),
+        ("idm", "pixels", lambda a: a.astype(np.int64)),
+        ("idm", "candidates", put((), 0)),
+        ("idm", "power", put((), -1)),
         ("random", "prior", lambda a: np.full(10, 1e308)),
         ("random", "prior", lambda a: a.astype(np.longdouble)),
         # A step in a circle, one out of the forest, one into the next tree, a pixel that is not there; and a forest

@@ -121,6 +121,39 @@ def test_each_network_sees_digits_in_its_own_form(monkeypatch, cpu):
     np.testing.assert_allclose(predict_probabilities(run.model, duo, pixels), (single + other) / 2, rtol=1e-5)
 
 
+def test_classical_member_is_asked_where_the_networks_are_not_sure(monkeypatch, cpu):
+    surer = replace(SINGLE, loss="crossentropy", learning_rate=0.5, epochs=10)
+    mixed = Ensemble(name="mixed", summary="both", source="test", members=(surer, RECIPES["idm"], surer))
+    monkeypatch.setitem(recipes.RECIPES, "mixed", mixed)
+    pixels = load_test(find_source("sample"))
+    assert cli.main(["submit", "--data", "sample", "--recipe", "mixed"]) == 0
+    folder = Path("runs/sample-mixed-seed0")
+    run = load_run(folder, cpu)
+    assert recipe_of(read_run(folder)) == mixed
+    assert [read_run(path)["recipe"]["name"] for path in sorted(folder.glob("*-of-3"))] == ["single", "idm", "single"]
+    each = [
+        predict_probabilities(model, member, pixels) for model, member in zip(run.model, mixed.members, strict=True)
+    ]
+    networks = (each[0] + each[2]) / 2
+    sure = networks.max(axis=1) >= 0.9
+    assert 0.1 < sure.mean() < 0.9
+    expected = np.where(sure[:, None], networks, sum(each) / 3)
+    np.testing.assert_allclose(predict_probabilities(run.model, mixed, pixels), expected, rtol=1e-5)
+    # So it is with the held-out rows, from the files of the members.
+    first, second, third = map(held_out_probabilities, sorted(folder.glob("*-of-3")))
+    networks = (first + third) / 2
+    expected = np.where(networks.max(axis=1, keepdims=True) >= 0.9, networks, (first + second + third) / 3)
+    np.testing.assert_allclose(held_out_probabilities(folder), expected, rtol=1e-5)
+    assert [member.epochs for member in find_recipe("mixed", epochs=5).networks] == [5, 5]
+
+
+def test_plan_names_the_classical_member(monkeypatch, capsys):
+    mixed = Ensemble(name="mixed", summary="both", source="test", members=(SINGLE, SINGLE, RECIPES["idm"]))
+    monkeypatch.setitem(recipes.RECIPES, "mixed", mixed)
+    assert cli.main(["submit", "--data", "sample", "--recipe", "mixed", "--dry-run"]) == 0
+    assert "Would train mixed, 2 networks for 2 + 2 epochs and idm, on " in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(("epochs", "ending"), [(None, "--resume$"), (2, "--resume --epochs 2$")])
 def test_advice_to_go_on_names_epochs_that_are_not_the_recipes_own(monkeypatch, cpu, epochs, ending):
     shorter = replace(SINGLE, name="shorter", epochs=1)
