@@ -188,6 +188,8 @@ class Recipe:
         published_accuracy: that figure as correct / seen, where it is an accuracy on unseen digits; else None.
         published_seconds: what the author's training and prediction took, where known.
         note: where this had to differ from what was published.
+        deslant: set every digit upright before anything else, see ``moments.normalise_pixels``.
+        spread: pixels; above 0 digits are stretched sideways to a common width, see there.
         pixel_offset, pixel_scale: images = (pixels − pixel_offset) / pixel_scale.
         validation_fraction: share of the rows held out, stratified, to measure accuracy.
         retrain: train again on all rows, held-out ones included, before predicting.
@@ -200,10 +202,17 @@ class Recipe:
     published_accuracy: float | None = None
     published_seconds: float | None = None
     note: str = ""
+    deslant: bool = False
+    spread: float = 0.0
     pixel_offset: float = 0.0
     pixel_scale: float = 1.0
     validation_fraction: float = 0.05
     retrain: bool = False
+
+    @property
+    def normalises(self) -> bool:
+        """Whether digits are changed by the moments of their ink."""
+        return self.deslant or self.spread > 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -232,8 +241,6 @@ class Network(Recipe):
         batch_size: rows per step, over all replicas.
         augmentation: random changes of the training images, or None.
         precision: "float32", or "mixed_bfloat16" where the device computes it natively.
-        deslant: set every digit upright before anything else, see ``moments.normalise_pixels``.
-        spread: pixels; above 0 digits are stretched sideways to a common width, see there.
         shift_averaging: pixels; above 0 the probabilities of images that it is not sure of are averages over the image
             and its shifts by so many up, down, left and right.
         slant_averaging: above 0 they are averages over the image and four slants of it, to the left and to the right by
@@ -250,15 +257,8 @@ class Network(Recipe):
     batch_size: int
     augmentation: Augmentation | None = None
     precision: str = "float32"
-    deslant: bool = False
-    spread: float = 0.0
     shift_averaging: int = 0
     slant_averaging: float = 0.0
-
-    @property
-    def normalises(self) -> bool:
-        """Whether digits are changed by the moments of their ink."""
-        return self.deslant or self.spread > 0
 
     @property
     def averages(self) -> bool:

@@ -26,8 +26,7 @@ from kaggle_digits.augment import augment_pixels
 from kaggle_digits.config import Network, OneCycle, Restyling, RunError, TrainingError, atomic_path
 from kaggle_digits.data import TrainingRows, one_hot
 from kaggle_digits.models import build_model, compile_model, epoch_rate, without_own_normalisation
-from kaggle_digits.moments import normalise_pixels
-from kaggle_digits.predict import MODEL_FILE, accuracy, predict_probabilities, to_images
+from kaggle_digits.predict import MODEL_FILE, accuracy, normalise_for, predict_probabilities, to_images
 from kaggle_digits.restyle import restyle_pixels
 from kaggle_digits.runs import CHECKPOINT_FILE
 from kaggle_digits.strategy import TPU_STEPS_PER_EXECUTION, Device
@@ -79,8 +78,7 @@ def fit_network(
     """
     keras.utils.set_random_seed(seed)
     started = time.perf_counter()
-    if recipe.normalises:
-        rows = replace(rows, pixels=normalise_pixels(rows.pixels, deslant=recipe.deslant, spread=recipe.spread))
+    rows = replace(rows, pixels=normalise_for(recipe, rows.pixels))
     preparing_seconds = time.perf_counter() - started
     steps_per_epoch = math.ceil(len(rows) / recipe.batch_size)
     with device.scope():

@@ -77,6 +77,11 @@ def _load_network(file: Path, recipe: Network, device: Device) -> Any:
         ) from error
 
 
+def normalise_for(recipe: Recipe, pixels: np.ndarray) -> np.ndarray:
+    """Set digits upright and stretch them, if the recipe says so; see ``moments.normalise_pixels``."""
+    return normalise_pixels(pixels, deslant=recipe.deslant, spread=recipe.spread) if recipe.normalises else pixels
+
+
 def to_images(pixels: np.ndarray, recipe: Recipe) -> np.ndarray:
     """Scale pixels as the recipe says.
 
@@ -112,17 +117,14 @@ def predict_probabilities(
     if not len(pixels):
         return np.empty((0, CLASSES), np.float32)
     if isinstance(recipe, Ensemble):
+        members = list(zip(model, recipe.members, strict=True))
 
         def read_by(member: int, rows: slice | np.ndarray) -> np.ndarray:
-            return predict_probabilities(
-                model[member], recipe.members[member], pixels[rows], device=device, batch_size=batch_size
-            )
+            return predict_probabilities(*members[member], pixels[rows], device=device, batch_size=batch_size)
 
         return average_members(recipe, read_by)[0]
-    if isinstance(recipe, Network) and recipe.normalises:
-        pixels = normalise_pixels(pixels, deslant=recipe.deslant, spread=recipe.spread)
-        normalised = replace(recipe, deslant=False, spread=0.0)
-        return predict_probabilities(model, normalised, pixels, device=device, batch_size=batch_size)
+    if recipe.normalises:
+        pixels, recipe = normalise_for(recipe, pixels), replace(recipe, deslant=False, spread=0.0)
     if isinstance(recipe, Network) and recipe.averages:
         plain = replace(recipe, shift_averaging=0, slant_averaging=0.0)
 

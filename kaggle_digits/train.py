@@ -32,7 +32,14 @@ from kaggle_digits.config import (
     find_commit,
 )
 from kaggle_digits.data import TrainingRows, split_rows
-from kaggle_digits.predict import accuracy, average_members, load_run, predict_probabilities, to_images
+from kaggle_digits.predict import (
+    accuracy,
+    average_members,
+    load_run,
+    normalise_for,
+    predict_probabilities,
+    to_images,
+)
 from kaggle_digits.runs import (
     CHECKPOINT_FILE,
     RUN_FILE,
@@ -148,7 +155,8 @@ def train_run(
             from kaggle_digits.baselines import fit_estimator, save_estimator
 
             started = time.perf_counter()
-            model = fit_estimator(recipe, to_images(rows.pixels, recipe).reshape(-1, PIXELS), rows.digits, seed=seed)
+            images = to_images(normalise_for(recipe, rows.pixels), recipe).reshape(-1, PIXELS)
+            model = fit_estimator(recipe, images, rows.digits, seed=seed)
             metrics: dict[str, Any] = {"epoch": 1, "seconds": round(time.perf_counter() - started, 3)}
             probabilities = None
             if held_out:
@@ -206,7 +214,8 @@ def _average_members(
     """Sum up the records of an ensemble's members, and average their probabilities of the held-out rows."""
     folders = member_folders(folder, ensemble.size)
     records = [read_run(member) for member in folders]
-    record["parameters"] = sum(member["parameters"] for member in records)
+    # The rows that a classical method keeps are none.
+    record["parameters"] = sum(member["parameters"] for member in records if "layers" in member["recipe"])
     # They may have been trained elsewhere, one by one.
     record |= {name: records[0][name] for name in ("device", "versions", "commit")}
     metrics: dict[str, Any] = {

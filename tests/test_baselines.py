@@ -21,7 +21,7 @@ from kaggle_digits.baselines import estimate_probabilities, fit_estimator, load_
 from kaggle_digits.config import Classical, DataError, DeviceError, RunError
 from kaggle_digits.data import TrainingRows, find_source, load_train
 from kaggle_digits.distortion import nearest_distances
-from kaggle_digits.predict import load_run, predict_probabilities, to_images
+from kaggle_digits.predict import load_run, normalise_for, predict_probabilities, to_images
 from kaggle_digits.recipes import RECIPES
 from kaggle_digits.runs import write_run
 from kaggle_digits.strategy import device_of
@@ -45,7 +45,7 @@ def split() -> tuple[TrainingRows, TrainingRows]:
 
 
 def images(rows: TrainingRows, recipe: Classical) -> np.ndarray:
-    return to_images(rows.pixels, recipe).reshape(-1, 784)
+    return to_images(normalise_for(recipe, rows.pixels), recipe).reshape(-1, 784)
 
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
@@ -125,6 +125,8 @@ def test_trained_form_survives_the_run_folder(split, name):
     np.testing.assert_array_equal(predict_probabilities(loaded.model, recipe, others.pixels), expected)
     assert trained.record["epochs"][0]["validation_accuracy"] == (expected.argmax(axis=1) == others.digits).mean()
     assert "tensorflow" not in trained.record["versions"]
+    expected = estimate_probabilities(recipe, trained.model, images(others, recipe))
+    np.testing.assert_array_equal(predict_probabilities(loaded.model, recipe, others.pixels), expected)
     # A finished run is returned, not trained again.
     before = Path("run/model.npz").stat().st_mtime_ns
     train_run(recipe, training, Path("run"), seed=1, device=device, source="test", held_out=others, resume=True)
