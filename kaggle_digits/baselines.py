@@ -81,7 +81,7 @@ def fit_estimator(recipe: Classical, images: np.ndarray, digits: np.ndarray, *, 
     Args:
         recipe: its ``estimator`` is the name of the scikit-learn class, or "ImageDistortionModel", and its settings.
         images: (N, 784) float32, scaled as the recipe says; for the image distortion model from 0 to 1.
-        digits: (N,) int64, 0–9, every digit among them.
+        digits: (N,) int64, 0–9, every digit among them; for the image distortion model any.
         seed: of everything random.
 
     Returns:
@@ -90,13 +90,13 @@ def fit_estimator(recipe: Classical, images: np.ndarray, digits: np.ndarray, *, 
     Raises:
         DataError: a digit is missing.
     """
+    kind, settings = recipe.estimator
     missing = sorted(set(range(CLASSES)) - set(digits.tolist()))
-    if missing:
+    if missing and kind != "ImageDistortionModel":
         raise DataError(
             f"{recipe.name}: no row is labelled {', '.join(map(str, missing))}. Expected rows of every digit. Add "
             "some, or train a network."
         )
-    kind, settings = recipe.estimator
     return _FIT[kind](images, digits, seed, settings)
 
 
@@ -347,10 +347,11 @@ def _check(kind: str, learned: Learned) -> None:
     ):
         raise ValueError("its digits or its number of neighbours are not possible")
     if kind == "ImageDistortionModel" and not (
-        set(learned["digits"].tolist()) == set(range(CLASSES))
+        set(learned["digits"].tolist()) <= set(range(CLASSES))
         and learned["pixels"].dtype == np.uint8
-        and learned["candidates"] > 0
-        and 0 < learned["power"] < 1000
+        and 0 < learned["pixels"].size < MAX_BYTES / 16  # images of float32, and their gradients, are as large
+        and 0 < learned["candidates"] <= 1000
+        and 0 < learned["power"] <= 100
     ):
         raise ValueError("its digits, pixels, number of candidates or power are not possible")
     if kind == "RandomForestClassifier":

@@ -25,6 +25,7 @@ from kaggle_digits.config import (
     DEFAULT_RECIPE,
     SAMPLE,
     TEST_ROWS,
+    Classical,
     DigitsError,
     Ensemble,
     InputError,
@@ -408,6 +409,8 @@ def _train_here(options: argparse.Namespace, cluster: Cluster | None) -> None:
                     f"Expected I/{recipe.size}. Correct it, or leave it out to train all."
                 )
             recipe = recipe.members[options.member[0] - 1]
+            if isinstance(recipe, Classical) and not cluster:  # one command for all members, whatever they run on
+                options.device, options.backend = "auto", None
         folder, seed = member_folder(folder, *options.member), member_seed(seed, *options.member)
     source = find_source(options.data)
     rows, held_out = split_rows(load_train(source), fraction=recipe.validation_fraction, seed=options.seed)

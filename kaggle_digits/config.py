@@ -275,8 +275,9 @@ class Network(Recipe):
 class Ensemble(Recipe):
     """Networks, each with a seed of its own, whose probabilities are averaged, and perhaps a classical method.
 
-    A classical method that errs on other digits than networks do takes long for an image: it is asked only about those
-    that the networks are not sure of.
+    A classical method that errs on other digits than networks do takes long for an image: for the average it is asked
+    only about those that the networks are not sure of. (By itself, as every member is when it is trained, it reads all
+    held-out rows.)
 
     Which rows are held out and how pixels are scaled is the members' to say, who must agree in it.
 
@@ -287,6 +288,7 @@ class Ensemble(Recipe):
     members: tuple[Network | Classical, ...]
 
     def __post_init__(self) -> None:
+        assert self.networks, f"{self.name}: no network among its members"
         for name in ("pixel_offset", "pixel_scale", "validation_fraction", "retrain", "precision"):
             alike = self.networks if name == "precision" else self.members
             values = {getattr(member, name) for member in alike}

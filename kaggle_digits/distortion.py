@@ -10,9 +10,9 @@ Source: Keysers, Deselaers, Gollan and Ney 2007, Deformation models for image re
 
 from __future__ import annotations
 
-import os
 from concurrent.futures import ThreadPoolExecutor
 
+import joblib
 import numpy as np
 from scipy.ndimage import correlate1d
 
@@ -30,16 +30,16 @@ def nearest_distances(images: np.ndarray, references: np.ndarray, digits: np.nda
 
     Args:
         images: (N, 784) float32, 0–1.
-        references: (M, 784) float32, 0–1.
-        digits: (M,) integers, 0–9: of the references, every digit among them.
+        references: (M, 784) float32, 0–1, M at least 1.
+        digits: (M,) integers, 0–9: of the references.
         candidates: so many references of each digit, the nearest by Euclidean distance, are compared.
 
     Returns:
-        (N, 10) float64, 0 or more.
+        (N, 10) float64, 0 or more; infinite for digits that no reference is of.
     """
     products = np.square(references).sum(axis=1) - 2 * (images @ references.T)
-    chosen = []
-    for digit in range(CLASSES):
+    present, chosen = np.unique(digits), []
+    for digit in present:
         own = np.flatnonzero(digits == digit)
         kept = min(candidates, len(own))
         chosen.append(own[np.argpartition(products[:, own], kept - 1, axis=1)[:, :kept]])
@@ -53,8 +53,11 @@ def nearest_distances(images: np.ndarray, references: np.ndarray, digits: np.nda
         return np.minimum.reduceat(distortion_distances(gradients[image], taken), starts)
 
     # Threads, since NumPy leaves Python's lock to others while it computes.
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        return np.array(list(pool.map(compare, range(len(images)))), float).reshape(-1, CLASSES)
+    distances = np.full((len(images), CLASSES), np.inf)
+    with ThreadPoolExecutor(joblib.cpu_count()) as pool:
+        for image, nearest in enumerate(pool.map(compare, range(len(images)))):
+            distances[image, present] = nearest
+    return distances
 
 
 def image_gradients(images: np.ndarray) -> np.ndarray:

@@ -19,8 +19,8 @@ from kaggle_digits.strategy import Device
 
 BATCH_SIZE = 1024
 SURE = 0.9
-"""Images whose likeliest digit has this probability or more are not looked at again, shifted or by a classical method:
-it changes no digit."""
+"""Images whose likeliest digit has this probability or more are not looked at again. Shifted ones change no digit then,
+and a classical method could not, beside two networks or more."""
 
 MODEL_FILE = "model.keras"
 PACKAGED_RUN = Path(__file__).parent / "network"
@@ -173,7 +173,7 @@ def average_members(
         read_by: returns the probabilities (N, 10) of a member, counted from 0, for some of the rows.
 
     Returns:
-        (N, 10), and the rows, in rising order, that all members were asked about.
+        (N, 10), and the rows, in rising order, that the networks are not sure of.
     """
     networks = [member for member, recipe in enumerate(ensemble.members) if isinstance(recipe, Network)]
     others = [member for member in range(ensemble.size) if member not in networks]

@@ -70,7 +70,7 @@ def read_run(folder: Path) -> dict[str, Any]:
         raise RunError(
             f"{folder}: no {RUN_FILE} in it. Expected a run folder, as `kaggle-digits train --run {folder}` leaves it."
         ) from error
-    except (ValueError, KeyError, TypeError, OSError) as error:
+    except (ValueError, KeyError, TypeError, OSError, AssertionError) as error:
         raise RunError(
             f"{folder / RUN_FILE}: not readable as a run ({type(error).__name__}: {error}). Expected the file that "
             "training wrote. Train again into a new folder."

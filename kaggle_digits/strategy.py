@@ -102,7 +102,7 @@ def device_of(
                 f"{unfit}: {recipe.name} is a classical method, which runs on this machine's CPU. Expected a "
                 f"network. Leave {unfit.split()[0]} out."
             )
-        device = Device("cpu", None, 1, "float32", "scikit-learn", "scikit-learn")
+        device = Device("cpu", None, 1, "float32", "a classical method", "scikit-learn")
         log.info("Device: %s", device)
         return device
     assert isinstance(recipe, Network | Ensemble)

@@ -53,7 +53,7 @@ from kaggle_digits.runs import (
     read_run,
     write_run,
 )
-from kaggle_digits.strategy import Device
+from kaggle_digits.strategy import Device, device_of
 
 if TYPE_CHECKING:
     from kaggle_digits.fit import Progress
@@ -150,8 +150,6 @@ def train_run(
             save_network(folder, model)
         else:
             assert isinstance(recipe, Classical)
-            if not first:
-                return Run(folder, recipe, record, None)
             from kaggle_digits.baselines import fit_estimator, save_estimator
 
             started = time.perf_counter()
@@ -192,12 +190,14 @@ def _train_members(
     models = []
     folders = member_folders(folder, ensemble.size)
     for number, (member, own_folder) in enumerate(zip(ensemble.members, folders, strict=True), start=1):
+        if isinstance(member, Classical) and device.process:
+            continue  # the first of several processes trains it alone
         run = train_run(
             member,
             rows,
             own_folder,
             seed=member_seed(record["seed"], number, ensemble.size),
-            device=device,
+            device=device_of(member) if isinstance(member, Classical) else device,
             source=record["source"],
             held_out=held_out,
             resume=True,
@@ -214,10 +214,11 @@ def _average_members(
     """Sum up the records of an ensemble's members, and average their probabilities of the held-out rows."""
     folders = member_folders(folder, ensemble.size)
     records = [read_run(member) for member in folders]
-    # The rows that a classical method keeps are none.
-    record["parameters"] = sum(member["parameters"] for member in records if "layers" in member["recipe"])
+    networks = [own for own, member in zip(records, ensemble.members, strict=True) if isinstance(member, Network)]
+    # The rows that a classical method keeps are no parameters.
+    record["parameters"] = sum(own["parameters"] for own in networks)
     # They may have been trained elsewhere, one by one.
-    record |= {name: records[0][name] for name in ("device", "versions", "commit")}
+    record |= {name: networks[0][name] for name in ("device", "versions", "commit")}
     metrics: dict[str, Any] = {
         "epoch": 1,
         "seconds": round(sum(epoch["seconds"] for member in records for epoch in member["epochs"]), 3),

@@ -21,6 +21,7 @@ from kaggle_digits.baselines import estimate_probabilities, fit_estimator, load_
 from kaggle_digits.config import Classical, DataError, DeviceError, RunError
 from kaggle_digits.data import TrainingRows, find_source, load_train
 from kaggle_digits.distortion import nearest_distances
+from kaggle_digits.moments import normalise_pixels
 from kaggle_digits.predict import load_run, normalise_for, predict_probabilities, to_images
 from kaggle_digits.recipes import RECIPES
 from kaggle_digits.runs import write_run
@@ -90,6 +91,18 @@ def test_image_distortion_probabilities_are_inverse_powers_of_distances(split):
     np.testing.assert_allclose(probabilities, inverse / inverse.sum(axis=1, keepdims=True), rtol=1e-6)
 
 
+def test_digit_that_the_image_distortion_model_never_saw_is_impossible(split):
+    training, others = split
+    recipe = CLASSICAL["idm"]
+    kept = training.take(np.flatnonzero((training.digits != 1) & (training.digits != 8)))
+    learned = fit_estimator(recipe, images(kept, recipe), kept.digits, seed=0)
+    save_estimator(Path(), learned)
+    probabilities = estimate_probabilities(recipe, load_estimator(Path(), recipe), images(others, recipe)[:20])
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1)
+    assert (probabilities[:, [1, 8]] == 0).all()
+    assert (probabilities[:, [0, 9]] > 0).all()
+
+
 def test_support_vector_machines_are_the_same_without_the_faster_library(split, monkeypatch):
     training, others = split
     recipe = small("svm")
@@ -127,6 +140,9 @@ def test_trained_form_survives_the_run_folder(split, name):
     assert "tensorflow" not in trained.record["versions"]
     expected = estimate_probabilities(recipe, trained.model, images(others, recipe))
     np.testing.assert_array_equal(predict_probabilities(loaded.model, recipe, others.pixels), expected)
+    if name == "idm":  # it keeps the rows, as the recipe normalises them
+        upright = normalise_pixels(training.pixels, deslant=True, spread=4.2)
+        np.testing.assert_array_equal(trained.model["pixels"], upright)
     # A finished run is returned, not trained again.
     before = Path("run/model.npz").stat().st_mtime_ns
     train_run(recipe, training, Path("run"), seed=1, device=device, source="test", held_out=others, resume=True)
@@ -217,11 +233,14 @@ def put(index, value):
         ("knn", "digits", lambda a: np.minimum(a, 8)),
         ("knn", "neighbours", put((), 0)),
         ("knn", "neighbours", lambda a: np.array(0.5)),
-        ("idm", "digits", lambda a: np.minimum(a, 8)),
+        ("idm", "digits", put(0, 10)),
         ("idm", "digits", lambda a: a[1:]),
         ("idm", "pixels", lambda a: a.astype(np.int64)),
+        ("idm", "pixels", lambda a: a[:0]),
         ("idm", "candidates", put((), 0)),
+        ("idm", "candidates", put((), 10**9)),
         ("idm", "power", put((), -1)),
+        ("idm", "power", put((), 1000)),
         ("random", "prior", lambda a: np.full(10, 1e308)),
         ("random", "prior", lambda a: a.astype(np.longdouble)),
         # A step in a circle, one out of the forest, one into the next tree, a pixel that is not there; and a forest

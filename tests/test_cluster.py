@@ -123,6 +123,20 @@ def test_three_processes_train_as_one(start):
     np.testing.assert_allclose(losses("three"), losses("one"), rtol=0.01)
 
 
+def test_processes_share_the_networks_of_an_ensemble_and_the_first_adds_the_classical_member(start):
+    first, second = finish(start(2, "--recipe", "strong", "--run", "run", "--epochs", "1"))
+    assert (first[0], second[0]) == (0, 0), (first, second)
+    assert first[1].startswith("run: strong, held-out accuracy ")
+    assert second[1] == "process 1 of 2: done; the first keeps the run\n"
+    records = [json.loads(Path("run", name, "run.json").read_text()) for name in ("1-of-3", "2-of-3", "3-of-3", ".")]
+    assert [(own["recipe"]["name"], own["device"]["processes"]) for own in records] == [
+        ("wide", 2),
+        ("stretched", 2),
+        ("idm", 1),
+        ("strong", 2),
+    ]
+
+
 @pytest.mark.parametrize("victim", [0, 1])
 def test_lost_process_ends_the_other_and_both_resume(start, victim):
     arguments = ("--recipe", "mlp-300-100-bn", "--run", "run", "--epochs", "20", "--resume")

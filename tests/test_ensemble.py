@@ -147,6 +147,30 @@ def test_classical_member_is_asked_where_the_networks_are_not_sure(monkeypatch, 
     assert [member.epochs for member in find_recipe("mixed", epochs=5).networks] == [5, 5]
 
 
+def test_classical_member_runs_where_it_can(monkeypatch):
+    """One command for all members, as in an array of jobs."""
+    mixed = Ensemble(name="mixed", summary="both", source="test", members=(SINGLE, RECIPES["idm"]))
+    monkeypatch.setitem(recipes.RECIPES, "mixed", mixed)
+    train = ["train", "--recipe", "mixed", "--data", "sample", "--run", "run", "--backend", "tensorflow"]
+    assert cli.main([*train, "--member", "2/2"]) == 0
+    before = Path("run/2-of-2/model.npz").stat().st_mtime_ns
+    assert cli.main(train) == 0
+    assert Path("run/2-of-2/model.npz").stat().st_mtime_ns == before
+    network, method, both = (read_run(Path("run") / name) for name in ("1-of-2", "2-of-2", "."))
+    assert (network["device"]["backend"], method["device"]["backend"]) == ("tensorflow", "scikit-learn")
+    assert both["device"] == network["device"]
+    assert both["parameters"] == network["parameters"] == 7_850
+
+
+def test_ensemble_without_a_network_is_refused():
+    idm = json.loads(json.dumps(asdict(RECIPES["idm"])))
+    record = {name: {} for name in ("finished", "epochs", "seed", "rows", "source", "device", "submission")}
+    Path("run").mkdir()
+    write_run(Path("run"), {**record, "recipe": {**asdict(TRIO), "members": [idm]}})
+    with pytest.raises(RunError, match="trio: no network among its members"):
+        read_run(Path("run"))
+
+
 def test_plan_names_the_classical_member(monkeypatch, capsys):
     mixed = Ensemble(name="mixed", summary="both", source="test", members=(SINGLE, SINGLE, RECIPES["idm"]))
     monkeypatch.setitem(recipes.RECIPES, "mixed", mixed)

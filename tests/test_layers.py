@@ -42,7 +42,7 @@ SPINE = [
 LEAVES = {"augment", "baselines", "distortion", "handwriting", "moments", "pad", "photo", "plots", "report", "restyle"}
 LEAVES_OF = {
     "predict": {"baselines", "moments"},
-    "fit": {"augment", "moments", "restyle"},
+    "fit": {"augment", "restyle"},
     "train": {"baselines"},
     "compare": {"plots", "report"},
     "recognize": {"handwriting", "photo", "plots"},
