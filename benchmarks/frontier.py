@@ -11,8 +11,9 @@ are to come, the accuracy after every epoch is drawn, too. (``ghouzam`` lowers i
 own: a twentieth of the 36,000.)
 
 What is done is kept in the folder of --out: a stopped run goes on when it is repeated, and ``kaggle-digits compare`` on
-the same folder makes its tables without training our recipes again. With --recipes only those are measured, and the
-points of the others stay as frontier.csv has them. Let nothing else run meanwhile.
+the same folder makes its tables without training our recipes again, but for ENSEMBLES, of which it does not know. With
+--recipes only those are measured, and the points of the others stay as frontier.csv has them. Let nothing else run
+meanwhile.
 """
 
 from __future__ import annotations

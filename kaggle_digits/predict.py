@@ -181,7 +181,7 @@ def average_members(
     probabilities = np.mean(each, axis=0)
     unsure = np.flatnonzero(probabilities.max(axis=1) < SURE)
     if others and unsure.size:
-        read = [probabilities[unsure] for probabilities in each] + [read_by(member, unsure) for member in others]
+        read = [own[unsure] for own in each] + [read_by(member, unsure) for member in others]
         probabilities[unsure] = np.mean(read, axis=0)
     return probabilities, unsure
 
