@@ -400,7 +400,7 @@ def _train_here(options: argparse.Namespace, cluster: Cluster | None) -> None:
     from kaggle_digits.train import train_run
 
     recipe = find_recipe(options.recipe, epochs=options.epochs)
-    folder, seed = options.run, options.seed
+    folder, seed, asked = options.run, options.seed, False
     if options.member:
         if isinstance(recipe, Ensemble):
             if options.member[1] != recipe.size:
@@ -409,7 +409,8 @@ def _train_here(options: argparse.Namespace, cluster: Cluster | None) -> None:
                     f"Expected I/{recipe.size}. Correct it, or leave it out to train all."
                 )
             recipe = recipe.members[options.member[0] - 1]
-            if isinstance(recipe, Classical) and not cluster:  # one command for all members, whatever they run on
+            asked = isinstance(recipe, Classical)
+            if asked and not cluster:  # one command for all members, whatever they run on
                 options.device, options.backend = "auto", None
         folder, seed = member_folder(folder, *options.member), member_seed(seed, *options.member)
     source = find_source(options.data)
@@ -424,7 +425,7 @@ def _train_here(options: argparse.Namespace, cluster: Cluster | None) -> None:
                 seed=seed,
                 device=device,
                 source=source.name,
-                held_out=held_out,
+                held_out=None if asked else held_out,
                 resume=options.resume,
                 progress=progress,
             )
@@ -434,8 +435,10 @@ def _train_here(options: argparse.Namespace, cluster: Cluster | None) -> None:
     if device.process:
         print(f"process {device.process} of {device.processes}: done; the first keeps the run")
         return
-    last = run.record["epochs"][-1]
-    print(f"{folder}: {recipe.name}, held-out accuracy {last['validation_accuracy']:.2%}")
+    if asked:
+        print(f"{folder}: {recipe.name}, which is asked where the networks are not sure")
+    else:
+        print(f"{folder}: {recipe.name}, held-out accuracy {run.record['epochs'][-1]['validation_accuracy']:.2%}")
 
 
 def _predict(options: argparse.Namespace) -> None:

@@ -122,7 +122,7 @@ def predict_probabilities(
         def read_by(member: int, rows: slice | np.ndarray) -> np.ndarray:
             return predict_probabilities(*members[member], pixels[rows], device=device, batch_size=batch_size)
 
-        return average_members(recipe, read_by)[0]
+        return average_members(recipe, read_by)
     if recipe.normalises:
         pixels, recipe = normalise_for(recipe, pixels), replace(recipe, deslant=False, spread=0.0)
     if isinstance(recipe, Network) and recipe.averages:
@@ -163,9 +163,7 @@ def predict_probabilities(
     return raised / raised.sum(axis=1, keepdims=True)
 
 
-def average_members(
-    ensemble: Ensemble, read_by: Callable[[int, slice | np.ndarray], np.ndarray]
-) -> tuple[np.ndarray, np.ndarray]:
+def average_members(ensemble: Ensemble, read_by: Callable[[int, slice | np.ndarray], np.ndarray]) -> np.ndarray:
     """Average the probabilities of an ensemble's networks, and of all its members where the networks are not sure.
 
     Args:
@@ -173,7 +171,7 @@ def average_members(
         read_by: returns the probabilities (N, 10) of a member, counted from 0, for some of the rows.
 
     Returns:
-        (N, 10), and the rows, in rising order, that the networks are not sure of.
+        (N, 10), rows sum to 1.
     """
     networks = [member for member, recipe in enumerate(ensemble.members) if isinstance(recipe, Network)]
     others = [member for member in range(ensemble.size) if member not in networks]
@@ -183,7 +181,7 @@ def average_members(
     if others and unsure.size:
         read = [own[unsure] for own in each] + [read_by(member, unsure) for member in others]
         probabilities[unsure] = np.mean(read, axis=0)
-    return probabilities, unsure
+    return probabilities
 
 
 def _shifted(pixels: np.ndarray, distance: int) -> Iterator[np.ndarray]:

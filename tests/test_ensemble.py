@@ -12,7 +12,7 @@ import pytest
 from kaggle_digits import cli, recipes
 from kaggle_digits import submit as main_job
 from kaggle_digits.config import Ensemble, RunError
-from kaggle_digits.data import find_source, load_test
+from kaggle_digits.data import find_source, load_test, load_train, split_rows
 from kaggle_digits.moments import normalise_pixels
 from kaggle_digits.predict import load_run, predict_probabilities
 from kaggle_digits.recipes import RECIPES, find_recipe
@@ -139,20 +139,24 @@ def test_classical_member_is_asked_where_the_networks_are_not_sure(monkeypatch, 
     assert 0.1 < sure.mean() < 0.9
     expected = np.where(sure[:, None], networks, sum(each) / 3)
     np.testing.assert_allclose(predict_probabilities(run.model, mixed, pixels), expected, rtol=1e-5)
-    # So it is with the held-out rows, from the files of the members.
-    first, second, third = map(held_out_probabilities, sorted(folder.glob("*-of-3")))
+    # So it is with the held-out rows, of which it reads no others.
+    assert not (folder / "2-of-3/validation.npz").exists()
+    held_out = split_rows(load_train(find_source("sample")), fraction=mixed.validation_fraction, seed=0)[1]
+    first, third = (held_out_probabilities(folder / name) for name in ("1-of-3", "3-of-3"))
+    second = predict_probabilities(run.model[1], RECIPES["idm"], held_out.pixels)
     networks = (first + third) / 2
     expected = np.where(networks.max(axis=1, keepdims=True) >= 0.9, networks, (first + second + third) / 3)
     np.testing.assert_allclose(held_out_probabilities(folder), expected, rtol=1e-5)
     assert [member.epochs for member in find_recipe("mixed", epochs=5).networks] == [5, 5]
 
 
-def test_classical_member_runs_where_it_can(monkeypatch):
+def test_classical_member_runs_where_it_can(monkeypatch, capsys):
     """One command for all members, as in an array of jobs."""
     mixed = Ensemble(name="mixed", summary="both", source="test", members=(SINGLE, RECIPES["idm"]))
     monkeypatch.setitem(recipes.RECIPES, "mixed", mixed)
     train = ["train", "--recipe", "mixed", "--data", "sample", "--run", "run", "--backend", "tensorflow"]
     assert cli.main([*train, "--member", "2/2"]) == 0
+    assert capsys.readouterr().out == "run/2-of-2: idm, which is asked where the networks are not sure\n"
     before = Path("run/2-of-2/model.npz").stat().st_mtime_ns
     assert cli.main(train) == 0
     assert Path("run/2-of-2/model.npz").stat().st_mtime_ns == before
