@@ -25,7 +25,6 @@ from kaggle_digits.config import (
     DEFAULT_RECIPE,
     SAMPLE,
     TEST_ROWS,
-    Classical,
     DigitsError,
     Ensemble,
     InputError,
@@ -400,7 +399,7 @@ def _train_here(options: argparse.Namespace, cluster: Cluster | None) -> None:
     from kaggle_digits.train import train_run
 
     recipe = find_recipe(options.recipe, epochs=options.epochs)
-    folder, seed, asked = options.run, options.seed, False
+    folder, seed, scored = options.run, options.seed, True
     if options.member:
         if isinstance(recipe, Ensemble):
             if options.member[1] != recipe.size:
@@ -409,8 +408,8 @@ def _train_here(options: argparse.Namespace, cluster: Cluster | None) -> None:
                     f"Expected I/{recipe.size}. Correct it, or leave it out to train all."
                 )
             recipe = recipe.members[options.member[0] - 1]
-            asked = isinstance(recipe, Classical)
-            if asked and not cluster:  # one command for all members, whatever they run on
+            scored = isinstance(recipe, Network)  # as when all members are trained
+            if not scored and not cluster:  # one command for all members, whatever they run on
                 options.device, options.backend = "auto", None
         folder, seed = member_folder(folder, *options.member), member_seed(seed, *options.member)
     source = find_source(options.data)
@@ -425,7 +424,7 @@ def _train_here(options: argparse.Namespace, cluster: Cluster | None) -> None:
                 seed=seed,
                 device=device,
                 source=source.name,
-                held_out=None if asked else held_out,
+                held_out=held_out if scored else None,
                 resume=options.resume,
                 progress=progress,
             )
@@ -435,10 +434,10 @@ def _train_here(options: argparse.Namespace, cluster: Cluster | None) -> None:
     if device.process:
         print(f"process {device.process} of {device.processes}: done; the first keeps the run")
         return
-    if asked:
-        print(f"{folder}: {recipe.name}, which is asked where the networks are not sure")
-    else:
+    if scored:
         print(f"{folder}: {recipe.name}, held-out accuracy {run.record['epochs'][-1]['validation_accuracy']:.2%}")
+    else:
+        print(f"{folder}: {recipe.name}, to be asked where the networks are not sure. Gather all without --member.")
 
 
 def _predict(options: argparse.Namespace) -> None:

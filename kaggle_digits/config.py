@@ -275,9 +275,9 @@ class Network(Recipe):
 class Ensemble(Recipe):
     """Networks, each with a seed of its own, whose probabilities are averaged, and perhaps a classical method.
 
-    A classical method that errs on other digits than networks do takes long for an image: for the average it is asked
-    only about those that the networks are not sure of. (By itself, as every member is when it is trained, it reads all
-    held-out rows.)
+    A classical method that errs on other digits than networks do takes long for an image: it is asked only about those
+    that the networks are not sure of. So, unlike a network, it does not read the held-out rows when it is trained as a
+    member.
 
     Which rows are held out and how pixels are scaled is the members' to say, who must agree in it.
 

@@ -202,7 +202,7 @@ def _train_members(
             seed=member_seed(record["seed"], number, ensemble.size),
             device=device_of(member) if isinstance(member, Classical) else device,
             source=record["source"],
-            held_out=None if isinstance(member, Classical) else held_out,
+            held_out=held_out if isinstance(member, Network) else None,
             resume=True,
             progress=progress,
         )

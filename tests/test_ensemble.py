@@ -11,6 +11,7 @@ import pytest
 
 from kaggle_digits import cli, recipes
 from kaggle_digits import submit as main_job
+from kaggle_digits import train as training
 from kaggle_digits.config import Ensemble, RunError
 from kaggle_digits.data import find_source, load_test, load_train, split_rows
 from kaggle_digits.moments import normalise_pixels
@@ -126,6 +127,13 @@ def test_classical_member_is_asked_where_the_networks_are_not_sure(monkeypatch, 
     mixed = Ensemble(name="mixed", summary="both", source="test", members=(surer, RECIPES["idm"], surer))
     monkeypatch.setitem(recipes.RECIPES, "mixed", mixed)
     pixels = load_test(find_source("sample"))
+    asked = []
+
+    def predict_and_count(model, recipe, pixels):
+        asked.append(len(pixels))
+        return predict_probabilities(model, recipe, pixels)
+
+    monkeypatch.setattr(training, "predict_probabilities", predict_and_count)
     assert cli.main(["submit", "--data", "sample", "--recipe", "mixed"]) == 0
     folder = Path("runs/sample-mixed-seed0")
     run = load_run(folder, cpu)
@@ -139,13 +147,16 @@ def test_classical_member_is_asked_where_the_networks_are_not_sure(monkeypatch, 
     assert 0.1 < sure.mean() < 0.9
     expected = np.where(sure[:, None], networks, sum(each) / 3)
     np.testing.assert_allclose(predict_probabilities(run.model, mixed, pixels), expected, rtol=1e-5)
-    # So it is with the held-out rows, of which it reads no others.
-    assert not (folder / "2-of-3/validation.npz").exists()
+    # So it is with the held-out rows.
+    assert "validation_accuracy" not in read_run(folder / "2-of-3")["epochs"][-1]
     held_out = split_rows(load_train(find_source("sample")), fraction=mixed.validation_fraction, seed=0)[1]
     first, third = (held_out_probabilities(folder / name) for name in ("1-of-3", "3-of-3"))
     second = predict_probabilities(run.model[1], RECIPES["idm"], held_out.pixels)
     networks = (first + third) / 2
-    expected = np.where(networks.max(axis=1, keepdims=True) >= 0.9, networks, (first + second + third) / 3)
+    unsure = networks.max(axis=1, keepdims=True) < 0.9
+    assert asked == [unsure.sum()]
+    assert 0 < unsure.sum() < len(held_out)
+    expected = np.where(unsure, (first + second + third) / 3, networks)
     np.testing.assert_allclose(held_out_probabilities(folder), expected, rtol=1e-5)
     assert [member.epochs for member in find_recipe("mixed", epochs=5).networks] == [5, 5]
 
@@ -156,7 +167,8 @@ def test_classical_member_runs_where_it_can(monkeypatch, capsys):
     monkeypatch.setitem(recipes.RECIPES, "mixed", mixed)
     train = ["train", "--recipe", "mixed", "--data", "sample", "--run", "run", "--backend", "tensorflow"]
     assert cli.main([*train, "--member", "2/2"]) == 0
-    assert capsys.readouterr().out == "run/2-of-2: idm, which is asked where the networks are not sure\n"
+    said = "run/2-of-2: idm, to be asked where the networks are not sure. Gather all without --member.\n"
+    assert capsys.readouterr().out == said
     before = Path("run/2-of-2/model.npz").stat().st_mtime_ns
     assert cli.main(train) == 0
     assert Path("run/2-of-2/model.npz").stat().st_mtime_ns == before
