@@ -11,9 +11,8 @@ are to come, the accuracy after every epoch is drawn, too. (``ghouzam`` lowers i
 own: a twentieth of the 36,000.)
 
 What is done is kept in the folder of --out: a stopped run goes on when it is repeated, and ``kaggle-digits compare`` on
-the same folder makes its tables without training our recipes again, but for ENSEMBLES, of which it does not know. With
---recipes only those are measured, and the points of the others stay as frontier.csv has them. Let nothing else run
-meanwhile.
+the same folder makes its tables without training again what is a recipe of the table. With --recipes only those are
+measured, and the points of the others stay as frontier.csv has them. Let nothing else run meanwhile.
 """
 
 from __future__ import annotations
@@ -57,31 +56,23 @@ CSV_FILE, PLOT_FILE = HERE / "frontier.csv", HERE / "frontier.png"
 SHORT = 8
 """Trainings of so few epochs are repeated with three seeds."""
 
-REPEATED = ("strong-networks", "champion-networks", "deotte")
+REPEATED = ("strong", "champion-networks", "deotte")
 """So are these, however long: they decide who is on top."""
 
 RANGE = (0.25, 30.0)
 """Where our line is meant to be above all others, in epochs of cnn-32-64."""
 
-# The ensembles as they were before idm joined them and wide lost an epoch; with it they are still to be measured here.
-ENSEMBLES = (
-    Ensemble(
-        name="strong-networks",
-        summary="wide, 8 epochs, and stretched, averaged",
-        source="this project",
-        members=(replace(RECIPES["wide"], name="wide-8", epochs=8), RECIPES["stretched"]),  # type: ignore[type-var,arg-type]
-    ),
-    Ensemble(
-        name="champion-networks",
-        summary="champion without idm",
-        source="this project",
-        members=RECIPES["champion"].networks,  # type: ignore[attr-defined]
-    ),
+# As champion was before idm had a vote. With it champion itself is still to be measured here.
+CHAMPION_NETWORKS = Ensemble(
+    name="champion-networks",
+    summary="champion without idm",
+    source="this project",
+    members=RECIPES["champion"].networks,  # type: ignore[attr-defined]
 )
 
 OURS = (
     # The networks of ensembles are drawn, too.
-    *(RECIPES["flash"], RECIPES["fast"], *ENSEMBLES, RECIPES["tiny"]),
+    *(RECIPES["flash"], RECIPES["fast"], RECIPES["strong"], CHAMPION_NETWORKS, RECIPES["tiny"]),
     # What `--recipe fast --epochs 3` and the like train, between flash and fast.
     *(
         replace(RECIPES[name], name=f"{name}-{epochs}", summary=f"{name}, {epochs} epochs", epochs=epochs)  # type: ignore[type-var]
@@ -207,8 +198,11 @@ def measure(
             resume=True,
         )
         units = [before, epoch_seconds(rows)]
-        members = member_folders(run.folder, recipe.size) if isinstance(recipe, Ensemble) else []
-        runs = [[record["seed"], record["epochs"]] for record in (run.record, *map(read_run, members))]
+        records = [run.record]
+        if isinstance(recipe, Ensemble):
+            folders = zip(recipe.members, member_folders(run.folder, recipe.size), strict=True)
+            records += [read_run(folder) for member, folder in folders if isinstance(member, Network)]
+        runs = [[record["seed"], record["epochs"]] for record in records]
         found = {"settings": settings, "units": units, "overhead": overhead, "runs": runs}
         kept.write_text(json.dumps(found))
     return found
@@ -229,7 +223,7 @@ def points_of(recipe: Network | Ensemble, found: dict[str, Any], *, unit: float,
     """
     points = []
     for number, (run_seed, epochs) in enumerate(found["runs"]):
-        trained = recipe.members[number - 1] if isinstance(recipe, Ensemble) and number else recipe
+        trained = recipe.networks[number - 1] if isinstance(recipe, Ensemble) and number else recipe
         spent, own = found["overhead"], []
         for metrics in epochs:
             spent += metrics["seconds"]
@@ -252,7 +246,7 @@ def points_of(recipe: Network | Ensemble, found: dict[str, Any], *, unit: float,
 
 def load_points() -> list[dict[str, Any]]:
     """Return the points of frontier.csv, but for recipes that are no more: neither measured here nor in an ensemble."""
-    members = {member.name for recipe in OURS if isinstance(recipe, Ensemble) for member in recipe.members}
+    members = {member.name for recipe in OURS if isinstance(recipe, Ensemble) for member in recipe.networks}
     types: dict[str, Any] = {"seed": int, "epoch": int, "time": float, "accuracy": float}
     with CSV_FILE.open(encoding="utf-8", newline="") as stream:
         points = [{name: types.get(name, str)(value) for name, value in row.items()} for row in csv.DictReader(stream)]

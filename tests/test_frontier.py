@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from kaggle_digits.models import build_model
+from kaggle_digits.recipes import RECIPES
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +74,19 @@ def test_file_that_is_drawn_has_points_of_every_recipe(frontier):
 
 def test_nothing_public_is_above_our_line_in_the_file_that_is_drawn(frontier):
     assert frontier.peers_above(frontier.load_points()) == []
+
+
+def test_networks_of_an_ensemble_are_drawn_under_their_names(frontier):
+    strong = RECIPES["strong"]
+    mixed = replace(strong, members=(RECIPES["idm"], *strong.networks))
+    metrics = {"epoch": 1, "seconds": 50.0, "validation_seconds": 6.0, "validation_accuracy": 0.99}
+    found = {"overhead": 22.0, "runs": [[0, [metrics]], [1, [metrics]], [2, [metrics]]]}
+    points = frontier.points_of(mixed, found, unit=100.0, held_out=6_000)
+    assert [(point["recipe"], point["seed"], point["time"]) for point in points] == [
+        ("strong", 0, 1.0),
+        ("wide", 1, 1.0),
+        ("stretched", 2, 1.0),
+    ]
 
 
 def test_what_is_measured_anew_takes_the_place_of_the_same_training_only(frontier):
