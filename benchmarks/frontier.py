@@ -62,7 +62,7 @@ REPEATED = ("strong", "champion-networks", "deotte")
 RANGE = (0.25, 30.0)
 """Where our line is meant to be above all others, in epochs of cnn-32-64."""
 
-# As champion was before idm had a vote. With it champion itself is still to be measured here.
+# What champion is without idm. With it three seeds are still to be measured on one machine with the others.
 CHAMPION_NETWORKS = Ensemble(
     name="champion-networks",
     summary="champion without idm",
