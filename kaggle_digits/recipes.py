@@ -111,7 +111,7 @@ _SMALL = Network(
     augmentation=Augmentation(rotation=8.0, scale=0.08, shear=0.1, shift=1.5),
 )
 
-_FAST = replace(_SMALL, name="fast", summary=f"digits set upright, {_SMALL.summary}", epochs=8, deslant=True)
+_FAST = replace(_SMALL, name="fast", summary=f"digits set upright, {_SMALL.summary}", epochs=7, deslant=True)
 
 _STRETCHED = replace(
     _FAST,
