@@ -19,9 +19,10 @@ from kaggle_digits.config import DeviceError
 BACKENDS = ("tensorflow", "jax")
 TPU_SIGNS = ("ISTPUVM", "COLAB_TPU_1VM", "TPU_NAME")
 """Variables that a machine with a TPU has: Kaggle's, Colab's, and one that leads to a TPU elsewhere."""
-UNUSED = ("sklearn", "jax")
-"""What TensorFlow and Keras import if it is there, a quarter of the time that they take to start, and is for others:
-Keras' wrappers for scikit-learn and the conversion of JAX programs to TensorFlow Lite."""
+UNUSED = ("sklearn", "jax", "matplotlib")
+"""What TensorFlow and Keras import if it is there, a third of the time that they take to start, and is for others:
+Keras' wrappers for scikit-learn, the conversion of JAX programs to TensorFlow Lite, and Keras' galleries of images. Who
+wants these imports Keras, or the module, before."""
 
 
 def choose_backend(requested: str | None = None, *, several: bool = False) -> tuple[str, str]:

@@ -124,11 +124,11 @@ def test_tensorflow_starts_without_what_it_does_not_need():
         "import sys\n"
         "from kaggle_digits.backend import import_tensorflow\n"
         "import_tensorflow()\n"
-        "print([name for name in ('sklearn', 'jax') if name in sys.modules])\n"
-        "import sklearn, jax, keras\n"
-        "print(sklearn.__name__, jax.__name__, keras.backend.backend())\n"
+        "print([name for name in ('sklearn', 'jax', 'matplotlib') if name in sys.modules])\n"
+        "import sklearn, jax, matplotlib.pyplot, keras\n"
+        "print(sklearn.__name__, jax.__name__, matplotlib.__name__, keras.backend.backend())\n"
     )
-    assert done.stdout == "[]\nsklearn jax tensorflow\n", done.stderr
+    assert done.stdout == "[]\nsklearn jax matplotlib tensorflow\n", done.stderr
 
 
 @pytest.mark.parametrize(
