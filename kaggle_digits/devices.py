@@ -50,7 +50,7 @@ def describe_devices(requested: str = "auto", backend: str | None = None) -> str
     ]
     lines += [(f"  {kind}", _why_not(kind, device, requested, name)) for kind in KINDS if kind != device.kind]
     lines += [(f"  {other}", _why_not_backend(other)) for other in BACKENDS if other != name]
-    return "\n".join(f"{head:12}{text}".rstrip() for head, text in lines)
+    return "\n".join(f"{head:14}{text}".rstrip() for head, text in lines)
 
 
 def _why_not(kind: str, used: Device, requested: str, backend: str) -> str:

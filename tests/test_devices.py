@@ -28,22 +28,22 @@ def test_devices_say_what_is_used_and_why_not_the_rest(capsys):
     assert cli.main(["devices"]) == 0
     out = capsys.readouterr().out
     version = import_tensorflow().__version__
-    assert out.startswith(f"backend     tensorflow {version}, Keras {keras.__version__}\ndevice      cpu\nbecause     ")
-    assert f"\n  tpu       TensorFlow {version} finds no TPU here (NotFoundError: " in out
-    assert f"\n  gpu       TensorFlow {version} finds no GPU\n" in out
-    assert out.endswith("\n  jax       installed; --backend jax takes it\n")
+    assert out.startswith(f"backend       tensorflow {version}, Keras {keras.__version__}\ndevice        cpu\nbecause       ")
+    assert f"\n  tpu         TensorFlow {version} finds no TPU here (NotFoundError: " in out
+    assert f"\n  gpu         TensorFlow {version} finds no GPU\n" in out
+    assert out.endswith("\n  jax         installed; --backend jax takes it\n")
 
 
 def test_device_that_was_asked_for_stops_the_search():
     lines = describe_devices("cpu").splitlines()
-    assert "  tpu       not looked for: --device cpu was asked for" in lines
+    assert "  tpu         not looked for: --device cpu was asked for" in lines
 
 
 def test_devices_on_a_tpu_machine_of_kaggle_say_why_jax_was_taken(tmp_path):
     done = run_module("-m", "kaggle_digits", "devices", **tpu_machine(tmp_path))
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(
-        f"backend     jax {version_of('jax')}, Keras {keras.__version__} (ISTPUVM is set, this TensorFlow has no TPU "
+        f"backend       jax {version_of('jax')}, Keras {keras.__version__} (ISTPUVM is set, this TensorFlow has no TPU "
         "support, and JAX has)\n"
     )
 
