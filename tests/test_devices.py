@@ -28,7 +28,8 @@ def test_devices_say_what_is_used_and_why_not_the_rest(capsys):
     assert cli.main(["devices"]) == 0
     out = capsys.readouterr().out
     version = import_tensorflow().__version__
-    assert out.startswith(f"backend       tensorflow {version}, Keras {keras.__version__}\ndevice        cpu\nbecause       ")
+    head = f"backend       tensorflow {version}, Keras {keras.__version__}\ndevice        cpu\nbecause       "
+    assert out.startswith(head)
     assert f"\n  tpu         TensorFlow {version} finds no TPU here (NotFoundError: " in out
     assert f"\n  gpu         TensorFlow {version} finds no GPU\n" in out
     assert out.endswith("\n  jax         installed; --backend jax takes it\n")
