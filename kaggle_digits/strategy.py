@@ -168,7 +168,7 @@ def _resolve_jax(requested: str, precision: str, why: str, cluster: processes.Cl
     if kind == "cpu":
         notes.append("asked for" if requested == "cpu" else "no TPU or GPU visible to it")
         native = False  # XLA's CPU code converts every bfloat16 to float32 and back
-    else:  # not run on a TPU or GPU yet; to check: kaggle-digits devices --self-test --backend jax
+    else:  # run on one GPU, not on several or on a TPU; to check: kaggle-digits devices --self-test --backend jax
         notes.append(f"{len(found)} {kind.upper()}{'s' if len(found) > 1 else ''} found")
         native = kind == "tpu" or all(_at_least_ampere(device) for device in found)
     strategy = None
