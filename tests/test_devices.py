@@ -47,6 +47,7 @@ def test_devices_on_a_tpu_machine_of_kaggle_say_why_jax_was_taken(tmp_path):
         f"backend       jax {version_of('jax')}, Keras {keras.__version__} (ISTPUVM is set, this TensorFlow has no TPU "
         "support, and JAX has)\n"
     )
+    assert done.stdout.endswith("\n  tensorflow  installed; --backend tensorflow takes it\n")
 
 
 def test_self_test_passes_on_the_cpu_with_both_backends(capsys):
