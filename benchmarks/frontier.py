@@ -56,23 +56,15 @@ CSV_FILE, PLOT_FILE = HERE / "frontier.csv", HERE / "frontier.png"
 SHORT = 8
 """Trainings of so few epochs are repeated with three seeds."""
 
-REPEATED = ("strong", "champion-networks", "deotte")
+REPEATED = ("strong", "champion", "deotte")
 """So are these, however long: they decide who is on top."""
 
 RANGE = (0.25, 30.0)
 """Where our line is meant to be above all others, in epochs of cnn-32-64."""
 
-# What champion is without idm. With it three seeds are still to be measured on one machine with the others.
-CHAMPION_NETWORKS = Ensemble(
-    name="champion-networks",
-    summary="champion without idm",
-    source="this project",
-    members=RECIPES["champion"].networks,  # type: ignore[attr-defined]
-)
-
 OURS = (
     # The networks of ensembles are drawn, too.
-    *(RECIPES["flash"], RECIPES["fast"], RECIPES["strong"], CHAMPION_NETWORKS, RECIPES["tiny"]),
+    *(RECIPES["flash"], RECIPES["fast"], RECIPES["strong"], RECIPES["champion"], RECIPES["tiny"]),
     # What `--recipe fast --epochs 3` and the like train, between flash and fast.
     *(
         replace(RECIPES[name], name=f"{name}-{epochs}", summary=f"{name}, {epochs} epochs", epochs=epochs)  # type: ignore[type-var]
