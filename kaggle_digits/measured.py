@@ -8,6 +8,7 @@ MEASURED: dict[str, str] = {
     "tiny": "99.43 %",
     "written": "99.68 %",
     "stretched": "99.68 %",
+    "pooled-once": "99.65 %",
     "idm": "99.23 %",
     "mlp-784-300": "90.37 ± 0.37 %",
     "mlp-784-300-sigmoid": "77.92 ± 2.11 %",
