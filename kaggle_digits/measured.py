@@ -6,6 +6,7 @@ MEASURED: dict[str, str] = {
     "strong": "99.77 ± 0.02 %",
     "champion": "99.76 ± 0.01 %",
     "tiny": "99.43 %",
+    "handwriting": "99.65 %",
     "written": "99.68 %",
     "stretched": "99.68 %",
     "pooled-once": "99.65 %",
