@@ -64,7 +64,7 @@ RANGE = (0.25, 30.0)
 
 OURS = (
     # The networks of ensembles are drawn, too.
-    *(RECIPES["flash"], RECIPES["fast"], RECIPES["strong"], RECIPES["champion"], RECIPES["tiny"]),
+    *(RECIPES[name] for name in ("flash", "fast", "strong", "champion", "tiny")),
     # What `--recipe fast --epochs 3` and the like train, between flash and fast.
     *(
         replace(RECIPES[name], name=f"{name}-{epochs}", summary=f"{name}, {epochs} epochs", epochs=epochs)  # type: ignore[type-var]
