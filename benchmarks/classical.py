@@ -11,10 +11,11 @@ from __future__ import annotations
 import argparse
 import time
 
-from kaggle_digits.baselines import estimate_probabilities, fit_estimator
-from kaggle_digits.config import PIXELS, Classical
+from kaggle_digits import PIXELS
 from kaggle_digits.data import find_source, load_test, load_train
-from kaggle_digits.predict import to_images
+from kaggle_digits.learners.classical import estimate_probabilities, fit_estimator
+from kaggle_digits.learners.preprocess import to_images
+from kaggle_digits.recipe import Classical
 from kaggle_digits.recipes import RECIPES
 
 

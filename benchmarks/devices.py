@@ -50,7 +50,6 @@ def train_here(recipe_name: str, steps: int, sgd: bool, place: str, cluster_word
     from kaggle_digits.cluster import find_cluster
     from kaggle_digits.data import find_source, load_train
     from kaggle_digits.devices import write_start
-    from kaggle_digits.predict import predict_probabilities
     from kaggle_digits.recipes import RECIPES
     from kaggle_digits.runs import CHECKPOINT_FILE
     from kaggle_digits.strategy import resolve_device
@@ -59,7 +58,7 @@ def train_here(recipe_name: str, steps: int, sgd: bool, place: str, cluster_word
     cluster = find_cluster(cluster_words[0], *map(int, cluster_words[1:])) if cluster_words else None
     device = mirrored(devices) if devices > 1 and backend == "tensorflow" else None
     device = device or resolve_device("cpu", backend=backend, cluster=cluster)
-    from kaggle_digits.fit import fit_network  # imports Keras, whose backend must be chosen before
+    from kaggle_digits.learners.network import fit_network  # imports Keras, whose backend must be chosen before
 
     recipe = RECIPES[recipe_name]
     layers = tuple(layer for layer in recipe.layers if layer[0] != "Dropout")
@@ -157,8 +156,8 @@ def measure_overhead(pairs: int = 7) -> None:
     """Print how much longer an epoch takes under a strategy of one device."""
     from kaggle_digits.backend import import_tensorflow
     from kaggle_digits.data import find_source, load_train, one_hot
-    from kaggle_digits.models import build_model, compile_model
-    from kaggle_digits.predict import to_images
+    from kaggle_digits.learners.models import build_model, compile_model
+    from kaggle_digits.learners.preprocess import to_images
     from kaggle_digits.recipes import RECIPES
     from kaggle_digits.strategy import Device, resolve_device
 

@@ -35,18 +35,23 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
 from kaggle_digits.compare import HELD_OUT_FRACTION, run_folder
-from kaggle_digits.config import (
-    TEST_ROWS,
+from kaggle_digits.data import TEST_ROWS, TrainingRows, find_source, load_train, split_rows
+from kaggle_digits.files import atomic_path
+from kaggle_digits.recipe import (
+    FLATTEN,
+    RELU,
     Augmentation,
     Ensemble,
     Milestones,
     Network,
     OneCycle,
     Plateau,
-    atomic_path,
+    conv,
+    dense,
+    dropout,
+    pool,
 )
-from kaggle_digits.data import TrainingRows, find_source, load_train, split_rows
-from kaggle_digits.recipes import FLATTEN, RECIPES, RELU, conv, dense, dropout, pool
+from kaggle_digits.recipes import RECIPES
 from kaggle_digits.runs import member_folders, read_run, settings_of
 from kaggle_digits.strategy import device_of
 from kaggle_digits.train import train_run

@@ -21,11 +21,19 @@ from pathlib import Path
 
 import numpy as np
 
-from kaggle_digits.calibration import calibrate, calibration_error, fit_temperature
+from kaggle_digits.calibration import accuracy, calibrate, calibration_error, fit_temperature
 from kaggle_digits.data import find_source, load_train, split_rows
+from kaggle_digits.handwriting.reader import (
+    THRESHOLD,
+    Reader,
+    find_labels,
+    find_pictures,
+    read_files,
+    tabulate,
+    text_of,
+)
 from kaggle_digits.plots import plot_reliability
-from kaggle_digits.predict import PACKAGED_RUN, accuracy, predict_probabilities
-from kaggle_digits.recognize import THRESHOLD, Reader, find_labels, find_pictures, read_files, tabulate, text_of
+from kaggle_digits.predict import PACKAGED_RUN
 
 
 def print_digits(reader: Reader, folder: Path) -> None:

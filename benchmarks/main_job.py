@@ -48,8 +48,8 @@ def epoch_seconds(rows: TrainingRows) -> float:
     from kaggle_digits.strategy import resolve_device
 
     resolve_device("cpu")
-    from kaggle_digits.models import build_model, compile_model
-    from kaggle_digits.predict import to_images
+    from kaggle_digits.learners.models import build_model, compile_model
+    from kaggle_digits.learners.preprocess import to_images
 
     recipe = replace(RECIPES["cnn-32-64"], batch_size=BATCH_SIZE)
     model = build_model(recipe)

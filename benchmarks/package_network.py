@@ -11,8 +11,9 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-from kaggle_digits.config import atomic_path
-from kaggle_digits.predict import MODEL_FILE, PACKAGED_RUN, load_run
+from kaggle_digits.files import atomic_path
+from kaggle_digits.learners.network import MODEL_FILE
+from kaggle_digits.predict import PACKAGED_RUN, load_run
 from kaggle_digits.runs import RUN_FILE
 from kaggle_digits.strategy import resolve_device
 
@@ -23,7 +24,7 @@ def main() -> None:
     parser.add_argument("run", type=Path, help="a finished run folder of a network")
     options = parser.parse_args()
     run = load_run(options.run, resolve_device("cpu"))
-    from kaggle_digits.models import build_model, without_own_normalisation
+    from kaggle_digits.learners.models import build_model, without_own_normalisation
 
     small = build_model(run.recipe, precision="float16")  # type: ignore[arg-type]
     small.set_weights(run.model.get_weights())

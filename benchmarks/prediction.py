@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 from kaggle_digits.data import find_source, load_test
-from kaggle_digits.predict import load_run, predict_probabilities
+from kaggle_digits.predict import load_run
 from kaggle_digits.runs import read_run, recipe_of
 from kaggle_digits.strategy import device_of
 

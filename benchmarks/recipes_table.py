@@ -16,7 +16,7 @@ from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
-from kaggle_digits.config import Classical
+from kaggle_digits.recipe import Classical
 from kaggle_digits.recipes import RECIPES
 from kaggle_digits.report import format_accuracy
 from kaggle_digits.runs import settings_of

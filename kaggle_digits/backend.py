@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Iterator
 from types import ModuleType
 
-from kaggle_digits.config import DeviceError
+from kaggle_digits.errors import DeviceError
 
 BACKENDS = ("tensorflow", "jax")
 TPU_SIGNS = ("ISTPUVM", "COLAB_TPU_1VM", "TPU_NAME")

@@ -76,3 +76,16 @@ def calibration_error(probabilities: np.ndarray, digits: np.ndarray) -> float:
     """
     counts, sure, accuracy = reliability(probabilities, digits)
     return float((counts * np.abs(sure - accuracy)).sum() / counts.sum())
+
+
+def accuracy(probabilities: np.ndarray, digits: np.ndarray) -> float:
+    """Return correct / seen over all rows.
+
+    Args:
+        probabilities: (N, 10).
+        digits: (N,) integers, 0–9, the truth.
+
+    >>> accuracy(np.eye(10)[[1, 2, 3, 4]], np.array([1, 2, 3, 9]))
+    0.75
+    """
+    return float((probabilities.argmax(axis=1) == digits).mean())

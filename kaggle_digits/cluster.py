@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from kaggle_digits.backend import import_backend
-from kaggle_digits.config import DeviceError, InputError, TrainingError
+from kaggle_digits.errors import DeviceError, InputError, TrainingError
 
 PLATFORM = "auto"
 
@@ -173,7 +173,10 @@ def _work_apart(work: Callable[[], int], noise: int, tell: int) -> int:
     if sys.platform == "linux":  # who ends the parent means the child
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    sys.stdout, sys.stderr = (os.fdopen(os.dup(number), "w", buffering=1) for number in (1, 2))
+    sys.stdout, sys.stderr = (
+        os.fdopen(os.dup(number), "w", buffering=1, encoding=stream.encoding, errors=stream.errors)
+        for number, stream in ((1, sys.stdout), (2, sys.stderr))
+    )
     for number in (1, 2):
         os.dup2(noise, number)
     logging.basicConfig(format="%(message)s", stream=sys.stderr, force=True)

@@ -11,32 +11,24 @@ import json
 import logging
 import statistics
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kaggle_digits.config import (
-    Classical,
-    DeviceError,
-    DigitsError,
-    Network,
-    Recipe,
-    RunError,
-    atomic_path,
-    find_commit,
-    locked,
-)
 from kaggle_digits.data import find_source, load_train, split_rows
+from kaggle_digits.errors import DeviceError, DigitsError, RunError
+from kaggle_digits.files import atomic_path, locked
 from kaggle_digits.plots import plot_confusion, plot_traces
+from kaggle_digits.recipe import Recipe
 from kaggle_digits.report import write_report
-from kaggle_digits.runs import VALIDATION_FILE, Run, Trace, describe_rows, read_run, settings_of, trace_of
+from kaggle_digits.runs import RowCounts, Run, Trace, device_to_json, find_commit, read_run, trace_of
 from kaggle_digits.strategy import device_of
 from kaggle_digits.train import train_run
 
 if TYPE_CHECKING:
-    from kaggle_digits.fit import Progress
+    from kaggle_digits.learners import Progress
 
 log = logging.getLogger(__name__)
 
@@ -90,7 +82,7 @@ def compare(
     rows, held_out = split_rows(load_train(source), fraction=HELD_OUT_FRACTION, seed=seeds[0])
     comparison: dict[str, Any] = {
         "data": source.name,
-        "rows": describe_rows(rows, held_out) | {"split_seed": seeds[0]},
+        "rows": asdict(RowCounts.of(rows, held_out)) | {"split_seed": seeds[0]},
         "commit": find_commit(),
     }
     out.mkdir(parents=True, exist_ok=True)
@@ -99,7 +91,7 @@ def compare(
 
     def train(recipe: Recipe, seed: int) -> None:
         log.info("%s, seed %d", recipe.name, seed)
-        where = ("auto", None) if isinstance(recipe, Classical) else (device, backend)
+        where = (device, backend) if recipe.networks else ("auto", None)
         try:
             run = train_run(
                 recipe,
@@ -113,7 +105,7 @@ def compare(
                 trace=True,
                 progress=progress,
             )
-            runs[recipe.name].append(replace(run, model=None))  # the figures are in its record
+            runs[recipe.name].append(replace(run, predictor=None))  # the figures are enough
         except (DeviceError, OSError):  # the next would fail, too
             raise
         except Exception as error:
@@ -179,28 +171,28 @@ def _row(
         "recipe": recipe.name,
         "failed": failed,
         **{name: getattr(recipe, name) for name in words},
-        "settings": settings_of(recipe),
+        "settings": recipe.settings(),
         "seeds": list(seeds),
     }
     if failed:
         return row
-    accuracies = [run.record["epochs"][-1]["validation_accuracy"] for run in runs]
+    accuracies = [run.accuracy or 0.0 for run in runs]
     mean, published = statistics.mean(accuracies), recipe.published_accuracy
-    traces = [trace for run in runs if (trace := trace_of(run.record))]
+    traces = [trace for run in runs if (trace := trace_of(run.epochs))]
     return row | {
         "accuracies": accuracies,
         "accuracy": mean,
         "accuracy_std": statistics.stdev(accuracies) if len(runs) > 1 else None,
         "difference": mean - published if comparable and published is not None else None,
-        "train_seconds": statistics.median(sum(e["seconds"] for e in run.record["epochs"]) for run in runs),
-        "predict_seconds": statistics.median(run.record["epochs"][-1]["validation_seconds"] for run in runs),
-        "epochs": statistics.mean(len(run.record["epochs"]) for run in runs) if isinstance(recipe, Network) else None,
-        "parameters": runs[0].record["parameters"],
+        "train_seconds": statistics.median(run.seconds for run in runs),
+        "predict_seconds": statistics.median(run.validation_seconds for run in runs),
+        "epochs": statistics.mean(len(run.epochs) for run in runs) if recipe in recipe.networks else None,
+        "parameters": runs[0].parameters,
         "until": {f"{target:.0%}": _reach(traces, target) for target in TARGETS},
         "loss_spread": statistics.mean(np.std(trace.losses[-LAST_BATCHES:], ddof=1) for trace in traces)
         if traces
         else None,
-        "device": runs[0].record["device"],
+        "device": device_to_json(runs[0].device),
     }
 
 
@@ -240,13 +232,9 @@ def _write_report(out: Path, comparison: dict[str, Any]) -> None:
         if row["failed"]:
             continue
         name = row["recipe"]
-        folders = [run_folder(out, name, seed) for seed in row["seeds"]]
-        if found := [trace for folder in folders if (trace := trace_of(read_run(folder)))]:
+        runs = [read_run(run_folder(out, name, seed)) for seed in row["seeds"]]
+        if found := [trace for run in runs if (trace := trace_of(run.epochs))]:
             traces[name] = found
-        saved = []
-        for folder in folders:
-            with np.load(folder / VALIDATION_FILE) as arrays:
-                saved.append((arrays["probabilities"], arrays["digits"]))
-        probabilities, digits = (np.concatenate(arrays) for arrays in zip(*saved, strict=True))
-        confusions[name] = plot_confusion(probabilities, digits)
+        probabilities = np.concatenate([run.probabilities for run in runs])
+        confusions[name] = plot_confusion(probabilities, np.concatenate([run.held_out_digits for run in runs]))
     write_report(out / REPORT_FILE, comparison, plot_traces(traces) if traces else None, confusions)

@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from kaggle_digits.config import CLASSES, COMPETITION, PIXELS, SAMPLE, SIDE, TEST_ROWS, DataError
+from kaggle_digits import CLASSES, PIXELS, SIDE
+from kaggle_digits.errors import DataError
+from kaggle_digits.files import expand_home
 from kaggle_digits.tables import BROKEN, COLUMNS, COLUMNS_IN_WORDS, OTHER, Table, count_rows, read_header, read_table
 
 if TYPE_CHECKING:  # importing it costs 0.1 s, and `check` does not need it
@@ -20,7 +22,12 @@ if TYPE_CHECKING:  # importing it costs 0.1 s, and `check` does not need it
 
 log = logging.getLogger(__name__)
 
+COMPETITION = "digit-recognizer"
 ZIP_NAME = f"{COMPETITION}.zip"
+TEST_ROWS = 28_000
+"""Rows of the competition's test.csv: what a submission must have if the test file is not at hand."""
+SAMPLE = "sample"
+"""The word that names the built-in data."""
 SAMPLE_TEST_ROWS = 360
 
 
@@ -107,7 +114,7 @@ def _kaggle_mounts() -> Iterator[Path]:
 
     Other places are those of a class's copy of the competition, or of a dataset; other columns are not ours.
     """
-    inputs = Path(os.environ.get("KDIGITS_KAGGLE") or "/kaggle") / "input"
+    inputs = expand_home(os.environ.get("KDIGITS_KAGGLE") or "/kaggle") / "input"
     yield inputs / "competitions" / COMPETITION
     yield inputs / COMPETITION
     for file in (*sorted(inputs.glob("*/train.csv")), *sorted(inputs.glob("*/*/train.csv"))):
@@ -120,15 +127,15 @@ def cache_folder() -> Path:
     """Return the folder that downloads go to: $KDIGITS_CACHE, else the user's cache folder."""
     own = os.environ.get("KDIGITS_CACHE")
     if own:
-        return Path(own)
+        return expand_home(own)
     base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "kaggle_digits"
+    return (expand_home(base) if base else Path.home() / ".cache") / "kaggle_digits"
 
 
 def _source_at(data: str | os.PathLike[str]) -> Source:
     if str(data) == SAMPLE:
         return Source(SAMPLE, {})
-    path = Path(data)
+    path = expand_home(data)
     if not path.exists():
         raise DataError(
             f"{path}: no such file or folder. Expected a folder with train.csv and test.csv, {ZIP_NAME}, a CSV file, "

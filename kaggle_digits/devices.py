@@ -17,8 +17,11 @@ from typing import Any
 import numpy as np
 
 from kaggle_digits.backend import BACKENDS, choose_backend, import_backend, is_installed, version_of
-from kaggle_digits.config import SAMPLE, DeviceError, Network
-from kaggle_digits.data import find_source, load_train
+from kaggle_digits.data import SAMPLE, find_source, load_train
+from kaggle_digits.errors import DeviceError
+from kaggle_digits.learners import Training, learner_of
+from kaggle_digits.predict import predict_digits
+from kaggle_digits.recipe import Network
 from kaggle_digits.recipes import find_recipe
 from kaggle_digits.strategy import Device, resolve_device
 
@@ -136,8 +139,8 @@ def write_start(recipe: Network, folder: Path) -> None:
         recipe: what is to be trained.
         folder: the run folder; made if needed.
     """
-    from kaggle_digits.fit import write_checkpoint
-    from kaggle_digits.models import build_model, compile_model
+    from kaggle_digits.learners.models import build_model, compile_model
+    from kaggle_digits.learners.network import write_checkpoint
 
     model = build_model(recipe)
     compile_model(model, recipe, steps=1)
@@ -155,26 +158,22 @@ def write_start(recipe: Network, folder: Path) -> None:
 def _test_device(backend: str, kind: str) -> dict[str, Any]:
     device = resolve_device(kind, backend=backend)
 
-    from kaggle_digits.fit import fit_network  # imports Keras, whose backend must be chosen before
-    from kaggle_digits.predict import predict_digits, predict_probabilities
-
     # Float32 must be float32: GPUs and TPUs round inside products otherwise.
     if backend == "jax":
         import_backend("jax").config.update("jax_default_matmul_precision", "float32")
     else:
         import_backend("tensorflow").config.experimental.enable_tensor_float_32_execution(False)
-    recipe = find_recipe(RECIPE, epochs=1)
-    assert isinstance(recipe, Network)
+    (recipe,) = find_recipe(RECIPE, epochs=1).networks
     rows = load_train(find_source(SAMPLE))
     rows = rows.take(np.resize(np.arange(len(rows)), STEPS * recipe.batch_size))
     with tempfile.TemporaryDirectory() as folder:
         started = time.perf_counter()
         write_start(recipe, Path(folder))
-        model, epochs, _ = fit_network(recipe, rows, Path(folder), seed=0, device=device, trace=True)
+        training = Training(recipe=recipe, rows=rows, folder=Path(folder), seed=0, device=device, trace=True)
+        fitted = learner_of(recipe).fit(training)
         seconds = time.perf_counter() - started
-    predicted = predict_probabilities(model, recipe, rows.pixels[:PREDICTED], device=device, batch_size=64)
-    digits = predict_digits([predicted]).tolist()
-    return {"replicas": device.replicas, "seconds": seconds, "losses": epochs[0]["losses"], "digits": digits}
+    digits = predict_digits([fitted.predictor.probabilities(rows.pixels[:PREDICTED])]).tolist()
+    return {"replicas": device.replicas, "seconds": seconds, "losses": fitted.epochs[0]["losses"], "digits": digits}
 
 
 if __name__ == "__main__":

@@ -13,8 +13,8 @@ import seaborn
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullFormatter, NullLocator, StrMethodFormatter
 
+from kaggle_digits import CLASSES, SIDE
 from kaggle_digits.calibration import calibration_error, reliability
-from kaggle_digits.config import CLASSES, SIDE
 from kaggle_digits.runs import Trace
 
 BLUE = "#3b6ea5"

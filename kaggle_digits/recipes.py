@@ -1,76 +1,38 @@
-"""The one table of recipes: name → what to train, preprocessing, schedule, with its source and published figure.
+"""Our recipes, and the table of all recipes.
 
-A new recipe is a new row here, not new code. Every optimizer setting is written out, also where it equals
-today's default in Keras, and so is the order of the axes, which a user's Keras configuration may turn round.
-
-Networks start from Keras' own initial weights, whatever their authors used, unless a note says otherwise.
+A new recipe is a new row of data here, not new code. Every optimizer setting is written out, also where it equals
+today's default in Keras, and so is the order of the axes, which a user's Keras configuration may reverse.
 """
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
-from kaggle_digits.config import (
+from kaggle_digits.errors import InputError
+from kaggle_digits.published import PUBLISHED
+from kaggle_digits.recipe import (
+    FLATTEN,
+    RELU,
     Augmentation,
     Classical,
     Ensemble,
-    InputError,
     Layer,
-    Milestones,
     Network,
     OneCycle,
-    Plateau,
     Recipe,
     Restyling,
+    batch_norm,
+    conv,
+    dense,
+    dropout,
+    pool,
 )
 
-
-def conv(filters: int, kernel_size: int, **options: object) -> Layer:
-    """Return a convolution; ``options`` are Keras' own."""
-    return "Conv2D", {"filters": filters, "kernel_size": kernel_size, "data_format": "channels_last", **options}
-
-
-def dense(units: int, activation: str = "linear", **options: object) -> Layer:
-    """Return a dense layer."""
-    return "Dense", {"units": units, "activation": activation, **options}
-
-
-def pool(kind: str = "MaxPooling2D") -> Layer:
-    """Return a pooling that halves height and width."""
-    return kind, {"pool_size": 2, "strides": 2, "data_format": "channels_last"}
-
-
-def dropout(rate: float) -> Layer:
-    """Return a dropout layer."""
-    return "Dropout", {"rate": rate}
-
-
-def _norm(epsilon: float = 1e-5) -> Layer:
-    return "BatchNormalization", {"momentum": 0.9, "epsilon": epsilon}
-
-
-def _residual(filters: int, **options: object) -> Layer:
-    return "Residual", {"filters": filters, **options}
-
-
-FLATTEN: Layer = ("Flatten", {"data_format": "channels_last"})
-RELU: Layer = ("ReLU", {})
-
-_SGD: Layer = ("SGD", {"momentum": 0.0, "nesterov": False})
-_MOMENTUM: Layer = ("SGD", {"momentum": 0.5, "nesterov": False})
-_ADAM: Layer = ("Adam", {"beta_1": 0.9, "beta_2": 0.999, "epsilon": 1e-8})
-
-# Mean and standard deviation of MNIST's pixels on a scale from 0 to 1, as all who standardise give them.
-_STANDARDISED: dict[str, Any] = {"pixel_offset": 0.1307 * 255, "pixel_scale": 0.3081 * 255}
-
-# PyTorch's initial weights, uniform with variance 1 / (3 inputs).
-_TORCH: dict[str, Any] = {
-    "kernel_initializer": {
-        "class_name": "VarianceScaling",
-        "config": {"scale": 1 / 3, "mode": "fan_in", "distribution": "uniform"},
-    }
-}
+DEFAULT_RECIPE = "fast"
+MEASURED_FILE = "measured.json"
 
 # What they share, but for what flash and tiny say: a cross-entropy with smoothed labels, AdamW on a one-cycle schedule,
 # and a normalisation after each layer, behind the pooling, where less is left to normalise. Filters come in multiples
@@ -91,7 +53,7 @@ def _cycle(peak: float) -> OneCycle:
 
 def _block(layer: Layer, *pooling: Layer) -> tuple[Layer, ...]:
     kind, options = layer
-    return ((kind, {**options, "use_bias": False}), *pooling, _norm(1e-3), RELU)
+    return ((kind, {**options, "use_bias": False}), *pooling, batch_norm(1e-3), RELU)
 
 
 _SMALL = Network(
@@ -235,388 +197,14 @@ _HANDWRITING = replace(
     slant_averaging=0.3,
 )
 
-_TUTORIAL = "the Kaggle notebook this project grew from"
-
-_MLP = Network(
-    name="mlp-784-300",
-    summary="the tutorial's perceptron: sigmoid layers on unscaled pixels, squared error",
-    source=_TUTORIAL,
-    published="91.085 %",
-    published_accuracy=0.91085,
-    layers=(FLATTEN, dense(784, "sigmoid"), dense(300, "sigmoid"), dense(10)),
-    loss="mse",
-    optimizer=_SGD,
-    learning_rate=0.01,
-    epochs=10,
-    batch_size=32,
-    retrain=True,
-)
-
-_CNN = Network(
-    name="cnn-32-64",
-    summary="the tutorial's convolutional network: dropout, squared error, unscaled pixels",
-    source=_TUTORIAL,
-    published="97.7 % (training)",
-    note="The network is Ghouzam's.",
-    layers=(
-        conv(32, 5, padding="same", activation="relu"),
-        conv(32, 5, padding="same", activation="relu"),
-        *(pool(), dropout(0.25)),
-        conv(64, 3, padding="same", activation="relu"),
-        conv(64, 3, padding="same", activation="relu"),
-        *(pool(), dropout(0.25)),
-        *(FLATTEN, dense(256, "relu"), dropout(0.5)),
-        dense(10),
-    ),
-    loss="mse",
-    optimizer=("RMSprop", {"rho": 0.9, "momentum": 0.0, "epsilon": 1e-8, "centered": False}),
-    learning_rate=1e-3,
-    epochs=9,
-    batch_size=42,
-)
-
-_MLP_VARIANTS = (
-    replace(
-        _MLP,
-        name="mlp-784-300-sigmoid",
-        summary="mlp-784-300 with a sigmoid on the output, too",
-        published="81.285 %",
-        published_accuracy=0.81285,
-        layers=(*_MLP.layers[:-1], dense(10, "sigmoid")),
-    ),
-    replace(
-        _MLP,
-        name="mlp-784-300-relu-output",
-        summary="mlp-784-300 with a ReLU on the output",
-        published="85.014 %",
-        published_accuracy=0.85014,
-        note="An output that starts below zero for every image never learns, and its digit is never read: how many do "
-        "so decides, and differs from seed to seed.",
-        layers=(*_MLP.layers[:-1], dense(10, "relu")),
-    ),
-    replace(
-        _MLP,
-        name="mlp-784-300-relu",
-        summary="mlp-784-300 with ReLUs everywhere: it collapses, since its input is unscaled",
-        published="all read as 0",
-        published_accuracy=None,
-        layers=(FLATTEN, dense(784, "relu"), dense(300, "relu"), dense(10, "relu")),
-    ),
-    replace(
-        _MLP,
-        name="mlp-784-100",
-        summary="mlp-784-300 with 100 units in the second hidden layer",
-        published="91.0 %",
-        published_accuracy=0.91,
-        layers=(FLATTEN, dense(784, "sigmoid"), dense(100, "sigmoid"), dense(10)),
-    ),
-    replace(
-        _MLP,
-        name="mlp-150-150",
-        summary="mlp-784-300 with 150 units in both hidden layers",
-        published="86.257 %",
-        published_accuracy=0.86257,
-        layers=(FLATTEN, dense(150, "sigmoid"), dense(150, "sigmoid"), dense(10)),
-    ),
-    replace(
-        _MLP,
-        name="mlp-784-300-lr-0.001",
-        summary="mlp-784-300 with a tenth of the learning rate",
-        published="none",
-        published_accuracy=None,
-        learning_rate=0.001,
-    ),
-)
-
-_COMPARISON = "a comparison of classical methods on MNIST"
-
-_CLASSICAL = (
-    Classical(
-        name="random",
-        summary="guesses by how often each digit occurs",
-        source=_COMPARISON,
-        published="10.3 %",
-        published_accuracy=0.103,
-        estimator=("DummyClassifier", {"strategy": "stratified"}),
-        retrain=True,
-    ),
-    Classical(
-        name="naive-bayes",
-        summary="Gaussian naive Bayes on the pixels",
-        source=_COMPARISON,
-        published="55.6 %",
-        published_accuracy=0.556,
-        published_seconds=1.9,
-        pixel_scale=255.0,
-        estimator=("GaussianNB", {"var_smoothing": 1e-9}),
-        retrain=True,
-    ),
-    Classical(
-        name="logistic-regression",
-        summary="ten logistic regressions, one digit against the rest, C = 100",
-        source=_COMPARISON,
-        published="91.69–91.94 %",
-        published_accuracy=0.9169,
-        published_seconds=156.0,
-        note="Fitted with L-BFGS, at most 100 iterations; the author's solver is not known.",
-        pixel_scale=255.0,
-        estimator=("LogisticRegression", {"C": 100.0, "solver": "lbfgs", "tol": 1e-4, "max_iter": 100}),
-        retrain=True,
-    ),
-    Classical(
-        name="knn",
-        summary="the five nearest neighbours, by Euclidean distance",
-        source=_COMPARISON,
-        published="96.88 %",
-        published_accuracy=0.9688,
-        published_seconds=1803.0,
-        note="The author's number of neighbours is not known; 5 is scikit-learn's default.",
-        pixel_scale=255.0,
-        estimator=("KNeighborsClassifier", {"n_neighbors": 5}),
-        retrain=True,
-    ),
-    Classical(
-        name="random-forest",
-        summary="a random forest of 200 trees",
-        source=_COMPARISON,
-        published="97.0 %",
-        published_accuracy=0.97,
-        published_seconds=127.0,
-        note="The author's number of trees is not known. With scikit-learn's default of 100, 96.5 % of 6,000 held-out "
-        "rows were read; there are fewer rows to learn from here, so twice as many.",
-        pixel_scale=255.0,
-        estimator=("RandomForestClassifier", {"n_estimators": 200, "criterion": "gini", "max_features": "sqrt"}),
-        retrain=True,
-    ),
-    Classical(
-        name="svm",
-        summary="a support vector machine for each pair of digits, RBF kernel, C = 1",
-        source=_COMPARISON,
-        published="97.92 %",
-        published_accuracy=0.9792,
-        published_seconds=1483.0,
-        note="Where scikit-learn-intelex is installed it fits the same machines on all cores.",
-        pixel_scale=255.0,
-        estimator=("SVC", {"kernel": "rbf", "C": 1.0, "tol": 1e-3}),
-        retrain=True,
-    ),
-)
-
-_FC = Network(
-    name="fc-200-100-20",
-    summary="dense layers 200, 100, 20 with ReLUs, standardised pixels",
-    source="a student's project",
-    published="none",
-    layers=(FLATTEN, dense(200, "relu"), dense(100, "relu"), dense(20, "relu"), dense(10)),
-    **_STANDARDISED,
-    loss="crossentropy",
-    optimizer=_ADAM,
-    learning_rate=1e-3,
-    epochs=20,
-    batch_size=64,
-    retrain=True,
-)
-
-_FC_LINEAR = replace(
-    _FC,
-    name="fc-200-100-20-linear",
-    summary="fc-200-100-20 as it was published: its ReLUs are computed and thrown away, so it is linear",
-    published="92.58 %",
-    published_accuracy=0.9258,
-    layers=(FLATTEN, dense(200), dense(100), dense(20), dense(10)),
-)
-
-_CNN_BN = Network(
-    name="cnn-25-50-bn",
-    summary="two convolutions with batch normalisation, two wide dense layers",
-    source="a student's project",
-    published="98.86 %",
-    published_accuracy=0.9886,
-    note="The author's scaling of the pixels is not known; here 0 to 1.",
-    layers=(
-        *(conv(25, 3), _norm(), RELU, pool()),
-        *(conv(50, 3), _norm(), RELU, pool()),
-        *(FLATTEN, dense(1024, "relu"), dense(128, "relu")),
-        dense(10),
-    ),
-    pixel_scale=255.0,
-    loss="crossentropy",
-    optimizer=_ADAM,
-    learning_rate=1e-3,
-    epochs=20,
-    batch_size=64,
-)
-
-_BHARADWAJ = Network(
-    name="bharadwaj-cnn",
-    summary="two convolutions and a dense layer; stops at 98 % validation accuracy",
-    source="Bharadwaj et al. 2020, doi 10.30534/ijatcse/2020/66922020",
-    published="98 %",
-    published_accuracy=0.98,
-    note="Batch 32, pixels from 0 to 1 and at most 20 epochs are ours; the rows that decide when to stop are not those "
-    "reported.",
-    layers=(
-        *(conv(32, 3, activation="relu"), pool()),
-        *(conv(64, 3, activation="relu"), pool()),
-        *(FLATTEN, dense(128, "relu")),
-        dense(10),
-    ),
-    pixel_scale=255.0,
-    loss="crossentropy",
-    optimizer=_ADAM,
-    learning_rate=1e-3,
-    epochs=20,
-    stop_at=0.98,
-    batch_size=32,
-)
-
-
-def _with_dropout(rate: float, *, before: bool, after: bool) -> tuple[Layer, ...]:
-    convolutions, head = _BHARADWAJ.layers[:4], _BHARADWAJ.layers[4:]
-    layer = (dropout(rate),)
-    return (*layer * before, *convolutions, *layer * after, *head)
-
-
-def _by_reader(suffix: str, what: str, **changes: Any) -> Network:
-    return replace(
-        _BHARADWAJ,
-        name=f"bharadwaj-cnn-{suffix}",
-        summary=f"bharadwaj-cnn, {what}",
-        source="a reader's variant of Bharadwaj et al. 2020",
-        published="none",
-        published_accuracy=None,
-        **changes,
-    )
-
-
-_BHARADWAJ_VARIANTS = (
-    _by_reader("lr-0.01", "learning rate 0.01", learning_rate=1e-2),
-    _by_reader("lr-0.0001", "learning rate 0.0001", learning_rate=1e-4),
-    _by_reader("dropout-in", "dropout 0.2 before the network", layers=_with_dropout(0.2, before=True, after=False)),
-    _by_reader(
-        "dropout-conv", "dropout 0.2 after the convolutions", layers=_with_dropout(0.2, before=False, after=True)
-    ),
-    _by_reader("dropout-0.2", "dropout 0.2 in both places", layers=_with_dropout(0.2, before=True, after=True)),
-    _by_reader("dropout-0.5", "dropout 0.5 in both places", layers=_with_dropout(0.5, before=True, after=True)),
-    _by_reader(
-        "decay-0.01",
-        "weight decay 0.01",
-        optimizer=("AdamW", {**_ADAM[1], "weight_decay": 0.01}),
-        note=f"{_BHARADWAJ.note} The decay is decoupled, as in AdamW.",
-    ),
-)
-
-_CNN_16_32 = Network(
-    name="cnn-16-32",
-    summary="two convolutions, one epoch",
-    source="a tutorial; its authors ask what a third convolution brings",
-    published="about 98 %",
-    published_accuracy=0.98,
-    layers=(
-        *(conv(16, 5, padding="same", activation="relu"), pool()),
-        *(conv(32, 5, padding="same", activation="relu"), pool()),
-        FLATTEN,
-        dense(10),
-    ),
-    pixel_scale=255.0,
-    loss="crossentropy",
-    optimizer=_ADAM,
-    learning_rate=1e-3,
-    epochs=1,
-    batch_size=50,
-    retrain=True,
-)
-
-_CNN_16_32_64 = replace(
-    _CNN_16_32,
-    name="cnn-16-32-64",
-    summary="cnn-16-32 with a third convolution",
-    published="none",
-    published_accuracy=None,
-    layers=(*_CNN_16_32.layers[:4], conv(64, 5, padding="same", activation="relu"), *_CNN_16_32.layers[4:]),
-)
-
-_RESNET = Network(
-    name="resnet-192",
-    summary="four convolutions, each with a residual block; standardised pixels, plateau schedule",
-    source="a course's assignment: at least 99.5 %",
-    published="99.64 %",
-    published_accuracy=0.9964,
-    note="Published after 100 epochs on a GPU (99.51 % after 5), with the plateau measured on the test set; here on "
-    "rows of its own, in bfloat16 where the hardware has it, for as many epochs as two cores can run in about an hour. "
-    "Kernels start with PyTorch's variance: from Keras' own, which is larger in most layers, it stayed at 11 % for an "
-    "epoch and was stopped.",
-    layers=(
-        *(conv(32, 5, padding="same", **_TORCH), _norm(), RELU, _residual(32, **_TORCH)),
-        *(conv(64, 5, padding="same", activation="relu", **_TORCH), _norm(), _residual(64, **_TORCH), pool()),
-        *(conv(128, 5, padding="same", **_TORCH), _norm(), RELU, _residual(128, **_TORCH)),
-        *(conv(192, 5, padding="same", **_TORCH), _norm(), RELU, _residual(192, **_TORCH), pool()),
-        *(FLATTEN, dense(256, "relu", **_TORCH)),
-        dense(10, **_TORCH),
-    ),
-    **_STANDARDISED,
-    loss="crossentropy",
-    optimizer=_MOMENTUM,
-    learning_rate=Plateau(start=0.06, factor=0.5, patience=2, threshold=5e-5),
-    epochs=14,
-    batch_size=256,
-    augmentation=Augmentation(rotation=10.0, shift=2.8),
-    precision="mixed_bfloat16",
-)
-
-_LENET = replace(
-    _RESNET,
-    name="lenet-5",
-    summary="LeNet-5 in the training of resnet-192, of which it is the baseline",
-    published="none",
-    published_accuracy=None,
-    note="LeCun et al. 1998 with tanh and average pooling, but every map of the second convolution sees all six of the "
-    "first, pooling has no weights, and softmax replaces the radial basis functions. Trained like resnet-192.",
-    layers=(
-        *(conv(6, 5, padding="same", activation="tanh"), pool("AveragePooling2D")),
-        *(conv(16, 5, activation="tanh"), pool("AveragePooling2D")),
-        *(FLATTEN, dense(120, "tanh"), dense(84, "tanh")),
-        dense(10),
-    ),
-    precision="float32",
-)
-
-_MLP_BN = Network(
-    name="mlp-300-100-bn",
-    summary="dense layers 300 and 100 with batch normalisation, learning rate cut at milestones",
-    source="a student's project",
-    published="95.5–95.6 %",
-    published_accuracy=0.955,
-    note="As many steps as published, 18,760 on 60,000 rows: 28 epochs of 42,000 instead of 20, and milestones 0, 7, "
-    "14, 21 instead of 0, 5, 10, 15. Normalised after the ReLU: before it, it read 0.7 points less. Kernels start with "
-    "PyTorch's variance: from Keras' own, larger ones the small steps lead 2 points less far.",
-    layers=(
-        *(FLATTEN, dense(300, "relu", **_TORCH), _norm()),
-        *(dense(100, "relu", **_TORCH), _norm()),
-        dense(10, **_TORCH),
-    ),
-    pixel_offset=127.5,
-    pixel_scale=127.5,
-    loss="crossentropy",
-    optimizer=_MOMENTUM,
-    learning_rate=Milestones(start=0.01, factor=0.1, epochs=(0, 7, 14, 21)),
-    epochs=28,
-    batch_size=64,
-    retrain=True,
-)
-
 _ALL: tuple[Recipe, ...] = (
     *(_FLASH, _FAST, _STRONG, _CHAMPION, _TINY, _HANDWRITING),
     *(_WRITTEN, _STRETCHED, _POOLED_ONCE, _IDM),
-    *(_MLP, *_MLP_VARIANTS, _CNN),
-    *_CLASSICAL,
-    *(_FC, _FC_LINEAR, _CNN_BN, _MLP_BN),
-    *(_BHARADWAJ, *_BHARADWAJ_VARIANTS),
-    *(_CNN_16_32, _CNN_16_32_64),
-    *(_LENET, _RESNET),
+    *PUBLISHED,
 )
 
 RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in _ALL}
+"""Every recipe by its name: first ours, then the published ones."""
 
 
 def find_recipe(name: str, *, epochs: int | None = None) -> Recipe:
@@ -624,10 +212,10 @@ def find_recipe(name: str, *, epochs: int | None = None) -> Recipe:
 
     Args:
         name: of the recipe.
-        epochs: instead of the recipe's own, or of its members'; for networks.
+        epochs: instead of the recipe's own number, for each of its networks.
 
     Raises:
-        InputError: there is none; the message lists those there are. Or it has no epochs.
+        InputError: there is no such recipe, or it has no epochs. The message lists the recipes.
 
     >>> find_recipe("mlp-784-300").epochs
     10
@@ -637,11 +225,9 @@ def find_recipe(name: str, *, epochs: int | None = None) -> Recipe:
             f"{name}: no such recipe. Expected one of {', '.join(RECIPES)}. `kaggle-digits recipes` describes them."
         )
     recipe = RECIPES[name]
-    if epochs is None:
-        return recipe
-    if isinstance(recipe, Ensemble):
-        members = (replace(each, epochs=epochs) if isinstance(each, Network) else each for each in recipe.members)
-        return replace(recipe, members=tuple(members))
-    if not isinstance(recipe, Network):
-        raise InputError(f"--epochs {epochs}: {name} has no epochs. Expected a network. Leave --epochs out.")
-    return replace(recipe, epochs=epochs)
+    return recipe if epochs is None else recipe.with_epochs(epochs)
+
+
+def load_measured() -> dict[str, str]:
+    """Return, for each recipe, the accuracy that we measured. ``benchmarks/recipes_table.py`` makes the file."""
+    return json.loads(Path(__file__).with_name(MEASURED_FILE).read_text(encoding="utf-8"))

@@ -12,7 +12,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kaggle_digits.config import atomic_path
+from kaggle_digits.files import atomic_path
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -1,37 +1,37 @@
-"""The run folder, the one hand-over between training and everything after it: read, write, lock, compare.
+"""The run folder: what one training hands over to everything after it.
 
 It holds ``run.json`` (what was trained, where, and what came of it), the trained form (``model.keras`` of a network,
-``model.npz`` of a classical method), and ``validation.npz`` when rows were held out.
+``model.npz`` of a classical method), and ``validation.npz`` if rows were held out. An ensemble holds the run folders of
+its members instead of a trained form.
 """
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
+import logging
 import re
+import subprocess
+import zipfile
 import zlib
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
-from kaggle_digits.config import (
-    SCHEDULES,
-    Augmentation,
-    Classical,
-    Ensemble,
-    Network,
-    Recipe,
-    Restyling,
-    RunError,
-    atomic_path,
-    locked,
-)
+from kaggle_digits.errors import RunError
+from kaggle_digits.files import atomic_path, locked, numbered_names
+from kaggle_digits.recipe import Recipe, from_json, to_json
+from kaggle_digits.strategy import Device
 
 if TYPE_CHECKING:
     from kaggle_digits.data import TrainingRows
+    from kaggle_digits.learners import Predictor
+
+log = logging.getLogger(__name__)
 
 RUN_FILE, VALIDATION_FILE, CHECKPOINT_FILE = "run.json", "validation.npz", "checkpoint.npz"
 MEMBER = re.compile(r"([0-9]+)-of-([0-9]+)")
@@ -39,47 +39,203 @@ MEMBER = re.compile(r"([0-9]+)-of-([0-9]+)")
 
 
 @dataclass(frozen=True)
-class Run:
-    """A finished run folder, loaded.
+class RowCounts:
+    """What tells one set of training rows from another.
 
     Args:
-        folder: where it lies.
+        training, held_out: how many rows there are.
+        checksum: CRC-32 of the training rows.
+    """
+
+    training: int
+    held_out: int
+    checksum: int
+
+    @classmethod
+    def of(cls, rows: TrainingRows, held_out: TrainingRows | None) -> RowCounts:
+        """Count the rows of a training."""
+        checksum = zlib.crc32(rows.pixels.data, zlib.crc32(rows.digits.data))
+        return cls(len(rows), len(held_out) if held_out else 0, checksum)
+
+    def __str__(self) -> str:
+        return f"{self.training:,} rows and {self.held_out:,} held out, checksum {self.checksum}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """A training, as its ``run.json`` describes it.
+
+    Args:
+        folder: the run folder.
         recipe: what was trained.
-        record: the contents of run.json.
-        model: what was trained: a Keras network, images → logits, what a classical method has learned, or a list of
-            these for an ensemble.
+        seed: of everything random.
+        source: where the rows came from.
+        rows: how many rows there were.
+        device: where the training ran.
+        versions: the versions of the libraries that took part.
+        commit: the commit of this package; None if it was installed from elsewhere.
+        finished: whether the training has ended.
+        devices_before: where earlier parts of a resumed training ran.
+        parameters: how many numbers were learned.
+        epochs: the metrics of each epoch; a method without epochs has one entry.
+        temperature: calibrates the probabilities; None if no rows were held out.
+        submission: the submission file that was made with the run, or None.
+        predictor: the trained form, if it was loaded.
     """
 
     folder: Path
     recipe: Recipe
-    record: dict[str, Any]
-    model: Any
+    seed: int
+    source: str
+    rows: RowCounts
+    device: Device
+    versions: dict[str, str]
+    commit: str | None
+    finished: bool = False
+    devices_before: tuple[Device, ...] = ()
+    parameters: int | None = None
+    epochs: list[dict[str, Any]] = field(default_factory=list)
+    temperature: float | None = None
+    submission: str | None = None
+    predictor: Predictor | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def accuracy(self) -> float | None:
+        """Correct / seen on the held-out rows, with the last weights; None if no rows were held out."""
+        return self.epochs[-1].get("validation_accuracy") if self.epochs else None
+
+    @property
+    def seconds(self) -> float:
+        """Seconds spent on training."""
+        return sum(epoch["seconds"] for epoch in self.epochs)
+
+    @property
+    def validation_seconds(self) -> float:
+        """Seconds that the last prediction of the held-out rows took."""
+        return self.epochs[-1].get("validation_seconds", 0.0) if self.epochs else 0.0
+
+    @property
+    def probabilities(self) -> np.ndarray:
+        """The probabilities (N, 10) of the held-out rows.
+
+        Raises:
+            RunError: there are none, or the file is damaged.
+        """
+        return self._validation("probabilities")
+
+    @property
+    def held_out_digits(self) -> np.ndarray:
+        """The true digits (N,) of the held-out rows; raises what ``probabilities`` raises."""
+        return self._validation("digits")
+
+    @property
+    def members(self) -> list[Run]:
+        """The runs of the recipe's members, without their trained forms; most recipes have none.
+
+        Raises:
+            RunError: a member's run folder is missing or damaged.
+        """
+        return [read_run(folder) for folder in member_folders(self.folder, len(self.recipe.members))]
+
+    def predict(self, pixels: np.ndarray) -> np.ndarray:
+        """Predict the probability of every digit for every row.
+
+        Args:
+            pixels: (N, 784) uint8 or float32, 0–255.
+
+        Returns:
+            (N, 10) float32 or float64; rows sum to 1.
+
+        Raises:
+            RunError: only the description of the run was read, see ``predict.load_run``.
+        """
+        if self.predictor is None:
+            raise RunError(f"{self.folder}: only its {RUN_FILE} was read. Load it with load_run.")
+        return self.predictor.probabilities(pixels)
+
+    def save(self) -> None:
+        """Write ``run.json``, whole or not at all."""
+        fields = {each.name: getattr(self, each.name) for each in dataclasses.fields(self)}
+        del fields["folder"], fields["predictor"]
+        fields |= {
+            "recipe": to_json(self.recipe),
+            "rows": dataclasses.asdict(self.rows),
+            "device": device_to_json(self.device),
+            "devices_before": [device_to_json(device) for device in self.devices_before],
+        }
+        with atomic_path(self.folder / RUN_FILE) as path:
+            path.write_text(json.dumps(fields, indent=1) + "\n", encoding="utf-8")
+
+    def summary(self) -> dict[str, Any]:
+        """Return, as JSON, what the record of a submission says about the run."""
+        members = [member.summary() for member in self.members]
+        epochs = len(self.epochs)
+        if members:  # a member that is no network has no epochs
+            epochs = sum(m["epochs"] for m, recipe in zip(members, self.recipe.members, strict=True) if recipe.networks)
+        summary = {
+            "recipe": self.recipe.name,
+            "seed": self.seed,
+            "commit": self.commit,
+            "versions": self.versions,
+            "device": device_to_json(self.device),
+            "epochs": epochs,
+            "held_out_rows": self.rows.held_out,
+            "held_out_accuracy": self.accuracy,
+        }
+        return summary | {"members": members} if members else summary
+
+    def _validation(self, name: str) -> np.ndarray:
+        file = self.folder / VALIDATION_FILE
+        try:
+            with np.load(file) as saved:
+                return saved[name]
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            raise RunError(
+                f"{file}: not readable ({type(error).__name__}). Expected the probabilities of the held-out rows, "
+                f"which training wrote. Remove {self.folder} and train it again."
+            ) from error
 
 
-def read_run(folder: Path) -> dict[str, Any]:
-    """Read a run folder's run.json.
+def device_to_json(device: Device) -> dict[str, Any]:
+    """Return, as JSON, where a training ran."""
+    fields = dataclasses.asdict(replace(device, strategy=None))
+    del fields["strategy"], fields["process"]
+    return fields
+
+
+def read_run(folder: Path) -> Run:
+    """Read the ``run.json`` of a run folder.
 
     Raises:
-        RunError: there is none, or it is not one of ours.
+        RunError: there is none, or training did not write it.
     """
+    if folder.is_file():
+        raise RunError(
+            f"{folder}: is a file. Expected a run folder, as `kaggle-digits train` leaves it. Name the folder."
+        )
     try:
-        record = json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))
-        recipe_of(record)
-        [record[name] for name in ("finished", "epochs", "seed", "rows", "source", "device", "submission")]
+        fields = json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))
+        recipe = from_json(fields.pop("recipe"))
+        fields["rows"] = RowCounts(**fields["rows"])
+        fields["device"] = Device(strategy=None, **fields["device"])
+        fields["devices_before"] = tuple(Device(strategy=None, **device) for device in fields["devices_before"])
+        run = Run(folder=folder, recipe=recipe, **fields)
+        if not (isinstance(recipe, Recipe) and isinstance(run.seed, int) and isinstance(run.seconds, int | float)):
+            raise TypeError("a recipe, a seed or metrics are not what they are called")
     except FileNotFoundError as error:
         raise RunError(
             f"{folder}: no {RUN_FILE} in it. Expected a run folder, as `kaggle-digits train --run {folder}` leaves it."
         ) from error
-    except (ValueError, KeyError, TypeError, OSError, AssertionError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, OSError) as error:
         raise RunError(
             f"{folder / RUN_FILE}: not readable as a run ({type(error).__name__}: {error}). Expected the file that "
             "training wrote. Train again into a new folder."
         ) from error
-    return record
+    return run
 
 
 def member_folder(folder: Path, member: int, members: int) -> Path:
-    """Return the run folder of one of the members that train into a folder, counted from 1."""
+    """Return the run folder of one of the members that train into a folder. Members count from 1."""
     return folder / f"{member}-of-{members}"
 
 
@@ -89,7 +245,7 @@ def member_folders(folder: Path, members: int) -> list[Path]:
 
 
 def member_seed(seed: int, member: int, members: int) -> int:
-    """Return the seed of one of the members: another for each, also between ensembles of one size.
+    """Return the seed of a member. No two members have the same one, not even in different ensembles of one size.
 
     >>> [member_seed(1, member, 3) for member in (1, 2, 3)]
     [3, 4, 5]
@@ -101,7 +257,7 @@ def run_folders(folder: Path) -> list[Path]:
     """Return the run folders that a folder stands for: itself, or those of all its members.
 
     Raises:
-        RunError: members are missing, or of ensembles of different sizes.
+        RunError: members are missing, or belong to ensembles of different sizes.
     """
     found = [] if (folder / RUN_FILE).exists() else [file.parent.name for file in folder.glob(f"*/{RUN_FILE}")]
     members = [match for name in found if (match := MEMBER.fullmatch(name))]
@@ -111,50 +267,109 @@ def run_folders(folder: Path) -> list[Path]:
     if len(sizes) > 1:
         raise RunError(
             f"{folder}: holds members of ensembles of {' and '.join(map(str, sorted(sizes)))}. Expected one ensemble. "
-            "Name the run folders singly."
+            "Name the run folders one by one."
         )
     wanted = member_folders(folder, max(sizes))
     missing = [path.name for path in wanted if not (path / RUN_FILE).exists()]
     if missing:
         raise RunError(
             f"{folder}: {', '.join(missing)} of its members missing. Expected all. Train them with --member, or name "
-            "the run folders singly."
+            "the run folders one by one."
         )
     return wanted
 
 
-def write_run(folder: Path, record: dict[str, Any]) -> None:
-    """Write a run folder's run.json, whole or not at all."""
-    with atomic_path(folder / RUN_FILE) as path:
-        path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+State = Literal["fresh", "resumable", "finished"]
 
 
-def recipe_of(record: dict[str, Any]) -> Recipe:
-    """Rebuild the recipe of a run.json, so that a run does not depend on today's table."""
-    fields = dict(record["recipe"])
-    fields.pop("measured", None)  # was a recipe's own word once
-    if "members" in fields:
-        fields["members"] = tuple(map(_single_of, fields["members"]))
-        return Ensemble(**fields)
-    return _single_of(fields)
+class Claim(NamedTuple):
+    """A run folder that this process has to itself: what to train into it or has been trained, and how it stands."""
+
+    run: Run
+    state: State
 
 
-def _single_of(stored: dict[str, Any]) -> Network | Classical:
-    fields = dict(stored)
-    if "estimator" in fields:
-        kind, settings = fields["estimator"]
-        fields["estimator"] = (str(kind), dict(settings))
-        return Classical(**fields)
-    fields["layers"] = tuple((kind, options) for kind, options in fields["layers"])
-    fields["optimizer"] = tuple(fields["optimizer"])
-    rate = fields["learning_rate"]
-    if isinstance(rate, dict):
-        (kind,) = (kind for kind in SCHEDULES if {field.name for field in dataclasses.fields(kind)} == set(rate))
-        arguments: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in rate.items()}
-        fields["learning_rate"] = kind(**arguments)
-    if changes := fields["augmentation"]:
-        fields["augmentation"] = (Restyling if "strokes" in changes else Augmentation)(**changes)
-    return Network(**fields)
+@contextmanager
+def claim(wanted: Run, *, resume: bool = False, numbered: bool = False) -> Iterator[Claim]:
+    """Lock the folder of a run, made if need be, and decide once what it holds.
+
+    Args:
+        wanted: the training that is about to start, with the folder to train into.
+        resume: take up the same training if the folder holds it.
+        numbered: take up the same training only until a submission was made with it. If the folder holds something
+            else or is in use, take the next of name-2, name-3 and so on.
+
+    Raises:
+        RunError: the folder holds another training, or this one and ``resume`` is off, or another process has it.
+    """
+    with ExitStack() as stack:
+        for folder in numbered_names(wanted.folder) if numbered else (wanted.folder,):
+            is_ours = not numbered or not folder.exists() or (folder / RUN_FILE).exists()
+            try:
+                if is_ours:
+                    stack.enter_context(_locked_folder(folder))
+                    claimed = _decide(replace(wanted, folder=folder), resume=resume or numbered)
+                    if not (numbered and claimed.run.submission):
+                        break
+            except RunError:
+                if not numbered:
+                    raise
+            stack.pop_all().close()
+        yield claimed
+
+
+def _locked_folder(folder: Path) -> Any:
+    folder.mkdir(parents=True, exist_ok=True)
+    busy = RunError(
+        f"{folder}: is being trained by another process. Expected a folder of its own for each training. Name another "
+        "one, or wait for the other process."
+    )
+    return locked(folder, busy)
+
+
+def _decide(wanted: Run, *, resume: bool) -> Claim:
+    folder = wanted.folder
+    if not (folder / RUN_FILE).exists():  # without a run.json nobody knows what a checkpoint belongs to
+        (folder / CHECKPOINT_FILE).unlink(missing_ok=True)
+        return Claim(wanted, "fresh")
+    if not resume:
+        raise RunError(
+            f"{folder}: holds a run already. Expected a new folder. Name another one, or continue it with --resume."
+        )
+    found = read_run(folder)
+    if difference := find_difference(found, wanted):
+        raise RunError(f"{folder}: {difference} Name another folder, or repeat the settings of the first run.")
+    if found.finished:
+        return Claim(found, "finished")
+    if _place(found.device) == _place(wanted.device):
+        return Claim(replace(wanted, devices_before=found.devices_before), "resumable")
+    log.warning("%s was begun on %s and goes on on %s: the result will differ.", folder, found.device, wanted.device)
+    return Claim(replace(wanted, devices_before=(*found.devices_before, found.device)), "resumable")
+
+
+def _place(device: Device) -> tuple[object, ...]:
+    """Return what decides on the last digits of a result."""
+    return device.kind, device.replicas, device.precision, device.backend
+
+
+def find_difference(found: Run, wanted: Run) -> str | None:
+    """Say in what a run differs from the one that is wanted, or return None."""
+    name = wanted.recipe.name
+    if found.recipe.name != name:
+        return f"holds a run of {found.recipe.name}, and {name} was asked for."
+    if found.recipe.settings() != wanted.recipe.settings():
+        return f"holds a run of {name} with other settings than the recipe has now."
+    if found.seed != wanted.seed:
+        return f"holds a run with seed {found.seed}, and seed {wanted.seed} was asked for."
+    if found.rows != wanted.rows:
+        return f"holds a run on other rows ({found.rows}; now {wanted.rows})."
+    return None
+
+
+def mark_used(runs: Iterable[Run], submission: Path) -> None:
+    """Note in run folders which submission file was made with them: the same command then trains anew."""
+    for run in runs:
+        replace(run, submission=str(submission)).save()
 
 
 @dataclass(frozen=True)
@@ -174,14 +389,13 @@ class Trace:
     losses: np.ndarray
 
     def reach(self, target: float) -> tuple[int, float] | None:
-        """Return steps and seconds until an accuracy was first measured, or None."""
+        """Return the steps and seconds until an accuracy was first measured, or None."""
         reached = np.flatnonzero(self.accuracies >= target)
         return (int(self.steps[reached[0]]), float(self.seconds[reached[0]])) if reached.size else None
 
 
-def trace_of(record: dict[str, Any]) -> Trace | None:
-    """Collect the trace of a run.json, ends of epochs included, or None if the training was not traced."""
-    epochs = record["epochs"]
+def trace_of(epochs: list[dict[str, Any]]) -> Trace | None:
+    """Collect the trace in the metrics of a run, ends of epochs included, or return None if it was not traced."""
     if not all("curve" in metrics for metrics in epochs):
         return None
     points: dict[int, tuple[float, float]] = {}
@@ -197,83 +411,22 @@ def trace_of(record: dict[str, Any]) -> Trace | None:
     return Trace(np.array(list(points), np.int64), seconds, accuracies, np.array(losses, float))
 
 
-def describe_rows(rows: TrainingRows, held_out: TrainingRows | None) -> dict[str, int]:
-    """Return the numbers that tell one set of training rows from another, as run.json keeps them."""
-    return {
-        "training": len(rows),
-        "held_out": len(held_out) if held_out else 0,
-        "checksum": zlib.crc32(rows.pixels.data, zlib.crc32(rows.digits.data)),
-    }
+def find_commit() -> str | None:
+    """Return the commit of the checkout that this package runs from, or None if it is installed.
 
-
-def settings_of(recipe: Recipe) -> dict[str, Any]:
-    """Return what decides on a recipe's training, as JSON keeps it, without the words about it."""
-    words = {"summary", "source", "published", "published_accuracy", "published_seconds", "note"}
-
-    def without_words(fields: dict[str, Any]) -> dict[str, Any]:
-        return {name: value for name, value in fields.items() if name not in words}
-
-    settings = without_words(dataclasses.asdict(recipe))
-    if isinstance(recipe, Ensemble):
-        settings["members"] = [without_words(member) for member in settings["members"]]
-    return json.loads(json.dumps(settings))
-
-
-def find_difference(previous: dict[str, Any], recipe: Recipe, seed: int, rows: dict[str, int]) -> str | None:
-    """Say in what the run of a run.json differs from the one that is wanted, or return None.
-
-    Args:
-        previous: the contents of run.json.
-        recipe, seed: of the run that is wanted.
-        rows: its rows, of ``describe_rows``.
+    A changed checkout has "-dirty" behind its commit.
     """
-    there = recipe_of(previous)
-    if there.name != recipe.name:
-        return f"holds a run of {there.name}, and {recipe.name} was asked for."
-    if settings_of(there) != settings_of(recipe):
-        return f"holds a run of {recipe.name} with other settings than the recipe has now."
-    if previous["seed"] != seed:
-        return f"holds a run with seed {previous['seed']}, and seed {seed} was asked for."
-    if previous["rows"] != rows:
-        return f"holds a run on other rows ({previous['rows']}, now {rows})."
-    return None
-
-
-def lock_run(folder: Path) -> contextlib.AbstractContextManager[None]:
-    """Keep a run folder, made if need be, to this process.
-
-    Raises:
-        RunError: another process has it.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    busy = RunError(
-        f"{folder}: is being trained by another process. Expected a folder of its own for each training. Name another "
-        "one, or wait for the other."
-    )
-    return locked(folder, busy)
-
-
-def can_resume(
-    folder: Path, recipe: Recipe, rows: TrainingRows, *, seed: int, held_out: TrainingRows | None = None
-) -> bool:
-    """Whether the folder holds this very training, and no submission was made of it yet.
-
-    The arguments are those of ``train.train_run``.
-    """
+    package = Path(__file__).parent
+    if not (package.parent / ".git").exists():
+        return None
     try:
-        previous = read_run(folder)
-    except RunError:
-        return False
-    if previous["submission"] or find_difference(previous, recipe, seed, describe_rows(rows, held_out)):
-        return False
-    try:
-        with lock_run(folder):
-            return True
-    except RunError:
-        return False
-
-
-def mark_submitted(run: Run, submission: Path) -> None:
-    """Note in a run folder which file was made of it: the same command then trains anew instead of resuming."""
-    run.record["submission"] = str(submission)
-    write_run(run.folder, run.record)
+        described = subprocess.run(
+            ["git", "-C", str(package), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=10,
+        )
+    except (OSError, subprocess.SubprocessError):  # no git, or no commit yet
+        return None
+    return described.stdout.strip()

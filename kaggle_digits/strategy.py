@@ -24,7 +24,8 @@ from kaggle_digits.backend import (
     stderr_held_back,
     tpu_sign,
 )
-from kaggle_digits.config import Classical, DeviceError, Ensemble, Network, Recipe
+from kaggle_digits.errors import DeviceError
+from kaggle_digits.recipe import Recipe
 
 log = logging.getLogger(__name__)
 
@@ -92,7 +93,7 @@ def device_of(
     Raises:
         DeviceError: the requested device, backend or cluster is not there, or not for this recipe.
     """
-    if isinstance(recipe, Classical):
+    if recipe.precision is None:
         unfit = (
             f"--device {requested}" if requested not in ("auto", "cpu") else f"--backend {backend}" if backend else ""
         )
@@ -105,7 +106,6 @@ def device_of(
         device = Device("cpu", None, 1, "float32", "a classical method", "scikit-learn")
         log.info("Device: %s", device)
         return device
-    assert isinstance(recipe, Network | Ensemble)
     return resolve_device(requested, precision=recipe.precision, backend=backend, cluster=cluster)
 
 

@@ -6,7 +6,10 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from kaggle_digits.config import CLASSES, SAMPLE, TEST_ROWS, SubmissionError, atomic_path
+from kaggle_digits import CLASSES
+from kaggle_digits.data import SAMPLE, TEST_ROWS
+from kaggle_digits.errors import SubmissionError
+from kaggle_digits.files import atomic_path
 
 HEADER = "ImageId,Label"
 

@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from kaggle_digits.config import PIXELS, DataError
+from kaggle_digits import PIXELS
+from kaggle_digits.errors import DataError
 
 if TYPE_CHECKING:  # importing it costs 0.1 s, and `check` does not need it
     import numpy as np

@@ -116,7 +116,7 @@ print(f"{len(training):,} rows to train on, {len(held_out):,} held out")
 # Three dense layers: every unit sees every pixel, and nothing tells it which pixels are neighbours.
 
 # %%
-from kaggle_digits.models import build_model
+from kaggle_digits.learners.models import build_model
 from kaggle_digits.recipes import find_recipe
 
 mlp = find_recipe("mlp-784-300")
@@ -162,7 +162,7 @@ plots and plots.plot_curves({run.recipe.name: run.record["epochs"] for run in (m
 # Rows are what the digit is, columns what the network reads.
 
 # %%
-from kaggle_digits.predict import predict_digits, predict_probabilities
+from kaggle_digits.predict import predict_digits
 
 probabilities = predict_probabilities(cnn_run.model, cnn, held_out.pixels, device=cnn_device)
 plots and plots.plot_confusion(probabilities, held_out.digits)

@@ -9,7 +9,8 @@ import os
 import time
 from pathlib import Path
 
-from kaggle_digits import competition, connection, kernel
+from kaggle_digits.kaggle import client as connection
+from kaggle_digits.kaggle import competition, kernel
 
 really_sleep = time.sleep
 

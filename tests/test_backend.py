@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from kaggle_digits.backend import choose_backend, import_tensorflow
-from kaggle_digits.config import DeviceError
+from kaggle_digits.errors import DeviceError
 
 CHOOSE = "from kaggle_digits.backend import choose_backend\nprint(*choose_backend(), sep=': ')"
 

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from kaggle_digits.cluster import Cluster, find_cluster
-from kaggle_digits.config import InputError
+from kaggle_digits.errors import InputError
 
 Start = Callable[..., list[subprocess.Popen[str]]]
 

@@ -15,8 +15,9 @@ import pytest
 
 from kaggle_digits import cli
 from kaggle_digits.compare import compare
-from kaggle_digits.config import DeviceError, RunError, locked
 from kaggle_digits.data import find_source, load_train, split_rows
+from kaggle_digits.errors import DeviceError, RunError
+from kaggle_digits.files import locked
 from kaggle_digits.recipes import RECIPES
 from kaggle_digits.report import describe, format_accuracy
 
@@ -215,7 +216,7 @@ def test_unforeseen_failure_is_a_row_too(monkeypatch):
     def fail(*_: object, **__: object) -> None:
         raise ValueError("no such thing")
 
-    monkeypatch.setattr("kaggle_digits.baselines.fit_estimator", fail)
+    monkeypatch.setattr("kaggle_digits.learners.classical.fit_estimator", fail)
     comparison = compare([BAYES, QUICK], Path("out"), data="sample")
     assert [row["failed"] for row in comparison["recipes"]] == ["ValueError: no such thing", None]
 

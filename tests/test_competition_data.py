@@ -74,8 +74,9 @@ def test_default_recipe_reaches_its_floor(workplace):
 
 
 def test_network_of_the_package_reads_rows_it_was_not_trained_on():
+    from kaggle_digits.calibration import accuracy
     from kaggle_digits.data import find_source, load_train, split_rows
-    from kaggle_digits.predict import PACKAGED_RUN, accuracy, load_run, predict_probabilities
+    from kaggle_digits.predict import PACKAGED_RUN, load_run
     from kaggle_digits.runs import describe_rows, read_run, recipe_of
     from kaggle_digits.strategy import device_of
 

@@ -13,7 +13,7 @@ import pytest
 from conftest import TEST_HEADER, TRAIN_HEADER, to_csv
 
 from kaggle_digits import data, tables
-from kaggle_digits.config import DataError
+from kaggle_digits.errors import DataError
 
 TRAIN_IN_WORDS = "785 columns (label, pixel0 … pixel783)"
 TEST_IN_WORDS = "784 columns (pixel0 … pixel783)"

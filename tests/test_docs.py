@@ -9,10 +9,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from kaggle_digits.measured import MEASURED
 
 import kaggle_digits
 from kaggle_digits import cli
-from kaggle_digits.measured import MEASURED
 from kaggle_digits.recipes import RECIPES
 
 ROOT = Path(__file__).parent.parent

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import kaggle_digits
-from kaggle_digits.notebook import modules_imported
+from kaggle_digits.kaggle.notebook import modules_imported
 
 PACKAGE = Path(kaggle_digits.__file__).parent
 SPINE = [

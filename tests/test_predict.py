@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from kaggle_digits import cli
-from kaggle_digits.config import RunError
 from kaggle_digits.data import find_source, load_test
-from kaggle_digits.models import build_model
-from kaggle_digits.moments import normalise_pixels
-from kaggle_digits.predict import PACKAGED_RUN, SURE, load_run, predict_digits, predict_probabilities, to_images
+from kaggle_digits.errors import RunError
+from kaggle_digits.learners.models import build_model
+from kaggle_digits.learners.preprocess import SURE, normalise_pixels, to_images
+from kaggle_digits.predict import PACKAGED_RUN, load_run, predict_digits
 from kaggle_digits.recipes import RECIPES
 from kaggle_digits.runs import read_run, recipe_of
 from kaggle_digits.strategy import Device

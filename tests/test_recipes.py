@@ -9,10 +9,11 @@ import keras
 import numpy as np
 import pytest
 
-from kaggle_digits.config import DEFAULT_RECIPE, InputError, Milestones, Network, Plateau
-from kaggle_digits.models import build_model, compile_model
-from kaggle_digits.predict import to_images
-from kaggle_digits.recipes import RECIPES, find_recipe
+from kaggle_digits.errors import InputError
+from kaggle_digits.learners.models import build_model, compile_model
+from kaggle_digits.learners.preprocess import to_images
+from kaggle_digits.recipe import Milestones, Network, Plateau
+from kaggle_digits.recipes import DEFAULT_RECIPE, RECIPES, find_recipe
 from kaggle_digits.runs import recipe_of
 
 NETWORKS = {name: recipe for name, recipe in RECIPES.items() if isinstance(recipe, Network)}

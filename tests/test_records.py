@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from kaggle_digits import records
-from kaggle_digits.config import SubmissionError
+from kaggle_digits.errors import SubmissionError
 
 RUN = {
     "recipe": {"name": "fast", "epochs": 5},

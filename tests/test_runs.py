@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kaggle_digits.config import RunError
+from kaggle_digits.errors import RunError
 from kaggle_digits.recipes import RECIPES
 from kaggle_digits.runs import Trace, read_run, recipe_of, trace_of
 

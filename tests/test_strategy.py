@@ -11,7 +11,7 @@ from test_backend import run_python
 
 from kaggle_digits import strategy
 from kaggle_digits.backend import import_tensorflow
-from kaggle_digits.config import DeviceError
+from kaggle_digits.errors import DeviceError
 from kaggle_digits.strategy import resolve_device
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from kaggle_digits.config import SubmissionError
+from kaggle_digits.errors import SubmissionError
 from kaggle_digits.submission import check_submission, write_submission
 
 GOOD = "ImageId,Label\n1,7\n2,0\n3,9\n"

@@ -16,10 +16,11 @@ import keras
 import numpy as np
 import pytest
 
-from kaggle_digits.config import Augmentation, Milestones, Network, OneCycle, Plateau, RunError, TrainingError
 from kaggle_digits.data import TrainingRows, find_source, load_train, split_rows
-from kaggle_digits.moments import normalise_pixels
-from kaggle_digits.predict import load_run, predict_probabilities
+from kaggle_digits.errors import RunError, TrainingError
+from kaggle_digits.learners.preprocess import normalise_pixels
+from kaggle_digits.predict import load_run
+from kaggle_digits.recipe import Augmentation, Milestones, Network, OneCycle, Plateau
 from kaggle_digits.recipes import RECIPES
 from kaggle_digits.runs import can_resume, mark_submitted, read_run, trace_of
 from kaggle_digits.strategy import resolve_device

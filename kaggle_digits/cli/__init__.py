@@ -1,0 +1,101 @@
+"""The command line, ``kaggle-digits VERB``.
+
+Each verb is a function, with its options right above it, in the module of its family. Whatever is slow to import is
+imported inside these functions, so that ``--help`` is quick.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import logging
+import re
+import sys
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+import kaggle_digits
+from kaggle_digits.cli import handwriting, kaggle, submission, training
+from kaggle_digits.cli.options import Verb
+from kaggle_digits.cli.output import exit_code_of, print_anywhere
+from kaggle_digits.errors import InputError
+
+VERBS: tuple[Verb, ...] = (
+    *(submission.submit, training.recipes, training.train, submission.predict, training.compare),
+    *(handwriting.recognize, handwriting.pad, training.devices),
+    *(submission.check, kaggle.download, kaggle.upload, kaggle.kernel),
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a verb and return the exit code: 0 done, 1 the work failed, 2 the input is wrong, 130 interrupted."""
+    print_anywhere()
+    parser = build_parser()
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if not arguments:
+        parser.print_help(sys.stderr)
+        parser.exit(InputError.exit_code)
+    options = vars(parser.parse_args(arguments))
+    logging.basicConfig(format="%(message)s", stream=sys.stderr)
+    logging.getLogger("kaggle_digits").setLevel(logging.INFO)
+    verb: Verb = options.pop("verb")
+    return exit_code_of(lambda: verb.run(**options))
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser that helps those who mistype a verb."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print the usage and what is wrong, and end with exit code 2."""
+        if mistyped := re.match(r"argument VERB: invalid choice: '(.*?)' \(choose", message):
+            names = [verb.name for verb in VERBS]
+            close = difflib.get_close_matches(mistyped[1], names, n=1)
+            hint = f"Did you mean {close[0]}?" if close else "`kaggle-digits --help` describes them."
+            message = f"{mistyped[1]}: no such verb. Expected one of {', '.join(names)}. {hint}"
+        super().error(message)
+
+
+class _PrintCompletion(argparse.Action):
+    """Print a shell's completion script, and end."""
+
+    def __call__(self, parser: argparse.ArgumentParser, _: object, shell: Any, __: object = None) -> None:
+        import shtab
+
+        from kaggle_digits.recipes import RECIPES
+
+        verbs = next(action for action in parser._actions if isinstance(action, argparse._SubParsersAction))
+        for action in (action for command in verbs.choices.values() for action in command._actions):
+            if action.type is not None or action.metavar == "PATH":
+                action.complete = shtab.FILE
+            elif action.dest == "recipe":
+                action.choices = list(RECIPES)
+        print(shtab.complete(parser, shell))
+        parser.exit()
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Build the parser of all verbs and their options."""
+    parser = _Parser(
+        prog="kaggle-digits",
+        description="From train.csv and test.csv of Kaggle's digit-recognizer competition to a checked submission.csv.",
+    )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {kaggle_digits.__version__}")
+    parser.add_argument(
+        "--print-completion",
+        action=_PrintCompletion,
+        default=argparse.SUPPRESS,
+        choices=("bash", "zsh", "tcsh"),
+        help="print a completion script for your shell, as in: source <(kaggle-digits --print-completion bash)",
+    )
+    verbs = parser.add_subparsers(required=True, metavar="VERB")
+    for verb in VERBS:
+        command = verbs.add_parser(verb.name, help=verb.text, description=f"{verb.text[0].upper()}{verb.text[1:]}.")
+        command.set_defaults(verb=verb)
+        groups: dict[str, argparse._ArgumentGroup] = {}
+        for option in verb.options:
+            place: argparse.ArgumentParser | argparse._ArgumentGroup = command
+            if option.group:
+                title, text = option.group
+                place = groups[title] = groups.get(title) or command.add_argument_group(title, text)
+            place.add_argument(*option.names, **option.settings)
+    return parser

@@ -1,0 +1,111 @@
+"""Verbs that speak to Kaggle: download, upload, kernel."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+
+from kaggle_digits.cli.options import option, path, verb
+from kaggle_digits.errors import DigitsError, InputError
+from kaggle_digits.strategy import DEVICES
+
+
+@verb(
+    "download the competition's zip from Kaggle, into the cache",
+    option("--to", type=path, metavar="DIR", help="another folder to download into"),
+)
+def download(*, to: Path | None) -> None:
+    """Download the competition's data."""
+    from kaggle_digits.data import ZIP_NAME, cache_folder
+    from kaggle_digits.kaggle import competition
+
+    file = competition.download(to or cache_folder(), quiet=not sys.stderr.isatty())
+    found_by_itself = not to and file.name == ZIP_NAME
+    hint = "" if found_by_itself else f"; name it with --data {file}"
+    print(f"{file}: whole, {file.stat().st_size / 1e6:.1f} MB{hint}")
+
+
+@verb(
+    "check a file and submit it to Kaggle, at most once",
+    option("file", type=path, metavar="FILE"),
+    option("-m", "--message", required=True, metavar="TEXT", help="the description of the submission"),
+    option("--wait", action="store_true", help="wait for the public score"),
+)
+def upload(*, file: Path, message: str, wait: bool) -> None:
+    """Submit a file to Kaggle."""
+    _upload(file, message, wait=wait)
+
+
+@verb(
+    "the notebook on Kaggle's machines: build it, push it, or push it and submit its result",
+    option(
+        "step",
+        choices=("build", "push", "run"),
+        help="build: write a notebook that carries the package; push: send it to Kaggle, where it runs; run: push, "
+        "wait, fetch, check and submit",
+    ),
+    option(
+        "--device",
+        choices=DEVICES,
+        default="auto",
+        help="the machine to ask for; the notebook stops if it is not there (default: %(default)s, a CPU)",
+    ),
+    option("--to", type=path, metavar="DIR", help="where build writes (default: build/kernel)"),
+    option("-m", "--message", metavar="TEXT", help="the description of the submission that run makes"),
+)
+def kernel(*, step: str, device: str, to: Path | None, message: str | None) -> None:
+    """Build, push or run the notebook."""
+    if to and step != "build":
+        raise InputError(f"kernel {step}: --to says where build writes. Expected it with build. Leave it out.")
+    if message and step != "run":
+        raise InputError(f"kernel {step}: -m describes what run submits. Expected it with run. Leave it out.")
+    if step == "build":
+        from kaggle_digits.kaggle.notebook import build_kernel
+
+        for written in build_kernel(to or Path("build/kernel"), device=device):
+            print(written)
+        return
+    from kaggle_digits.data import TEST_ROWS
+    from kaggle_digits.kaggle import kernel as machines
+
+    if step == "run":  # what would stop the upload is worth knowing before the kernel runs
+        from kaggle_digits.kaggle.competition import check_ready
+
+        check_ready(TEST_ROWS)
+    pushed = machines.push(device=device)
+    print(f"{pushed.name}: version {pushed.version} runs at {pushed.url}", flush=True)
+    if step == "run":
+        try:
+            file = machines.fetch(pushed)
+        except KeyboardInterrupt:
+            print(f"It goes on running. Fetch its submission.csv at {pushed.url}", file=sys.stderr)
+            raise
+        print(f"{file}: fetched", flush=True)
+        upload_made_file(file, message or f"{pushed.name}, version {pushed.version}")
+
+
+def upload_made_file(file: Path, message: str, rows: int | None = None) -> None:
+    """Submit a file that took long to make, and say how to go on if that fails."""
+    from kaggle_digits.records import read_record
+
+    try:
+        _upload(file, message, wait=True, rows=rows)
+    except (DigitsError, KeyboardInterrupt):
+        # What Kaggle could not score would fail again.
+        if (read_record(file)["upload"] or {}).get("state") != "error":
+            again = f"kaggle-digits upload {file} -m {shlex.quote(message)} --wait"
+            print(f"The file is kept. To go on: {again}", file=sys.stderr)
+        raise
+
+
+def _upload(file: Path, message: str, *, wait: bool, rows: int | None = None) -> None:
+    from kaggle_digits.kaggle.client import competition_slug
+    from kaggle_digits.kaggle.competition import upload, wait_for_score
+
+    submission = upload(file, message, rows=rows)
+    print(f"{file}: submitted to {competition_slug()} as {submission.reference}", flush=True)
+    if wait or submission.state != "pending":
+        submission = wait_for_score(file, submission)
+        print(f"public score  {submission.public_score or 'not published'}")
+    print(f"page          {submission.url}")

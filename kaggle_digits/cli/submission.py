@@ -1,0 +1,149 @@
+"""Verbs that make or check a submission file: submit, predict, check."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kaggle_digits.cli.kaggle import upload_made_file
+from kaggle_digits.cli.options import BACKEND, DATA, EPOCHS, FORCE, MESSAGE, TRAINING, option, path, verb
+from kaggle_digits.cli.output import TrainingProgress
+from kaggle_digits.data import SAMPLE
+from kaggle_digits.errors import InputError
+from kaggle_digits.recipes import DEFAULT_RECIPE
+
+if TYPE_CHECKING:
+    from kaggle_digits.pipeline import Plan, Result
+
+log = logging.getLogger(__name__)
+
+
+@verb(
+    "train, validate, predict, and write a checked submission file",
+    option("--recipe", default=DEFAULT_RECIPE, metavar="NAME", help="see the verb recipes (default: %(default)s)"),
+    *TRAINING,
+    EPOCHS,
+    option("--out", type=path, metavar="FILE", help="the file to write (default: a new name in submissions/)"),
+    FORCE,
+    option("--upload", action="store_true", help="submit the file to Kaggle, and wait for its score"),
+    MESSAGE,
+    option("--dry-run", action="store_true", help="say what would happen, and stop"),
+)
+def submit(
+    *,
+    recipe: str,
+    data: str | None,
+    device: str,
+    backend: str | None,
+    seed: int,
+    epochs: int | None,
+    out: Path | None,
+    force: bool,
+    upload: bool,
+    message: str | None,
+    dry_run: bool,
+) -> None:
+    """Do the main job, and upload what it made if the user asks for it."""
+    from kaggle_digits.pipeline import check_uploadable, make_submission, plan_submission
+
+    if upload != (message is not None):
+        raise InputError("submit: --upload and -m belong together. Expected both or none. Add the missing one.")
+    plan = plan_submission(
+        data=data,
+        recipe=recipe,
+        out=out,
+        device=device,
+        backend=backend,
+        seed=seed,
+        epochs=epochs,
+        overwrite=force,
+    )
+    if upload:
+        check_uploadable(plan)
+    if dry_run:
+        print(_describe_plan(plan) + (f"\nupload  {message}" if upload else ""))
+        return
+    if upload:  # what would stop the upload is worth knowing before the training
+        from kaggle_digits.kaggle.competition import check_ready
+
+        check_ready(len(plan.test_pixels))
+    try:
+        with TrainingProgress() as progress:
+            result = make_submission(plan, progress=progress)
+    except KeyboardInterrupt:
+        print("Whole epochs of a network are kept in runs/. Repeat the command to continue.", file=sys.stderr)
+        raise
+    print(_describe_result(result))
+    if message is not None:
+        upload_made_file(plan.out, message, len(plan.test_pixels))
+
+
+@verb(
+    "predict the test rows with one or several runs, averaged",
+    option(
+        "--run",
+        type=path,
+        action="append",
+        metavar="DIR",
+        help="a run folder; may be repeated (default: the small network that comes with the package)",
+    ),
+    DATA,
+    BACKEND,
+    option("--out", required=True, type=path, metavar="FILE", help="the submission file to write"),
+    FORCE,
+)
+def predict(*, run: list[Path] | None, data: str | None, backend: str | None, out: Path, force: bool) -> None:
+    """Write a submission file with runs that are trained already."""
+    from kaggle_digits.pipeline import predict_submission
+    from kaggle_digits.predict import PACKAGED_RUN
+
+    if not run:
+        log.info("No --run: the small network of the package predicts, in %s", PACKAGED_RUN)
+    written, rows = predict_submission(run or [], out, data=data, backend=backend, overwrite=force)
+    print(f"{written}: {rows:,} rows")
+
+
+@verb("say whether a file is a valid submission; exit code 0 or 2", option("file", type=path, metavar="FILE"), DATA)
+def check(*, file: Path, data: str | None) -> None:
+    """Check a submission file."""
+    from kaggle_digits.data import expected_rows, find_competition
+    from kaggle_digits.submission import check_submission
+
+    rows, counted_in = expected_rows(find_competition(data), named=data is not None)
+    counts = check_submission(file, rows=rows, counted_in=counted_in)
+    print(f"{file}: valid, {rows:,} rows as in {counted_in}; {_describe_counts(counts)}")
+
+
+def _describe_counts(counts: list[int]) -> str:
+    return "  ".join(f"{digit}: {count:,}" for digit, count in enumerate(counts))
+
+
+def _describe_plan(plan: Plan) -> str:
+    again = ", then again on all rows" if plan.recipe.retrain else ""
+    return (
+        f"Would train {plan.recipe.describe()} on {len(plan.training):,} rows of {plan.source.name}{again},\n"
+        f"measure it on {len(plan.held_out):,} held-out rows, and predict {len(plan.test_pixels):,} rows.\n"
+        f"device  {plan.device}\n"
+        f"file    {plan.out}"
+    )
+
+
+def _describe_result(result: Result) -> str:
+    plan = result.plan
+    seconds = "  ".join(f"{phase} {spent:.1f}" for phase, spent in result.seconds.items())
+    accuracy = f"{result.accuracy:.2%} ± {result.standard_error:.2%} (1 standard error)"
+    if result.accuracy == 1:  # a standard error of 0 would claim too much: give the bound of the rule of three
+        accuracy = f"100 %, that is above {1 - 3 / len(plan.held_out):.1%} with 95 % confidence,"
+    note = f"\n        made from the built-in {SAMPLE}: it cannot be uploaded" if plan.source.is_sample else ""
+    return (
+        f"source  {plan.source.name}: {len(plan.rows):,} training rows, {len(plan.test_pixels):,} test rows\n"
+        f"recipe  {plan.recipe.name}, seed {plan.seed}\n"
+        f"device  {plan.device}\n"
+        f"time    {sum(result.seconds.values()):.1f} s ({seconds})\n"
+        f"held-out accuracy  {accuracy} on {len(plan.held_out):,} rows that it was not trained on\n"
+        f"labels  {_describe_counts(result.label_counts)}\n"
+        f"run     {result.run.folder}\n"
+        f"file    {plan.out}, {len(plan.test_pixels):,} rows, checked{note}"
+    )

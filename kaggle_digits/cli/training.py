@@ -1,0 +1,241 @@
+"""Verbs about recipes and where they train: recipes, train, compare, devices."""
+
+from __future__ import annotations
+
+import json as _json
+import shutil
+import sys
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kaggle_digits.cli.options import BACKEND, DEVICE, EPOCHS, SEEDS, TRAINING, count, index, option, part, path, verb
+from kaggle_digits.cli.output import TrainingProgress, exit_code_of
+from kaggle_digits.errors import InputError, TrainingError
+from kaggle_digits.recipe import to_json
+from kaggle_digits.recipes import DEFAULT_RECIPE, RECIPES, find_recipe, load_measured
+
+if TYPE_CHECKING:
+    from kaggle_digits.runs import Run
+
+FIGURES = (
+    "HERE is the accuracy on 6,000 held-out rows of train.csv after training on the other 36,000; ± is the standard "
+    "deviation over several trainings. PUBLISHED is what the authors say, mostly on MNIST's 60,000 and 10,000 rows. "
+    "`kaggle-digits recipes --json` shows everything."
+)
+SEVERAL = ("several processes", "one training by several processes or machines, with JAX; start the command in each")
+
+
+@verb(
+    "list what can be trained, its source, and what to expect of it",
+    option("--json", action="store_true", help="everything about each recipe, for scripts"),
+)
+def recipes(*, json: bool) -> None:
+    """Print the table of recipes."""
+    measured = load_measured()
+    if json:
+        _print_json([to_json(recipe) | {"measured": measured.get(recipe.name, "")} for recipe in RECIPES.values()])
+        return
+    table = [("RECIPE", "PUBLISHED", "HERE")]
+    table += [(f"  {recipe.name}", recipe.published, measured.get(recipe.name, "–")) for recipe in RECIPES.values()]
+    columns = [max(map(len, texts)) + 2 for texts in zip(*table, strict=True)]
+
+    def line(texts: Sequence[str], what: str) -> str:
+        return "".join(f"{text:{width}}" for text, width in zip(texts, columns, strict=True)) + what
+
+    room = max(20, shutil.get_terminal_size().columns - sum(columns))
+    print(line(table[0], "WHAT"))
+    source = None
+    for recipe, texts in zip(RECIPES.values(), table[1:], strict=True):
+        if recipe.source != source:
+            source = recipe.source
+            print(f"\n{textwrap.fill(source, sum(columns) + room)}")
+        default = " (the default)" if recipe.name == DEFAULT_RECIPE else ""
+        first, *rest = textwrap.wrap(recipe.summary + default, room, break_on_hyphens=False)
+        print(line(texts, first))
+        for more in rest:
+            print(" " * sum(columns) + more)
+    print(f"\n{textwrap.fill(FIGURES, sum(columns) + room)}")
+
+
+def _print_json(value: object) -> None:
+    print(_json.dumps(value, indent=1))
+
+
+@verb(
+    "train a recipe into a run folder, on all rows but those held out to measure it",
+    option("--recipe", required=True, metavar="NAME", help="see the verb recipes"),
+    option("--run", required=True, type=path, metavar="DIR", help="the run folder to make"),
+    *TRAINING,
+    EPOCHS,
+    option("--resume", action="store_true", help="continue the interrupted training in DIR"),
+    option(
+        "--member",
+        type=part,
+        metavar="I/N",
+        help="one of N trainings into DIR/I-of-N, each with a seed of its own and the same held-out rows; predict "
+        "--run DIR averages them",
+    ),
+    option(
+        "--coordinator",
+        metavar="HOST:PORT",
+        group=SEVERAL,
+        help="the address of process 0, or auto if the platform knows everything ($KDIGITS_COORDINATOR)",
+    ),
+    option("--processes", type=count, metavar="N", group=SEVERAL, help="how many there are ($KDIGITS_PROCESSES)"),
+    option("--process", type=index, metavar="I", group=SEVERAL, help="this one, from 0 ($KDIGITS_PROCESS)"),
+)
+def train(
+    *,
+    recipe: str,
+    run: Path,
+    data: str | None,
+    device: str,
+    backend: str | None,
+    seed: int,
+    epochs: int | None,
+    resume: bool,
+    member: tuple[int, int] | None,
+    coordinator: str | None,
+    processes: int | None,
+    process: int | None,
+) -> None:
+    """Train a recipe, alone or together with other processes."""
+    from kaggle_digits.cluster import find_cluster, in_own_process
+
+    chosen = find_recipe(recipe, epochs=epochs)
+    cluster = find_cluster(coordinator, processes, process)
+
+    def work() -> None:
+        from kaggle_digits.train import train_on
+
+        try:
+            with TrainingProgress() as progress:
+                trained = train_on(
+                    data,
+                    chosen,
+                    run,
+                    seed=seed,
+                    member=member,
+                    device=device,
+                    backend=backend,
+                    cluster=cluster,
+                    resume=resume,
+                    progress=progress,
+                )
+        except KeyboardInterrupt:
+            where = run / f"{member[0]}-of-{member[1]}" if member else run
+            print(f"Whole epochs of a network are kept in {where}. Continue with --resume.", file=sys.stderr)
+            raise
+        print(_describe_run(trained))
+
+    if not cluster:
+        work()
+    elif code := in_own_process(lambda: exit_code_of(work)):
+        sys.exit(code)  # the child has said why
+
+
+def _describe_run(run: Run) -> str:
+    if run.device.process:
+        return f"process {run.device.process} of {run.device.processes}: done; the first keeps the run"
+    name = f"{run.folder}: {run.recipe.name}"
+    if run.accuracy is None:
+        return f"{name}, to be asked where the networks are not sure. Gather all without --member."
+    return f"{name}, held-out accuracy {run.accuracy:.2%}"
+
+
+@verb(
+    "train recipes on the same rows, score them on the same held-out rows, and report",
+    option("--recipes", required=True, metavar="A,B,…", help="names of recipes, or the word all"),
+    option(
+        "--repeat",
+        type=count,
+        default=1,
+        metavar="N",
+        help="trainings of each recipe, with seeds from --seed on (default: 1)",
+    ),
+    option("--out", required=True, type=path, metavar="DIR", help="where runs, tables and report go"),
+    option(
+        "--shard",
+        type=part,
+        default=(1, 1),
+        metavar="I/N",
+        help="train only one of N parts, and write no table: the command without --shard, given last, does",
+    ),
+    *TRAINING,
+)
+def compare(
+    *,
+    recipes: str,
+    repeat: int,
+    out: Path,
+    shard: tuple[int, int],
+    data: str | None,
+    device: str,
+    backend: str | None,
+    seed: int,
+) -> None:
+    """Put recipes side by side."""
+    from kaggle_digits.compare import REPORT_FILE, compare
+    from kaggle_digits.report import describe
+
+    if seed + repeat > SEEDS:
+        raise InputError(
+            f"--repeat {repeat}: needs the seeds {seed} to {seed + repeat - 1}. Expected none above {SEEDS - 1}. Lower "
+            "one of the two."
+        )
+    names = list(RECIPES) if recipes == "all" else recipes.split(",")
+    try:
+        with TrainingProgress() as progress:
+            comparison = compare(
+                [find_recipe(name) for name in dict.fromkeys(names)],
+                out,
+                data=data,
+                seeds=range(seed, seed + repeat),
+                device=device,
+                backend=backend,
+                shard=shard,
+                progress=progress,
+            )
+    except KeyboardInterrupt:
+        print(f"What is done is kept in {out}. Repeat the command to continue.", file=sys.stderr)
+        raise
+    if shard == (1, 1):
+        print(describe(comparison))
+        print(f"\nreport  {out / REPORT_FILE}")
+    failed = [row["recipe"] for row in comparison["recipes"] if row["failed"] and row["recipe"] in names]
+    failed += comparison.get("failures", [])
+    if failed:
+        raise TrainingError(
+            f"{', '.join(failed)}: failed, for the reasons above; the others are done. Expected all to be trained. "
+            "Repeat the command to try them again."
+        )
+    if shard != (1, 1):
+        print(f"{out}: part {shard[0]} of {shard[1]} is trained")
+
+
+@verb(
+    "what there is to train on, what would be used, and why the rest is not",
+    DEVICE,
+    BACKEND,
+    option(
+        "--self-test",
+        action="store_true",
+        help="train 50 steps on every device found, with every backend installed, and compare with the CPU",
+    ),
+)
+def devices(*, device: str, backend: str | None, self_test: bool) -> None:
+    """Describe or test the devices."""
+    from kaggle_digits import devices
+
+    if not self_test:
+        print(devices.describe_devices(device, backend))
+        return
+    table, passed = devices.self_test(device, backend)
+    print(table)
+    if not passed:
+        raise TrainingError(
+            "--self-test: a device computes something else than the CPU, or failed. Expected the same loss within 1 %. "
+            "Do not train there; the table says where."
+        )

@@ -1,0 +1,1 @@
+"""Your own handwriting: from photographs and scans to digits."""

@@ -1,0 +1,187 @@
+"""Build the notebook that runs on Kaggle's machines.
+
+A push sends one file, and the notebook runs without the internet: so it carries the modules that it uses, as plain
+text in one cell that writes them to a folder and imports them from there.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import kaggle_digits
+from kaggle_digits.errors import DeviceError, InputError
+from kaggle_digits.files import atomic_path
+from kaggle_digits.kaggle.client import slug_of
+from kaggle_digits.strategy import DEVICES
+
+PACKAGE = Path(kaggle_digits.__file__).parent
+ROOT = PACKAGE.parent
+METADATA_FILE = "kernel-metadata.json"
+NOTEBOOK, SOURCE = "notebooks/kernel.ipynb", "notebooks/digits.py"
+MACHINES: dict[str, dict[str, Any]] = {
+    "auto": {"enable_gpu": False, "enable_tpu": False},
+    "cpu": {"enable_gpu": False, "enable_tpu": False},
+    # Without a shape a GPU kernel got a retired P100; this one is T4 x2.
+    "gpu": {"enable_gpu": True, "enable_tpu": False, "machine_shape": "NvidiaTeslaT4"},
+    "tpu": {"enable_gpu": False, "enable_tpu": True, "machine_shape": "TpuV5E8"},
+}
+"""What to ask Kaggle for; it replaces older machine shapes without a word."""
+LEFT_OUT = ("id_no", "machine_shape", "docker_image", "docker_image_pinning_type")
+"""Fields that are not taken over: a docker image sends a TPU kernel to a machine without one."""
+
+
+def build_kernel(
+    folder: Path, *, device: str = "auto", owner: str | None = None, build: str | None = None, root: Path = ROOT
+) -> tuple[Path, Path]:
+    """Write the self-contained notebook and its metadata.
+
+    Args:
+        folder: where to; made if needed.
+        device: "auto", "tpu", "gpu" or "cpu"; the notebook stops if one that was named is not there.
+        owner: the Kaggle user to push as; None keeps the one in kernel-metadata.json.
+        build: a mark that the notebook leaves in the record of its submission.
+        root: the checkout with notebooks/digits.py and kernel-metadata.json.
+
+    Returns:
+        the notebook, the metadata.
+
+    Raises:
+        DeviceError: no such device.
+        InputError: a source file is missing, or the metadata cannot be used.
+    """
+    import jupytext
+    import nbformat
+
+    if device not in DEVICES:
+        raise DeviceError(f"--device {device}: no such device. Expected one of {', '.join(DEVICES)}. Correct the name.")
+    metadata = _read_metadata(root / METADATA_FILE, device, owner)
+    source = root / SOURCE
+    if not source.is_file():
+        raise InputError(
+            f"{source}: no such file. Expected the notebook's source, which lies in a checkout of kaggle_digits and "
+            "not in an installed package. Run the command in a checkout, installed with `make setup`."
+        )
+    notebook = jupytext.read(source)
+    cells: list[Any] = []
+    for cell in notebook.cells:
+        tags = cell.metadata.get("tags", [])
+        if "parameters" in tags:
+            cell.source = cell.source.replace('"auto"', f'"{device}"').replace("None", repr(build))
+        cells.append(cell)
+        if "package" in tags:
+            cells.append(_package_cell(notebook))
+    for number, cell in enumerate(cells):
+        cell["id"] = f"cell-{number}"  # jupytext draws them at random
+    # Kaggle's own notes in a notebook's metadata can send a TPU kernel to a machine without one: none are made.
+    built = nbformat.v4.new_notebook(
+        cells=cells, metadata={"kernelspec": notebook.metadata["kernelspec"], "language_info": {"name": "python"}}
+    )
+    written = folder / NOTEBOOK, folder / METADATA_FILE
+    if written[1].exists() and _read_metadata(written[1], device, owner)["id"] != metadata["id"]:
+        raise InputError(
+            f"{written[1]}: describes another kernel than {metadata['id']}. Expected a folder without one. Name "
+            "another with --to."
+        )
+    for path, contents in zip(written, (json.loads(nbformat.writes(built)), metadata), strict=True):
+        with atomic_path(path) as partial:
+            # In ASCII: client 2.0.2 reads them in whatever encoding the system has.
+            partial.write_text(json.dumps(contents, indent=1) + "\n", encoding="ascii")
+    return written
+
+
+def _read_metadata(file: Path, device: str, owner: str | None) -> dict[str, Any]:
+    """Read kernel-metadata.json, and set what belongs to device, owner and a notebook without the internet."""
+    try:
+        metadata = json.loads(file.read_text(encoding="utf-8"))
+        user, _, slug = metadata["id"].partition("/")
+        competitions = [str(source) for source in metadata.get("competition_sources") or []]
+        # Addresses have these in front of the names, and Kaggle refuses them.
+        datasets = [source.removeprefix("datasets/") for source in metadata.get("dataset_sources") or []]
+        kernels = [source.removeprefix("code/") for source in metadata.get("kernel_sources") or []]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(
+            f"{file}: not readable as kernel metadata ({type(error).__name__}: {error}). Expected JSON with at least "
+            'an id, "your-kaggle-name/name-of-the-kernel". Correct it, or take it from the repository again.'
+        ) from error
+    if len(slug) < 5 or _slugified(slug) != slug or not user:
+        raise InputError(
+            f'{file}: the id is {metadata["id"]!r}. Expected "your-kaggle-name/name-of-the-kernel", the name in small '
+            "letters, digits and hyphens, five at least. Correct it."
+        )
+    title = str(metadata.get("title", ""))
+    return {
+        **{name: value for name, value in metadata.items() if name not in LEFT_OUT},
+        "id": f"{owner or user}/{slug}",
+        # Kaggle names a kernel by its title: one that says something else makes another kernel.
+        "title": title if _slugified(title) == slug else slug.replace("-", " ").capitalize(),
+        "code_file": NOTEBOOK,
+        "language": "python",
+        "kernel_type": "notebook",
+        "enable_internet": False,
+        "competition_sources": [slug_of(source, f"{file}: competition_sources") for source in competitions],
+        "dataset_sources": datasets,
+        "kernel_sources": kernels,
+        **MACHINES[device],
+    }
+
+
+def _slugified(title: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")
+
+
+def _package_cell(notebook: Any) -> Any:
+    """Return the cell that carries the modules which the notebook uses, and those that they use."""
+    import nbformat
+
+    used: set[str] = set()
+    wanted = {name for cell in notebook.cells if cell.cell_type == "code" for name in modules_imported(cell.source)}
+    while wanted:
+        used |= wanted
+        wanted = {name for module in wanted for name in modules_imported(_text_of(module))} - used
+    parts = [f"\"{module}.py\": r'''{_text_of(module)}'''," for module in sorted({"__init__", *used})]
+    source = "\n".join(
+        [
+            f"# kaggle_digits {kaggle_digits.__version__}: the modules that this notebook uses, in full. The last",
+            "# lines write them to a folder and let Python find them there.",
+            "SOURCES = {",
+            *parts,
+            "}",
+            "import sys",
+            "import tempfile",
+            "",
+            'package = Path(tempfile.mkdtemp()) / "kaggle_digits"',
+            "package.mkdir()",
+            "for name, text in SOURCES.items():",
+            '    (package / name).write_text(text, encoding="utf-8")',
+            "sys.path.insert(0, str(package.parent))",
+            'print(f"{len(SOURCES)} modules in {package}")',
+        ]
+    )
+    # Folded away, on Kaggle and in Jupyter: the tutorial goes on below.
+    folded = {"_kg_hide-input": True, "jupyter": {"source_hidden": True}, "tags": ["package"]}
+    return nbformat.v4.new_code_cell(source, metadata=folded)
+
+
+def _text_of(module: str) -> str:
+    text = (PACKAGE / f"{module}.py").read_text(encoding="utf-8")
+    if "'''" in text or text.endswith("\\"):
+        raise ValueError(f"{module}.py cannot be quoted in a raw string: it holds three single quotes")
+    return text
+
+
+def modules_imported(source: str) -> set[str]:
+    """Return the modules of this package that a piece of Python imports, anywhere in it."""
+    code = "\n".join(line for line in source.splitlines() if not line.startswith("%"))
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, ast.ImportFrom) and node.module == "kaggle_digits":
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("kaggle_digits."):
+            found.add(str(node.module).split(".")[1])
+        elif isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[1] for alias in node.names if alias.name.startswith("kaggle_digits.")}
+    return found

@@ -1,0 +1,437 @@
+"""Classical methods on the 784 pixels. All but one are scikit-learn's.
+
+What a method has learned is kept as plain arrays in ``model.npz``. Loading them runs no code, whoever wrote them, and
+every version of scikit-learn can use them. A pickle allows neither. Predictions are computed from these arrays.
+"""
+
+from __future__ import annotations
+
+import time
+import warnings
+import zipfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import joblib
+import numpy as np
+from scipy.special import log_expit, softmax
+from sklearn.dummy import DummyClassifier
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+from sklearn.multiclass import OneVsRestClassifier
+from sklearn.naive_bayes import GaussianNB
+from sklearn.neighbors import KNeighborsClassifier
+
+from kaggle_digits import CLASSES, PIXELS
+from kaggle_digits.calibration import accuracy
+from kaggle_digits.errors import DataError, RunError
+from kaggle_digits.files import atomic_path
+from kaggle_digits.learners import Fitted, Predictor, Training
+from kaggle_digits.learners.distortion import nearest_distances
+from kaggle_digits.learners.preprocess import normalise_for, normalised, to_images
+from kaggle_digits.recipe import Classical
+
+if TYPE_CHECKING:
+    from kaggle_digits.runs import Run
+    from kaggle_digits.strategy import Device
+
+MODEL_FILE = "model.npz"
+BATCH_SIZE = 1000
+"""Rows that a method sees at once: what it computes for each of them is large."""
+
+MAX_BYTES = 2**31
+"""Bytes that the arrays of a model.npz may take: ten times what the largest model of 42,000 rows takes."""
+
+Learned = dict[str, np.ndarray]
+"""What a method has learned, by the names in ``_EXPECTED``."""
+
+_FLOATS, _INTEGERS = "f", "iu"
+# The arrays of each method: their kind of numbers, and their shape, where letters stand for any size, equal if the
+# letter is.
+_EXPECTED: dict[str, dict[str, tuple[str, tuple[str | int, ...]]]] = {
+    "DummyClassifier": {"prior": (_FLOATS, (CLASSES,)), "seed": (_INTEGERS, ())},
+    "GaussianNB": {
+        "prior": (_FLOATS, (CLASSES,)),
+        "means": (_FLOATS, (CLASSES, PIXELS)),
+        "variances": (_FLOATS, (CLASSES, PIXELS)),
+    },
+    "LogisticRegression": {"weights": (_FLOATS, (CLASSES, PIXELS)), "intercepts": (_FLOATS, (CLASSES,))},
+    "SVC": {
+        "vectors": (_FLOATS, ("V", PIXELS)),
+        "counts": (_INTEGERS, (CLASSES,)),
+        "weights": (_FLOATS, (CLASSES - 1, "V")),
+        "intercepts": (_FLOATS, (CLASSES * (CLASSES - 1) // 2,)),
+        "gamma": (_FLOATS, ()),
+    },
+    "KNeighborsClassifier": {
+        "images": (_FLOATS, ("N", PIXELS)),
+        "digits": (_INTEGERS, ("N",)),
+        "neighbours": (_INTEGERS, ()),
+    },
+    "ImageDistortionModel": {
+        "pixels": (_INTEGERS, ("N", PIXELS)),
+        "digits": (_INTEGERS, ("N",)),
+        "candidates": (_INTEGERS, ()),
+        "power": (_FLOATS, ()),
+    },
+    "RandomForestClassifier": {
+        "roots": (_INTEGERS, ("T",)),
+        "features": (_INTEGERS, ("M",)),
+        "thresholds": (_FLOATS, ("M",)),
+        "children": (_INTEGERS, ("M", 2)),
+        "shares": (_FLOATS, ("M", CLASSES)),
+    },
+}
+
+
+@dataclass(frozen=True)
+class ClassicalPredictor:
+    """Predicts with what a method has learned, from pixels as they are.
+
+    Args:
+        learned: of ``fit_estimator`` or ``load_estimator``.
+        recipe: the method.
+    """
+
+    learned: Learned
+    recipe: Classical
+
+    @property
+    def parameters(self) -> int:
+        """How many numbers it keeps."""
+        return sum(array.size for array in self.learned.values())
+
+    def probabilities(self, pixels: np.ndarray) -> np.ndarray:
+        """Predict the probability of every digit, (N, 10) float64, for every row of pixels (N, 784)."""
+        return estimate_probabilities(self.recipe, self.learned, to_images(pixels, self.recipe).reshape(-1, PIXELS))
+
+    def save(self, folder: Path) -> None:
+        """Write what was learned into a run folder."""
+        save_estimator(folder, self.learned)
+
+
+def fit(training: Training) -> Fitted:
+    """Train a method, and measure it on the held-out rows if there are any.
+
+    Raises:
+        DataError: a digit is missing.
+    """
+    recipe, rows, held_out = cast(Classical, training.recipe), training.rows, training.held_out
+    started = time.perf_counter()
+    images = to_images(normalise_for(recipe, rows.pixels), recipe).reshape(-1, PIXELS)
+    learned = fit_estimator(recipe, images, rows.digits, seed=training.seed)
+    metrics: dict[str, Any] = {"epoch": 1, "seconds": round(time.perf_counter() - started, 3)}
+    predictor = normalised(recipe, ClassicalPredictor(learned, recipe))
+    probabilities = None
+    if held_out:
+        started = time.perf_counter()
+        probabilities = predictor.probabilities(held_out.pixels)
+        metrics["validation_accuracy"] = accuracy(probabilities, held_out.digits)
+        metrics["validation_seconds"] = round(time.perf_counter() - started, 3)
+    return Fitted(predictor=predictor, epochs=[metrics], probabilities=probabilities)
+
+
+def load(run: Run, device: Device, members: Sequence[Predictor]) -> Predictor:  # noqa: ARG001
+    """Load a method from its run folder."""
+    recipe = cast(Classical, run.recipe)
+    return normalised(recipe, ClassicalPredictor(load_estimator(run.folder, recipe), recipe))
+
+
+def fit_estimator(recipe: Classical, images: np.ndarray, digits: np.ndarray, *, seed: int) -> Learned:
+    """Train a method.
+
+    Args:
+        recipe: its ``estimator`` is the name of the scikit-learn class, or "ImageDistortionModel", and its settings.
+        images: (N, 784) float32, scaled as the recipe says; for the image distortion model from 0 to 1.
+        digits: (N,) int64, 0–9, every digit among them; for the image distortion model any.
+        seed: of everything random.
+
+    Returns:
+        what was learned.
+
+    Raises:
+        DataError: a digit is missing.
+    """
+    kind, settings = recipe.estimator
+    missing = sorted(set(range(CLASSES)) - set(digits.tolist()))
+    if missing and kind != "ImageDistortionModel":
+        raise DataError(
+            f"{recipe.name}: no row is labelled {', '.join(map(str, missing))}. Expected rows of every digit. Add "
+            "some, or train a network."
+        )
+    return _FIT[kind](images, digits, seed, settings)
+
+
+def _fit_random(images: np.ndarray, digits: np.ndarray, seed: int, settings: dict[str, Any]) -> Learned:
+    fitted = DummyClassifier(**settings).fit(images, digits)
+    return {"prior": fitted.class_prior_, "seed": np.array(seed)}
+
+
+def _fit_bayes(images: np.ndarray, digits: np.ndarray, seed: int, settings: dict[str, Any]) -> Learned:  # noqa: ARG001
+    fitted = GaussianNB(**settings).fit(images.astype(np.float64), digits)
+    return {"prior": fitted.class_prior_, "means": fitted.theta_, "variances": fitted.var_}
+
+
+def _fit_logistic(images: np.ndarray, digits: np.ndarray, seed: int, settings: dict[str, Any]) -> Learned:  # noqa: ARG001
+    with warnings.catch_warnings():
+        # The number of iterations is a setting, as are epochs; that more would fit closer is no news.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        # Threads, since the work is done outside of Python's lock and the images need no copy.
+        with joblib.parallel_backend("threading"):
+            fitted = OneVsRestClassifier(LogisticRegression(**settings), n_jobs=-1).fit(images, digits)
+    return {
+        "weights": np.concatenate([one.coef_ for one in fitted.estimators_]),
+        "intercepts": np.concatenate([one.intercept_ for one in fitted.estimators_]),
+    }
+
+
+def _fit_svm(images: np.ndarray, digits: np.ndarray, seed: int, settings: dict[str, Any]) -> Learned:  # noqa: ARG001
+    try:
+        from sklearnex.svm import SVC  # the same method on all cores
+    except ImportError:
+        from sklearn.svm import SVC
+    gamma = 1 / (PIXELS * images.var(dtype=np.float64))  # what scikit-learn calls "scale"
+    fitted = SVC(gamma=gamma, **settings).fit(images, digits)
+    return {
+        "vectors": fitted.support_vectors_,
+        "counts": fitted.n_support_,
+        "weights": fitted.dual_coef_,
+        "intercepts": fitted.intercept_,
+        "gamma": np.array(gamma),
+    }
+
+
+def _fit_neighbours(images: np.ndarray, digits: np.ndarray, seed: int, settings: dict[str, Any]) -> Learned:  # noqa: ARG001
+    return {"images": images, "digits": digits, "neighbours": np.array(settings["n_neighbors"])}
+
+
+def _fit_distortion(images: np.ndarray, digits: np.ndarray, seed: int, settings: dict[str, Any]) -> Learned:  # noqa: ARG001
+    # As bytes, of which a file of all rows is small.
+    pixels = np.rint(images * 255).astype(np.uint8)
+    return {"pixels": pixels, "digits": digits, **{name: np.array(value) for name, value in settings.items()}}
+
+
+def _fit_forest(images: np.ndarray, digits: np.ndarray, seed: int, settings: dict[str, Any]) -> Learned:
+    fitted = RandomForestClassifier(random_state=seed, n_jobs=-1, **settings).fit(images, digits)
+    trees = [one.tree_ for one in fitted.estimators_]
+    sizes = np.array([tree.node_count for tree in trees])
+    roots = np.cumsum(sizes) - sizes
+    children = []
+    for tree, root in zip(trees, roots, strict=True):
+        both = np.stack([tree.children_left, tree.children_right], axis=1)
+        itself = np.arange(tree.node_count)[:, None]
+        # A leaf leads to itself.
+        children.append(np.where(both < 0, itself, both) + root)
+    return {
+        "roots": roots,
+        "features": np.maximum(np.concatenate([tree.feature for tree in trees]), 0).astype(np.int16),
+        "thresholds": np.concatenate([tree.threshold for tree in trees]),
+        "children": np.concatenate(children).astype(np.int32),
+        "shares": np.concatenate([tree.value[:, 0] for tree in trees]).astype(np.float32),
+    }
+
+
+_FIT: dict[str, Callable[[np.ndarray, np.ndarray, int, dict[str, Any]], Learned]] = {
+    "DummyClassifier": _fit_random,
+    "GaussianNB": _fit_bayes,
+    "LogisticRegression": _fit_logistic,
+    "SVC": _fit_svm,
+    "KNeighborsClassifier": _fit_neighbours,
+    "ImageDistortionModel": _fit_distortion,
+    "RandomForestClassifier": _fit_forest,
+}
+
+
+def estimate_probabilities(recipe: Classical, learned: Learned, images: np.ndarray) -> np.ndarray:
+    """Predict the probability of every digit for every row, from what a method has learned.
+
+    Args:
+        recipe: the method.
+        learned: of ``fit_estimator`` or ``load_estimator``.
+        images: (N, 784) float32, scaled as the recipe says.
+
+    Returns:
+        (N, 10) float64, rows sum to 1; the first of the likeliest digits is the one that scikit-learn's ``predict``
+        gives. A support vector machine gives shares of its 45 votes, the random method its guess, and the image
+        distortion model's probabilities are as 1 / distance to the nearest row of each digit, to a power.
+    """
+    return _PREDICT[recipe.estimator[0]](learned, images)
+
+
+def _guess(learned: Learned, images: np.ndarray) -> np.ndarray:
+    prior = learned["prior"] / learned["prior"].sum()
+    digits = np.random.default_rng(int(learned["seed"])).choice(CLASSES, size=len(images), p=prior)
+    return np.eye(CLASSES)[digits]
+
+
+def _bayes(learned: Learned, images: np.ndarray) -> np.ndarray:
+    precisions, means = 1 / learned["variances"], learned["means"]
+    # Σ (x − µ)² / σ², multiplied out: three matrix products instead of a cube of numbers.
+    wide = images.astype(np.float64)
+    squares = np.square(wide) @ precisions.T - 2 * wide @ (means * precisions).T + (means**2 * precisions).sum(axis=1)
+    return softmax(np.log(learned["prior"]) - (np.log(learned["variances"]).sum(axis=1) + squares) / 2, axis=1)
+
+
+def _logistic(learned: Learned, images: np.ndarray) -> np.ndarray:
+    decisions = (images @ learned["weights"].T + learned["intercepts"]).astype(np.float64)
+    # Each digit's own probability, divided by their sum; in logarithms, so that none is lost near 0 or 1.
+    return softmax(log_expit(decisions), axis=1)
+
+
+def _svm(learned: Learned, images: np.ndarray) -> np.ndarray:
+    vectors, weights, gamma = learned["vectors"], learned["weights"], float(learned["gamma"])
+    distances = np.square(images).sum(axis=1)[:, None] + np.square(vectors).sum(axis=1) - 2 * images @ vectors.T
+    kernel = np.exp(-gamma * distances)
+    ends = np.cumsum(learned["counts"])
+    of_digit = [slice(end - count, end) for count, end in zip(learned["counts"], ends, strict=True)]
+    votes = np.zeros((len(images), CLASSES))
+    # One machine for each pair; its weights lie in the row of the other digit, not counting the own.
+    for (first, second), intercept in zip(combinations(range(CLASSES), 2), learned["intercepts"], strict=True):
+        one, two = of_digit[first], of_digit[second]
+        decision = kernel[:, one] @ weights[second - 1, one] + kernel[:, two] @ weights[first, two] + intercept
+        votes[:, first] += decision > 0
+        votes[:, second] += decision <= 0
+    return votes / votes.sum(axis=1, keepdims=True)
+
+
+def _neighbours(learned: Learned, images: np.ndarray) -> np.ndarray:
+    method = KNeighborsClassifier(int(learned["neighbours"]), algorithm="brute", n_jobs=-1)
+    return method.fit(learned["images"], learned["digits"]).predict_proba(images)
+
+
+def _distortion(learned: Learned, images: np.ndarray) -> np.ndarray:
+    references = learned["pixels"].astype(np.float32) / 255
+    distances = nearest_distances(images, references, learned["digits"], int(learned["candidates"]))
+    # An image that was trained on is at no distance from itself.
+    return softmax(-learned["power"] * np.log(np.maximum(distances, 1e-6)), axis=1)
+
+
+def _forest(learned: Learned, images: np.ndarray) -> np.ndarray:
+    features, thresholds, children = learned["features"], learned["thresholds"], learned["children"]
+    rows = np.arange(len(images))
+    probabilities = np.zeros((len(images), CLASSES))
+    for root in learned["roots"]:
+        node = np.full(len(images), root)
+        while True:
+            right = images[rows, features[node]] > thresholds[node]
+            below = children[node, right.astype(np.int8)]
+            if np.array_equal(below, node):
+                break
+            node = below
+        probabilities += learned["shares"][node]
+    return probabilities / len(learned["roots"])
+
+
+def _in_batches(method: Callable[[Learned, np.ndarray], np.ndarray]) -> Callable[[Learned, np.ndarray], np.ndarray]:
+    """Let a method see a thousand rows at once: what it computes for each is large."""
+
+    def predict(learned: Learned, images: np.ndarray) -> np.ndarray:
+        batches = range(0, len(images), BATCH_SIZE)
+        return np.concatenate([method(learned, images[first : first + BATCH_SIZE]) for first in batches])
+
+    return predict
+
+
+_PREDICT: dict[str, Callable[[Learned, np.ndarray], np.ndarray]] = {
+    "DummyClassifier": _guess,
+    "GaussianNB": _bayes,
+    "LogisticRegression": _logistic,
+    "SVC": _in_batches(_svm),
+    "KNeighborsClassifier": _neighbours,
+    "ImageDistortionModel": _in_batches(_distortion),
+    "RandomForestClassifier": _in_batches(_forest),
+}
+
+
+def save_estimator(folder: Path, learned: Learned) -> None:
+    """Write what a method has learned into a run folder.
+
+    Args:
+        folder: the run folder.
+        learned: of ``fit_estimator``.
+    """
+    arrays: dict[str, Any] = {**learned}
+    with atomic_path(folder / MODEL_FILE) as path:
+        np.savez_compressed(path, **arrays)
+
+
+def load_estimator(folder: Path, recipe: Classical) -> Learned:
+    """Read what a method has learned.
+
+    Args:
+        folder: a run folder; the file in it may come from anyone.
+        recipe: the method.
+
+    Returns:
+        arrays with which prediction ends, and is a prediction.
+
+    Raises:
+        RunError: not the arrays of this method, or not what they can be.
+    """
+    file = folder / MODEL_FILE
+    try:
+        with zipfile.ZipFile(file) as archive:
+            if sum(member.file_size for member in archive.infolist()) > MAX_BYTES:
+                raise ValueError(f"more than {MAX_BYTES:,} bytes")
+        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as saved:
+            learned = dict(saved)
+        _check(recipe.estimator[0], learned)
+    except (Exception, MemoryError) as error:  # whatever a hostile file can do to NumPy, zipfile and the decompressors
+        raise RunError(
+            f"{file}: cannot be loaded ({type(error).__name__}: {error}). Expected the arrays that training wrote. "
+            "Train it again."
+        ) from error
+    return learned
+
+
+def _check(kind: str, learned: Learned) -> None:
+    """Refuse arrays that the method could not have learned: with them, prediction might fail, or never end."""
+    sizes: dict[str, int] = {}
+    if set(learned) != set(_EXPECTED[kind]):
+        raise ValueError(f"it holds {', '.join(learned)} instead of {', '.join(_EXPECTED[kind])}")
+    for name, (numbers, shape) in _EXPECTED[kind].items():
+        array = learned[name]
+        fits = len(array.shape) == len(shape) and all(
+            size == (sizes.setdefault(wanted, size) if isinstance(wanted, str) else wanted)
+            for size, wanted in zip(array.shape, shape, strict=True)
+        )
+        if not fits or array.dtype.kind not in numbers or array.dtype.itemsize > 8 or not np.isfinite(array).all():
+            raise ValueError(f"{name} is {array.dtype} {array.shape}, or not all of it is finite")
+    for name in {"prior", "variances", "gamma", "counts"} & set(learned):
+        if not (learned[name] > 0).all():
+            raise ValueError(f"not all of {name} is above 0")
+    if kind == "DummyClassifier" and not (learned["seed"] >= 0 and learned["prior"].sum() < 2):
+        raise ValueError("its seed or its shares are not possible")
+    if kind == "SVC" and learned["counts"].sum() != sizes["V"]:
+        raise ValueError("its support vectors do not add up")
+    if kind == "KNeighborsClassifier" and not (
+        set(learned["digits"].tolist()) == set(range(CLASSES)) and 0 < learned["neighbours"] <= sizes["N"]
+    ):
+        raise ValueError("its digits or its number of neighbours are not possible")
+    if kind == "ImageDistortionModel" and not (
+        set(learned["digits"].tolist()) <= set(range(CLASSES))
+        and learned["pixels"].dtype == np.uint8
+        and 0 < learned["pixels"].size < MAX_BYTES / 16  # images of float32, and their gradients, are as large
+        and 0 < learned["candidates"] <= 1000
+        and 0 < learned["power"] <= 100
+    ):
+        raise ValueError("its digits, pixels, number of candidates or power are not possible")
+    if kind == "RandomForestClassifier":
+        _check_forest(learned["roots"], learned["children"].astype(np.int64), learned["features"])
+
+
+def _check_forest(roots: np.ndarray, children: np.ndarray, features: np.ndarray) -> None:
+    """Refuse trees that are none: every step leads further down, and none into the next tree or to no pixel."""
+    nodes = np.arange(len(children))
+    if not (roots.size and roots[0] == 0 and (np.diff(roots) > 0).all() and roots[-1] < len(nodes)):
+        raise ValueError("its roots are not in order")
+    ends = np.append(roots[1:], len(nodes))[np.searchsorted(roots, nodes, side="right") - 1]
+    is_leaf = (children == nodes[:, None]).all(axis=1)
+    if not (is_leaf | ((children > nodes[:, None]) & (children < ends[:, None])).all(axis=1)).all():
+        raise ValueError("its trees are not trees")
+    if not (features.min() >= 0 and features.max() < PIXELS):
+        raise ValueError("it looks at pixels that are not there")

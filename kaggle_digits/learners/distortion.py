@@ -1,0 +1,103 @@
+"""Compare images by how far one must be distorted to look like another: the image distortion model.
+
+Every pixel of the one may look for its like within two pixels of its place in the other, and brings its eight
+neighbours with it. What is compared is how the ink changes from pixel to pixel, not the ink itself. So two writings of
+a digit whose strokes only lie otherwise are near each other, and one that has other strokes is far.
+
+Source: Keysers, Deselaers, Gollan and Ney 2007, Deformation models for image recognition, IEEE PAMI 29(8). They read
+0.54 % of MNIST's test images wrongly with it, by the three nearest of 60,000.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import joblib
+import numpy as np
+from scipy.ndimage import correlate1d
+
+from kaggle_digits import CLASSES, SIDE
+
+WARP = 2
+"""How many pixels away, along each axis, a pixel may find its like."""
+
+CONTEXT = 1
+"""How many neighbours in each direction come with it."""
+
+
+def nearest_distances(images: np.ndarray, references: np.ndarray, digits: np.ndarray, candidates: int) -> np.ndarray:
+    """Return how far the nearest reference of every digit is, for each image.
+
+    Args:
+        images: (N, 784) float32, 0–1.
+        references: (M, 784) float32, 0–1, M at least 1.
+        digits: (M,) integers, 0–9: of the references.
+        candidates: so many references of each digit, the nearest by Euclidean distance, are compared.
+
+    Returns:
+        (N, 10) float64, 0 or more; infinite for digits that no reference is of.
+    """
+    products = np.square(references).sum(axis=1) - 2 * (images @ references.T)
+    present, chosen = np.unique(digits), []
+    for digit in present:
+        own = np.flatnonzero(digits == digit)
+        kept = min(candidates, len(own))
+        chosen.append(own[np.argpartition(products[:, own], kept - 1, axis=1)[:, :kept]])
+    used, places = np.unique(np.concatenate(chosen, axis=1), return_inverse=True)
+    gradients, references_gradients = image_gradients(images), image_gradients(references[used])
+    ends = np.cumsum([own.shape[1] for own in chosen])
+    starts = ends - [own.shape[1] for own in chosen]
+
+    def compare(image: int) -> np.ndarray:
+        taken = references_gradients[places.reshape(len(images), -1)[image]]
+        return np.minimum.reduceat(distortion_distances(gradients[image], taken), starts)
+
+    # Threads, since NumPy leaves Python's lock to others while it computes.
+    distances = np.full((len(images), CLASSES), np.inf)
+    with ThreadPoolExecutor(joblib.cpu_count()) as pool:
+        for image, nearest in enumerate(pool.map(compare, range(len(images)))):
+            distances[image, present] = nearest
+    return distances
+
+
+def image_gradients(images: np.ndarray) -> np.ndarray:
+    """Return how the ink of every image rises to the right and downwards, by Sobel's filters.
+
+    Args:
+        images: (N, 784) float32, 0–1.
+
+    Returns:
+        (N, 2, 28, 28) float32, −1 to 1.
+    """
+    squares = images.reshape(-1, SIDE, SIDE)
+    rises = [
+        correlate1d(correlate1d(squares, [-1, 0, 1], axis=along), [1, 2, 1], axis=across) / 4
+        for along, across in ((2, 1), (1, 2))
+    ]
+    return np.stack(rises, axis=1)
+
+
+def distortion_distances(image: np.ndarray, references: np.ndarray) -> np.ndarray:
+    """Return how far an image is from each reference, when each of its pixels looks for its like there.
+
+    Args:
+        image: (2, 28, 28) float32, of ``image_gradients``.
+        references: (M, 2, 28, 28) float32, likewise.
+
+    Returns:
+        (M,) float32: over all pixels, the least sum of squared differences of a pixel and its neighbours.
+    """
+    margin, side = WARP + CONTEXT, SIDE + 2 * CONTEXT
+    # References along the last axis, where NumPy is fastest.
+    framed = np.zeros((2, SIDE + 2 * margin, SIDE + 2 * margin, len(references)), np.float32)
+    framed[:, margin:-margin, margin:-margin] = references.transpose(1, 2, 3, 0)
+    wanted = np.pad(image, ((0, 0), (CONTEXT, CONTEXT), (CONTEXT, CONTEXT)))[..., None]
+    least = np.full((SIDE, SIDE, len(references)), np.inf, np.float32)
+    for down in range(2 * WARP + 1):
+        for right in range(2 * WARP + 1):
+            squares = framed[:, down : down + side, right : right + side] - wanted
+            squares *= squares
+            squares[0] += squares[1]
+            rows = sum(squares[0, first : first + SIDE] for first in range(2 * CONTEXT + 1))
+            np.minimum(least, sum(rows[:, first : first + SIDE] for first in range(2 * CONTEXT + 1)), out=least)
+    return least.sum(axis=(0, 1))

@@ -1,0 +1,186 @@
+"""Build the Keras networks that recipes describe, and give them their loss and optimizer."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, cast
+
+import keras
+
+from kaggle_digits import SIDE
+from kaggle_digits.backend import import_tensorflow
+from kaggle_digits.recipe import Milestones, Network, OneCycle, Plateau
+
+FUSED_CHANNELS = 16
+"""TensorFlow's fused kernel is fast for a multiple of so many; for others it is slower than Keras' own steps."""
+
+
+@keras.saving.register_keras_serializable(package="kaggle_digits")
+class Residual(keras.layers.Layer):
+    """A residual block: two 3×3 convolutions beside one of 1×1, a ReLU between the two and one on the sum.
+
+    Args:
+        filters: of all three convolutions, which keep height and width.
+        kernel_initializer: of their weights, as Keras takes it.
+        options: of every Keras layer.
+
+    Source: He et al. 2015, arXiv 1512.03385, with the projection in every block and without normalisation.
+    """
+
+    def __init__(self, filters: int, kernel_initializer: Any = "glorot_uniform", **options: Any) -> None:
+        super().__init__(**options)
+        self.filters, self.kernel_initializer = filters, kernel_initializer
+        shared = {
+            "padding": "same",
+            "data_format": "channels_last",
+            "kernel_initializer": kernel_initializer,
+            "dtype": self.dtype_policy,
+        }
+        self.first = keras.layers.Conv2D(filters, 3, activation="relu", **shared)
+        self.second = keras.layers.Conv2D(filters, 3, **shared)
+        self.side = keras.layers.Conv2D(filters, 1, **shared)
+
+    def build(self, input_shape: Any) -> None:
+        """Create the weights for images (N, height, width, channels)."""
+        self.first.build(input_shape)
+        self.second.build(self.first.compute_output_shape(input_shape))
+        self.side.build(input_shape)
+
+    def call(self, images: Any) -> Any:
+        """Return (N, height, width, filters), 0 or more."""
+        return keras.ops.relu(self.second(self.first(images)) + self.side(images))
+
+    def get_config(self) -> dict[str, Any]:
+        """Return what the block is made of, so that a saved network can be loaded."""
+        return {**super().get_config(), "filters": self.filters, "kernel_initializer": self.kernel_initializer}
+
+
+@keras.saving.register_keras_serializable(package="kaggle_digits")
+class BatchNormalization(keras.layers.BatchNormalization):
+    """Keras' layer, with TensorFlow's fused kernel where a recipe's training on images in one replica can use it.
+
+    Keras computes mean, variance and result one after another, in float32, also of a network in bfloat16; the kernel
+    does it in one go and half the memory, which makes a whole training a third faster on a CPU
+    (``benchmarks/log.md``). Outside of training, and everywhere else, this is Keras' layer.
+    """
+
+    def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
+        """Return the inputs normalised, of the same shape and dtype."""
+        fused = training and self.trainable and mask is None and not self.synchronized
+        plain = self.scale and self.center and self.axis == -1 and not getattr(self, "renorm", False)
+        fits = len(inputs.shape) == 4 and inputs.shape[-1] % FUSED_CHANNELS == 0
+        if not (fused and plain and fits and keras.backend.backend() == "tensorflow"):
+            return super().call(inputs, training=training, mask=mask)
+        gamma, beta = (keras.ops.cast(variable, "float32") for variable in (self.gamma, self.beta))
+        kernel = import_tensorflow().compat.v1.nn.fused_batch_norm
+        outputs, mean, variance = kernel(inputs, gamma, beta, epsilon=self.epsilon, is_training=True)
+        # The kernel divides by one value less than there are, Keras by all.
+        values = keras.ops.cast(keras.ops.size(inputs) // inputs.shape[-1], "float32")
+        variance *= (values - 1) / values
+        for moving, current in ((self.moving_mean, mean), (self.moving_variance, variance)):
+            moving.assign(moving * self.momentum + current * (1 - self.momentum))
+        return outputs
+
+
+def without_own_normalisation(model: keras.Sequential) -> keras.Sequential:
+    """Return an uncompiled copy of a network that Keras can load without this package, but for its residual blocks."""
+
+    def copy(layer: keras.layers.Layer) -> keras.layers.Layer:
+        kind = keras.layers.BatchNormalization if isinstance(layer, BatchNormalization) else type(layer)
+        return kind.from_config(layer.get_config())
+
+    network = keras.Sequential([keras.Input(model.input_shape[1:]), *map(copy, model.layers)], name=model.name)
+    network.set_weights(model.get_weights())
+    return network
+
+
+OWN_LAYERS = {"Residual": Residual, "BatchNormalization": BatchNormalization}
+
+
+def build_model(recipe: Network, *, precision: str = "float32", synchronized: bool = False) -> keras.Sequential:
+    """Build a recipe's network, untrained and uncompiled.
+
+    Call it inside the scope of a strategy. Weights are drawn from Keras' global generator: set its seed first.
+
+    Args:
+        recipe: its ``layers`` are built as they stand.
+        precision: the Keras dtype policy of all layers but the last, whose logits are always float32.
+        synchronized: whether batch normalisation takes mean and variance over all replicas of a ``tf.distribute``
+            strategy, as if there were one. With JAX it always does.
+
+    Returns:
+        a Sequential network, images (N, 28, 28, 1) float32 → logits (N, 10) float32.
+    """
+    model = keras.Sequential(name=recipe.name.replace("-", "_"))
+    model.add(keras.Input((SIDE, SIDE, 1)))
+    for index, (kind, options) in enumerate(recipe.layers, start=1):
+        dtype = "float32" if index == len(recipe.layers) else precision
+        if kind == "BatchNormalization" and synchronized:
+            options = {**options, "synchronized": True}
+        layer = OWN_LAYERS.get(kind) or getattr(keras.layers, kind)
+        model.add(layer(**options, dtype=dtype))
+    return model
+
+
+def compile_model(model: keras.Sequential, recipe: Network, *, steps: int, steps_per_execution: int = 1) -> None:
+    """Give a network the recipe's loss and optimizer, whose variables are made at once: a checkpoint holds them.
+
+    Args:
+        model: as ``build_model`` returns it.
+        recipe: its loss, optimizer and learning rate are used.
+        steps: optimizer steps of the whole training, the length of a one-cycle schedule.
+        steps_per_execution: steps that the device takes on its own; more than one pays on a TPU.
+    """
+    losses = {
+        "mse": keras.losses.MeanSquaredError(),
+        "crossentropy": keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=recipe.label_smoothing),
+    }
+    kind, settings = recipe.optimizer
+    optimizer = getattr(keras.optimizers, kind)(learning_rate=_learning_rate(recipe, steps), **settings)
+    # jit_compile stays "auto": XLA trains four times slower on a CPU, and must not be forced on under a strategy.
+    model.compile(
+        optimizer=optimizer,
+        loss=losses[recipe.loss],
+        weighted_metrics=["accuracy"],
+        steps_per_execution=steps_per_execution,
+    )
+    model.optimizer.build(model.trainable_variables)
+
+
+def _learning_rate(recipe: Network, steps: int) -> float | keras.optimizers.schedules.LearningRateSchedule:
+    rate = recipe.learning_rate
+    if not isinstance(rate, OneCycle):
+        return epoch_rate(recipe, [])
+    warmup_steps = math.ceil(rate.warmup * steps)
+    return keras.optimizers.schedules.CosineDecay(
+        initial_learning_rate=rate.peak * rate.start,
+        decay_steps=max(1, steps - warmup_steps),
+        alpha=rate.end,
+        warmup_target=rate.peak,
+        warmup_steps=warmup_steps,
+    )
+
+
+def epoch_rate(recipe: Network, accuracies: Sequence[float]) -> float:
+    """Return the learning rate of the next epoch, for recipes that change it between epochs or not at all.
+
+    It depends on the epochs so far only, so that a resumed training goes on as it would have.
+
+    Args:
+        recipe: its learning rate is a number, ``Milestones`` or ``Plateau``.
+        accuracies: on the tuning rows after each epoch so far; only their number matters without a plateau.
+    """
+    rate = recipe.learning_rate
+    if isinstance(rate, Milestones):
+        return rate.start * rate.factor ** sum(epoch <= len(accuracies) for epoch in rate.epochs)
+    if isinstance(rate, Plateau):
+        current, best, waited = rate.start, 0.0, 0
+        for accuracy in accuracies:
+            waited += 1
+            if accuracy > best * (1 + rate.threshold):
+                best, waited = accuracy, 0
+            if waited == rate.patience:
+                current, waited = current * rate.factor, 0
+        return current
+    return cast(float, rate)

@@ -1,0 +1,483 @@
+"""Train a Keras network epoch by epoch, with a checkpoint after each.
+
+While a training runs, its run folder holds ``checkpoint.npz``: every variable of network and optimizer after the last
+whole epoch, and the metrics so far. A kill at any moment loses at most one epoch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import io
+import json
+import math
+import time
+import zipfile
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import keras
+import numpy as np
+
+from kaggle_digits import CLASSES, PIXELS
+from kaggle_digits.calibration import accuracy
+from kaggle_digits.data import TrainingRows, one_hot, split_rows
+from kaggle_digits.errors import RunError, TrainingError
+from kaggle_digits.files import atomic_path
+from kaggle_digits.learners import Fitted, Predictor, Progress, Training
+from kaggle_digits.learners.augment import augment_pixels, restyle_pixels
+from kaggle_digits.learners.models import build_model, compile_model, epoch_rate, without_own_normalisation
+from kaggle_digits.learners.preprocess import averaged, normalise_for, normalised, to_images
+from kaggle_digits.recipe import Network, OneCycle, Restyling
+from kaggle_digits.runs import CHECKPOINT_FILE
+from kaggle_digits.strategy import TPU_STEPS_PER_EXECUTION, Device
+
+if TYPE_CHECKING:
+    from kaggle_digits.runs import Run
+
+MODEL_FILE = "model.keras"
+BATCH_SIZE = 1024
+"""Images that are predicted at once."""
+TUNING_FRACTION = 0.05
+"""Share of the training rows that is set apart if an accuracy decides on the learning rate or the end."""
+
+
+@dataclass(frozen=True)
+class NetworkPredictor:
+    """Predicts with a network from pixels as they are. ``network_predictor`` adds the rest of a recipe.
+
+    Args:
+        model: the network, images → logits.
+        recipe: says how pixels are scaled, and what the output means.
+        device: whose scope the network was built in, or None.
+        batch_size: images at once. The answer does not depend on it.
+    """
+
+    model: keras.Sequential
+    recipe: Network
+    device: Device | None = None
+    batch_size: int = BATCH_SIZE
+
+    @property
+    def parameters(self) -> int:
+        """How many weights there are."""
+        return self.model.count_params()
+
+    def probabilities(self, pixels: np.ndarray) -> np.ndarray:
+        """Predict the probability of every digit, (N, 10) float32, for every row of pixels (N, 784)."""
+        replicas = self.device.replicas if self.device else 1
+        # Every batch has the same shape and divides by the number of replicas: pad, predict, cut.
+        batch_size = min(self.batch_size, len(pixels))
+        batch_size += -batch_size % replicas
+        padding = np.zeros((-len(pixels) % batch_size, PIXELS), pixels.dtype)
+        images = to_images(np.concatenate([pixels, padding]), self.recipe)
+        with self.device.scope() if self.device else contextlib.nullcontext():
+            if replicas > 1:
+                outputs = self.model.predict(images, batch_size=batch_size, verbose=0)
+            else:  # Keras' own loop uses one core only, at random (see _fit_batches), and is slow for a single image
+                starts = range(0, len(images), batch_size)
+                outputs = np.concatenate([self.model.predict_on_batch(images[s : s + batch_size]) for s in starts])
+        outputs = outputs[: len(pixels)]
+        return _shares(outputs) if self.recipe.loss == "mse" else _softmax(outputs)
+
+    def save(self, folder: Path) -> None:
+        """Write the trained network, which replaces its checkpoint."""
+        # Keras would write the optimizer of a compiled network, too, which is twice as much again.
+        with atomic_path(folder / MODEL_FILE) as path:
+            without_own_normalisation(self.model).save(path)
+
+
+def _shares(outputs: np.ndarray) -> np.ndarray:
+    """Turn estimates of one-hot labels, (N, 10), into probabilities with the same arg-max.
+
+    Each row is shifted to start at 0 and divided by its sum. If all ten are equal, nothing is known.
+    """
+    shifted = outputs - outputs.min(axis=1, keepdims=True)
+    total = shifted.sum(axis=1, keepdims=True)
+    return np.divide(shifted, total, out=np.full_like(shifted, 1 / CLASSES), where=total > 0)
+
+
+def _softmax(logits: np.ndarray) -> np.ndarray:
+    raised = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return raised / raised.sum(axis=1, keepdims=True)
+
+
+def fit(training: Training) -> Fitted:
+    """Train a network, from the checkpoint in the run folder if there is one.
+
+    The order of the rows and their augmentation depend on the seed and the epoch only. If an accuracy decides on the
+    learning rate or the end, it is measured on a part of the rows that is then not trained on.
+
+    Returns:
+        the network; for each epoch its loss and accuracy, which are means over its batches while training; and the
+        probabilities of the held-out rows.
+
+    Raises:
+        RunError: the checkpoint is damaged.
+        TrainingError: the loss is no longer a number, or the device failed.
+    """
+    recipe, device, held_out = cast(Network, training.recipe), training.device, training.held_out
+    rows, tuning = training.rows, None
+    if recipe.tunes:
+        rows, tuning = split_rows(rows, fraction=TUNING_FRACTION, seed=training.seed)
+    keras.utils.set_random_seed(training.seed)
+    started = time.perf_counter()
+    rows = replace(rows, pixels=normalise_for(recipe, rows.pixels))
+    preparing_seconds = time.perf_counter() - started
+    steps_per_epoch = math.ceil(len(rows) / recipe.batch_size)
+    model = _build(training, steps=steps_per_epoch * recipe.epochs)
+    epochs = _load_checkpoint(training.folder, model, device)
+
+    def predict(rows: TrainingRows) -> np.ndarray:
+        # Averaging takes its time, and is worth it at the end only.
+        is_last = len(epochs) >= recipe.epochs - 1
+        return _predictor(training, model, averaging=is_last).probabilities(rows.pixels)
+
+    probabilities = None
+    make = functools.partial(_make_batches, recipe, rows, seed=training.seed, device=device)
+    with contextlib.closing(_make_ahead(make, range(len(epochs), recipe.epochs))) as all_batches:
+        while not _is_over(recipe, epochs):
+            epoch = len(epochs)
+            tracer = _Tracer.of(training, epoch, steps_per_epoch, predict) if training.trace else None
+            callbacks: list[keras.callbacks.Callback] = [tracer] if tracer else []
+            if training.progress:
+                done, total = epoch * steps_per_epoch, recipe.epochs * steps_per_epoch
+                callbacks.insert(0, _StepCounter(training.progress, done, done + steps_per_epoch, total))
+            if not isinstance(recipe.learning_rate, OneCycle):
+                model.optimizer.learning_rate = epoch_rate(recipe, [e.get("tuning_accuracy", 0.0) for e in epochs])
+            started = time.perf_counter()
+            metrics = _fit_epoch(model, recipe, next(all_batches), epoch, device=device, callbacks=callbacks)
+            metrics["seconds"] = round(time.perf_counter() - started + preparing_seconds, 3)
+            preparing_seconds = 0.0
+            if tracer:
+                metrics["seconds"] = round(metrics["seconds"] - tracer.measuring_seconds, 3)
+                metrics |= {"losses": tracer.losses, "curve": tracer.curve}
+            if tuning:
+                measured = accuracy(predict(tuning), tuning.digits)
+                # All processes must decide alike, whatever last digits their processors compute.
+                metrics["tuning_accuracy"] = json.loads(device.from_first(json.dumps(measured).encode()))
+            if held_out:
+                started = time.perf_counter()
+                probabilities = predict(held_out)
+                metrics["validation_accuracy"] = accuracy(probabilities, held_out.digits)
+                metrics["validation_seconds"] = round(time.perf_counter() - started, 3)
+            epochs.append(metrics)
+            if device.process == 0:
+                write_checkpoint(training.folder, model, epochs)
+            if training.progress:
+                training.progress.epoch(metrics, recipe.epochs)
+    if held_out and probabilities is None:  # the training was stopped after its last checkpoint
+        probabilities = predict(held_out)
+    return Fitted(predictor=network_predictor(model, recipe, device=device), epochs=epochs, probabilities=probabilities)
+
+
+def load(run: Run, device: Device, members: Sequence[Predictor]) -> Predictor:  # noqa: ARG001
+    """Load a network from its run folder, inside the scope of the device."""
+    recipe, file = cast(Network, run.recipe), run.folder / MODEL_FILE
+    try:
+        # The network is built anew, because the file remembers precision and replicas of the device that trained it.
+        with device.scope():
+            model = build_model(recipe, precision=device.precision)
+            model.load_weights(file)
+    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+        raise RunError(
+            f"{file}: cannot be loaded ({error}). Expected the network that training wrote. Train it again."
+        ) from error
+    return network_predictor(model, recipe, device=device)
+
+
+def network_predictor(
+    model: keras.Sequential, recipe: Network, *, device: Device | None = None, averaging: bool = True, **options: Any
+) -> Predictor:
+    """Return a predictor that does with pixels all that a recipe says.
+
+    Args:
+        model: the recipe's network.
+        recipe: what was trained.
+        device: whose scope the network was built in, or None.
+        averaging: whether to average over several versions of an image, if the recipe does.
+        options: those of ``NetworkPredictor``.
+    """
+    predictor: Predictor = NetworkPredictor(model, recipe, device, **options)
+    return normalised(recipe, averaged(recipe, predictor) if averaging else predictor)
+
+
+def _build(training: Training, *, steps: int) -> keras.Sequential:
+    """Build and compile the network that is to be trained."""
+    recipe, device = cast(Network, training.recipe), training.device
+    synchronized = device.replicas > 1 and device.backend == "tensorflow"
+    # A trace needs every single step.
+    several = TPU_STEPS_PER_EXECUTION if _is_tensorflow_tpu(device) and not training.trace else 1
+    with device.scope():
+        model = build_model(recipe, precision=device.precision, synchronized=synchronized)
+        compile_model(model, recipe, steps=steps, steps_per_execution=several)
+    return model
+
+
+def _is_tensorflow_tpu(device: Device) -> bool:
+    return device.kind == "tpu" and device.backend == "tensorflow"
+
+
+def _predictor(training: Training, model: keras.Sequential, *, averaging: bool) -> Predictor:
+    """Return a predictor with the network as it stands, to measure it."""
+    recipe, device = cast(Network, training.recipe), training.device
+    if device.processes == 1:
+        return network_predictor(model, recipe, device=device, averaging=averaging)
+    # Each process asks a network of its own, so that no row is exchanged.
+    own = build_model(recipe, precision=device.precision)
+    own.set_weights(model.get_weights())
+    return network_predictor(own, recipe, averaging=averaging)
+
+
+def _is_over(recipe: Network, epochs: list[dict[str, Any]]) -> bool:
+    if len(epochs) == recipe.epochs:
+        return True
+    return bool(epochs and recipe.stop_at is not None and epochs[-1]["tuning_accuracy"] >= recipe.stop_at)
+
+
+@dataclass(frozen=True)
+class Batches:
+    """One epoch, or this process' share of it, batch after batch.
+
+    Args:
+        images: (rows, 28, 28, 1) float32.
+        labels: (rows, 10) float32.
+        weights: (rows,) float32, 0 for rows that only fill a batch.
+        size: rows in a batch; all have the same.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    weights: np.ndarray
+    size: int
+
+
+def _make_batches(recipe: Network, rows: TrainingRows, epoch: int, *, seed: int, device: Device) -> Batches:
+    """Shuffle and augment the rows of one epoch, counted from 0; the same for the same seed and epoch."""
+    rng = np.random.default_rng([seed, epoch])
+    order = rng.permutation(len(rows))
+    pixels, digits = rows.pixels[order], rows.digits[order]
+    if isinstance(recipe.augmentation, Restyling):
+        pixels = restyle_pixels(pixels, digits, recipe.augmentation, rng)
+    if recipe.augmentation:
+        pixels = augment_pixels(pixels, recipe.augmentation, rng)
+    taken, weights = share_batches(
+        len(rows), recipe.batch_size, replicas=device.replicas, processes=device.processes, process=device.process
+    )
+    images, labels = to_images(pixels[taken.ravel()], recipe), one_hot(digits[taken.ravel()])
+    return Batches(images, labels, weights.ravel(), taken.shape[1])
+
+
+def _make_ahead(make: Callable[[int], Batches], epochs: range) -> Generator[Batches]:
+    """Yield the batches of each epoch, and make the next one's meanwhile: training leaves a core partly idle."""
+    with ThreadPoolExecutor(1) as maker:
+        upcoming = maker.submit(make, epochs.start)
+        for epoch in epochs:
+            batches = upcoming.result()
+            if epoch + 1 in epochs:
+                upcoming = maker.submit(make, epoch + 1)
+            yield batches
+
+
+def _fit_epoch(
+    model: keras.Model,
+    recipe: Network,
+    batches: Batches,
+    epoch: int,
+    *,
+    device: Device,
+    callbacks: list[keras.callbacks.Callback],
+) -> dict[str, Any]:
+    """Train one epoch, counted from 0; return its number from 1, and loss and accuracy, means over its batches."""
+    try:
+        with device.scope():
+            if device.kind == "cpu" and device.backend == "tensorflow" and device.replicas == 1:
+                fitted = _fit_batches(model, batches, callbacks)
+            else:
+                history = model.fit(
+                    batches.images,
+                    batches.labels,
+                    sample_weight=batches.weights,
+                    batch_size=batches.size,
+                    initial_epoch=epoch,
+                    epochs=epoch + 1,
+                    shuffle=False,
+                    verbose=0,
+                    callbacks=callbacks,
+                ).history
+                fitted = {name: history[name][0] for name in ("loss", "accuracy")}
+    except device.failures as error:
+        if device.processes > 1:  # most likely another one was lost, which train_run says
+            raise
+        raise TrainingError(
+            f"{recipe.name}: the {device.kind} failed in epoch {epoch + 1} ({type(error).__name__}: "
+            f"{str(error).splitlines()[0]}). Expected a device with enough free memory. Free it, or use --device cpu; "
+            "whole epochs are kept."
+        ) from error
+    loss = fitted["loss"]
+    if not math.isfinite(loss):
+        raise TrainingError(
+            f"{recipe.name}: the loss became {loss} in epoch {epoch + 1}. Expected a finite number. Lower the recipe's "
+            "learning rate."
+        )
+    return {"epoch": epoch + 1, **fitted}
+
+
+def _fit_batches(model: keras.Model, batches: Batches, callbacks: list[keras.callbacks.Callback]) -> dict[str, float]:
+    """Do what ``model.fit`` does on one CPU; return loss and accuracy, means over the batches.
+
+    In Keras' own loop TensorFlow now and then computes a whole epoch on a single core, at random, which takes up to
+    twice as long (``benchmarks/log.md``).
+    """
+    for callback in callbacks:
+        callback.set_model(model)
+    summed = {"loss": 0.0, "accuracy": 0.0}
+    means = {}
+    for step, start in enumerate(range(0, len(batches.images), batches.size)):
+        rows = slice(start, start + batches.size)
+        model.reset_metrics()  # not every version of Keras does it by itself
+        found = model.train_on_batch(
+            batches.images[rows], batches.labels[rows], sample_weight=batches.weights[rows], return_dict=True
+        )
+        summed = {name: total + float(found[name]) for name, total in summed.items()}
+        means = {name: total / (step + 1) for name, total in summed.items()}
+        for callback in callbacks:
+            callback.on_train_batch_end(step, means)
+    return means
+
+
+def share_batches(
+    rows: int, batch_size: int, *, replicas: int = 1, processes: int = 1, process: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
+    """Cut an epoch into batches of one shape, each of which divides by the number of replicas.
+
+    What a batch lacks is filled with rows from the front of the epoch, whose weight is 0. The others' weights make up
+    for it, so that the mean over a whole batch, of any share of it per replica, is the mean over its real rows.
+
+    Args:
+        rows: in the epoch.
+        batch_size: rows in a batch.
+        replicas: over all processes.
+        processes, process: how many, and which one's share is wanted.
+
+    Returns:
+        which row stands where, (steps, share) int64, and its weight, (steps, share) float32.
+
+    >>> taken, weights = share_batches(5, 3, replicas=2)
+    >>> taken.tolist()
+    [[0, 1, 2, 0], [3, 4, 0, 1]]
+    >>> (weights * 3).astype(int).tolist()
+    [[4, 4, 4, 0], [6, 6, 0, 0]]
+    """
+    steps = math.ceil(rows / batch_size)
+    width = batch_size + -batch_size % replicas
+    taken, weights = np.zeros((steps, width), np.int64), np.zeros((steps, width), np.float32)
+    for step in range(steps):
+        real = min(batch_size, rows - step * batch_size)
+        taken[step, :real] = step * batch_size + np.arange(real)
+        taken[step, real:] = np.resize(np.arange(rows), width - real)
+        weights[step, :real] = width / real
+    share = slice(process * width // processes, (process + 1) * width // processes)
+    return taken[:, share], weights[:, share]
+
+
+def _variables(model: keras.Model) -> list[Any]:
+    """Every variable that decides how training goes on, dropout's generators included."""
+    return [*model.variables, *model.optimizer.variables]
+
+
+def write_checkpoint(folder: Path, model: keras.Model, epochs: list[dict[str, Any]]) -> None:
+    """Keep every variable of a compiled network and the metrics of the epochs so far, from which training goes on."""
+    values = {f"v{i}": keras.ops.convert_to_numpy(v) for i, v in enumerate(_variables(model))}
+    with atomic_path(folder / CHECKPOINT_FILE) as path:
+        np.savez(path, epochs=np.array(json.dumps(epochs)), **values)
+
+
+def _load_checkpoint(folder: Path, model: keras.Model, device: Device) -> list[dict[str, Any]]:
+    """Restore the last whole epoch into the model and return the metrics up to it; [] if there was none."""
+    file = folder / CHECKPOINT_FILE
+    # The first process has the folder; the others get what it reads.
+    there = device.process == 0 and file.exists()
+    contents = device.from_first(b"there" + file.read_bytes() if there else b"")
+    if not contents:
+        return []
+    try:
+        with np.load(io.BytesIO(contents.removeprefix(b"there"))) as saved:
+            for index, variable in enumerate(_variables(model)):
+                variable.assign(saved[f"v{index}"])
+            return json.loads(str(saved["epochs"]))
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        raise RunError(
+            f"{file}: cannot be resumed from ({type(error).__name__}: {error}). Expected the checkpoint that training "
+            "wrote. Remove the run folder and train again."
+        ) from error
+
+
+class _StepCounter(keras.callbacks.Callback):
+    """Pass Keras' batches on as steps of the whole training."""
+
+    def __init__(self, progress: Progress, done: int, end: int, total: int) -> None:
+        super().__init__()
+        self.progress, self.done, self.end, self.total = progress, done, end, total
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:  # noqa: ARG002
+        # With several steps at once Keras may count past the end of the epoch.
+        self.progress.step(min(self.done + batch + 1, self.end), self.total)
+
+
+class _Tracer(keras.callbacks.Callback):
+    """Keep the loss of every step of an epoch, and measure the network after some.
+
+    Args:
+        due: the steps to measure after, counted from the start of the epoch.
+        measure: returns the accuracy on the held-out rows.
+        gather: whether to ask all replicas for the loss.
+    """
+
+    def __init__(self, due: set[int], measure: Callable[[], float], *, gather: bool = False) -> None:
+        super().__init__()
+        self.due, self.measure, self.gather = due, measure, gather
+        self.losses: list[float] = []
+        self.curve: list[tuple[int, float, float]] = []
+        self.summed_loss, self.measuring_seconds = 0.0, 0.0
+        self.started = time.perf_counter()
+
+    @classmethod
+    def of(cls, training: Training, epoch: int, steps: int, predict: Callable[[TrainingRows], np.ndarray]) -> _Tracer:
+        """Return the tracer of an epoch, which counts from 0."""
+        held_out = training.held_out
+        return cls(
+            trace_steps(steps) if epoch == 0 and held_out else set(),
+            lambda: accuracy(predict(held_out), held_out.digits) if held_out else 0.0,
+            # Under TPUStrategy, Keras tells its callbacks about the first replica only.
+            gather=_is_tensorflow_tpu(training.device),
+        )
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        # Keras reports the mean over the batches of the epoch so far.
+        mean = self.model.get_metrics_result() if self.gather else logs
+        summed = float(mean["loss"]) * (batch + 1)
+        self.losses.append(round(summed - self.summed_loss, 5))
+        self.summed_loss = summed
+        if batch + 1 in self.due:
+            _ = self.model  # asking for it makes Keras write the weights back, which JAX holds elsewhere in between
+            started = time.perf_counter()
+            seconds = started - self.started - self.measuring_seconds
+            self.curve.append((batch + 1, round(seconds, 3), self.measure()))
+            self.measuring_seconds += time.perf_counter() - started
+
+
+def trace_steps(count: int) -> set[int]:
+    """Return the steps of the first epoch after which a traced training is measured: each a tenth more than the last.
+
+    >>> sorted(trace_steps(20))
+    [10, 11, 13, 15, 17, 19]
+    """
+    steps, step = set(), 10
+    while step < count:
+        steps.add(step)
+        step = math.ceil(step * 1.1)
+    return steps

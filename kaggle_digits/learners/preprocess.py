@@ -1,0 +1,220 @@
+"""What happens to pixels before a model sees them, the same at training and prediction.
+
+Pixels are scaled to images. Some recipes also set digits upright and stretch them to one width, or average the
+probabilities over several versions of an image. ``normalised`` and ``averaged`` put these steps around a predictor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from kaggle_digits import CLASSES, PIXELS, SIDE
+from kaggle_digits.learners import Predictor
+from kaggle_digits.recipe import Network, Recipe
+
+SURE = 0.9
+"""A model is sure of an image if its likeliest digit has this probability or more. Sure images are not looked at again:
+neither their shifted versions nor a classical method, beside two or more networks, would change the digit."""
+
+CHUNK = 1024
+"""Images at once: what they take fits a processor's cache."""
+
+STEEPEST = 1.0
+"""Columns per row that a digit is turned by at most."""
+
+NARROWEST, WIDEST = 0.5, 1.5
+"""How many times as wide as wanted a digit may be to become just so wide; others are stretched like these."""
+
+MIDDLE = (SIDE - 1) / 2
+
+
+def normalise_pixels(pixels: np.ndarray, *, deslant: bool = False, spread: float = 0.0) -> np.ndarray:
+    """Set every digit upright, or stretch it sideways to a common width, or both; its centre of mass stays.
+
+    Args:
+        pixels: (N, 784) uint8 or float32, 0–255.
+        deslant: lean it to where the line through its ink, by least squares of columns on rows, is upright.
+        spread: pixels; above 0 the standard deviation of the ink's columns, after deslanting, becomes that.
+
+    Returns:
+        (N, 784) uint8, 0–255, bilinear; what comes in is paper. An image without ink stays.
+
+    Source: the moments of LeCun et al. 1998, Gradient-based learning applied to document recognition ("deslanted"), and
+    of Liu et al. 2004, Handwritten digit recognition: investigation of normalization and feature extraction techniques.
+    """
+    normalised = np.empty(pixels.shape, np.uint8)
+    for start in range(0, len(pixels), CHUNK):
+        rows = slice(start, start + CHUNK)
+        normalised[rows] = np.rint(_normalise(pixels[rows], deslant=deslant, spread=spread))
+    return normalised
+
+
+def _normalise(pixels: np.ndarray, *, deslant: bool, spread: float) -> np.ndarray:
+    y, x = (axis.ravel() for axis in np.mgrid[:SIDE, :SIDE] - MIDDLE)
+    sums = pixels.astype(np.float32) @ np.stack([np.ones(PIXELS), x, y, x * x, x * y, y * y], axis=1).astype(np.float32)
+    mean_x, mean_y, xx, xy, yy = sums.T[1:].astype(float) / np.maximum(1, sums[:, 0])
+    xx, xy, yy = xx - mean_x**2, xy - mean_x * mean_y, yy - mean_y**2
+    slant = np.zeros(len(pixels))
+    if deslant:  # of ink in a single row nobody can say how it leans
+        slant = np.divide(xy, yy, out=slant, where=yy > 0.1).clip(-STEEPEST, STEEPEST)
+    stretch = np.ones(len(pixels))
+    if spread:
+        variance = xx - 2 * slant * xy + slant**2 * yy
+        stretch = np.sqrt(np.maximum(0, variance)) / spread
+        stretch = np.where(sums[:, 0] > 0, stretch.clip(NARROWEST, WIDEST), 1)
+    # Row by row: the first column's place, from where columns are ``stretch`` apart.
+    below = np.arange(SIDE) - MIDDLE - mean_y[:, None]
+    first = ((1 - stretch) * (mean_x + MIDDLE))[:, None] + slant[:, None] * below
+    return _read_columns(pixels, first, stretch) if spread else shift_rows(pixels, first)
+
+
+def shift_rows(pixels: np.ndarray, first: np.ndarray) -> np.ndarray:
+    """Shift each row of each image sideways, bilinearly; what comes in is paper.
+
+    Args:
+        pixels: (N, 784).
+        first: (N, 28), the column, not always a whole one, that a row's first pixel is read at.
+
+    Returns:
+        (N, 784) float32.
+    """
+    framed = np.pad(pixels.reshape(-1, SIDE, SIDE), ((0, 0), (0, 0), (SIDE, SIDE + 1)))
+    first = first.clip(-SIDE, SIDE)
+    whole = np.floor(first).astype(np.intp)
+    # Every pixel of every row begins a window of 29: each row's is copied as one item.
+    window = np.dtype((np.void, (SIDE + 1) * framed.itemsize))
+    windows = np.ndarray(framed.size - SIDE, window, framed, strides=(framed.itemsize,))
+    taken = windows[np.arange(0, framed.size, framed.shape[2]).reshape(-1, SIDE) + SIDE + whole]
+    left = taken.view(framed.dtype).reshape(-1, SIDE, SIDE + 1).astype(np.float32)
+    part = (first - whole).astype(np.float32)[:, :, None]
+    return (left[:, :, :-1] + part * (left[:, :, 1:] - left[:, :, :-1])).reshape(-1, PIXELS)
+
+
+def _read_columns(pixels: np.ndarray, first: np.ndarray, step: np.ndarray) -> np.ndarray:
+    """Read each row of each image at other columns than ``shift_rows``, not one apart but ``step``.
+
+    Args:
+        pixels: (N, 784).
+        first: (N, 28), the column of every row's first pixel.
+        step: (N,), how many columns further the next one is.
+
+    Returns:
+        (N, 784) float32.
+    """
+    width = SIDE + 3  # a column of paper on the left and two on the right
+    framed = np.pad(pixels.reshape(-1, SIDE, SIDE), ((0, 0), (0, 0), (1, 2))).ravel()
+    read = np.empty((len(pixels), SIDE, SIDE), np.float32)
+    places = (step[:, None] * np.arange(SIDE)).astype(np.float32)
+    starts = np.arange(len(pixels))[:, None] * (SIDE * width)
+    for row in range(SIDE):
+        column = (first[:, row, None].astype(np.float32) + places).clip(-1, SIDE) + 1
+        whole = column.astype(np.intp)
+        at = starts + row * width + whole
+        left, right = framed[at].astype(np.float32), framed[at + 1].astype(np.float32)
+        read[:, row] = left + (column - whole) * (right - left)
+    return read.reshape(-1, PIXELS)
+
+
+def normalise_for(recipe: Recipe, pixels: np.ndarray) -> np.ndarray:
+    """Set digits upright and stretch them if the recipe says so, see ``normalise_pixels``."""
+    return normalise_pixels(pixels, deslant=recipe.deslant, spread=recipe.spread) if recipe.normalises else pixels
+
+
+def to_images(pixels: np.ndarray, recipe: Recipe) -> np.ndarray:
+    """Scale pixels as the recipe says.
+
+    Args:
+        pixels: (N, 784) uint8 or float32, 0–255.
+        recipe: gives ``pixel_offset`` and ``pixel_scale``.
+
+    Returns:
+        (N, 28, 28, 1) float32.
+    """
+    scaled = pixels.astype(np.float32)
+    scaled -= np.float32(recipe.pixel_offset)  # in place, because 28,000 images are 88 MB
+    scaled /= np.float32(recipe.pixel_scale)
+    return scaled.reshape(-1, SIDE, SIDE, 1)
+
+
+def normalised(recipe: Recipe, model: Predictor) -> Predictor:
+    """Let a model see digits that are set upright and stretched as the recipe says."""
+    return _Normalised(model, recipe)
+
+
+def averaged(recipe: Network, model: Predictor) -> Predictor:
+    """Let a model predict the average over several versions of an image, if the recipe says so."""
+    if recipe.slant_averaging:
+        model = _SlantAveraged(model, recipe.slant_averaging)
+    return _ShiftAveraged(model, recipe.shift_averaging) if recipe.shift_averaging else model
+
+
+@dataclass(frozen=True)
+class _Wrapper:
+    """A predictor around another one, whose parameters and files it shares."""
+
+    model: Predictor
+
+    @property
+    def parameters(self) -> int | None:
+        return self.model.parameters
+
+    def save(self, folder: Path) -> None:
+        self.model.save(folder)
+
+
+@dataclass(frozen=True)
+class _Normalised(_Wrapper):
+    """Predicts from digits that are set upright and stretched as a recipe says."""
+
+    recipe: Recipe
+
+    def probabilities(self, pixels: np.ndarray) -> np.ndarray:
+        if not len(pixels):
+            return np.empty((0, CLASSES), np.float32)
+        return self.model.probabilities(normalise_for(self.recipe, pixels))
+
+
+@dataclass(frozen=True)
+class _ShiftAveraged(_Wrapper):
+    """Averages the images that the model is unsure of over themselves and four shifted versions."""
+
+    distance: int
+
+    def probabilities(self, pixels: np.ndarray) -> np.ndarray:
+        probabilities = np.array(self.model.probabilities(pixels))
+        unsure = probabilities.max(axis=1) < SURE
+        if unsure.any():
+            shifted = map(self.model.probabilities, _shifted(pixels[unsure], self.distance))
+            probabilities[unsure] = np.mean([probabilities[unsure], *shifted], axis=0)
+        return probabilities
+
+
+@dataclass(frozen=True)
+class _SlantAveraged(_Wrapper):
+    """Averages every image over itself and four slanted versions."""
+
+    most: float
+
+    def probabilities(self, pixels: np.ndarray) -> np.ndarray:
+        slanted = map(self.model.probabilities, _slanted(pixels, self.most))
+        return np.mean([self.model.probabilities(pixels), *slanted], axis=0)
+
+
+def _shifted(pixels: np.ndarray, distance: int) -> Iterator[np.ndarray]:
+    """Yield the pixels moved down, up, right and left by a distance; paper comes in from outside."""
+    images = pixels.reshape(-1, SIDE, SIDE)
+    framed = np.pad(images, ((0, 0), (distance, distance), (distance, distance)))
+    for down, right in ((1, 0), (-1, 0), (0, 1), (0, -1)):
+        top, left = distance - down * distance, distance - right * distance
+        yield framed[:, top : top + SIDE, left : left + SIDE].reshape(-1, PIXELS)
+
+
+def _slanted(pixels: np.ndarray, most: float) -> Iterator[np.ndarray]:
+    """Yield the pixels leant to either side by ``most`` columns per row, and by half of it."""
+    for slant in (-most, -most / 2, most / 2, most):
+        first = np.tile(slant * (np.arange(SIDE) - (SIDE - 1) / 2), (len(pixels), 1))
+        yield shift_rows(pixels, first)

@@ -1,0 +1,269 @@
+"""Command line: quick answers without TensorFlow, exit codes, one paragraph per error and nothing left behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import subprocess
+import sys
+import threading
+import time
+import zipfile
+from pathlib import Path
+
+import pytest
+from kaggle_digits.measured import MEASURED
+
+from kaggle_digits import cli
+from kaggle_digits.recipes import RECIPES
+from kaggle_digits.submission import write_submission
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["recipes"], ["recipes", "--json"], ["check", "s.csv"], ["check", "s.csv", "--data", "d"]]
+)
+def test_light_verbs_import_neither_tensorflow_nor_pandas_and_are_quick(competition, arguments):
+    Path("d").symlink_to(competition)
+    write_submission(Path("s.csv"), [1] * (13 if "d" in arguments else 28_000))
+    code = (
+        "import sys\n"
+        "from kaggle_digits.cli import main\n"
+        "try: code = main(sys.argv[1:])\n"
+        "except SystemExit as end: code = end.code\n"
+        "heavy = {'tensorflow', 'keras', 'pandas', 'sklearn', 'numpy', 'kaggle', 'requests', 'jupytext'} & "
+        "set(sys.modules)\n"
+        "sys.exit(f'imported {heavy}' if heavy else code)"
+    )
+    durations = []
+    for _ in range(3):
+        started = time.perf_counter()
+        done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True)
+        durations.append(time.perf_counter() - started)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout
+    assert min(durations) < 0.5
+
+
+def test_recipes_as_json_are_the_table(capsys):
+    assert cli.main(["recipes", "--json"]) == 0
+    assert [recipe["name"] for recipe in json.loads(capsys.readouterr().out)] == list(RECIPES)
+
+
+def test_recipes_for_people_name_source_and_figures(capsys):
+    assert cli.main(["recipes"]) == 0
+    listed = " ".join(capsys.readouterr().out.split())
+    for recipe in RECIPES.values():
+        for text in (
+            f"{recipe.name} {recipe.published} {MEASURED.get(recipe.name, '–')} {recipe.summary}",
+            recipe.source,
+        ):
+            assert text in listed
+
+
+@pytest.mark.parametrize("columns", ["60", "100", "160"])
+def test_table_of_recipes_fits_the_terminal(capsys, monkeypatch, columns):
+    monkeypatch.setenv("COLUMNS", columns)
+    assert cli.main(["recipes"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= max(int(columns), 90)
+
+
+def test_check_says_how_often_each_digit_occurs(competition, capsys):
+    write_submission(Path("s.csv"), [1, 1, 7, *[0] * 10])
+    assert cli.main(["check", "s.csv", "--data", str(competition)]) == 0
+    assert capsys.readouterr().out == (
+        f"s.csv: valid, 13 rows as in {competition}'s test.csv; "
+        "0: 10  1: 2  2: 0  3: 0  4: 0  5: 0  6: 0  7: 1  8: 0  9: 0\n"
+    )
+
+
+def test_check_counts_the_rows_of_the_data_it_finds(competition, monkeypatch, capsys):
+    write_submission(Path("s.csv"), [1] * 14)
+    monkeypatch.setenv("KDIGITS_DATA", str(competition))
+    assert cli.main(["check", "s.csv"]) == 2
+    assert f"14 rows, the last on line 15. Expected 13, one for each row of {competition}'s" in capsys.readouterr().err
+
+
+def test_check_expects_28000_rows_where_only_a_training_file_lies_around(competition, capsys):
+    Path("data").mkdir()
+    (competition / "train.csv").rename("data/train.csv")
+    write_submission(Path("s.csv"), [1] * 28_000)
+    assert cli.main(["check", "s.csv"]) == 0
+    assert "28,000 rows as in test.csv" in capsys.readouterr().out
+
+
+def test_check_does_not_count_the_rows_of_another_file(competition, capsys):
+    write_submission(Path("s.csv"), [1] * 13)
+    (competition / "test.csv").write_text("")
+    assert cli.main(["check", "s.csv", "--data", str(competition)]) == 2
+    assert "test.csv: the file is empty." in capsys.readouterr().err
+
+
+def test_check_of_the_sample_needs_nothing_heavy(capsys):
+    write_submission(Path("sample-s.csv"), [1] * 360)
+    assert cli.main(["check", "sample-s.csv", "--data", "sample"]) == 0
+
+
+def test_data_named_by_the_environment_is_named_so_in_errors(monkeypatch, capsys):
+    monkeypatch.setenv("KDIGITS_DATA", "nowhere")
+    assert cli.main(["submit"]) == 2
+    assert capsys.readouterr().err.startswith("kaggle-digits: $KDIGITS_DATA: nowhere: no such file or folder.")
+
+
+def test_reader_that_has_seen_enough_is_no_error():
+    command = f"{sys.executable} -m kaggle_digits recipes --json | true"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("", "")
+
+
+def assert_refused(capsys, workplace, before: set[str]) -> str:
+    output = capsys.readouterr()
+    assert output.out == ""
+    errors = [line for line in output.err.splitlines() if line.startswith("kaggle-digits: ")]
+    assert len(errors) == 1
+    assert output.err.splitlines()[-1] == errors[0]
+    assert "Traceback" not in output.err
+    assert {p.name for p in workplace.iterdir()} == before
+    return errors[0]
+
+
+BAD_FILES = {
+    "missing": None,
+    "not a CSV": "hello",
+    "empty": "",
+    "header only": "{header}\n",
+    "short row": "{header}\n{row}\n0,0\n",
+    "long row": "{header}\n{row}\n{row},0\n",
+    "blank line": "{header}\n{row}\n\n{row}\n",
+    "decimals": "{header}\n0.5{row[1:]}\n",
+    "negative": "{header}\n-1{rest}\n",
+    "too bright": "{header}\n256{rest}\n",
+    "NaN": "{header}\nnan{rest}\n",
+    "missing column": "{short_header}\n{rest_of_row}\n",
+}
+
+
+@pytest.mark.parametrize("fault", [*BAD_FILES, "training file", "truncated zip", "climbing zip", "few rows"])
+def test_bad_data_ends_with_code_2_one_paragraph_and_no_file(competition, workplace, tmp_path, capsys, fault):
+    file = competition / "test.csv"
+    data = competition
+    header = ",".join(f"pixel{i}" for i in range(784))
+    rest = ",0" * 783
+    if fault == "training file":
+        file.write_bytes((competition / "train.csv").read_bytes())
+    elif fault in ("truncated zip", "climbing zip"):
+        data = tmp_path / "digit-recognizer.zip"
+        with zipfile.ZipFile(data, "w") as archive:
+            archive.write(file, "../test.csv" if fault == "climbing zip" else "test.csv")
+        if fault == "truncated zip":
+            data.write_bytes(data.read_bytes()[:-30])
+    elif fault == "missing":
+        file.unlink()
+    elif fault != "few rows":  # the fixture's 40 rows are too few to hold any out
+        parts = {
+            "{header}": header,
+            "{rest}": rest,
+            "{row}": f"0{rest}",
+            "0.5{row[1:]}": f"0.5{rest}",
+            "{short_header}": header.rsplit(",", 1)[0],
+            "{rest_of_row}": rest[1:],
+        }
+        content = BAD_FILES[fault]
+        for name, text in parts.items():
+            content = content.replace(name, text)
+        file.write_text(content)
+    assert cli.main(["submit", "--data", str(data)]) == 2
+    message = assert_refused(capsys, workplace, set())
+    assert "xpected " in message
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["submit", "--recipe", "best"],
+        ["submit", "--data", "nowhere"],
+        ["train", "--recipe", "best", "--run", "r"],
+        ["predict", "--run", "nowhere", "--data", "sample", "--out", "sample.csv"],
+        ["check", "nowhere.csv"],
+        ["submit", "--data", "sample", "--out", "."],
+        ["submit", "--data", "sample", "--out", "/", "--force"],
+        ["submit", "--data", "sample", "--out", "/dev/null/mine.csv"],
+    ],
+)
+def test_bad_arguments_end_with_code_2_one_paragraph_and_no_file(workplace, capsys, arguments):
+    assert cli.main(arguments) == 2
+    assert "Expected " in assert_refused(capsys, workplace, set())
+
+
+@pytest.mark.parametrize("arguments", [[], ["fly"], ["submit", "--seed", "-1"], ["submit", "--seed", "x"], ["train"]])
+def test_bad_usage_ends_with_code_2(arguments, capsys):
+    with pytest.raises(SystemExit) as caught:
+        cli.main(arguments)
+    assert caught.value.code == 2
+    assert "usage: kaggle-digits" in capsys.readouterr().err
+
+
+def test_unwritable_place_ends_with_code_1_and_no_traceback(workplace, capsys):
+    Path("runs").write_text("a file where a folder should be")
+    assert cli.main(["submit", "--data", "sample", "--recipe", "mlp-784-300"]) == 1
+    assert "Traceback" not in assert_refused(capsys, workplace, {"runs"})
+
+
+def test_terminal_gets_a_progress_bar():
+    # A real pseudo-terminal: the bar is shown to people, not to log files.
+    parent, child = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "kaggle_digits", "train", "--data", "sample", "--recipe", "mlp-784-300", "--run", "r"],
+        stdout=subprocess.PIPE,
+        stderr=child,
+        env={**os.environ, "TERM": "xterm", "COLUMNS": "100"},
+    )
+    os.close(child)
+    watchdog = threading.Timer(120, process.kill)
+    watchdog.start()
+    shown = b""
+    try:
+        while block := os.read(parent, 65536):
+            shown += block
+    except OSError:  # how Linux reports that the other side of a pseudo-terminal is closed
+        shown += b"\n"
+    os.close(parent)
+    stdout, _ = process.communicate()
+    watchdog.cancel()
+    assert process.returncode == 0
+    assert b"training" in shown
+    assert b"100%" in shown
+    assert b"epoch 10/10" in shown
+    assert stdout.startswith(b"r: mlp-784-300, held-out accuracy")
+
+
+def test_members_trained_at_once_are_averaged():
+    command = [sys.executable, "-m", "kaggle_digits", "train", "--data", "sample", "--recipe", "random", "--run", "two"]
+    started = [subprocess.Popen([*command, "--member", f"{member}/2"]) for member in (1, 2)]
+    assert [process.wait(timeout=120) for process in started] == [0, 0]
+    records = [json.loads(Path(f"two/{member}-of-2/run.json").read_text()) for member in (1, 2)]
+    assert [record["seed"] for record in records] == [0, 1]
+    # The same rows for both, so that they can be measured together.
+    assert records[0]["rows"] == records[1]["rows"]
+    assert cli.main(["predict", "--run", "two", "--data", "sample", "--out", "sample-two.csv"]) == 0
+    assert len(json.loads(Path("sample-two.json").read_text())["runs"]) == 2
+
+
+def test_missing_member_is_named(capsys):
+    for part in ("1/3", "3/3"):
+        train = ["train", "--data", "sample", "--recipe", "random", "--run", "three", "--member", part]
+        assert cli.main(train) == 0
+    assert cli.main(["predict", "--run", "three", "--data", "sample", "--out", "s.csv"]) == 2
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        "kaggle-digits: three: 2-of-3 of its members missing. Expected all. Train them with --member, or name the run "
+        "folders singly."
+    )
+
+
+@pytest.mark.parametrize("part", ["0/3", "4/3", "3", "a/b", "1/", "-1/2"])
+def test_part_that_is_none_is_refused(part, capsys):
+    with pytest.raises(SystemExit) as end:
+        cli.main(["compare", "--recipes", "random", "--out", "out", f"--shard={part}"])
+    assert end.value.code == 2
+    assert f"'{part}' is not I/N, a part from 1 to N of N" in capsys.readouterr().err

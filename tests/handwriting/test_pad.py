@@ -1,0 +1,319 @@
+"""The page to draw on, in a real browser: Debian's Chromium, at the size of a desktop and of a phone."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import uvicorn
+from drawn import STROKES, draw_page
+from PIL import Image
+
+from kaggle_digits import cli
+from kaggle_digits.handwriting.pad import make_app
+from kaggle_digits.handwriting.reader import Reader
+from kaggle_digits.predict import PACKAGED_RUN
+
+CHROMIUM = shutil.which("chromium")
+needs_browser = pytest.mark.skipif(
+    CHROMIUM is None, reason="no chromium: install it to test the page (on Debian: apt install chromium)"
+)
+ROWS = ["2718", "31415", "90"]
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    """The page, served on the loopback interface by the real server."""
+    listening = socket.create_server(("127.0.0.1", 0))
+    app = make_app(Reader(PACKAGED_RUN))
+    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off"))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+    server.should_exit = True
+    thread.join(10)
+    listening.close()
+
+
+def png(brightness: np.ndarray) -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(np.rint(255 * brightness).astype(np.uint8)).save(stream, "PNG")
+    return stream.getvalue()
+
+
+def post(address: str, body: bytes, headers: dict[str, str] | None = None) -> tuple[int, dict]:
+    request = urllib.request.Request(address, body, headers or {})
+    try:
+        with urllib.request.urlopen(request) as answer:
+            return answer.status, json.loads(answer.read())
+    except urllib.error.HTTPError as error:
+        with error:
+            text = error.read()
+            return error.code, json.loads(text) if text.startswith(b"{") else {"error": text.decode()}
+
+
+@pytest.fixture(params=["desktop", "phone"])
+def page(request, address):
+    """The page in the browser, and all that it asked for."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        sizes = {"desktop": {"viewport": {"width": 1280, "height": 900}}, "phone": playwright.devices["Pixel 5"]}
+        page = browser.new_context(**sizes[request.param]).new_page()
+        asked: list[str] = []
+        page.on("request", lambda each: asked.append(each.url))
+        troubles: list[str] = []
+        page.on("pageerror", lambda error: troubles.append(str(error)))
+        # That a request was refused is tested, and said by the browser, too.
+        page.on(
+            "console",
+            lambda message: (
+                troubles.append(message.text)
+                if message.type == "error" and "status of 400" not in message.text
+                else None
+            ),
+        )
+        page.goto(address)
+        yield page
+        assert troubles == []
+        assert asked
+        assert [url for url in asked if not url.startswith((address, "data:", "blob:"))] == []
+        browser.close()
+
+
+def wait_until(page, condition: str) -> None:
+    """Wait until JavaScript is true. (Playwright's own way of waiting needs eval, which the page's policy forbids.)"""
+    deadline = time.monotonic() + 30
+    while not page.evaluate(condition):
+        assert time.monotonic() < deadline, condition
+        page.wait_for_timeout(30)
+
+
+def answered(page) -> None:
+    """Wait until the last change was answered."""
+    wait_until(page, "answered === changes && !asking")
+
+
+def draw(page, digit: int) -> None:
+    box = page.locator("#drawing").bounding_box()
+    side = 0.7 * box["width"]
+    left, top = box["x"] + 0.15 * box["width"], box["y"] + 0.15 * box["height"]
+    for stroke in STROKES[digit]:
+        points = [(left + side * x, top + side * y) for x, y in stroke]
+        page.mouse.move(*points[0])
+        page.mouse.down()
+        for point in points[1:]:
+            page.mouse.move(*point, steps=3)
+        page.mouse.up()
+    answered(page)
+
+
+@needs_browser
+def test_each_digit_that_is_drawn_is_read(page):
+    for digit in range(10):
+        draw(page, digit)
+        assert page.inner_text("#digit").rstrip("?") == str(digit)
+        shares = [float(text.split()[0]) for text in page.locator("#bars li span:last-child").all_inner_texts()]
+        assert np.argmax(shares) == digit
+        assert sum(shares) == pytest.approx(100, abs=0.5)
+        dark = page.evaluate(
+            "[...document.getElementById('seen').getContext('2d').getImageData(0, 0, 28, 28).data]"
+            ".filter((v, i) => i % 4 === 0 && v < 128).length"
+        )
+        assert 20 < dark < 300
+        page.click("#clear")
+        answered(page)
+        assert page.inner_text("#digit") == "–"
+
+
+@needs_browser
+def test_a_sheet_that_is_uploaded_is_read_with_boxes(page, tmp_path):
+    sheet = tmp_path / "sheet.png"
+    sheet.write_bytes(png(draw_page(ROWS, seed=4, ruling="squared")))
+    page.set_input_files("#file", sheet)
+    wait_until(page, "document.getElementById('text').textContent !== ''")
+    assert page.inner_text("#text").split() == ROWS
+    green = page.evaluate(
+        "(() => { const c = document.getElementById('page'), d = c.getContext('2d').getImageData(0, 0, c.width, "
+        "c.height).data; let n = 0; for (let i = 0; i < d.length; i += 4) n += d[i + 1] > d[i] + 60; return n; })()"
+    )
+    assert green > 500
+    width = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+    assert width == 0  # nothing has to be scrolled sideways
+
+
+@needs_browser
+def test_what_is_no_picture_is_said_on_the_page(page, tmp_path):
+    file = tmp_path / "notes.png"
+    file.write_text("no picture")
+    with page.expect_response("**/photo") as response:
+        page.set_input_files("#file", file)
+    assert response.value.status == 400
+    wait_until(page, "document.getElementById('problem').textContent.startsWith('the picture: not a picture')")
+
+
+@needs_browser
+def test_the_keyboard_draws_undoes_and_clears(page):
+    page.focus("#drawing")
+    page.keyboard.press("Space")
+    for _ in range(12):
+        page.keyboard.press("ArrowDown")
+    page.keyboard.press("Space")
+    answered(page)
+    assert page.inner_text("#digit").rstrip("?") == "1"
+    page.keyboard.press("Control+z")
+    answered(page)
+    assert page.inner_text("#digit") == "–"
+    draw(page, 3)
+    page.keyboard.press("Escape")
+    answered(page)
+    assert page.inner_text("#digit") == "–"
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.id") == "clear"
+
+
+@needs_browser
+def test_clearing_while_the_pen_is_down_ends_the_stroke(page):
+    box = page.locator("#drawing").bounding_box()
+    page.mouse.move(box["x"] + 50, box["y"] + 50)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 90, box["y"] + 150)
+    page.keyboard.press("Escape")
+    page.mouse.move(box["x"] + 150, box["y"] + 50)
+    page.mouse.up()
+    answered(page)
+    assert page.inner_text("#digit") == "–"
+    draw(page, 4)
+    assert page.inner_text("#digit").rstrip("?") == "4"
+
+
+@needs_browser
+def test_a_picture_that_the_browser_cannot_show_is_read(page, tmp_path):
+    Image.fromarray((255 * draw_page(ROWS, seed=4)).astype(np.uint8)).save(tmp_path / "sheet.tif")
+    page.set_input_files("#file", tmp_path / "sheet.tif")
+    wait_until(page, "document.getElementById('text').textContent !== ''")
+    assert page.inner_text("#text").split() == ROWS
+    assert page.locator("#page").is_hidden()
+
+
+@needs_browser
+def test_pictures_are_dropped_and_pasted(page):
+    contents = list(png(draw_page(["42"], seed=5)))
+    for event, holder in (("drop", "dataTransfer"), ("paste", "clipboardData")):
+        page.evaluate("document.getElementById('text').textContent = ''")
+        page.evaluate(
+            "([contents, event, holder]) => { const data = new DataTransfer(); data.items.add(new File([new "
+            "Uint8Array(contents)], 'a.png', {type: 'image/png'})); window.dispatchEvent(new (event === 'drop' ? "
+            "DragEvent : ClipboardEvent)(event, {[holder]: data, cancelable: true})); }",
+            [contents, event, holder],
+        )
+        wait_until(page, "document.getElementById('text').textContent === '42'")
+
+
+def test_a_digit_is_answered_in_a_tenth_of_a_second(address):
+    drawing = png(draw_page(["5"], size=300, pen=20))
+    durations = []
+    for _ in range(10):
+        # Of all threads of this process, server included: other tests run beside it, and take time, too.
+        started = time.process_time()
+        status, answer = post(f"{address}/digit", drawing)
+        durations.append(time.process_time() - started)
+        assert (status, answer["text"]) == (200, ["5"])
+        (digit,) = answer["digits"]
+        assert (digit["digit"], digit["sure"], len(digit["pixels"])) == (5, True, 784)
+    assert statistics.median(durations) < 0.1
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "error"),
+    [
+        (b"", 400, "the picture: not a picture that can be read."),
+        (b"\x89PNG", 400, "the picture: not a picture that can be read."),
+        (bytes(20_000_001), 413, "the picture: more than 20 MB. Expected 20 or less. Save it smaller."),
+        (png(np.zeros((1, 1))), 400, "the picture: 1 × 1 pixels."),
+        (png(np.zeros((7200, 7200))), 400, "the picture: 7200 × 7200 pixels, 52 million. Expected at most 50 million."),
+    ],
+)
+def test_bodies_that_are_refused(address, body, status, error):
+    for path in ("digit", "photo"):
+        code, answer = post(f"{address}/{path}", body)
+        assert code == status
+        assert answer["error"].startswith(error)
+
+
+def test_an_empty_drawing_has_no_digit(address):
+    assert post(f"{address}/digit", png(np.ones((560, 560)))) == (200, {"file": "", "text": [], "digits": []})
+
+
+def test_other_names_that_lead_here_are_refused(address):
+    """A page elsewhere that has its own name point to 127.0.0.1 cannot speak to this one."""
+    status, _ = post(f"{address}/digit", png(np.ones((28, 28))), {"Host": "elsewhere.example"})
+    assert status == 400
+
+
+def test_other_pages_may_not_ask(address):
+    status, answer = post(f"{address}/digit", png(np.ones((28, 28))), {"Origin": "https://elsewhere.example"})
+    assert (status, answer["error"]) == (403, "Only the page of this server may ask.")
+    assert post(f"{address}/digit", png(np.ones((28, 28))), {"Origin": address})[0] == 200
+
+
+def test_a_client_that_goes_away_does_no_harm(address, caplog):
+    host, _, port = address.removeprefix("http://").partition(":")
+    with socket.create_connection((host, int(port))) as client:
+        client.sendall(b"POST /photo HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 1000\r\n\r\nhalf")
+    assert post(f"{address}/digit", png(draw_page(["3"], size=200, pen=14)))[1]["text"] == ["3"]
+    assert "Exception" not in caplog.text
+
+
+def test_the_page_may_ask_nobody_else(address):
+    with urllib.request.urlopen(address) as answer:
+        policy = answer.headers["Content-Security-Policy"]
+        text = answer.read().decode()
+    assert "default-src 'none'" in policy
+    assert "connect-src 'self'" in policy
+    assert "http" not in text
+
+
+def test_nothing_that_was_sent_is_written(address, workplace, tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    before = sorted(tmp_path.rglob("*"))
+    post(f"{address}/photo", png(draw_page(["42"], seed=5)))
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_the_verb_serves_on_this_computer_only_and_ends_quietly(workplace):
+    command = [sys.executable, "-m", "kaggle_digits", "pad", "--port", "0"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as served:
+        assert served.stderr is not None
+        line = next(line for line in served.stderr if line.startswith("Open"))
+        address = line.split()[1]
+        assert address.startswith("http://127.0.0.1:")
+        assert post(f"{address}/digit", png(draw_page(["7"], size=200, pen=14)))[1]["text"] == ["7"]
+        served.send_signal(2)
+        rest = served.stderr.read()
+    assert served.returncode in (0, 130)
+    assert "Traceback" not in rest
+    assert list(Path().iterdir()) == []
+
+
+def test_a_port_that_is_taken_is_named(address, capsys):
+    port = address.rpartition(":")[2]
+    assert cli.main(["pad", "--port", port]) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith(f"kaggle-digits: --host 127.0.0.1 --port {port}: cannot be had (")
+    assert error.endswith("Expected an address of this computer and a free port. Try --port 0.")

@@ -1,0 +1,204 @@
+"""Photographs: every kind of file becomes brightness the right way up, or one clear error."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from kaggle_digits.errors import DataError
+from kaggle_digits.handwriting.photo import load_photo
+
+# Dark on the left, light on the right, and a mark in the upper left corner.
+PICTURE = np.tile(np.linspace(40, 220, 60, dtype=np.uint8), (30, 1))
+PICTURE[:8, :8] = 0
+
+
+def saved(image: Image.Image, kind: str = "PNG", **options) -> bytes:
+    stream = io.BytesIO()
+    image.save(stream, kind, **options)
+    return stream.getvalue()
+
+
+def load(contents: bytes) -> np.ndarray:
+    return load_photo(contents, name="photo")[0]
+
+
+def message(contents: bytes) -> str:
+    with pytest.raises(DataError) as raised:
+        load_photo(contents, name="photo")
+    return str(raised.value)
+
+
+def png_header(width: int, height: int) -> bytes:
+    """A PNG of that size whose pixels are all black: 100 million of them take a few kilobytes."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)
+    rows = zlib.compress(bytes(height * (1 + -(-width // 8))), 9)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF", "GIF", "PPM"])
+def test_grey_values_are_kept(kind):
+    np.testing.assert_allclose(load(saved(Image.fromarray(PICTURE), kind)), PICTURE / 255, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "WEBP"])
+def test_lossy_files_are_nearly_kept(kind):
+    assert np.abs(load(saved(Image.fromarray(PICTURE).convert("RGB"), kind)) - PICTURE / 255).mean() < 0.02
+
+
+def test_sixteen_bits_have_the_range_of_eight():
+    wide = Image.fromarray(PICTURE.astype(np.uint16) * 257)
+    for kind in ("PNG", "TIFF"):
+        np.testing.assert_allclose(load(saved(wide, kind)), PICTURE / 255, atol=1e-4)
+
+
+def test_floats_of_no_known_range_use_all_of_it():
+    floats = Image.fromarray(PICTURE.astype(np.float32) * 3 - 100)
+    brightness = load(saved(floats, "TIFF"))
+    np.testing.assert_allclose(brightness, PICTURE / PICTURE.max(), atol=1e-5)
+
+
+def test_what_is_not_a_number_is_paper():
+    floats = PICTURE.astype(np.float32)
+    floats[20, 20:23] = np.nan, np.inf, -np.inf
+    brightness = load(saved(Image.fromarray(floats), "TIFF"))
+    assert brightness[20, 20:23].tolist() == [1, 1, 0]
+    np.testing.assert_allclose(brightness[:20], PICTURE[:20] / PICTURE.max(), atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [(20_000, 8), (9000, 31), (12, 30_000)])
+def test_long_thin_jpegs_are_read_whole(size):
+    brightness, found = load_photo(saved(Image.new("L", size, 128), "JPEG"), name="photo")
+    assert found == brightness.shape[::-1] == size
+
+
+def test_cmyk_is_light_where_there_is_no_ink():
+    inks = Image.merge("CMYK", [Image.new("L", (60, 30))] * 3 + [Image.fromarray(255 - PICTURE)])
+    assert np.abs(load(saved(inks, "TIFF")) - PICTURE / 255).max() < 0.02
+
+
+@pytest.mark.parametrize(("ink", "paper"), [(20, 1.0), (240, 0.0)])
+def test_transparent_paper_stands_out_from_the_ink(ink, paper):
+    opaque = np.zeros((30, 60), np.uint8)
+    opaque[10:20, 20:25] = 255
+    image = Image.merge("LA", [Image.new("L", (60, 30), ink), Image.fromarray(opaque)])
+    brightness = load(saved(image))
+    assert brightness[0, 0] == paper
+    assert brightness[15, 22] == pytest.approx(ink / 255)
+
+
+def test_of_an_animation_the_first_frame_counts():
+    frames = [Image.fromarray(PICTURE), Image.new("L", (60, 30), 128)]
+    for kind in ("GIF", "PNG"):
+        contents = saved(frames[0], kind, save_all=True, append_images=frames[1:])
+        np.testing.assert_allclose(load(contents), PICTURE / 255, atol=0.01)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_turns_the_picture_upright(orientation):
+    turns = {
+        2: Image.Transpose.FLIP_LEFT_RIGHT,
+        3: Image.Transpose.ROTATE_180,
+        4: Image.Transpose.FLIP_TOP_BOTTOM,
+        5: Image.Transpose.TRANSPOSE,
+        6: Image.Transpose.ROTATE_90,
+        7: Image.Transpose.TRANSVERSE,
+        8: Image.Transpose.ROTATE_270,
+    }
+    # As the camera holds it: turned back by what the orientation says.
+    held = Image.fromarray(PICTURE)
+    if orientation in turns:
+        held = held.transpose(turns[orientation])
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    brightness, size = load_photo(saved(held, "PNG", exif=exif.tobytes()), name="photo")
+    np.testing.assert_allclose(brightness, PICTURE / 255, atol=1e-6)
+    assert size == (60, 30)
+
+
+def test_a_large_jpeg_is_unpacked_smaller_but_keeps_its_size():
+    large = Image.fromarray(np.kron(PICTURE, np.ones((100, 100), np.uint8)))
+    brightness, size = load_photo(saved(large, "JPEG"), name="photo")
+    assert size == (6000, 3000)
+    assert max(brightness.shape) == 3000
+    np.testing.assert_allclose(brightness.mean(), PICTURE.mean() / 255, atol=0.01)
+
+
+def test_a_file_is_read_as_its_contents_are(tmp_path: Path):
+    file = tmp_path / "a.png"
+    file.write_bytes(saved(Image.fromarray(PICTURE)))
+    np.testing.assert_array_equal(load_photo(file)[0], load(file.read_bytes()))
+
+
+def test_no_file(tmp_path: Path):
+    with pytest.raises(DataError, match=r"a\.png: no such file\. Expected a picture\. Check the name\.$"):
+        load_photo(tmp_path / "a.png")
+
+
+EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 90 90\n%%EndComments\nshowpage\n"
+
+
+@pytest.mark.parametrize("contents", [b"", b"no picture", b"%PDF-1.4 ...", EPS])
+def test_not_a_picture(contents):
+    assert message(contents) == (
+        "photo: not a picture that can be read. Expected PNG, JPEG, WebP, TIFF, GIF or BMP. Save or export it as one "
+        "of these; phones that take HEIC can share JPEG."
+    )
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "TIFF", "BMP", "WEBP"])
+def test_a_file_that_is_cut_off(kind):
+    noise = np.random.default_rng(0).integers(0, 256, (80, 90)).astype(np.uint8)
+    whole = saved(Image.fromarray(noise), kind)
+    for share in (0.3, 0.6, 0.9):
+        said = message(whole[: int(share * len(whole))])
+        assert said.startswith("photo: the picture is damaged or cut off (") or "not a picture" in said
+        assert said.endswith(("Copy or export it again.", "can share JPEG."))
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "TIFF", "BMP", "WEBP"])
+def test_a_file_with_wrong_bytes_is_read_or_refused(kind):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    whole = saved(Image.fromarray(PICTURE), kind, **({"exif": exif.tobytes()} if kind in ("PNG", "JPEG") else {}))
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        wrong = np.frombuffer(whole, np.uint8).copy()
+        wrong[rng.integers(0, len(wrong), 4)] = rng.integers(0, 256, 4)
+        with contextlib.suppress(DataError):
+            assert np.isfinite(load(wrong.tobytes())).all()
+
+
+def test_a_picture_that_is_too_small():
+    assert message(saved(Image.new("L", (1, 1)))) == (
+        "photo: 1 × 1 pixels. Expected 8 or more each way. Take a larger picture."
+    )
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "what"),
+    [
+        (10_000, 10_000, "10000 × 10000 pixels, 100 million"),
+        (60_000, 60_000, "more than 178 million pixels"),
+    ],
+)
+def test_a_hundred_megapixels_in_a_few_kilobytes_are_refused_before_they_are_unpacked(width, height, what):
+    contents = png_header(width, min(height, 10_000))
+    if height > 10_000:  # only the header claims it
+        contents = contents[:20] + struct.pack(">I", height) + contents[24:]
+        contents = contents[:29] + struct.pack(">I", zlib.crc32(contents[12:29])) + contents[33:]
+    assert len(contents) < 200_000
+    assert message(contents) == (
+        f"photo: {what}. Expected at most 50 million. Make it smaller, or cut out the part with the digits."
+    )

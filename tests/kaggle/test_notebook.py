@@ -1,0 +1,320 @@
+"""Notebook: it is made from its source, carries the package, and runs alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import stat
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import jupytext
+import nbformat
+import numpy as np
+import pytest
+from terminal import ROOT, TESTS
+
+from kaggle_digits.errors import DeviceError, InputError
+from kaggle_digits.kaggle import notebook
+
+NAME = "ada/handwritten-digits-step-by-step"
+
+
+def cells_of(notebook: Any) -> list[tuple[str, str, dict]]:
+    return [(cell.cell_type, cell.source, dict(cell.metadata)) for cell in notebook.cells]
+
+
+# Build
+
+
+def test_notebook_is_made_from_its_source():
+    made = nbformat.read(ROOT / "notebooks/digits.ipynb", as_version=4)
+    assert cells_of(made) == cells_of(jupytext.read(ROOT / "notebooks/digits.py")), "run `make notebooks`"
+
+
+def test_kernel_in_the_repository_is_what_build_makes(tmp_path):
+    for built in notebook.build_kernel(tmp_path):
+        committed = ROOT / built.relative_to(tmp_path)
+        assert committed.read_text(encoding="utf-8") == built.read_text(encoding="utf-8"), "run `make notebooks`"
+
+
+def test_notebook_defines_no_functions_and_has_short_cells():
+    for kind, source, _ in cells_of(jupytext.read(ROOT / "notebooks/digits.py")):
+        assert kind == "markdown" or not re.search(r"^\s*(def|class) ", source, re.MULTILINE)
+        assert len(source.splitlines()) <= 10
+
+
+def test_kernel_carries_the_modules_it_uses_unchanged_in_one_cell(tmp_path):
+    built, _ = notebook.build_kernel(tmp_path)
+    cells = cells_of(nbformat.read(built, as_version=4))
+    carriers = [number for number, (_, source, _) in enumerate(cells) if "SOURCES" in source]
+    assert len(carriers) == 1
+    _, source, metadata = cells[carriers[0]]
+    # The tutorial stands in front, and the carrier is folded away.
+    assert cells[0][1].startswith("# Handwritten digits, step by step")
+    assert carriers[0] > 2
+    assert metadata["_kg_hide-input"]
+    assert metadata["jupyter"] == {"source_hidden": True}
+    names: dict[str, Any] = {}
+    exec(source[: source.rindex("import sys")], names)
+    for name, text in names["SOURCES"].items():
+        assert text == (notebook.PACKAGE / name).read_text(encoding="utf-8")
+    # What it does not need it does not carry: no command line, nothing that talks to Kaggle.
+    assert {"train.py", "predict.py", "plots.py", "augment.py"} <= set(names["SOURCES"])
+    assert not {"cli.py", "competition.py", "connection.py", "kernel.py"} & set(names["SOURCES"])
+
+
+@pytest.mark.parametrize(
+    ("device", "expected"),
+    [
+        ("auto", {"enable_gpu": False, "enable_tpu": False}),
+        ("cpu", {"enable_gpu": False, "enable_tpu": False}),
+        ("gpu", {"enable_gpu": True, "enable_tpu": False, "machine_shape": "NvidiaTeslaT4"}),
+        ("tpu", {"enable_gpu": False, "enable_tpu": True, "machine_shape": "TpuV5E8"}),
+    ],
+)
+def test_device_sets_the_machine_and_the_notebook(tmp_path, device, expected):
+    built, file = notebook.build_kernel(tmp_path, device=device, owner="ada", build="42")
+    metadata = json.loads(file.read_text())
+    assert metadata == {
+        "id": NAME,
+        "title": "Handwritten digits step by step",
+        "code_file": "notebooks/kernel.ipynb",
+        "language": "python",
+        "kernel_type": "notebook",
+        "is_private": True,
+        "enable_internet": False,
+        "competition_sources": ["digit-recognizer"],
+        "dataset_sources": [],
+        "kernel_sources": [],
+        "model_sources": [],
+        "keywords": [],
+        **expected,
+    }
+    read = nbformat.read(built, as_version=4)
+    nbformat.validate(read)
+    (parameters,) = (source for _, source, metadata in cells_of(read) if metadata.get("tags") == ["parameters"])
+    assert parameters.startswith(f"DEVICE = \"{device}\"\nBUILD = '42'  # ")
+    # A TPU kernel with Kaggle's notes of a CPU run would be sent to a CPU.
+    assert set(read.metadata) == {"kernelspec", "language_info"}
+
+
+def checkout(tmp_path: Path, metadata: str) -> Path:
+    root = tmp_path / "checkout"
+    (root / "notebooks").mkdir(parents=True)
+    (root / notebook.SOURCE).write_text((ROOT / notebook.SOURCE).read_text(encoding="utf-8"), encoding="utf-8")
+    (root / notebook.METADATA_FILE).write_text(metadata)
+    return root
+
+
+def test_metadata_of_the_user_is_kept_and_what_misleads_kaggle_is_mended(tmp_path):
+    own = {
+        "id": "ada/my-digits",
+        "title": "Another title",
+        "is_private": False,
+        "keywords": ["beginner"],
+        "competition_sources": ["c/digit-recognizer"],
+        "dataset_sources": ["datasets/ada/pens"],
+        "id_no": 5,
+        "docker_image": "gcr.io/kaggle-images/python",
+        "machine_shape": "NvidiaTeslaP100",
+        "enable_internet": True,
+    }
+    root = checkout(tmp_path, json.dumps(own))
+    metadata = json.loads(notebook.build_kernel(tmp_path / "built", root=root)[1].read_text())
+    assert metadata == {
+        "id": "ada/my-digits",
+        "title": "My digits",
+        "is_private": False,
+        "keywords": ["beginner"],
+        "competition_sources": ["digit-recognizer"],
+        "dataset_sources": ["ada/pens"],
+        "kernel_sources": [],
+        "code_file": "notebooks/kernel.ipynb",
+        "language": "python",
+        "kernel_type": "notebook",
+        "enable_internet": False,
+        "enable_gpu": False,
+        "enable_tpu": False,
+    }
+
+
+@pytest.mark.parametrize(
+    ("metadata", "said"),
+    [
+        ("{", "not readable as kernel metadata (JSONDecodeError: "),
+        ('{"id": "ada/digits", "dataset_sources": [5]}', "not readable as kernel metadata (AttributeError: "),
+        ('{"title": "x"}', "not readable as kernel metadata (KeyError: 'id'). Expected JSON with at least an id, "),
+        (
+            '{"id": "ada/tiny"}',
+            "the id is 'ada/tiny'. Expected \"your-kaggle-name/name-of-the-kernel\", the name in small letters, "
+            "digits and hyphens, five at least. Correct it.",
+        ),
+        (
+            '{"id": "ada/digits", "competition_sources": ["Digit Recognizer"]}',
+            "competition_sources: 'Digit Recognizer'. Expected the short name of a competition, as in "
+            "digit-recognizer, or its address. Correct it.",
+        ),
+    ],
+)
+def test_metadata_that_kaggle_would_refuse_is_refused(tmp_path, metadata, said):
+    root = checkout(tmp_path, metadata)
+    with pytest.raises(InputError) as raised:
+        notebook.build_kernel(tmp_path, root=root)
+    assert said in str(raised.value)
+
+
+def test_another_kernels_metadata_is_not_replaced(tmp_path):
+    root = checkout(tmp_path, '{"id": "ada/other-digits"}')
+    with pytest.raises(
+        InputError, match="describes another kernel than your-kaggle-name/handwritten-digits-step-by-step"
+    ):
+        notebook.build_kernel(root)
+    assert json.loads((root / notebook.METADATA_FILE).read_text()) == {"id": "ada/other-digits"}
+
+
+def test_unknown_device_and_missing_source_are_refused(tmp_path):
+    with pytest.raises(DeviceError, match="--device abacus: no such device"):
+        notebook.build_kernel(tmp_path, device="abacus")
+    root = checkout(tmp_path, '{"id": "ada/digits"}')
+    (root / notebook.SOURCE).unlink()
+    with pytest.raises(InputError, match="no such file"):
+        notebook.build_kernel(tmp_path, root=root)
+
+
+# Run alone: nbclient, an empty folder, no network, no kaggle_digits
+
+
+def isolated(inputs: Path) -> list[str]:
+    """A command that runs another without a network and with read-only inputs, where users may make namespaces."""
+    make_read_only = 'mount --bind "$0" "$0" && mount -o remount,bind,ro "$0" && exec "$@"'
+    prefix = ["unshare", "--map-root-user", "--net", "--mount", "sh", "-c", make_read_only, str(inputs)]
+    try:
+        works = subprocess.run([*prefix, "true"], capture_output=True).returncode == 0
+    except FileNotFoundError:
+        works = False
+    return prefix if works else []
+
+
+def like_kaggle(folder: Path, mount: str, train: str, test: str) -> Path:
+    """A folder that looks like /kaggle: read-only inputs at the given mount, an empty working folder."""
+    inputs = folder / "input" / mount
+    inputs.mkdir(parents=True)
+    (folder / "working").mkdir()
+    for name, text in (("train.csv", train), ("test.csv", test)):
+        (inputs / name).write_text(text)
+        (inputs / name).chmod(stat.S_IREAD)
+    inputs.chmod(stat.S_IREAD | stat.S_IEXEC)
+    return folder
+
+
+def execute(notebook: Path, kaggle: Path, tmp_path: Path) -> tuple[subprocess.CompletedProcess[str], Any]:
+    """Execute a notebook in the working folder, and return how it ended and the notebook with its outputs."""
+    # kaggle_digits may be installed here, in the way of a checkout: taken off the import path again.
+    guard = tmp_path / "guard"
+    guard.mkdir()
+    (guard / "sitecustomize.py").write_text(
+        "import importlib.util, sys\n"
+        f"sys.path[:] = [path for path in sys.path if path != {str(ROOT)!r}]\n"
+        "sys.meta_path[:] = [f for f in sys.meta_path if 'editable' not in getattr(f, '__module__', '')]\n"
+        "assert importlib.util.find_spec('kaggle_digits') is None, 'kaggle_digits is still installed'\n"
+        # Also where there are no namespaces, nothing but the machine itself is reached.
+        "def guard(event, arguments):\n"
+        "    if event == 'socket.connect' and isinstance(arguments[1], tuple) and arguments[1][0] != '127.0.0.1':\n"
+        "        raise OSError(f'no network in this test: {arguments[1]}')\n"
+        "sys.addaudithook(guard)\n"
+    )
+    inputs = kaggle / "input"
+    prefix = isolated(inputs)
+    if prefix:
+        writable = "import os, sys; sys.exit(os.access(sys.argv[1], os.W_OK))"
+        assert subprocess.run([*prefix, sys.executable, "-c", writable, inputs]).returncode == 0
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("KDIGITS_")}
+    result = tmp_path / "result.ipynb"
+    done = subprocess.run(
+        [*prefix, sys.executable, TESTS / "run_notebook.py", notebook, kaggle / "working", result],
+        env=kept | {"PYTHONPATH": str(guard), "KDIGITS_KAGGLE": str(kaggle), "HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=1800,
+    )
+    return done, nbformat.read(result, as_version=4)
+
+
+def printed(notebook: Any) -> str:
+    return "".join(
+        output.text for cell in notebook.cells for output in cell.get("outputs", []) if output.output_type == "stream"
+    )
+
+
+@pytest.mark.parametrize("mount", ["competitions/digit-recognizer", "digit-recognizer"])
+def test_kernel_runs_alone_and_leaves_a_checked_submission(tmp_path, mount, digits_csv):
+    kaggle = like_kaggle(tmp_path / "kaggle", mount, *digits_csv)
+    built, _ = notebook.build_kernel(tmp_path / "built", device="cpu", build="b7")
+    done, result = execute(built, kaggle, tmp_path)
+    assert done.returncode == 0, done.stderr[-3000:]
+    text = printed(result)
+    # It says which device it sees, and where the data is.
+    assert "cpu, float32 (asked for)\n" in text
+    assert f"{kaggle / 'input' / mount}: (1437, 784) to learn from, (360, 784) to predict\n" in text
+    assert "submission.csv: 360 rows, checked; held-out accuracy" in text
+    assert len((kaggle / "working/submission.csv").read_text().splitlines()) == 361
+    record = json.loads((kaggle / "working/submission.json").read_text())
+    assert (record["build"], record["runs"][0]["recipe"]) == ("b7", "fast")
+    pictures = [o for cell in result.cells for o in cell.get("outputs", []) if "image/png" in o.get("data", {})]
+    assert len(pictures) == 6
+    assert not [o for cell in result.cells for o in cell.get("outputs", []) if o.get("name") == "stderr"]
+
+
+def test_kernel_without_the_competition_leaves_nothing_to_submit(tmp_path):
+    kaggle = tmp_path / "kaggle"
+    for name in ("input", "working"):
+        (kaggle / name).mkdir(parents=True)
+    done, result = execute(notebook.build_kernel(tmp_path / "built")[0], kaggle, tmp_path)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "No competition data found" in printed(result)
+    assert sorted(path.name for path in (kaggle / "working").glob("*.*")) == [
+        "sample-submission.csv",
+        "sample-submission.json",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("device", "said"),
+    [("gpu", "finds no GPU"), ("tpu", "finds no TPU here")],
+)
+def test_kernel_fails_loudly_without_the_device_it_was_sent_for(tmp_path, device, said, digits_csv):
+    kaggle = like_kaggle(tmp_path / "kaggle", "competitions/digit-recognizer", *digits_csv)
+    built, _ = notebook.build_kernel(tmp_path / "built", device=device)
+    done, _ = execute(built, kaggle, tmp_path)
+    assert done.returncode == 1
+    assert f"--device {device}: TensorFlow" in done.stderr
+    assert said in done.stderr
+    assert not (kaggle / "working/submission.csv").exists()
+
+
+# The competition's data
+
+
+DATA = str(Path(os.environ.get("KDIGITS_DATA", "")).resolve())
+
+
+@pytest.mark.skipif(
+    not DATA.endswith(".zip"), reason="needs the competition's data: set KDIGITS_DATA to digit-recognizer.zip"
+)
+def test_kernel_reaches_its_floor_on_held_out_rows_of_the_competition(tmp_path):
+    with zipfile.ZipFile(DATA) as archive:
+        train, test = (archive.read(f"{kind}.csv").decode() for kind in ("train", "test"))
+    kaggle = like_kaggle(tmp_path / "kaggle", "competitions/digit-recognizer", train, test)
+    done, result = execute(ROOT / "notebooks/kernel.ipynb", kaggle, tmp_path)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "submission.csv: 28,000 rows, checked; held-out accuracy" in printed(result)
+    digits = np.loadtxt(kaggle / "working/submission.csv", delimiter=",", skiprows=1, dtype=int)
+    assert digits.shape == (28_000, 2)
+    record = json.loads((kaggle / "working/submission.json").read_text())
+    # 99.6 % is usual; one standard error on 2,100 rows is 0.14 points.
+    assert record["runs"][0]["held_out_accuracy"] >= 0.992

@@ -1,0 +1,275 @@
+"""Submit: the whole job, from real handwriting to a checked file, in one command."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.datasets import load_digits
+from sklearn.model_selection import train_test_split
+from sklearn.naive_bayes import GaussianNB
+
+from kaggle_digits import cli, recipes
+from kaggle_digits import pipeline as main_job
+from kaggle_digits.data import find_source, load_test, load_train
+from kaggle_digits.predict import load_run
+from kaggle_digits.recipes import RECIPES
+from kaggle_digits.runs import read_run
+from kaggle_digits.strategy import resolve_device
+from kaggle_digits.submission import check_submission
+
+QUICK = replace(
+    RECIPES["mlp-784-300"],
+    name="quick",
+    layers=(("Flatten", {}), ("Dense", {"units": 10})),
+    pixel_scale=255.0,
+    learning_rate=0.1,
+    epochs=2,
+    retrain=False,
+)
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    monkeypatch.setitem(recipes.RECIPES, "quick", QUICK)
+    monkeypatch.setitem(recipes.RECIPES, "quick-retrain", replace(QUICK, name="quick-retrain", retrain=True))
+
+
+def sample_truth() -> np.ndarray:
+    """The labels of the sample's test rows, which the project itself never looks at."""
+    digits = load_digits().target
+    return train_test_split(digits, test_size=0.2, stratify=digits, random_state=0)[1]
+
+
+def test_default_recipe_reads_handwriting(workplace):
+    done = subprocess.run(
+        [sys.executable, "-m", "kaggle_digits.submit", "--data", "sample"], capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    file = Path("submissions/sample-fast-seed0.csv")
+    assert sum(check_submission(file, rows=360)) == 360
+    # The recipe is made for 42,000 rows; on 1,365 it takes 30 steps.
+    assert (pd.read_csv(file)["Label"].to_numpy() == sample_truth()).mean() >= 0.9
+    for line in ("source  sample: 1,437 training rows", "recipe  fast, seed 0", "device  ", "time    ", "labels  0: "):
+        assert f"\n{line}" in f"\n{done.stdout}"
+    assert done.stdout.endswith(
+        "file    submissions/sample-fast-seed0.csv, 360 rows, checked\n"
+        "        made from the built-in sample: it cannot be uploaded\n"
+    )
+    assert "Traceback" not in done.stderr
+    assert done.stderr.count("epoch ") == RECIPES["fast"].epochs
+
+
+def test_result_is_honest(capsys):
+    plan = main_job.plan_submission(data="sample", recipe="quick")
+    result = main_job.submit(plan)
+    with np.load(result.run.folder / "validation.npz") as held_out:
+        correct = (held_out["probabilities"].argmax(axis=1) == held_out["digits"]).mean()
+    assert result.accuracy == correct
+    assert result.standard_error == pytest.approx((correct * (1 - correct) / 72) ** 0.5)
+    assert set(plan.seconds) == {"load", "start"}
+    assert set(result.seconds) == {"load", "start", "train", "predict", "write"}
+    assert result.run.record["submission"] == "submissions/sample-quick-seed0.csv"
+    assert sum(result.label_counts) == 360
+    assert capsys.readouterr().out == ""
+
+
+def test_retraining_uses_all_rows_but_measures_on_held_out_ones():
+    result = main_job.submit(main_job.plan_submission(data="sample", recipe="quick-retrain"))
+    assert result.run.folder == Path("runs/sample-quick-retrain-seed0-all-rows")
+    assert (result.run.record["rows"]["training"], result.run.record["rows"]["held_out"]) == (1437, 0)
+    assert Path("runs/sample-quick-retrain-seed0/validation.npz").exists()
+    assert not (result.run.folder / "validation.npz").exists()
+
+
+def test_dry_run_writes_nothing(workplace, capsys):
+    assert cli.main(["submit", "--data", "sample", "--recipe", "quick-retrain", "--device", "cpu", "--dry-run"]) == 0
+    assert list(workplace.iterdir()) == []
+    assert capsys.readouterr().out == (
+        "Would train quick-retrain for 2 epochs on 1,365 rows of sample, then again on all rows,\n"
+        "measure it on 72 held-out rows, and predict 360 rows.\n"
+        "device  cpu, float32 (asked for)\n"
+        "file    submissions/sample-quick-retrain-seed0.csv\n"
+    )
+
+
+def test_second_run_gets_a_new_name_and_the_same_digits():
+    for _ in range(2):
+        assert cli.main(["submit", "--data", "sample", "--recipe", "quick"]) == 0
+    first, second = (Path("submissions") / f"sample-quick-seed0{end}.csv" for end in ("", "-2"))
+    assert first.read_bytes() == second.read_bytes()
+
+
+def test_named_file_is_not_overwritten_unless_forced(capsys):
+    Path("sample-mine.csv").write_text("mine")
+    arguments = ["submit", "--data", "sample", "--recipe", "quick", "--out", "mine.csv"]
+    assert cli.main(arguments) == 2
+    assert capsys.readouterr().err == (
+        "kaggle-digits: sample-mine.csv: exists already. Expected a new name. Choose another, or pass --force to "
+        "replace it.\n"
+    )
+    assert Path("sample-mine.csv").read_text() == "mine"
+    assert not Path("runs").exists()
+    assert cli.main([*arguments, "--force"]) == 0
+    assert sum(check_submission(Path("sample-mine.csv"), rows=360)) == 360
+
+
+def test_competition_files_keep_the_name_they_were_given(tmp_path):
+    values = np.random.default_rng(0).integers(0, 256, (220, 785))
+    values[:, 0] = np.arange(220) % 10
+    pixels = [f"pixel{i}" for i in range(784)]
+    pd.DataFrame(values, columns=["label", *pixels]).to_csv(tmp_path / "train.csv", index=False)
+    pd.DataFrame(values[:, 1:], columns=pixels).to_csv(tmp_path / "test.csv", index=False)
+    assert cli.main(["submit", "--data", str(tmp_path), "--recipe", "quick", "--out", "mine.csv"]) == 0
+    assert sum(check_submission(Path("mine.csv"), rows=220)) == 220
+
+
+def test_interrupted_job_continues_when_repeated(monkeypatch, capsys, caplog):
+    def interrupt(self, metrics, epochs):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(cli._Progress, "epoch", interrupt)
+        assert cli.main(["submit", "--data", "sample", "--recipe", "quick"]) == 130
+    stopped = capsys.readouterr()
+    assert stopped.out == ""
+    assert stopped.err.endswith(
+        "Whole epochs of a network are kept in runs/. Repeat the command to continue.\nInterrupted.\n"
+    )
+    assert not Path("submissions").exists()
+
+    assert cli.main(["submit", "--data", "sample", "--recipe", "quick"]) == 0
+    finished = capsys.readouterr()
+    assert "Continuing the interrupted job with the training in runs/sample-quick-seed0" in caplog.messages
+    assert "epoch 2/2" in finished.err
+    assert "epoch 1/2" not in finished.err
+    assert [p.name for p in Path("runs").iterdir()] == ["sample-quick-seed0"]
+
+
+def test_interrupt_while_retraining_does_not_repeat_what_came_before(monkeypatch, capsys):
+    def interrupt(self, metrics, epochs):
+        if "validation_accuracy" not in metrics:
+            raise KeyboardInterrupt
+
+    arguments = ["submit", "--data", "sample", "--recipe", "quick-retrain"]
+    with monkeypatch.context() as patch:
+        patch.setattr(cli._Progress, "epoch", interrupt)
+        assert cli.main(arguments) == 130
+    capsys.readouterr()
+    assert cli.main(arguments) == 0
+    assert capsys.readouterr().err.count("epoch ") == 1
+    assert sorted(p.name for p in Path("runs").iterdir()) == [
+        *("sample-quick-retrain-seed0", "sample-quick-retrain-seed0-all-rows"),
+    ]
+
+
+def test_training_is_not_lost_when_the_submission_cannot_be_written(monkeypatch, capsys):
+    def disk_full(*arguments, **options):
+        raise OSError("No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(main_job, "write_submission", disk_full)
+        assert cli.main(["submit", "--data", "sample", "--recipe", "quick"]) == 1
+    capsys.readouterr()
+    assert cli.main(["submit", "--data", "sample", "--recipe", "quick"]) == 0
+    assert "epoch " not in capsys.readouterr().err
+    assert [p.name for p in Path("runs").iterdir()] == ["sample-quick-seed0"]
+
+
+def test_training_can_be_resumed_by_the_verb_train(monkeypatch, capsys):
+    def interrupt(self, metrics, epochs):
+        raise KeyboardInterrupt
+
+    arguments = ["train", "--data", "sample", "--recipe", "quick", "--run", "r"]
+    with monkeypatch.context() as patch:
+        patch.setattr(cli._Progress, "epoch", interrupt)
+        assert cli.main(arguments) == 130
+    assert capsys.readouterr().err.endswith(
+        "Whole epochs of a network are kept in r. Continue with --resume.\nInterrupted.\n"
+    )
+    assert cli.main(arguments) == 2
+    assert "r: holds a run already." in capsys.readouterr().err
+    assert cli.main([*arguments, "--resume"]) == 0
+    finished = capsys.readouterr()
+    assert "epoch 1/2" not in finished.err
+    assert "epoch 2/2" in finished.err
+    assert finished.out.startswith("r: quick, held-out accuracy ")
+
+
+def test_network_of_the_sample_marks_what_it_predicts(competition):
+    assert cli.main(["train", "--data", "sample", "--recipe", "quick", "--run", "r"]) == 0
+    assert cli.main(["predict", "--data", str(competition), "--run", "r", "--out", "mine.csv"]) == 0
+    assert [p.name for p in Path().glob("*.csv")] == ["sample-mine.csv"]
+
+
+def test_train_and_predict_do_the_same_as_submit():
+    assert cli.main(["submit", "--data", "sample", "--recipe", "quick", "--seed", "3", "--out", "sample-a.csv"]) == 0
+    assert cli.main(["train", "--data", "sample", "--recipe", "quick", "--seed", "3", "--run", "b"]) == 0
+    assert cli.main(["predict", "--data", "sample", "--run", "b", "--out", "sample-b.csv"]) == 0
+    assert Path("sample-a.csv").read_bytes() == Path("sample-b.csv").read_bytes()
+
+
+def test_runs_are_averaged(cpu):
+    for seed in ("1", "2"):
+        assert cli.main(["train", "--data", "sample", "--recipe", "quick", "--seed", seed, "--run", seed]) == 0
+    assert cli.main(["predict", "--data", "sample", "--run", "1", "--run", "2", "--out", "sample-both.csv"]) == 0
+    pixels = load_test(find_source("sample"))
+    runs = [load_run(Path(seed), cpu) for seed in ("1", "2")]
+    total = sum(predict_probabilities(run.model, run.recipe, pixels) for run in runs)
+    np.testing.assert_array_equal(pd.read_csv("sample-both.csv")["Label"], total.argmax(axis=1))
+
+
+def test_classical_recipe_goes_all_the_way_without_tensorflow(workplace):
+    code = (
+        "import sys\n"
+        "from kaggle_digits.cli import main\n"
+        "code = main(sys.argv[1:])\n"
+        "sys.exit('imported TensorFlow' if {'tensorflow', 'keras'} & set(sys.modules) else code)"
+    )
+    arguments = ["submit", "--data", "sample", "--recipe", "naive-bayes"]
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert "\nrecipe  naive-bayes, seed 0\ndevice  cpu, float32 (a classical method)\n" in done.stdout
+    read = pd.read_csv("submissions/sample-naive-bayes-seed0.csv")["Label"].to_numpy()
+    source = load_train(find_source("sample"))
+    expected = GaussianNB().fit(source.pixels / 255, source.digits).predict(load_test(find_source("sample")) / 255)
+    np.testing.assert_array_equal(read, expected)
+    record = json.loads(Path("submissions/sample-naive-bayes-seed0.json").read_text())["runs"][0]
+    assert (record["recipe"], record["epochs"], record["held_out_rows"]) == ("naive-bayes", 1, 72)
+
+
+def test_classical_methods_and_networks_can_be_averaged(capsys):
+    runs = []
+    for recipe in ("quick", "naive-bayes"):
+        assert cli.main(["train", "--recipe", recipe, "--data", "sample", "--run", recipe]) == 0
+        runs += ["--run", recipe]
+    assert cli.main(["predict", *runs, "--data", "sample", "--out", "both.csv"]) == 0
+    pixels = load_test(find_source("sample"))
+    loaded = [load_run(Path(folder), resolve_device("cpu")) for folder in ("quick", "naive-bayes")]
+    expected = sum(predict_probabilities(run.model, run.recipe, pixels) for run in loaded).argmax(axis=1)
+    np.testing.assert_array_equal(pd.read_csv("sample-both.csv")["Label"].to_numpy(), expected)
+
+
+def test_other_number_of_epochs(capsys):
+    assert cli.main(["train", "--recipe", "quick", "--epochs", "3", "--data", "sample", "--run", "run"]) == 0
+    assert len(read_run(Path("run"))["epochs"]) == 3
+    assert cli.main(["train", "--recipe", "quick", "--data", "sample", "--run", "run", "--resume"]) == 2
+    assert "holds a run of quick with other settings than the recipe has now." in capsys.readouterr().err
+    assert cli.main(["submit", "--recipe", "quick", "--epochs", "1", "--data", "sample", "--dry-run"]) == 0
+    assert "Would train quick for 1 epochs on 1,365 rows of sample,\n" in capsys.readouterr().out
+    assert cli.main(["submit", "--recipe", "bharadwaj-cnn", "--data", "sample", "--dry-run"]) == 0
+    assert "for at most 20 epochs on" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        cli.main(["train", "--recipe", "quick", "--epochs", "0", "--run", "new"])
+
+
+def test_relu_everywhere_reads_only_zeros():
+    """As published: unscaled pixels make the first steps so large that every unit dies."""
+    result = main_job.submit(main_job.plan_submission(data="sample", recipe="mlp-784-300-relu", epochs=2))
+    assert result.label_counts == [360, *[0] * 9]
