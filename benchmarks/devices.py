@@ -58,7 +58,7 @@ def train_here(recipe_name: str, steps: int, sgd: bool, place: str, cluster_word
     cluster = find_cluster(cluster_words[0], *map(int, cluster_words[1:])) if cluster_words else None
     device = mirrored(devices) if devices > 1 and backend == "tensorflow" else None
     device = device or resolve_device("cpu", backend=backend, cluster=cluster)
-    from kaggle_digits.learners.network import fit_network  # imports Keras, whose backend must be chosen before
+    from kaggle_digits.learners import Training, learner_of
 
     recipe = RECIPES[recipe_name]
     layers = tuple(layer for layer in recipe.layers if layer[0] != "Dropout")
@@ -73,13 +73,13 @@ def train_here(recipe_name: str, steps: int, sgd: bool, place: str, cluster_word
         if "rounded" in place:
             change_last_digits(folder / CHECKPOINT_FILE)
         started = time.perf_counter()
-        model, epochs, _ = fit_network(recipe, rows, folder, seed=0, device=device, trace=True)
+        training = Training(recipe=recipe, rows=rows, folder=folder, seed=0, device=device, trace=True)
+        fitted = learner_of(recipe).fit(training)
         seconds = time.perf_counter() - started
     shape = []
     if device.processes == 1:
-        probabilities = predict_probabilities(model, recipe, rows.pixels[:PREDICTED], device=device, batch_size=64)
-        shape = list(probabilities.shape)
-    return {"replicas": device.replicas, "losses": epochs[0]["losses"], "predicted": shape, "seconds": seconds}
+        shape = list(fitted.predictor.probabilities(rows.pixels[:PREDICTED]).shape)
+    return {"replicas": device.replicas, "losses": fitted.epochs[0]["losses"], "predicted": shape, "seconds": seconds}
 
 
 def change_last_digits(checkpoint: Path) -> None:

@@ -52,7 +52,6 @@ from kaggle_digits.recipe import (
     pool,
 )
 from kaggle_digits.recipes import RECIPES
-from kaggle_digits.runs import member_folders, read_run, settings_of
 from kaggle_digits.strategy import device_of
 from kaggle_digits.train import train_run
 
@@ -180,7 +179,7 @@ def measure(
         what was found, which is kept in a file of the folder, too.
     """
     kept = out / f"{recipe.name}-seed{seed}.units.json"
-    settings = settings_of(recipe)
+    settings = recipe.settings()
     found: dict[str, Any] = json.loads(kept.read_text()) if kept.exists() else {}
     if not found or found["settings"] != settings:
         before = epoch_seconds(rows)
@@ -195,11 +194,7 @@ def measure(
             resume=True,
         )
         units = [before, epoch_seconds(rows)]
-        records = [run.record]
-        if isinstance(recipe, Ensemble):
-            folders = zip(recipe.members, member_folders(run.folder, recipe.size), strict=True)
-            records += [read_run(folder) for member, folder in folders if isinstance(member, Network)]
-        runs = [[record["seed"], record["epochs"]] for record in records]
+        runs = [[one.seed, one.epochs] for one in (run, *(each for each in run.members if each.recipe.networks))]
         found = {"settings": settings, "units": units, "overhead": overhead, "runs": runs}
         kept.write_text(json.dumps(found))
     return found

@@ -73,12 +73,10 @@ def print_sheets(reader: Reader, folder: Path) -> None:
 
 def print_calibration(reader: Reader, data: str, plot: Path | None) -> None:
     """Print accuracy and calibration error on the rows that the packaged network was not trained on."""
-    record = reader.run.record
-    _, held_out = split_rows(
-        load_train(find_source(data)), fraction=reader.run.recipe.validation_fraction, seed=record["seed"]
-    )
-    assert len(held_out) == record["rows"]["held_out"]
-    predicted = predict_probabilities(reader.run.model, reader.run.recipe, held_out.pixels, device=reader.device)
+    run = reader.run
+    _, held_out = split_rows(load_train(find_source(data)), fraction=run.recipe.validation_fraction, seed=run.seed)
+    assert len(held_out) == run.rows.held_out
+    predicted = run.predict(held_out.pixels)
     half = np.random.default_rng(0).random(len(held_out)) < 0.5
     calibrated = np.empty(predicted.shape)
     for part in (half, ~half):

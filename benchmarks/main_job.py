@@ -26,7 +26,6 @@ from typing import Any
 
 from kaggle_digits.data import TrainingRows, find_source, load_train
 from kaggle_digits.recipes import RECIPES
-from kaggle_digits.runs import settings_of
 
 BATCH_SIZE, ALL_ROWS = 86, 42_000
 
@@ -82,7 +81,7 @@ def run_submit(data: str, recipe: str, seed: int, folder: Path) -> tuple[float, 
 def measure(data: str, recipe: str, seed: int, folder: Path, rows: TrainingRows) -> dict[str, Any]:
     """Run the whole command between two measurements of an epoch, or read what an earlier call found."""
     kept = folder / f"{recipe}-seed{seed}.measured.json"
-    settings = settings_of(RECIPES[recipe])
+    settings = RECIPES[recipe].settings()
     if not kept.exists() or json.loads(kept.read_text())["settings"] != settings:
         before = epoch_seconds(rows)
         seconds, accuracy = run_submit(data, recipe, seed, folder)

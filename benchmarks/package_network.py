@@ -11,11 +11,10 @@ import tempfile
 import zipfile
 from pathlib import Path
 
+from kaggle_digits.backend import import_backend
 from kaggle_digits.files import atomic_path
-from kaggle_digits.learners.network import MODEL_FILE
-from kaggle_digits.predict import PACKAGED_RUN, load_run
-from kaggle_digits.runs import RUN_FILE
-from kaggle_digits.strategy import resolve_device
+from kaggle_digits.predict import PACKAGED_RUN
+from kaggle_digits.runs import RUN_FILE, read_run
 
 
 def main() -> None:
@@ -23,11 +22,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run", type=Path, help="a finished run folder of a network")
     options = parser.parse_args()
-    run = load_run(options.run, resolve_device("cpu"))
+    import_backend("tensorflow")
     from kaggle_digits.learners.models import build_model, without_own_normalisation
+    from kaggle_digits.learners.network import MODEL_FILE
 
-    small = build_model(run.recipe, precision="float16")  # type: ignore[arg-type]
-    small.set_weights(run.model.get_weights())
+    (recipe,) = read_run(options.run).recipe.networks
+    small, trained = (build_model(recipe, precision=precision) for precision in ("float16", "float32"))
+    trained.load_weights(options.run / MODEL_FILE)
+    small.set_weights(trained.get_weights())
     with tempfile.TemporaryDirectory() as folder, atomic_path(PACKAGED_RUN / MODEL_FILE) as path:
         plain = Path(folder) / MODEL_FILE
         without_own_normalisation(small).save(plain)

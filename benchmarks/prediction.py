@@ -16,7 +16,7 @@ from pathlib import Path
 
 from kaggle_digits.data import find_source, load_test
 from kaggle_digits.predict import load_run
-from kaggle_digits.runs import read_run, recipe_of
+from kaggle_digits.runs import read_run
 from kaggle_digits.strategy import device_of
 
 REPEATS = 9
@@ -29,12 +29,12 @@ def main() -> None:
     parser.add_argument("--run", required=True, type=Path, help="a run folder")
     options = parser.parse_args()
     pixels = load_test(find_source(options.data))
-    device = device_of(recipe_of(read_run(options.run)))
+    device = device_of(read_run(options.run).recipe)
     run = load_run(options.run, device)
     speeds = []
     for _ in range(1 + REPEATS):
         started = time.perf_counter()
-        predict_probabilities(run.model, run.recipe, pixels, device=device)
+        run.predict(pixels)
         speeds.append(len(pixels) / (time.perf_counter() - started))
     first, *others = speeds
     print(

@@ -1,4 +1,4 @@
-"""Write what was measured into the README and into kaggle_digits/measured.py, from the files of comparisons.
+"""Write what was measured into the README and into kaggle_digits/measured.json, from the files of comparisons.
 
     .venv/bin/kaggle-digits compare --recipes all --data digit-recognizer.zip --out compare
     .venv/bin/python benchmarks/recipes_table.py compare/compare.json
@@ -16,15 +16,13 @@ from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
-from kaggle_digits.recipe import Classical
-from kaggle_digits.recipes import RECIPES
+from kaggle_digits.recipes import MEASURED_FILE, RECIPES
 from kaggle_digits.report import format_accuracy
-from kaggle_digits.runs import settings_of
 
 ROOT = Path(__file__).parent.parent
 KEPT = ROOT / "benchmarks" / "compare"
 README = ROOT / "README.md"
-MODULE = ROOT / "kaggle_digits" / "measured.py"
+MEASURED = ROOT / "kaggle_digits" / MEASURED_FILE
 THIRD_CONVOLUTION = ("cnn-16-32", "cnn-16-32-64")
 
 
@@ -39,7 +37,7 @@ def load_rows(files: list[Path]) -> dict[str, dict[str, Any]]:
             name = row["recipe"]
             # What a recipe could not say yet when it was measured had its default.
             defaults = {field.name: field.default for field in fields(RECIPES[name]) if field.default is not MISSING}
-            assert {**defaults, **row["settings"]} == {**defaults, **settings_of(RECIPES[name])}, (
+            assert {**defaults, **row["settings"]} == {**defaults, **RECIPES[name].settings()}, (
                 f"{file}: {name} has other settings now; measure it anew"
             )
             if not row["failed"] and len(row["accuracies"]) > len(rows.get(name, {"accuracies": ()})["accuracies"]):
@@ -63,7 +61,7 @@ def recipes_table(rows: dict[str, dict[str, Any]]) -> str:
                 str(len(row["accuracies"])),
                 f"{row['train_seconds']:,.0f}",
                 f"{row['predict_seconds']:.1f}",
-                "" if isinstance(recipe, Classical) else f"{row['parameters']:,}",
+                f"{row['parameters']:,}" if recipe.networks else "",
             ]
         lines.append(f"| `{name}` | {recipe.summary} | {published} | {' | '.join(cells)} |")
     return "\n".join(lines)
@@ -84,13 +82,9 @@ def third_convolution_table(rows: dict[str, dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def measured_module(rows: dict[str, dict[str, Any]]) -> str:
-    """Return the text of kaggle_digits/measured.py."""
-    entries = "".join(f'    "{name}": "{format_accuracy(row)}",\n' for name, row in rows.items())
-    return (
-        '"""What each recipe reached here. Made by benchmarks/recipes_table.py from files of comparisons."""\n'
-        f"\nMEASURED: dict[str, str] = {{\n{entries}}}\n"
-    )
+def measured(rows: dict[str, dict[str, Any]]) -> dict[str, str]:
+    """Return the contents of kaggle_digits/measured.json."""
+    return {name: format_accuracy(row) for name, row in rows.items()}
 
 
 def replace_between(text: str, name: str, table: str) -> str:
@@ -115,7 +109,7 @@ def main() -> None:
     parser.add_argument("files", nargs="*", type=Path, help="compare.json of comparisons on the competition's data")
     rows = load_rows(parser.parse_args().files or sorted(KEPT.glob("*.json")))
     README.write_text(made_from(rows, README.read_text(encoding="utf-8")), encoding="utf-8")
-    MODULE.write_text(measured_module(rows), encoding="utf-8")
+    MEASURED.write_text(json.dumps(measured(rows), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -163,7 +163,7 @@ def make_submission(plan: Plan, *, progress: Progress | None = None) -> Result:
             measured=measured if plan.recipe.retrain else None,
             overwrite=plan.overwrite,
         )
-        mark_used([run, measured] if plan.recipe.retrain else [run], plan.out)
+        run = mark_used([measured, run] if plan.recipe.retrain else [run], plan.out)[-1]
     accuracy = measured.accuracy or 0.0
     error = math.sqrt(accuracy * (1 - accuracy) / len(plan.held_out))
     return Result(plan, run, accuracy, error, counts, seconds)

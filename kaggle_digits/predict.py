@@ -114,7 +114,7 @@ def write_checked(
         out: the file.
         probabilities: one (N, 10) array for each run; they are averaged.
         runs: the runs that predicted.
-        measured: the run on fewer rows that stands for the accuracy of a run on all rows.
+        measured: the run on fewer rows whose accuracy stands for that of runs on all rows.
         overwrite: whether to replace an existing file.
         build: of the notebook that made the file, see ``kaggle.notebook.build_kernel``.
 
@@ -129,6 +129,7 @@ def write_checked(
     counts = check_submission(out, rows=len(probabilities[0]))
     described = [run.summary() for run in runs]
     if measured:
-        described = [each | {"measured": measured.summary()} for each in described]
+        accuracy = {"held_out_rows": measured.rows.held_out, "held_out_accuracy": measured.accuracy}
+        described = [each | accuracy | {"measured_by": str(measured.folder)} for each in described]
     write_record(out, described, build=build)
     return counts

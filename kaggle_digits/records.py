@@ -3,12 +3,13 @@
 ``fast-seed0.csv`` has its record in ``fast-seed0.json``::
 
     {"format": "kaggle_digits submission", "file": "fast-seed0.csv", "sha256": "…", "rows": 28000,
-     "runs": [{"recipe", "seed", "commit", "versions", "device", "epochs", "held_out_rows", "held_out_accuracy"}],
+     "runs": [{"run", "recipe", "seed", "commit", "versions", "device", "epochs", "training_rows", "held_out_rows",
+               "held_out_accuracy"}],
      "build": null or the build of the notebook that wrote it, on Kaggle's machines,
      "upload": null or {"competition", "message", "state", "reference", "date", "public_score", "error", "url"}}
 
-A run of an ensemble also has its "members". A run that was trained on all rows has "measured": the run on fewer rows
-that its accuracy was measured with.
+A run of an ensemble also has its "members". The accuracy of a run on all rows comes from a run on fewer rows, which is
+named as "measured_by".
 
 ``state`` is "pending", "complete", "error", or "sent": the creating request went out, and no answer has come yet. In
 that state ``reference`` belongs to an earlier try, if there was one.

@@ -163,6 +163,8 @@ class Run:
             "device": device_to_json(self.device),
             "devices_before": [device_to_json(device) for device in self.devices_before],
         }
+        if not self.devices_before:
+            del fields["devices_before"]
         with atomic_path(self.folder / RUN_FILE) as path:
             path.write_text(json.dumps(fields, indent=1) + "\n", encoding="utf-8")
 
@@ -173,12 +175,14 @@ class Run:
         if members:  # a member that is no network has no epochs
             epochs = sum(m["epochs"] for m, recipe in zip(members, self.recipe.members, strict=True) if recipe.networks)
         summary = {
+            "run": str(self.folder),
             "recipe": self.recipe.name,
             "seed": self.seed,
             "commit": self.commit,
             "versions": self.versions,
             "device": device_to_json(self.device),
             "epochs": epochs,
+            "training_rows": self.rows.training,
             "held_out_rows": self.rows.held_out,
             "held_out_accuracy": self.accuracy,
         }
@@ -218,7 +222,7 @@ def read_run(folder: Path) -> Run:
         recipe = from_json(fields.pop("recipe"))
         fields["rows"] = RowCounts(**fields["rows"])
         fields["device"] = Device(strategy=None, **fields["device"])
-        fields["devices_before"] = tuple(Device(strategy=None, **device) for device in fields["devices_before"])
+        fields["devices_before"] = tuple(Device(strategy=None, **device) for device in fields.get("devices_before", ()))
         run = Run(folder=folder, recipe=recipe, **fields)
         if not (isinstance(recipe, Recipe) and isinstance(run.seed, int) and isinstance(run.seconds, int | float)):
             raise TypeError("a recipe, a seed or metrics are not what they are called")
@@ -366,10 +370,16 @@ def find_difference(found: Run, wanted: Run) -> str | None:
     return None
 
 
-def mark_used(runs: Iterable[Run], submission: Path) -> None:
-    """Note in run folders which submission file was made with them: the same command then trains anew."""
-    for run in runs:
-        replace(run, submission=str(submission)).save()
+def mark_used(runs: Iterable[Run], submission: Path) -> list[Run]:
+    """Note in run folders which submission file was made with them: the same command then trains anew.
+
+    Returns:
+        the runs with the note.
+    """
+    noted = [replace(run, submission=str(submission)) for run in runs]
+    for run in noted:
+        run.save()
+    return noted
 
 
 @dataclass(frozen=True)

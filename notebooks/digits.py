@@ -128,7 +128,7 @@ from kaggle_digits.train import train_run
 mlp_run = train_run(
     mlp, training, Path("runs/mlp"), seed=0, device=device, source=source.name, held_out=held_out, resume=True
 )
-pd.DataFrame(mlp_run.record["epochs"]).set_index("epoch")
+pd.DataFrame(mlp_run.epochs).set_index("epoch")
 
 # %% [markdown]
 # ## A good network: convolutions
@@ -148,13 +148,13 @@ print(cnn_device)
 cnn_run = train_run(
     cnn, training, Path("runs/cnn"), seed=0, device=cnn_device, source=source.name, held_out=held_out, resume=True
 )
-pd.DataFrame(cnn_run.record["epochs"]).set_index("epoch")
+pd.DataFrame(cnn_run.epochs).set_index("epoch")
 
 # %% [markdown]
 # ## How they learned
 
 # %%
-plots and plots.plot_curves({run.recipe.name: run.record["epochs"] for run in (mlp_run, cnn_run)})
+plots and plots.plot_curves({run.recipe.name: run.epochs for run in (mlp_run, cnn_run)})
 
 # %% [markdown]
 # ## What the good one gets wrong
@@ -162,9 +162,8 @@ plots and plots.plot_curves({run.recipe.name: run.record["epochs"] for run in (m
 # Rows are what the digit is, columns what the network reads.
 
 # %%
-from kaggle_digits.predict import predict_digits
 
-probabilities = predict_probabilities(cnn_run.model, cnn, held_out.pixels, device=cnn_device)
+probabilities = cnn_run.predict(held_out.pixels)
 plots and plots.plot_confusion(probabilities, held_out.digits)
 
 # %% [markdown]
@@ -182,7 +181,7 @@ plots and plots.plot_worst(held_out.pixels, probabilities, held_out.digits)
 # %%
 from kaggle_digits.calibration import calibrate
 
-plots and plots.plot_reliability(calibrate(probabilities, cnn_run.record["temperature"]), held_out.digits)
+plots and plots.plot_reliability(calibrate(probabilities, cnn_run.temperature), held_out.digits)
 
 # %% [markdown]
 # ## The submission
@@ -192,16 +191,12 @@ plots and plots.plot_reliability(calibrate(probabilities, cnn_run.record["temper
 # named so.
 
 # %%
-from kaggle_digits.records import write_record
-from kaggle_digits.submission import check_submission, write_submission
+from kaggle_digits.predict import write_checked
 
 submission = Path("sample-submission.csv" if source.is_sample else "submission.csv")
-test_probabilities = predict_probabilities(cnn_run.model, cnn, test_pixels, device=cnn_device)
-write_submission(submission, predict_digits([test_probabilities]), overwrite=True)
-write_record(submission, [cnn_run.record], build=BUILD)
-counts = check_submission(submission, rows=len(test_pixels))
+counts = write_checked(submission, [cnn_run.predict(test_pixels)], [cnn_run], overwrite=True, build=BUILD)
 pd.Series(counts, name="predicted").rename_axis("digit").to_frame().T
 
 # %%
-accuracy = cnn_run.record["epochs"][-1]["validation_accuracy"]
+accuracy = cnn_run.accuracy
 print(f"{submission}: {len(test_pixels):,} rows, checked; held-out accuracy {accuracy:.2%} of {len(held_out):,}")

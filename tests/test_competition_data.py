@@ -77,13 +77,10 @@ def test_network_of_the_package_reads_rows_it_was_not_trained_on():
     from kaggle_digits.calibration import accuracy
     from kaggle_digits.data import find_source, load_train, split_rows
     from kaggle_digits.predict import PACKAGED_RUN, load_run
-    from kaggle_digits.runs import describe_rows, read_run, recipe_of
-    from kaggle_digits.strategy import device_of
+    from kaggle_digits.runs import RowCounts
 
-    record = read_run(PACKAGED_RUN)
-    recipe = recipe_of(record)
-    rows, held_out = split_rows(load_train(find_source(DATA)), fraction=recipe.validation_fraction, seed=record["seed"])
-    assert describe_rows(rows, held_out) == record["rows"]
-    device = device_of(recipe, "cpu")
-    probabilities = predict_probabilities(load_run(PACKAGED_RUN, device).model, recipe, held_out.pixels, device=device)
-    assert accuracy(probabilities, held_out.digits) >= 0.995
+    run = load_run(PACKAGED_RUN)
+    fraction = run.recipe.validation_fraction
+    rows, held_out = split_rows(load_train(find_source(DATA)), fraction=fraction, seed=run.seed)
+    assert RowCounts.of(rows, held_out) == run.rows
+    assert accuracy(run.predict(held_out.pixels), held_out.digits) >= 0.995

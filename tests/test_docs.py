@@ -9,22 +9,21 @@ import sys
 from pathlib import Path
 
 import pytest
-from kaggle_digits.measured import MEASURED
 
 import kaggle_digits
 from kaggle_digits import cli
-from kaggle_digits.recipes import RECIPES
+from kaggle_digits.recipes import RECIPES, load_measured
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 COMMANDS = re.findall(r"`(kaggle-digits [^`]+)`", README)
-VERBS = next(a for a in cli._parser()._actions if isinstance(a, argparse._SubParsersAction)).choices
+VERBS = next(a for a in cli.build_parser()._actions if isinstance(a, argparse._SubParsersAction)).choices
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_of_the_readme_is_one(command):
-    options = cli._parser().parse_args(shlex.split(command)[1:])
-    assert options.verb
+    options = cli.build_parser().parse_args(shlex.split(command)[1:])
+    assert options.verb in cli.VERBS
 
 
 @pytest.mark.parametrize("verb", VERBS)
@@ -41,7 +40,7 @@ def test_every_recipe_and_its_figures_are_in_the_readme():
     for recipe in RECIPES.values():
         row = next(line for line in README.splitlines() if line.startswith(f"| `{recipe.name}` |"))
         assert recipe.published in row
-        assert MEASURED.get(recipe.name, "| – |") in row
+        assert load_measured().get(recipe.name, "| – |") in row
 
 
 def test_figures_are_those_of_the_comparisons():
@@ -54,8 +53,7 @@ def test_figures_are_those_of_the_comparisons():
     rows = recipes_table.load_rows(sorted(recipes_table.KEPT.glob("*.json")))
     assert rows
     assert recipes_table.made_from(rows, README) == README
-    module = (ROOT / "kaggle_digits" / "measured.py").read_text(encoding="utf-8")
-    assert recipes_table.measured_module(rows) == module
+    assert recipes_table.measured(rows) == load_measured()
 
 
 def test_python_of_the_readme_runs(capsys):

@@ -15,7 +15,7 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from sklearn.naive_bayes import GaussianNB
 
-from kaggle_digits import cli, recipes
+from kaggle_digits import cli, predict, recipes
 from kaggle_digits import pipeline as main_job
 from kaggle_digits.data import find_source, load_test, load_train
 from kaggle_digits.predict import load_run
@@ -68,22 +68,22 @@ def test_default_recipe_reads_handwriting(workplace):
 
 def test_result_is_honest(capsys):
     plan = main_job.plan_submission(data="sample", recipe="quick")
-    result = main_job.submit(plan)
+    result = main_job.make_submission(plan)
     with np.load(result.run.folder / "validation.npz") as held_out:
         correct = (held_out["probabilities"].argmax(axis=1) == held_out["digits"]).mean()
     assert result.accuracy == correct
     assert result.standard_error == pytest.approx((correct * (1 - correct) / 72) ** 0.5)
     assert set(plan.seconds) == {"load", "start"}
     assert set(result.seconds) == {"load", "start", "train", "predict", "write"}
-    assert result.run.record["submission"] == "submissions/sample-quick-seed0.csv"
+    assert result.run.submission == "submissions/sample-quick-seed0.csv"
     assert sum(result.label_counts) == 360
     assert capsys.readouterr().out == ""
 
 
 def test_retraining_uses_all_rows_but_measures_on_held_out_ones():
-    result = main_job.submit(main_job.plan_submission(data="sample", recipe="quick-retrain"))
+    result = main_job.make_submission(main_job.plan_submission(data="sample", recipe="quick-retrain"))
     assert result.run.folder == Path("runs/sample-quick-retrain-seed0-all-rows")
-    assert (result.run.record["rows"]["training"], result.run.record["rows"]["held_out"]) == (1437, 0)
+    assert (result.run.rows.training, result.run.rows.held_out) == (1437, 0)
     assert Path("runs/sample-quick-retrain-seed0/validation.npz").exists()
     assert not (result.run.folder / "validation.npz").exists()
 
@@ -135,7 +135,7 @@ def test_interrupted_job_continues_when_repeated(monkeypatch, capsys, caplog):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(cli._Progress, "epoch", interrupt)
+        patch.setattr(cli.output.TrainingProgress, "epoch", interrupt)
         assert cli.main(["submit", "--data", "sample", "--recipe", "quick"]) == 130
     stopped = capsys.readouterr()
     assert stopped.out == ""
@@ -159,7 +159,7 @@ def test_interrupt_while_retraining_does_not_repeat_what_came_before(monkeypatch
 
     arguments = ["submit", "--data", "sample", "--recipe", "quick-retrain"]
     with monkeypatch.context() as patch:
-        patch.setattr(cli._Progress, "epoch", interrupt)
+        patch.setattr(cli.output.TrainingProgress, "epoch", interrupt)
         assert cli.main(arguments) == 130
     capsys.readouterr()
     assert cli.main(arguments) == 0
@@ -174,7 +174,7 @@ def test_training_is_not_lost_when_the_submission_cannot_be_written(monkeypatch,
         raise OSError("No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(main_job, "write_submission", disk_full)
+        patch.setattr(predict, "write_submission", disk_full)
         assert cli.main(["submit", "--data", "sample", "--recipe", "quick"]) == 1
     capsys.readouterr()
     assert cli.main(["submit", "--data", "sample", "--recipe", "quick"]) == 0
@@ -188,7 +188,7 @@ def test_training_can_be_resumed_by_the_verb_train(monkeypatch, capsys):
 
     arguments = ["train", "--data", "sample", "--recipe", "quick", "--run", "r"]
     with monkeypatch.context() as patch:
-        patch.setattr(cli._Progress, "epoch", interrupt)
+        patch.setattr(cli.output.TrainingProgress, "epoch", interrupt)
         assert cli.main(arguments) == 130
     assert capsys.readouterr().err.endswith(
         "Whole epochs of a network are kept in r. Continue with --resume.\nInterrupted.\n"
@@ -221,7 +221,7 @@ def test_runs_are_averaged(cpu):
     assert cli.main(["predict", "--data", "sample", "--run", "1", "--run", "2", "--out", "sample-both.csv"]) == 0
     pixels = load_test(find_source("sample"))
     runs = [load_run(Path(seed), cpu) for seed in ("1", "2")]
-    total = sum(predict_probabilities(run.model, run.recipe, pixels) for run in runs)
+    total = sum(run.predict(pixels) for run in runs)
     np.testing.assert_array_equal(pd.read_csv("sample-both.csv")["Label"], total.argmax(axis=1))
 
 
@@ -242,6 +242,9 @@ def test_classical_recipe_goes_all_the_way_without_tensorflow(workplace):
     np.testing.assert_array_equal(read, expected)
     record = json.loads(Path("submissions/sample-naive-bayes-seed0.json").read_text())["runs"][0]
     assert (record["recipe"], record["epochs"], record["held_out_rows"]) == ("naive-bayes", 1, 72)
+    # It predicted after it was trained on all rows, and was measured before.
+    names = ("runs/sample-naive-bayes-seed0-all-rows", "runs/sample-naive-bayes-seed0")
+    assert (record["run"], record["measured_by"], record["training_rows"]) == (*names, 1437)
 
 
 def test_classical_methods_and_networks_can_be_averaged(capsys):
@@ -252,13 +255,13 @@ def test_classical_methods_and_networks_can_be_averaged(capsys):
     assert cli.main(["predict", *runs, "--data", "sample", "--out", "both.csv"]) == 0
     pixels = load_test(find_source("sample"))
     loaded = [load_run(Path(folder), resolve_device("cpu")) for folder in ("quick", "naive-bayes")]
-    expected = sum(predict_probabilities(run.model, run.recipe, pixels) for run in loaded).argmax(axis=1)
+    expected = sum(run.predict(pixels) for run in loaded).argmax(axis=1)
     np.testing.assert_array_equal(pd.read_csv("sample-both.csv")["Label"].to_numpy(), expected)
 
 
 def test_other_number_of_epochs(capsys):
     assert cli.main(["train", "--recipe", "quick", "--epochs", "3", "--data", "sample", "--run", "run"]) == 0
-    assert len(read_run(Path("run"))["epochs"]) == 3
+    assert len(read_run(Path("run")).epochs) == 3
     assert cli.main(["train", "--recipe", "quick", "--data", "sample", "--run", "run", "--resume"]) == 2
     assert "holds a run of quick with other settings than the recipe has now." in capsys.readouterr().err
     assert cli.main(["submit", "--recipe", "quick", "--epochs", "1", "--data", "sample", "--dry-run"]) == 0
@@ -271,5 +274,5 @@ def test_other_number_of_epochs(capsys):
 
 def test_relu_everywhere_reads_only_zeros():
     """As published: unscaled pixels make the first steps so large that every unit dies."""
-    result = main_job.submit(main_job.plan_submission(data="sample", recipe="mlp-784-300-relu", epochs=2))
+    result = main_job.make_submission(main_job.plan_submission(data="sample", recipe="mlp-784-300-relu", epochs=2))
     assert result.label_counts == [360, *[0] * 9]

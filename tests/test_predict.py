@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
+from run_folder import write_run
 
 from kaggle_digits import cli
 from kaggle_digits.data import find_source, load_test
 from kaggle_digits.errors import RunError
 from kaggle_digits.learners.models import build_model
+from kaggle_digits.learners.network import network_predictor
 from kaggle_digits.learners.preprocess import SURE, normalise_pixels, to_images
 from kaggle_digits.predict import PACKAGED_RUN, load_run, predict_digits
 from kaggle_digits.recipes import RECIPES
-from kaggle_digits.runs import read_run, recipe_of
+from kaggle_digits.runs import read_run
 from kaggle_digits.strategy import Device
 
 PLAIN = replace(RECIPES["fast"], deslant=False)
@@ -34,7 +35,7 @@ def model():
 def test_every_row_gets_its_own_prediction(model, rows, batch_size, replicas):
     pixels = np.random.default_rng(rows).integers(0, 256, (rows, 784)).astype(np.uint8)
     device = Device("cpu", None, replicas, "float32", "test")
-    probabilities = predict_probabilities(model, PLAIN, pixels, device=device, batch_size=batch_size)
+    probabilities = network_predictor(model, PLAIN, device=device, batch_size=batch_size).probabilities(pixels)
     assert probabilities.shape == (rows, 10)
     if rows:
         logits = np.concatenate([model(to_images(row[None], PLAIN)).numpy() for row in pixels])
@@ -51,7 +52,7 @@ def test_images_are_scaled_as_the_recipe_says():
 
 
 class _Constant:
-    """Stands in for a network, to give ``predict_probabilities`` chosen outputs."""
+    """Stands in for a network, to give ``network_predictor`` chosen outputs."""
 
     def __init__(self, outputs: list[list[float]]) -> None:
         self.outputs = np.array(outputs, np.float32)
@@ -71,14 +72,16 @@ def test_shift_averaging_asks_for_the_image_and_its_four_neighbours(model):
             for x in range(28):
                 if 0 <= y - down < 28 and 0 <= x - right < 28:
                     moved[:, y, x] = images[:, y - down, x - right]
-        each.append(predict_probabilities(model, PLAIN, moved.reshape(5, 784)))
-    averaged = predict_probabilities(model, replace(PLAIN, shift_averaging=2), pixels)
+        each.append(network_predictor(model, PLAIN).probabilities(moved.reshape(5, 784)))
+    averaged = network_predictor(model, replace(PLAIN, shift_averaging=2)).probabilities(pixels)
     np.testing.assert_allclose(averaged, np.mean(each, axis=0), rtol=1e-5)
 
 
 def test_outputs_of_squared_error_become_probabilities_with_the_same_order():
     outputs = [[0.1, 1.2, -0.1, 0, 0, 0, 0, 0, 0, 1.1], [-3.0, *[-1.0] * 8, -2.0], [0.0] * 10]
-    probabilities = predict_probabilities(_Constant(outputs), RECIPES["mlp-784-300"], np.zeros((3, 784), np.uint8))
+    probabilities = network_predictor(_Constant(outputs), RECIPES["mlp-784-300"]).probabilities(
+        np.zeros((3, 784), np.uint8)
+    )
     np.testing.assert_allclose(probabilities.sum(axis=1), 1, rtol=1e-6)
     assert probabilities.min() >= 0
     # first row less its minimum: .2 1.3 0 .1×6 1.2, sum 3.3
@@ -111,12 +114,7 @@ def test_damaged_run_json_is_refused(workplace, content):
 
 
 def test_damaged_model_is_refused(workplace, cpu):
-    from dataclasses import asdict
-
-    Path("run").mkdir()
-    record = {"finished": True, "recipe": asdict(RECIPES["fast"]), "epochs": [], "seed": 0, "rows": {}}
-    record |= {"source": "test", "device": {}, "submission": None}
-    Path("run/run.json").write_text(json.dumps(record))
+    write_run("run", RECIPES["fast"])
     build_model(RECIPES["fast"]).save("run/whole.keras")
     whole = Path("run/whole.keras").read_bytes()
     for damaged in (b"", b"not a model", whole[: len(whole) // 2], whole[:-90_000] + bytes(5000) + whole[-85_000:]):
@@ -129,14 +127,12 @@ def test_network_of_the_package_is_small_and_read_without_naming_a_run(cpu, caps
     files = sorted(PACKAGED_RUN.iterdir())
     assert [file.name for file in files] == ["model.keras", "run.json"]
     assert sum(file.stat().st_size for file in files) <= 400_000
-    record = read_run(PACKAGED_RUN)
-    assert record["finished"]
-    assert record["source"] == "digit-recognizer.zip"
-    assert record["rows"]["training"] + record["rows"]["held_out"] == 42_000
+    run = read_run(PACKAGED_RUN)
+    assert run.finished
+    assert run.source == "digit-recognizer.zip"
+    assert run.rows.training + run.rows.held_out == 42_000
     assert cli.main(["predict", "--data", "sample", "--out", "out.csv"]) == 0
-    probabilities = predict_probabilities(
-        load_run(PACKAGED_RUN, cpu).model, recipe_of(record), load_test(find_source("sample"))
-    )
+    probabilities = load_run(PACKAGED_RUN, cpu).predict(load_test(find_source("sample")))
     read = np.loadtxt("sample-out.csv", delimiter=",", skiprows=1, dtype=int)[:, 1]
     assert (read == predict_digits([probabilities])).mean() > 0.99  # here in float32
 
@@ -159,7 +155,7 @@ def test_only_images_that_are_not_sure_are_shifted():
     pixels = np.zeros((3, 784), np.uint8)
     pixels[0, 0], pixels[1, 783], pixels[2, 0] = 5, 5, 2
     model = _Corner()
-    probabilities = predict_probabilities(model, recipe, pixels)
+    probabilities = network_predictor(model, recipe).probabilities(pixels)
     sure, unsure = (np.exp(x) / (np.exp(x) + 1) for x in (5.0, 2.0))
     assert sure >= SURE > unsure
     # Shifted by a pixel the corner is empty.
@@ -177,8 +173,8 @@ def test_slant_averaging_asks_for_the_image_and_four_slants_of_it(model):
             at = np.arange(28) + slant * (y - 13.5)
             for n in range(5):
                 leant[n, y] = np.interp(at, np.arange(-1, 29), np.pad(images[n, y], 1), left=0, right=0)
-        each.append(predict_probabilities(model, PLAIN, leant.reshape(5, 784).astype(np.float32)))
-    averaged = predict_probabilities(model, replace(PLAIN, slant_averaging=0.2), pixels)
+        each.append(network_predictor(model, PLAIN).probabilities(leant.reshape(5, 784).astype(np.float32)))
+    averaged = network_predictor(model, replace(PLAIN, slant_averaging=0.2)).probabilities(pixels)
     np.testing.assert_allclose(averaged, np.mean(each, axis=0), rtol=1e-4)
 
 
@@ -187,6 +183,6 @@ def test_network_that_normalises_sees_normalised_digits(model):
     normalised = normalise_pixels(pixels, deslant=True, spread=4.0)
     assert (normalised != pixels).any(axis=1).all()
     np.testing.assert_array_equal(
-        predict_probabilities(model, replace(PLAIN, deslant=True, spread=4.0), pixels),
-        predict_probabilities(model, PLAIN, normalised),
+        network_predictor(model, replace(PLAIN, deslant=True, spread=4.0)).probabilities(pixels),
+        network_predictor(model, PLAIN).probabilities(normalised),
     )

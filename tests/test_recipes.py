@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 
 import keras
 import numpy as np
@@ -12,9 +11,8 @@ import pytest
 from kaggle_digits.errors import InputError
 from kaggle_digits.learners.models import build_model, compile_model
 from kaggle_digits.learners.preprocess import to_images
-from kaggle_digits.recipe import Milestones, Network, Plateau
+from kaggle_digits.recipe import Milestones, Network, Plateau, from_json, to_json
 from kaggle_digits.recipes import DEFAULT_RECIPE, RECIPES, find_recipe
-from kaggle_digits.runs import recipe_of
 
 NETWORKS = {name: recipe for name, recipe in RECIPES.items() if isinstance(recipe, Network)}
 
@@ -71,7 +69,7 @@ def test_every_published_system_is_there_with_source_and_figure():
 
 @pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
 def test_every_recipe_survives_json(recipe):
-    assert recipe_of({"recipe": json.loads(json.dumps(asdict(recipe)))}) == recipe
+    assert from_json(json.loads(json.dumps(to_json(recipe)))) == recipe
 
 
 @pytest.mark.parametrize("recipe", NETWORKS.values(), ids=NETWORKS)

@@ -1,4 +1,4 @@
-"""Records: what made a submission and what Kaggle said, beside the file; the table of a folder."""
+"""Records: what made a submission and what Kaggle said, beside the file."""
 
 from __future__ import annotations
 
@@ -12,14 +12,16 @@ from kaggle_digits import records
 from kaggle_digits.errors import SubmissionError
 
 RUN = {
-    "recipe": {"name": "fast", "epochs": 5},
+    "run": "runs/fast-seed3",
+    "recipe": "fast",
     "seed": 3,
     "commit": "0123456789abcdef",
     "versions": {"keras": "3.15.1"},
     "device": {"kind": "cpu"},
-    "source": "digit-recognizer.zip",
-    "rows": {"training": 39_900, "held_out": 2_100},
-    "epochs": [{"epoch": 1, "validation_accuracy": 0.9}, {"epoch": 2, "validation_accuracy": 0.9962}],
+    "epochs": 2,
+    "training_rows": 39_900,
+    "held_out_rows": 2_100,
+    "held_out_accuracy": 0.9962,
 }
 
 
@@ -44,18 +46,7 @@ def test_record_says_what_made_the_file():
         "file": "mine.csv",
         "sha256": hashlib.sha256(b"ImageId,Label\n1,7\n2,3\n").hexdigest(),
         "rows": 2,
-        "runs": [
-            {
-                "recipe": "fast",
-                "seed": 3,
-                "commit": "0123456789abcdef",
-                "versions": {"keras": "3.15.1"},
-                "device": {"kind": "cpu"},
-                "epochs": 2,
-                "held_out_rows": 2_100,
-                "held_out_accuracy": 0.9962,
-            }
-        ],
+        "runs": [RUN],
         "build": "b1",
         "upload": None,
     }
@@ -66,12 +57,6 @@ def test_same_contents_written_again_keep_what_is_known_of_their_submission():
     records.write_record(file, [RUN, RUN])
     record = records.read_record(file)
     assert (len(record["runs"]), record["upload"]["reference"]) == (2, 7)
-
-
-def test_readme_that_is_not_text_is_left_alone():
-    submitted("mine.csv", "0.99")
-    Path("submissions/README.md").write_bytes(b"\xff\xfe")
-    assert records.update_table(Path("submissions")) is None
 
 
 def test_record_of_other_contents_is_not_taken_for_this_files():
@@ -120,12 +105,13 @@ def test_damaged_records_are_passed_over(change):
     file = submitted("mine.csv", "0.99")
     path = file.with_suffix(".json")
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
-    records.update_table(file.parent)
-    assert change.get("upload") == {} or "file" in change or "None yet." in (file.parent / "README.md").read_text()
-
-
-def test_score_that_is_no_number_is_none():
-    assert records.score_of({"upload": {"public_score": "None"}}) is None
+    if change == {"upload": {}}:  # as good as never uploaded
+        assert records.load_record(path)["upload"] == {}
+    elif "file" in change:  # read, and then found to be the record of another file
+        with pytest.raises(SubmissionError, match="is the record of None"):
+            records.read_record(file)
+    else:
+        assert records.load_record(path) is None
 
 
 def test_record_of_an_upload_is_replaced_only_by_force():
@@ -137,56 +123,3 @@ def test_record_of_an_upload_is_replaced_only_by_force():
         "pass --force to replace both."
     )
     records.check_record_free(file, overwrite=True)
-
-
-def test_table_has_the_best_first_and_what_failed_last():
-    submitted("bb.csv", "0.98")
-    submitted("a.csv", "0.9957")
-    submitted("cccc.csv", None, state="error")
-    submitted("ddddd.csv", None, state="pending")
-    submitted("eeeeee.csv", None)
-    Path("submissions/never-sent.csv").write_text("ImageId,Label\n1,7\n")
-    records.write_record(Path("submissions/never-sent.csv"), [RUN])
-    Path("submissions/foreign.json").write_text("[]")
-    assert records.update_table(Path("submissions")) == Path("submissions/README.md")
-    rows = [line.split(" | ") for line in Path("submissions/README.md").read_text().splitlines() if "| fast" in line]
-    assert [(row[0], row[3]) for row in rows] == [
-        ("| a.csv", "0.9957"),
-        ("| bb.csv", "0.98"),
-        ("| cccc.csv", "failed"),
-        ("| ddddd.csv", "pending"),
-        ("| eeeeee.csv", "not published"),
-    ]
-    assert rows[0] == ["| a.csv", "fast seed 3", "99.62% of 2,100", "0.9957", "2026-11-22", "0123456789", "7 |"]
-
-
-def test_rank_counts_the_scored_files_of_the_folder():
-    best, second = submitted("a.csv", "0.9957"), submitted("bb.csv", "0.98")
-    submitted("cccc.csv", None, state="pending")
-    elsewhere = submitted("dddddd.csv", "0.999")
-    record = records.read_record(elsewhere)
-    records.save_record(elsewhere, record | {"upload": record["upload"] | {"competition": "my-class"}})
-    assert records.rank_of(elsewhere) == (1, 1)
-    assert records.rank_of(best) == (1, 2)
-    assert records.rank_of(second) == (2, 2)
-    assert records.rank_of(submitted("ccc.csv", "0.98")) == (2, 3)
-    assert records.rank_of(submitted("ddddd.csv", None)) is None
-
-
-def test_words_around_the_table_are_kept_and_a_readme_without_marks_is_left_alone():
-    submitted("a.csv", "0.9957")
-    readme = Path("submissions/README.md")
-    readme.write_text(f"# Ours\n\n{records.BEGIN}\nold\n{records.END}\n\nThe end.\n")
-    records.update_table(readme.parent)
-    text = readme.read_text()
-    assert text.startswith(f"# Ours\n\n{records.BEGIN}\n\n| file | made by |")
-    assert text.endswith(f"| 7 |\n\n{records.END}\n\nThe end.\n")
-
-    readme.write_text("# My notes\n")
-    assert records.update_table(readme.parent) is None
-    assert readme.read_text() == "# My notes\n"
-
-
-def test_no_readme_is_made_in_a_folder_of_another_name(workplace):
-    assert records.update_table(workplace) is None
-    assert not (workplace / "README.md").exists()

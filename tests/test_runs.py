@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import pytest
+from run_folder import write_run
 
 from kaggle_digits.errors import RunError
+from kaggle_digits.recipe import from_json, to_json
 from kaggle_digits.recipes import RECIPES
-from kaggle_digits.runs import Trace, read_run, recipe_of, trace_of
+from kaggle_digits.runs import Trace, read_run, trace_of
 
 
 def test_trace_counts_seconds_from_the_start_of_the_training():
     first = {"seconds": 10.0, "curve": [[10, 2.0, 0.5], [20, 9.0, 0.8]], "losses": [2.0] * 20}
     second = {"seconds": 8.0, "curve": [[30, 4.0, 0.9]], "losses": [1.0] * 20}
-    trace = trace_of({"epochs": [first, second]})
+    trace = trace_of([first, second])
     assert trace.steps.tolist() == [10, 20, 30]
     assert trace.seconds.tolist() == [2.0, 9.0, 14.0]
     assert trace.accuracies.tolist() == [0.5, 0.8, 0.9]
@@ -27,22 +27,22 @@ def test_trace_counts_seconds_from_the_start_of_the_training():
 def test_epoch_without_a_measurement_is_no_hole():
     first = {"seconds": 1.0, "curve": [], "losses": [2.0] * 5}
     second = {"seconds": 1.0, "curve": [[10, 0.5, 0.9]], "losses": [1.0] * 5}
-    assert trace_of({"epochs": [first, second]}).seconds.tolist() == [1.5]
-    assert trace_of({"epochs": [first]}).steps.size == 0
+    assert trace_of([first, second]).seconds.tolist() == [1.5]
+    assert trace_of([first]).steps.size == 0
 
 
 def test_end_of_an_epoch_is_part_of_the_trace():
     """Also where the training stopped early, and no measurement was due."""
     first = {"seconds": 10.0, "curve": [[2, 4.0, 0.5], [3, 9.0, 0.8]], "losses": [2.0] * 3, "validation_accuracy": 0.8}
     second = {"seconds": 8.0, "curve": [[4, 4.0, 0.9]], "losses": [1.0] * 3, "validation_accuracy": 0.98}
-    trace = trace_of({"epochs": [first, second]})
+    trace = trace_of([first, second])
     assert trace.steps.tolist() == [2, 3, 4, 6]
     assert trace.seconds.tolist() == [4.0, 9.0, 14.0, 18.0]
     assert trace.reach(0.98) == (6, 18.0)
 
 
 def test_training_without_a_trace_has_none():
-    assert trace_of({"epochs": [{"seconds": 1.0}]}) is None
+    assert trace_of([{"seconds": 1.0}]) is None
 
 
 @pytest.mark.parametrize(("target", "expected"), [(0.5, (10, 1.0)), (0.85, (30, 3.0)), (0.95, None)])
@@ -51,11 +51,11 @@ def test_target_is_reached_when_it_is_first_measured(target, expected):
     assert trace.reach(target) == expected
 
 
-def test_run_of_an_earlier_version_can_be_read():
-    fields = asdict(RECIPES["cnn-32-64"])
-    for name in ("published_accuracy", "published_seconds", "note", "stop_at"):  # came later
+def test_what_a_recipe_did_not_say_has_its_default():
+    fields = to_json(RECIPES["cnn-32-64"])
+    for name in ("published_accuracy", "published_seconds", "note", "stop_at"):
         del fields[name]
-    assert recipe_of({"recipe": fields | {"measured": "98.62 %"}}).layers == RECIPES["cnn-32-64"].layers
+    assert from_json(fields).layers == RECIPES["cnn-32-64"].layers
 
 
 @pytest.mark.parametrize(
@@ -65,10 +65,12 @@ def test_run_of_an_earlier_version_can_be_read():
         {"estimator": []},
         {"estimator": [[1]]},
         {"layers": 5},
+        {"kind": "Milestones"},
+        {"kind": "Abacus"},
+        {"learning_rate": {"kind": "Augmentation"}},
     ],
 )
 def test_recipe_that_is_none_is_refused(damage):
-    record = {name: {} for name in ("finished", "epochs", "seed", "rows", "source", "device", "submission")}
-    Path("run.json").write_text(json.dumps(record | {"recipe": asdict(RECIPES["cnn-32-64"]) | damage}))
+    write_run(".", RECIPES["cnn-32-64"], damage=damage)
     with pytest.raises(RunError, match=r"^run.json: not readable as a run \("):
         read_run(Path())

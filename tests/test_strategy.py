@@ -115,8 +115,8 @@ recipe = replace(RECIPES["mlp-300-100-bn"], epochs=2)
 rows = load_train(find_source("sample")).take(np.arange(600))
 run = train_run(recipe, rows, Path(sys.argv[2]), seed=0, device=device, source="sample", held_out=rows)
 loaded = load_run(Path(sys.argv[2]), device)
-predicted = predict_probabilities(loaded.model, recipe, rows.pixels[:130], device=device, batch_size=64)
-np.savez(sys.argv[3], predicted=predicted, losses=[e["loss"] for e in run.record["epochs"]])
+predicted = loaded.predict(rows.pixels[:130], device=device, batch_size=64)
+np.savez(sys.argv[3], predicted=predicted, losses=[e["loss"] for e in run.epochs])
 """
 
 

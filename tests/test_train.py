@@ -22,7 +22,7 @@ from kaggle_digits.learners.preprocess import normalise_pixels
 from kaggle_digits.predict import load_run
 from kaggle_digits.recipe import Augmentation, Milestones, Network, OneCycle, Plateau
 from kaggle_digits.recipes import RECIPES
-from kaggle_digits.runs import can_resume, mark_submitted, read_run, trace_of
+from kaggle_digits.runs import RowCounts, Run, claim, mark_used, read_run, trace_of
 from kaggle_digits.strategy import resolve_device
 from kaggle_digits.train import train_run
 
@@ -96,6 +96,22 @@ class Recorder:
         self.epochs.append(metrics["epoch"])
 
 
+def would_resume(folder: str, cpu, *, recipe: Network = TINY) -> bool:
+    """Whether a job that repeats a training takes up that of the folder instead of beginning another one."""
+    wanted = Run(
+        folder=Path(folder),
+        recipe=recipe,
+        seed=7,
+        source="test",
+        rows=RowCounts.of(rows(), held_out()),
+        device=cpu,
+        versions={},
+        commit=None,
+    )
+    with claim(wanted, numbered=True) as claimed:
+        return claimed.run.folder == Path(folder) and claimed.state != "fresh"
+
+
 def train(folder: str, cpu, *, recipe: Network = TINY, **options):
     settings = {"seed": 7, "device": cpu, "source": "test", "held_out": held_out(), "rows": rows(), **options}
     return train_run(recipe, folder=Path(folder), **settings)
@@ -153,18 +169,18 @@ def test_run_folder_says_what_was_done(finished, cpu):
 def test_validation_is_of_the_final_network_on_the_held_out_rows(finished):
     with np.load(finished.folder / "validation.npz") as saved:
         np.testing.assert_array_equal(saved["digits"], held_out().digits)
-        expected = predict_probabilities(finished.model, TINY, held_out().pixels)
+        expected = finished.predict(held_out().pixels)
         np.testing.assert_array_equal(saved["probabilities"], expected)
         correct = (saved["probabilities"].argmax(axis=1) == saved["digits"]).sum() / 50
-    assert finished.record["epochs"][-1]["validation_accuracy"] == correct
+    assert finished.epochs[-1]["validation_accuracy"] == correct
 
 
 def test_loaded_run_predicts_like_the_trained_one(finished, cpu):
     loaded = load_run(finished.folder, cpu)
     assert loaded.recipe == TINY
     np.testing.assert_array_equal(
-        predict_probabilities(loaded.model, TINY, rows().pixels),
-        predict_probabilities(finished.model, TINY, rows().pixels),
+        loaded.predict(rows().pixels),
+        finished.predict(rows().pixels),
     )
 
 
@@ -207,7 +223,7 @@ def test_kill_9_in_the_middle_of_an_epoch_loses_that_epoch_only(finished, cpu, s
     )
     assert done.returncode == -signal.SIGKILL, done.stderr
     assert not Path("killed/model.keras").exists()
-    assert can_resume(Path("killed"), TINY, rows(), seed=7, held_out=held_out())
+    assert would_resume("killed", cpu)
     with pytest.raises(RunError, match=r"^killed: its training is not finished"):
         load_run(Path("killed"), cpu)
 
@@ -217,7 +233,7 @@ def test_kill_9_in_the_middle_of_an_epoch_loses_that_epoch_only(finished, cpu, s
     assert_equal_weights(finished.folder, resumed.folder)
     assert sorted(p.name for p in resumed.folder.iterdir()) == ["model.keras", "run.json", "validation.npz"]
     times = {"seconds", "validation_seconds"}
-    for one, other in zip(finished.record["epochs"], resumed.record["epochs"], strict=True):
+    for one, other in zip(finished.epochs, resumed.epochs, strict=True):
         assert {k: v for k, v in one.items() if k not in times} == {k: v for k, v in other.items() if k not in times}
 
 
@@ -245,32 +261,34 @@ def test_folder_in_use_is_refused_and_not_offered_for_resuming(cpu):
         text=True,
     )
     assert holder.stdout.readline() == "held\n"
-    assert not can_resume(Path("held"), TINY, rows(), seed=7, held_out=held_out())
+    assert not would_resume("held", cpu)
     with pytest.raises(RunError) as caught:
         train("held", cpu, resume=True)
     assert str(caught.value) == (
         "held: is being trained by another process. Expected a folder of its own for each training. Name another "
-        "one, or wait for the other."
+        "one, or wait for the other process."
     )
     holder.communicate("\n", timeout=120)
     assert holder.returncode == 0
-    assert can_resume(Path("held"), TINY, rows(), seed=7, held_out=held_out())
-    assert load_run(Path("held"), cpu).record["epochs"][-1]["epoch"] == 4
+    assert would_resume("held", cpu)
+    assert load_run(Path("held"), cpu).epochs[-1]["epoch"] == 4
 
 
 def test_going_on_on_another_device_is_recorded(cpu, caplog):
     interrupt("moved", cpu, after=1)
     other = replace(cpu, precision="mixed_bfloat16")
-    record = train("moved", other, resume=True).record
+    run = train("moved", other, resume=True)
+    assert [device.precision for device in run.devices_before] == ["float32"]
+    assert run.device.precision == "mixed_bfloat16"
+    record = json.loads(Path("moved/run.json").read_text())
     assert [device["precision"] for device in record["devices_before"]] == ["float32"]
-    assert record["device"]["precision"] == "mixed_bfloat16"
     assert "the result will differ." in caplog.text
 
 
 def test_words_about_a_recipe_may_change_while_a_run_waits(cpu):
     interrupt("run", cpu, after=1)
     reworded = replace(TINY, summary="other words", published="99 %")
-    assert can_resume(Path("run"), reworded, rows(), seed=7, held_out=held_out())
+    assert would_resume("run", cpu, recipe=reworded)
 
 
 def test_interrupt_is_passed_on_and_resumable(finished, cpu):
@@ -296,10 +314,10 @@ def test_finished_run_is_returned_and_not_trained_again(finished, cpu):
     assert recorder.epochs == []
     assert (finished.folder / "model.keras").stat().st_mtime_ns == before
     # Finished, but no submission was made of it: its work is still to be used, until that is done.
-    assert can_resume(finished.folder, TINY, rows(), seed=7, held_out=held_out())
-    mark_submitted(finished, Path("s.csv"))
-    assert read_run(finished.folder)["submission"] == "s.csv"
-    assert not can_resume(finished.folder, TINY, rows(), seed=7, held_out=held_out())
+    assert would_resume("finished", cpu)
+    mark_used([finished], Path("s.csv"))
+    assert read_run(finished.folder).submission == "s.csv"
+    assert not would_resume("finished", cpu)
 
 
 def test_existing_run_is_never_overwritten(finished, cpu):
@@ -359,20 +377,20 @@ def test_trace_measures_within_the_first_epoch_and_changes_nothing(cpu):
     plain = train("plain", cpu, recipe=LONG)
     traced = train("traced", cpu, recipe=LONG, trace=True)
     assert_equal_weights(plain.folder, traced.folder)
-    trace = trace_of(traced.record)
+    trace = trace_of(traced.epochs)
     # 100 rows are 13 batches: measured after the tenth, each tenth more, and each epoch.
     assert trace.steps.tolist() == [10, 11, 13, 26]
     assert (np.diff(trace.seconds) > 0).all()
-    assert trace.seconds[-1] == pytest.approx(sum(metrics["seconds"] for metrics in traced.record["epochs"]))
-    assert trace.accuracies[-1] == traced.record["epochs"][-1]["validation_accuracy"]
-    for epoch, losses in zip(traced.record["epochs"], trace.losses.reshape(2, 13), strict=True):
+    assert trace.seconds[-1] == pytest.approx(sum(metrics["seconds"] for metrics in traced.epochs))
+    assert trace.accuracies[-1] == traced.epochs[-1]["validation_accuracy"]
+    for epoch, losses in zip(traced.epochs, trace.losses.reshape(2, 13), strict=True):
         assert np.mean(losses) == pytest.approx(epoch["loss"], abs=1e-4)
-    assert trace_of(plain.record) is None
+    assert trace_of(plain.epochs) is None
 
 
 def test_trace_survives_an_interruption(cpu):
     interrupt("stopped", cpu, after=1, recipe=LONG, trace=True)
-    trace = trace_of(train("stopped", cpu, recipe=LONG, resume=True, trace=True).record)
+    trace = trace_of(train("stopped", cpu, recipe=LONG, resume=True, trace=True).epochs)
     assert trace.steps.tolist() == [10, 11, 13, 26]
     assert trace.losses.shape == (26,)
 
@@ -395,8 +413,8 @@ PLATEAU = replace(TINY, learning_rate=Plateau(start=0.02, factor=0.5, patience=1
 def test_plateau_is_measured_on_rows_that_are_neither_trained_on_nor_reported(cpu):
     run = train("run", cpu, recipe=PLATEAU, rows=enough_rows())
     training, tuning = split_rows(enough_rows(), fraction=0.05, seed=7)
-    last = run.record["epochs"][-1]
-    read = predict_probabilities(run.model, PLATEAU, tuning.pixels).argmax(axis=1)
+    last = run.epochs[-1]
+    read = run.predict(tuning.pixels).argmax(axis=1)
     assert last["tuning_accuracy"] == (read == tuning.digits).mean()
     # The same as training on what is left with a constant rate: one epoch, before the first cut.
     first = train("first", cpu, recipe=replace(PLATEAU, epochs=1), rows=enough_rows())
@@ -416,15 +434,12 @@ def test_plateau_resumes_with_the_same_bits(cpu):
 
 def test_early_end_is_decided_on_tuning_rows(cpu):
     ended = train("run", cpu, recipe=replace(TINY, stop_at=0.0), rows=enough_rows())
-    assert [metrics["epoch"] for metrics in ended.record["epochs"]] == [1]
-    assert ended.record["epochs"][0]["tuning_accuracy"] >= 0
+    assert [metrics["epoch"] for metrics in ended.epochs] == [1]
+    assert ended.epochs[0]["tuning_accuracy"] >= 0
     never = train("never", cpu, recipe=replace(TINY, stop_at=1.1), rows=enough_rows())
-    assert len(never.record["epochs"]) == TINY.epochs
+    assert len(never.epochs) == TINY.epochs
     # Stopped between its last epoch and its end, it does not go on training.
-    assert (
-        train("run", cpu, recipe=replace(TINY, stop_at=0.0), rows=enough_rows(), resume=True).record["epochs"]
-        == ended.record["epochs"]
-    )
+    assert train("run", cpu, recipe=replace(TINY, stop_at=0.0), rows=enough_rows(), resume=True).epochs == ended.epochs
 
 
 RESIDUAL = replace(
@@ -443,10 +458,10 @@ from pathlib import Path
 import numpy as np
 from kaggle_digits.strategy import resolve_device
 device = resolve_device("cpu", precision="mixed_bfloat16")
-from kaggle_digits.predict import load_run, predict_probabilities
+from kaggle_digits.predict import load_run
 run = load_run(Path(sys.argv[1]), device)
 pixels = np.random.default_rng(0).integers(0, 256, (5, 784)).astype(np.uint8)
-np.save("elsewhere.npy", predict_probabilities(run.model, run.recipe, pixels))
+np.save("elsewhere.npy", run.predict(pixels))
 """
 
 
@@ -457,8 +472,8 @@ def test_residual_blocks_resume_and_load_in_another_process():
     assert_equal_weights(whole.folder, train("stopped", device, recipe=RESIDUAL, resume=True).folder)
     subprocess.run([sys.executable, "-c", LOADED, "whole"], check=True, timeout=300)
     pixels = np.random.default_rng(0).integers(0, 256, (5, 784)).astype(np.uint8)
-    np.testing.assert_array_equal(np.load("elsewhere.npy"), predict_probabilities(whole.model, RESIDUAL, pixels))
-    assert whole.record["parameters"] == whole.model.count_params()
+    np.testing.assert_array_equal(np.load("elsewhere.npy"), whole.predict(pixels))
+    assert whole.parameters == sum(array.size for array in weights(whole.folder))
 
 
 def test_checkpoint_of_an_unknown_run_is_not_taken_up(finished, cpu):
@@ -490,10 +505,10 @@ import numpy as np
 from kaggle_digits.strategy import resolve_device
 device = resolve_device("cpu", backend="jax")
 from test_train import TINY, held_out, rows
-from kaggle_digits.predict import load_run, predict_probabilities
+from kaggle_digits.predict import load_run
 from kaggle_digits.train import train_run
 loaded = load_run(Path("finished"), device)
-np.save("there.npy", predict_probabilities(loaded.model, loaded.recipe, rows().pixels, device=device))
+np.save("there.npy", loaded.predict(rows().pixels))
 train_run(TINY, rows(), Path("begun"), seed=7, device=device, source="test", held_out=held_out(), resume=True)
 """
 
@@ -502,9 +517,9 @@ def test_run_and_checkpoint_move_to_the_other_backend(finished, cpu):
     interrupt("begun", cpu, after=2)
     done = subprocess.run([sys.executable, "-c", ON_JAX, str(Path(__file__).parent)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    here = predict_probabilities(load_run(finished.folder, cpu).model, finished.recipe, rows().pixels, device=cpu)
+    here = load_run(finished.folder, cpu).predict(rows().pixels)
     np.testing.assert_allclose(np.load("there.npy"), here, atol=1e-5)
-    record = read_run(Path("begun"))
-    assert record["finished"]
-    assert [epoch["loss"] for epoch in record["epochs"][:2]] == [e["loss"] for e in finished.record["epochs"][:2]]
-    assert (record["device"]["backend"], record["devices_before"][0]["backend"]) == ("jax", "tensorflow")
+    run = read_run(Path("begun"))
+    assert run.finished
+    assert [epoch["loss"] for epoch in run.epochs[:2]] == [e["loss"] for e in finished.epochs[:2]]
+    assert (run.device.backend, run.devices_before[0].backend) == ("jax", "tensorflow")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ import kaggle_digits
 from kaggle_digits.errors import DeviceError, InputError
 from kaggle_digits.files import atomic_path
 from kaggle_digits.kaggle.client import slug_of
+from kaggle_digits.learners import LEARNERS
+from kaggle_digits.recipes import find_recipe
 from kaggle_digits.strategy import DEVICES
 
 PACKAGE = Path(kaggle_digits.__file__).parent
@@ -137,12 +140,9 @@ def _package_cell(notebook: Any) -> Any:
     """Return the cell that carries the modules which the notebook uses, and those that they use."""
     import nbformat
 
-    used: set[str] = set()
-    wanted = {name for cell in notebook.cells if cell.cell_type == "code" for name in modules_imported(cell.source)}
-    while wanted:
-        used |= wanted
-        wanted = {name for module in wanted for name in modules_imported(_text_of(module))} - used
-    parts = [f"\"{module}.py\": r'''{_text_of(module)}'''," for module in sorted({"__init__", *used})]
+    used = _modules_used([cell.source for cell in notebook.cells if cell.cell_type == "code"])
+    files = {_file_of(module): _text_of(module) for module in used}
+    parts = [f"\"{file}\": r'''{text}'''," for file, text in sorted(files.items())]
     source = "\n".join(
         [
             f"# kaggle_digits {kaggle_digits.__version__}: the modules that this notebook uses, in full. The last",
@@ -154,8 +154,8 @@ def _package_cell(notebook: Any) -> Any:
             "import tempfile",
             "",
             'package = Path(tempfile.mkdtemp()) / "kaggle_digits"',
-            "package.mkdir()",
             "for name, text in SOURCES.items():",
+            "    (package / name).parent.mkdir(parents=True, exist_ok=True)",
             '    (package / name).write_text(text, encoding="utf-8")',
             "sys.path.insert(0, str(package.parent))",
             'print(f"{len(SOURCES)} modules in {package}")',
@@ -166,22 +166,57 @@ def _package_cell(notebook: Any) -> Any:
     return nbformat.v4.new_code_cell(source, metadata=folded)
 
 
+def _modules_used(sources: list[str]) -> set[str]:
+    """Return the modules that pieces of Python use, directly or not.
+
+    Which learners are used depends on the recipes that the pieces name.
+    """
+    named = {name for source in sources for name in re.findall(r'find_recipe\("([^"]+)"\)', source)}
+    wanted = {name for source in sources for name in modules_imported(source)}
+    wanted |= {LEARNERS[type(find_recipe(name))].removeprefix("kaggle_digits.") for name in named}
+    used: set[str] = set()
+    while wanted:
+        used |= wanted
+        packages = {module.rpartition(".")[0] for module in used} - {""}
+        wanted = {name for module in wanted for name in modules_imported(_text_of(module))} | packages
+        wanted -= used
+    return used | {""}
+
+
+def _file_of(module: str) -> str:
+    """Return the file of a module, in the package. "" is the package itself."""
+    path = module.replace(".", "/")
+    return f"{path}/__init__.py".lstrip("/") if (PACKAGE / path).is_dir() else f"{path}.py"
+
+
 def _text_of(module: str) -> str:
-    text = (PACKAGE / f"{module}.py").read_text(encoding="utf-8")
+    text = (PACKAGE / _file_of(module)).read_text(encoding="utf-8")
     if "'''" in text or text.endswith("\\"):
-        raise ValueError(f"{module}.py cannot be quoted in a raw string: it holds three single quotes")
+        raise ValueError(f"{module} cannot be quoted in a raw string: it holds three single quotes")
     return text
 
 
 def modules_imported(source: str) -> set[str]:
-    """Return the modules of this package that a piece of Python imports, anywhere in it."""
+    """Return the modules of this package that a piece of Python imports, as in "learners.network".
+
+    Imports for type checkers only are left out.
+    """
     code = "\n".join(line for line in source.splitlines() if not line.startswith("%"))
     found: set[str] = set()
-    for node in ast.walk(ast.parse(code)):
-        if isinstance(node, ast.ImportFrom) and node.module == "kaggle_digits":
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("kaggle_digits."):
-            found.add(str(node.module).split(".")[1])
+    for node in _executed(ast.parse(code)):
+        names = []
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
         elif isinstance(node, ast.Import):
-            found |= {alias.name.split(".")[1] for alias in node.names if alias.name.startswith("kaggle_digits.")}
+            names = [alias.name for alias in node.names]
+        ours = (name.removeprefix("kaggle_digits.") for name in names if name.startswith("kaggle_digits."))
+        found |= {name for name in ours if (PACKAGE / _file_of(name)).is_file()}
     return found
+
+
+def _executed(node: ast.AST) -> Iterator[ast.AST]:
+    """Yield a node of a syntax tree and all below it that can be executed."""
+    yield node
+    for child in ast.iter_child_nodes(node):
+        if not (isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING"):
+            yield from _executed(child)

@@ -13,10 +13,9 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from kaggle_digits.measured import MEASURED
 
 from kaggle_digits import cli
-from kaggle_digits.recipes import RECIPES
+from kaggle_digits.recipes import RECIPES, load_measured
 from kaggle_digits.submission import write_submission
 
 
@@ -55,7 +54,7 @@ def test_recipes_for_people_name_source_and_figures(capsys):
     listed = " ".join(capsys.readouterr().out.split())
     for recipe in RECIPES.values():
         for text in (
-            f"{recipe.name} {recipe.published} {MEASURED.get(recipe.name, '–')} {recipe.summary}",
+            f"{recipe.name} {recipe.published} {load_measured().get(recipe.name, '–')} {recipe.summary}",
             recipe.source,
         ):
             assert text in listed
@@ -257,7 +256,7 @@ def test_missing_member_is_named(capsys):
     assert cli.main(["predict", "--run", "three", "--data", "sample", "--out", "s.csv"]) == 2
     assert capsys.readouterr().err.splitlines()[-1] == (
         "kaggle-digits: three: 2-of-3 of its members missing. Expected all. Train them with --member, or name the run "
-        "folders singly."
+        "folders one by one."
     )
 
 

@@ -102,17 +102,19 @@ def test_run_pushes_waits_fetches_checks_and_submits(terminal):
         f"{NAME}: version 1 runs at {PAGE}\n"
         f"{file}: fetched\n"
         f"{file}: submitted to digit-recognizer as 40000000\n"
-        "public score  0.99571, rank 1 of 1 among the scored files of submissions/\n"
+        "public score  0.99571\n"
         "page          https://www.kaggle.com/competitions/digit-recognizer/submissions\n"
     )
     states = [line.rsplit(" (", 1)[0] for line in err.splitlines() if line.startswith(NAME)]
     assert states == [f"{NAME}, version 1: {state}" for state in ("queued", "running", "complete")]
     assert Path(file).read_text() == SUBMISSION
     # What the notebook recorded is kept, with the commit that it cannot know.
-    table = Path("submissions/README.md").read_text()
-    row = next(line for line in table.splitlines() if line.startswith("| handwritten-digits-step-by-step-v1.csv |"))
-    assert "| fast seed 0 | 99.62% of 2,100 | 0.99571 | " in row
-    assert f" | {(find_commit() or '–')[:10]} | 40000000 |" in row
+    record = json.loads(Path(file).with_suffix(".json").read_text())
+    (run,) = record["runs"]
+    assert (run["recipe"], run["seed"], run["held_out_rows"]) == ("fast", 0, 2_100)
+    assert run["held_out_accuracy"] == pytest.approx(0.9962, abs=1e-4)
+    assert (run["commit"], record["upload"]["reference"]) == (find_commit(), 40_000_000)
+    assert record["upload"]["public_score"] == "0.99571"
     (submission,) = terminal.server.submissions
     assert submission["description"].endswith("] from a kernel")
 

@@ -63,9 +63,11 @@ def test_kernel_carries_the_modules_it_uses_unchanged_in_one_cell(tmp_path):
     exec(source[: source.rindex("import sys")], names)
     for name, text in names["SOURCES"].items():
         assert text == (notebook.PACKAGE / name).read_text(encoding="utf-8")
-    # What it does not need it does not carry: no command line, nothing that talks to Kaggle.
-    assert {"train.py", "predict.py", "plots.py", "augment.py"} <= set(names["SOURCES"])
-    assert not {"cli.py", "competition.py", "connection.py", "kernel.py"} & set(names["SOURCES"])
+    # What it does not need it does not carry: no command line, nothing that talks to Kaggle, no other learners.
+    carried = set(names["SOURCES"])
+    assert {"train.py", "predict.py", "plots.py", "learners/network.py", "learners/augment.py"} <= carried
+    assert not [name for name in carried if name.startswith(("cli/", "kaggle/", "handwriting/"))]
+    assert not {"learners/classical.py", "learners/ensemble.py", "learners/distortion.py"} & carried
 
 
 @pytest.mark.parametrize(
@@ -251,13 +253,25 @@ def printed(notebook: Any) -> str:
     )
 
 
+NEVER_IMPORTED = """
+imported = {name.replace(".", "/") for name in sys.modules if name.split(".")[0] == "kaggle_digits"}
+carried = {"kaggle_digits/" + name for name in SOURCES}
+carried = {name.removesuffix(".py").removesuffix("/__init__") for name in carried}
+print("never imported:", sorted(carried - imported))
+"""
+
+
 @pytest.mark.parametrize("mount", ["competitions/digit-recognizer", "digit-recognizer"])
 def test_kernel_runs_alone_and_leaves_a_checked_submission(tmp_path, mount, digits_csv):
     kaggle = like_kaggle(tmp_path / "kaggle", mount, *digits_csv)
     built, _ = notebook.build_kernel(tmp_path / "built", device="cpu", build="b7")
+    with_question = nbformat.read(built, as_version=4)
+    with_question.cells.append(nbformat.v4.new_code_cell(NEVER_IMPORTED))
+    nbformat.write(with_question, built)
     done, result = execute(built, kaggle, tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]
     text = printed(result)
+    assert "never imported: []\n" in text
     # It says which device it sees, and where the data is.
     assert "cpu, float32 (asked for)\n" in text
     assert f"{kaggle / 'input' / mount}: (1437, 784) to learn from, (360, 784) to predict\n" in text

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import sys
 import zipfile
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from run_folder import write_run
 from sklearn.dummy import DummyClassifier
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
@@ -19,13 +20,18 @@ from sklearn.svm import SVC
 
 from kaggle_digits.data import TrainingRows, find_source, load_train
 from kaggle_digits.errors import DataError, DeviceError, RunError
-from kaggle_digits.learners.classical import estimate_probabilities, fit_estimator, load_estimator, save_estimator
+from kaggle_digits.learners.classical import (
+    ClassicalPredictor,
+    estimate_probabilities,
+    fit_estimator,
+    load_estimator,
+    save_estimator,
+)
 from kaggle_digits.learners.distortion import nearest_distances
-from kaggle_digits.learners.preprocess import normalise_for, normalise_pixels, to_images
+from kaggle_digits.learners.preprocess import normalise_for, normalise_pixels, normalised, to_images
 from kaggle_digits.predict import load_run
 from kaggle_digits.recipe import Classical
 from kaggle_digits.recipes import RECIPES
-from kaggle_digits.runs import write_run
 from kaggle_digits.strategy import device_of
 from kaggle_digits.train import train_run
 
@@ -135,15 +141,16 @@ def test_trained_form_survives_the_run_folder(split, name):
     assert sorted(path.name for path in Path("run").iterdir()) == ["model.npz", "run.json", "validation.npz"]
     loaded = load_run(Path("run"), device)
     assert loaded.recipe == recipe
-    expected = predict_probabilities(trained.model, recipe, others.pixels)
-    np.testing.assert_array_equal(predict_probabilities(loaded.model, recipe, others.pixels), expected)
-    assert trained.record["epochs"][0]["validation_accuracy"] == (expected.argmax(axis=1) == others.digits).mean()
-    assert "tensorflow" not in trained.record["versions"]
-    expected = estimate_probabilities(recipe, trained.model, images(others, recipe))
-    np.testing.assert_array_equal(predict_probabilities(loaded.model, recipe, others.pixels), expected)
+    expected = trained.predict(others.pixels)
+    np.testing.assert_array_equal(loaded.predict(others.pixels), expected)
+    assert trained.epochs[0]["validation_accuracy"] == (expected.argmax(axis=1) == others.digits).mean()
+    assert "tensorflow" not in trained.versions
+    learned = load_estimator(Path("run"), recipe)
+    expected = estimate_probabilities(recipe, learned, images(others, recipe))
+    np.testing.assert_array_equal(loaded.predict(others.pixels), expected)
     if name == "idm":  # it keeps the rows, as the recipe normalises them
         upright = normalise_pixels(training.pixels, deslant=True, spread=4.2)
-        np.testing.assert_array_equal(trained.model["pixels"], upright)
+        np.testing.assert_array_equal(learned["pixels"], upright)
     # A finished run is returned, not trained again.
     before = Path("run/model.npz").stat().st_mtime_ns
     train_run(recipe, training, Path("run"), seed=1, device=device, source="test", held_out=others, resume=True)
@@ -155,7 +162,8 @@ def test_no_rows_give_no_predictions(split):
     for name in CLASSICAL:
         recipe = small(name)
         learned = fit_estimator(recipe, images(training, recipe), training.digits, seed=0)
-        assert predict_probabilities(learned, recipe, np.empty((0, 784), np.uint8)).shape == (0, 10)
+        predictor = normalised(recipe, ClassicalPredictor(learned, recipe))
+        assert predictor.probabilities(np.empty((0, 784), np.uint8)).shape == (0, 10)
 
 
 def test_missing_digit_is_refused(split):
@@ -186,19 +194,7 @@ class Evil:
 
 def test_trained_form_that_carries_code_is_refused_and_not_run(split):
     recipe = CLASSICAL["naive-bayes"]
-    write_run(
-        Path(),
-        {
-            "finished": True,
-            "recipe": asdict(recipe),
-            "epochs": [],
-            "seed": 0,
-            "rows": {},
-            "source": "",
-            "device": {},
-            "submission": None,
-        },
-    )
+    write_run(".", recipe)
     np.savez("model.npz", prior=np.array([Evil()], object), means=np.zeros((10, 784)), variances=np.ones((10, 784)))
     with pytest.raises(RunError, match=r"^model.npz: cannot be loaded \(.*Train it again\.$"):
         load_run(Path(), device_of(recipe))

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from run_folder import write_run
 
 from kaggle_digits import cli, recipes
 from kaggle_digits import pipeline as main_job
-from kaggle_digits import train as training
 from kaggle_digits.data import find_source, load_test, load_train, split_rows
 from kaggle_digits.errors import RunError
+from kaggle_digits.learners import classical
+from kaggle_digits.learners.classical import estimate_probabilities
 from kaggle_digits.learners.preprocess import normalise_pixels
 from kaggle_digits.predict import load_run
-from kaggle_digits.recipe import Ensemble
+from kaggle_digits.recipe import Ensemble, from_json, to_json
 from kaggle_digits.recipes import RECIPES, find_recipe
-from kaggle_digits.runs import read_run, recipe_of, settings_of, write_run
+from kaggle_digits.runs import read_run
 from kaggle_digits.submission import check_submission
 
 SINGLE = replace(
@@ -46,28 +48,28 @@ def held_out_probabilities(folder: Path) -> np.ndarray:
 
 
 def test_submit_averages_networks_that_differ_in_their_seeds():
-    result = main_job.submit(main_job.plan_submission(data="sample", recipe="trio", seed=2))
+    result = main_job.make_submission(main_job.plan_submission(data="sample", recipe="trio", seed=2))
     folder = Path("runs/sample-trio-seed2")
     assert sum(check_submission(Path("submissions/sample-trio-seed2.csv"), rows=360)) == 360
     assert sorted(path.name for path in folder.iterdir()) == [*NAMES, "run.json", "validation.npz"]
     records = [read_run(folder / name) for name in NAMES]
-    assert [record["seed"] for record in records] == [6, 7, 8]
-    assert {record["recipe"]["name"] for record in records} == {"single"}
+    assert [record.seed for record in records] == [6, 7, 8]
+    assert {record.recipe.name for record in records} == {"single"}
     each = [held_out_probabilities(folder / name) for name in NAMES]
     assert not np.array_equal(each[0], each[1])
     np.testing.assert_allclose(held_out_probabilities(folder), np.mean(each, axis=0), rtol=1e-6)
     with np.load(folder / "validation.npz") as saved:
         assert result.accuracy == (np.mean(each, axis=0).argmax(axis=1) == saved["digits"]).mean()
     # Three times 784 · 10 + 10.
-    assert read_run(folder)["parameters"] == 23_550
+    assert read_run(folder).parameters == 23_550
 
 
 def test_predict_takes_the_ensemble_as_one_run(cpu):
-    main_job.submit(main_job.plan_submission(data="sample", recipe="trio"))
+    main_job.make_submission(main_job.plan_submission(data="sample", recipe="trio"))
     assert cli.main(["predict", "--run", "runs/sample-trio-seed0", "--data", "sample", "--out", "again.csv"]) == 0
     first = Path("submissions/sample-trio-seed0.csv").read_bytes()
     assert Path("sample-again.csv").read_bytes() == first
-    assert len(load_run(Path("runs/sample-trio-seed0"), cpu).model) == 3
+    assert len(load_run(Path("runs/sample-trio-seed0"), cpu).predictor.networks) == 3
     # Averaging all networks of the ensemble is averaging the ensemble.
     runs = [argument for name in NAMES for argument in ("--run", f"runs/sample-trio-seed0/{name}")]
     assert cli.main(["predict", *runs, "--data", "sample", "--out", "singly.csv"]) == 0
@@ -85,7 +87,7 @@ def test_interrupted_ensemble_goes_on_with_the_network_it_was_at(monkeypatch, ca
 
     again = ["submit", "--data", "sample", "--recipe", "trio", "--out", "stopped.csv"]
     with monkeypatch.context() as patch:
-        patch.setattr(cli._Progress, "epoch", epoch)
+        patch.setattr(cli.output.TrainingProgress, "epoch", epoch)
         assert cli.main(again) == 130
     capsys.readouterr()
     assert cli.main(again) == 0
@@ -100,7 +102,7 @@ def test_networks_trained_one_by_one_are_gathered(capsys):
     capsys.readouterr()
     assert cli.main(train) == 0
     assert capsys.readouterr().err.count("epoch ") == 4
-    assert [read_run(Path("run") / name)["seed"] for name in NAMES] == [0, 1, 2]
+    assert [read_run(Path("run") / name).seed for name in NAMES] == [0, 1, 2]
     assert cli.main([*train, "--member", "1/2"]) == 2
     assert capsys.readouterr().err == (
         "kaggle-digits: --member 1/2: trio has 3 members. Expected I/3. Correct it, or leave it out to train all.\n"
@@ -113,14 +115,15 @@ def test_each_network_sees_digits_in_its_own_form(monkeypatch, cpu):
     monkeypatch.setitem(recipes.RECIPES, "duo", duo)
     train = ["train", "--recipe", "duo", "--data", "sample", "--run", "run"]
     assert cli.main([*train, "--member", "2/2"]) == 0
-    assert read_run(Path("run/2-of-2"))["recipe"]["deslant"]
+    assert read_run(Path("run/2-of-2")).recipe.deslant
     assert cli.main(train) == 0
     pixels = load_test(find_source("sample"))[:50]
     run = load_run(Path("run"), cpu)
     assert run.recipe == duo
-    single = predict_probabilities(run.model[0], SINGLE, pixels)
-    other = predict_probabilities(run.model[1], SINGLE, normalise_pixels(pixels, deslant=True))
-    np.testing.assert_allclose(predict_probabilities(run.model, duo, pixels), (single + other) / 2, rtol=1e-5)
+    single = load_run(Path("run/1-of-2"), cpu).predict(pixels)
+    # Its network without what the recipe does with pixels.
+    other = load_run(Path("run/2-of-2"), cpu).predictor.model.probabilities(normalise_pixels(pixels, deslant=True))
+    np.testing.assert_allclose(run.predict(pixels), (single + other) / 2, rtol=1e-5)
 
 
 def test_classical_member_is_asked_where_the_networks_are_not_sure(monkeypatch, cpu):
@@ -130,32 +133,30 @@ def test_classical_member_is_asked_where_the_networks_are_not_sure(monkeypatch, 
     pixels = load_test(find_source("sample"))
     asked = []
 
-    def predict_and_count(model, recipe, pixels):
-        asked.append(len(pixels))
-        return predict_probabilities(model, recipe, pixels)
+    def predict_and_count(recipe, learned, images):
+        asked.append(len(images))
+        return estimate_probabilities(recipe, learned, images)
 
-    monkeypatch.setattr(training, "predict_probabilities", predict_and_count)
+    monkeypatch.setattr(classical, "estimate_probabilities", predict_and_count)
     assert cli.main(["submit", "--data", "sample", "--recipe", "mixed"]) == 0
     folder = Path("runs/sample-mixed-seed0")
     run = load_run(folder, cpu)
-    assert recipe_of(read_run(folder)) == mixed
-    assert [read_run(path)["recipe"]["name"] for path in sorted(folder.glob("*-of-3"))] == ["single", "idm", "single"]
-    each = [
-        predict_probabilities(model, member, pixels) for model, member in zip(run.model, mixed.members, strict=True)
-    ]
+    assert read_run(folder).recipe == mixed
+    assert [read_run(path).recipe.name for path in sorted(folder.glob("*-of-3"))] == ["single", "idm", "single"]
+    each = [load_run(path, cpu).predict(pixels) for path in sorted(folder.glob("*-of-3"))]
     networks = (each[0] + each[2]) / 2
     sure = networks.max(axis=1) >= 0.9
     assert 0.1 < sure.mean() < 0.9
     expected = np.where(sure[:, None], networks, sum(each) / 3)
-    np.testing.assert_allclose(predict_probabilities(run.model, mixed, pixels), expected, rtol=1e-5)
+    np.testing.assert_allclose(run.predict(pixels), expected, rtol=1e-5)
     # So it is with the held-out rows.
-    assert "validation_accuracy" not in read_run(folder / "2-of-3")["epochs"][-1]
+    assert "validation_accuracy" not in read_run(folder / "2-of-3").epochs[-1]
     held_out = split_rows(load_train(find_source("sample")), fraction=mixed.validation_fraction, seed=0)[1]
     first, third = (held_out_probabilities(folder / name) for name in ("1-of-3", "3-of-3"))
-    second = predict_probabilities(run.model[1], RECIPES["idm"], held_out.pixels)
+    second = load_run(folder / "2-of-3", cpu).predict(held_out.pixels)
     networks = (first + third) / 2
     unsure = networks.max(axis=1, keepdims=True) < 0.9
-    assert asked == [unsure.sum()]
+    assert asked[0] == unsure.sum()
     assert 0 < unsure.sum() < len(held_out)
     expected = np.where(unsure, (first + second + third) / 3, networks)
     np.testing.assert_allclose(held_out_probabilities(folder), expected, rtol=1e-5)
@@ -174,16 +175,13 @@ def test_classical_member_runs_where_it_can(monkeypatch, capsys):
     assert cli.main(train) == 0
     assert Path("run/2-of-2/model.npz").stat().st_mtime_ns == before
     network, method, both = (read_run(Path("run") / name) for name in ("1-of-2", "2-of-2", "."))
-    assert (network["device"]["backend"], method["device"]["backend"]) == ("tensorflow", "scikit-learn")
-    assert both["device"] == network["device"]
-    assert both["parameters"] == network["parameters"] == 7_850
+    assert (network.device.backend, method.device.backend) == ("tensorflow", "scikit-learn")
+    assert both.device == network.device
+    assert both.parameters == network.parameters == 7_850
 
 
 def test_ensemble_without_a_network_is_refused():
-    idm = json.loads(json.dumps(asdict(RECIPES["idm"])))
-    record = {name: {} for name in ("finished", "epochs", "seed", "rows", "source", "device", "submission")}
-    Path("run").mkdir()
-    write_run(Path("run"), {**record, "recipe": {**asdict(TRIO), "members": [idm]}})
+    write_run("run", TRIO, damage={"members": [to_json(RECIPES["idm"])]})
     with pytest.raises(RunError, match="trio: no network among its members"):
         read_run(Path("run"))
 
@@ -200,15 +198,13 @@ def test_advice_to_go_on_names_epochs_that_are_not_the_recipes_own(monkeypatch, 
     shorter = replace(SINGLE, name="shorter", epochs=1)
     uneven = Ensemble(name="uneven", summary="two lengths", source="test", members=(SINGLE, shorter))
     monkeypatch.setitem(recipes.RECIPES, "uneven", uneven)
-    record = {name: {} for name in ("epochs", "seed", "rows", "source", "device", "submission")}
-    Path("run").mkdir()
-    write_run(Path("run"), {**record, "finished": False, "recipe": asdict(find_recipe("uneven", epochs=epochs))})
+    write_run("run", find_recipe("uneven", epochs=epochs), finished=False)
     with pytest.raises(RunError, match=ending):
         load_run(Path("run"), cpu)
 
 
 def test_members_agree_in_how_pixels_are_scaled():
-    with pytest.raises(AssertionError, match="bad: its members' pixel_scale differ"):
+    with pytest.raises(ValueError, match="bad: its members' pixel_scale differ"):
         Ensemble(name="bad", summary="", source="test", members=(SINGLE, replace(SINGLE, pixel_scale=1.0)))
 
 
@@ -220,11 +216,10 @@ def test_comparison_has_one_row_for_it():
 
 
 def test_record_brings_the_recipe_back():
-    record = {"recipe": json.loads(json.dumps(asdict(TRIO)))}
-    assert settings_of(recipe_of(record)) == settings_of(TRIO)
+    assert from_json(json.loads(json.dumps(to_json(TRIO)))).settings() == TRIO.settings()
 
 
 def test_words_are_no_settings_and_epochs_are_the_members():
-    assert settings_of(replace(TRIO, members=(replace(SINGLE, summary="others"),) * 3)) == settings_of(TRIO)
+    assert replace(TRIO, members=(replace(SINGLE, summary="others"),) * 3).settings() == TRIO.settings()
     assert [member.epochs for member in find_recipe("trio", epochs=5).members] == [5, 5, 5]
-    assert settings_of(find_recipe("trio", epochs=5)) != settings_of(TRIO)
+    assert find_recipe("trio", epochs=5).settings() != TRIO.settings()
