@@ -20,6 +20,21 @@ Importing this package is quick: the names in ``__all__`` are imported when they
 
 from __future__ import annotations
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # what __getattr__ finds, for type checkers
+    from kaggle_digits.data import TrainingRows, find_source, load_test, load_train, one_hot, split_rows
+    from kaggle_digits.errors import DigitsError
+    from kaggle_digits.handwriting.reader import Digit, Reader, read_picture, text_of
+    from kaggle_digits.pipeline import make_submission, plan_submission
+    from kaggle_digits.predict import load_run, predict_digits, write_checked
+    from kaggle_digits.recipe import Classical, Ensemble, Network
+    from kaggle_digits.recipes import RECIPES, find_recipe
+    from kaggle_digits.runs import Run
+    from kaggle_digits.submission import check_submission
+    from kaggle_digits.train import train_run
+
 __version__ = "0.1.0"
 
 SIDE = 28
@@ -28,3 +43,60 @@ PIXELS = SIDE * SIDE
 """Pixels in an image, and columns of ``pixels``."""
 CLASSES = 10
 """The ten digits."""
+
+__all__ = [
+    "CLASSES",
+    "PIXELS",
+    "RECIPES",
+    "SIDE",
+    "Classical",
+    "Digit",
+    "DigitsError",
+    "Ensemble",
+    "Network",
+    "Reader",
+    "Run",
+    "TrainingRows",
+    "check_submission",
+    "find_recipe",
+    "find_source",
+    "load_run",
+    "load_test",
+    "load_train",
+    "make_submission",
+    "one_hot",
+    "plan_submission",
+    "predict_digits",
+    "read_picture",
+    "split_rows",
+    "text_of",
+    "train_run",
+    "write_checked",
+]
+
+_MODULES = {
+    "data": ("TrainingRows", "find_source", "load_test", "load_train", "one_hot", "split_rows"),
+    "errors": ("DigitsError",),
+    "handwriting.reader": ("Digit", "Reader", "read_picture", "text_of"),
+    "pipeline": ("make_submission", "plan_submission"),
+    "predict": ("load_run", "predict_digits", "write_checked"),
+    "recipe": ("Classical", "Ensemble", "Network"),
+    "recipes": ("RECIPES", "find_recipe"),
+    "runs": ("Run",),
+    "submission": ("check_submission",),
+    "train": ("train_run",),
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used."""
+    for module, names in _MODULES.items():
+        if name in names:
+            value = getattr(importlib.import_module(f"{__name__}.{module}"), name)
+            globals()[name] = value  # the next time it is found at once
+            return value
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

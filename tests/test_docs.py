@@ -57,9 +57,28 @@ def test_figures_are_those_of_the_comparisons():
 
 
 def test_python_of_the_readme_runs(capsys):
-    for code in re.findall(r"```python\n(.*?)```", README, re.DOTALL):
-        exec(compile(code, "README.md", "exec"), {})
-    assert capsys.readouterr().out.count("\n") == 2
+    (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    assert len(code.splitlines()) <= 8
+    assert code.count("import") == 1
+    exec(compile(code, "README.md", "exec"), {})
+    assert re.fullmatch(r"[0-9.]+% of 72 held-out rows\n", capsys.readouterr().out)
+    assert sum(kaggle_digits.check_submission(Path("mine.csv"), rows=360)) == 360
+
+
+def test_every_public_name_is_in_the_readme():
+    section = README.partition("\n## In Python\n")[2].partition("\n## ")[0]
+    cells = [line.split("|")[1] for line in section.splitlines() if line.startswith("| `")]
+    assert sorted(re.findall(r"`(\w+)`", "".join(cells))) == sorted(kaggle_digits.__all__)
+
+
+def test_every_public_name_is_found_where_the_package_says():
+    listed = [name for names in kaggle_digits._MODULES.values() for name in names]
+    assert sorted([*listed, "SIDE", "PIXELS", "CLASSES"]) == sorted(kaggle_digits.__all__)
+    for name in kaggle_digits.__all__:
+        assert getattr(kaggle_digits, name) is not None
+    assert set(kaggle_digits.__all__) <= set(dir(kaggle_digits))
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        _ = kaggle_digits.nothing
 
 
 def test_links_of_the_documents_lead_somewhere():

@@ -50,7 +50,7 @@ def test_missing_tpu_is_an_error_if_asked_for():
     # The real TensorFlow, which raises NotFoundError from the TPU's initialisation here.
     done = run_python(
         "from kaggle_digits.strategy import resolve_device\n"
-        "from kaggle_digits.config import DeviceError\n"
+        "from kaggle_digits.errors import DeviceError\n"
         "try: resolve_device('tpu')\n"
         "except DeviceError as error: print(error)\n"
     )
@@ -104,7 +104,7 @@ count = int(sys.argv[1])
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * max(count, 1))
 from kaggle_digits.data import find_source, load_train
-from kaggle_digits.predict import load_run, predict_probabilities
+from kaggle_digits.predict import load_run
 from kaggle_digits.recipes import RECIPES
 from kaggle_digits.train import train_run
 strategy = mirror([f"CPU:{i}" for i in range(count)])

@@ -108,9 +108,8 @@ def pad(*, run: Path | None, backend: str | None, host: str, port: int) -> None:
 
 def _load_reader(run: Path | None, backend: str | None) -> Reader:
     from kaggle_digits.handwriting.reader import Reader
-    from kaggle_digits.predict import PACKAGED_RUN
 
-    return Reader(run or PACKAGED_RUN, backend=backend)
+    return Reader(run, backend=backend) if run else Reader(backend=backend)
 
 
 def _save(file: Path, save: Callable[[Path], None]) -> None:

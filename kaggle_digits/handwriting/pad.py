@@ -22,7 +22,7 @@ from starlette.routing import Route
 from kaggle_digits import PIXELS
 from kaggle_digits.errors import DataError, InputError
 from kaggle_digits.handwriting.page import Found
-from kaggle_digits.handwriting.reader import Reader, describe, find
+from kaggle_digits.handwriting.reader import Reader, describe, read_picture
 
 log = logging.getLogger(__name__)
 
@@ -60,8 +60,7 @@ def make_app(reader: Reader, *, host: str = "127.0.0.1") -> Starlette:
     def answer(picture: bytes, *, single: bool) -> dict[str, Any]:
         # One at a time: each may take some hundred megabytes.
         with one_at_a_time:
-            found = find(picture, single=single, name="the picture")
-            (digits,) = reader.read([found], single=single)
+            digits = read_picture(picture, reader=reader, single=single, name="the picture")
         described = describe("", digits)
         for entry, digit in zip(described["digits"], digits, strict=True):
             entry |= {"sure": digit.is_sure(), "pixels": digit.pixels.tolist()}
@@ -70,7 +69,7 @@ def make_app(reader: Reader, *, host: str = "127.0.0.1") -> Starlette:
     async def show_page(_: Request) -> Response:
         return HTMLResponse(page, headers=HEADERS)
 
-    async def read_picture(request: Request) -> Response:
+    async def answer_picture(request: Request) -> Response:
         origin = request.headers.get("origin")
         if origin and origin.partition("://")[2] != request.headers.get("host"):
             return JSONResponse({"error": "Only the page of this server may ask."}, status_code=403, headers=HEADERS)
@@ -93,8 +92,8 @@ def make_app(reader: Reader, *, host: str = "127.0.0.1") -> Starlette:
     return Starlette(
         routes=[
             Route("/", show_page),
-            Route("/digit", read_picture, methods=["POST"]),
-            Route("/photo", read_picture, methods=["POST"]),
+            Route("/digit", answer_picture, methods=["POST"]),
+            Route("/photo", answer_picture, methods=["POST"]),
         ],
         middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=hosts)],
     )

@@ -16,7 +16,7 @@ from kaggle_digits.calibration import calibrate
 from kaggle_digits.errors import DataError
 from kaggle_digits.handwriting.page import Found, find_digits, find_single
 from kaggle_digits.handwriting.photo import FORMATS, SUFFIXES, load_photo
-from kaggle_digits.predict import load_run
+from kaggle_digits.predict import PACKAGED_RUN, load_run
 from kaggle_digits.runs import read_run
 from kaggle_digits.strategy import device_of
 
@@ -61,14 +61,15 @@ class Reader:
     """A trained run that reads pictures.
 
     Args:
-        folder: the run folder.
-        backend: as for the verb ``predict``.
+        folder: a run folder; by default that of the small network which comes with the package.
+        backend: what computes a network, see ``backend.choose_backend``.
 
     Raises:
-        RunError: not a finished run.
+        RunError: it is not a finished run.
     """
 
-    def __init__(self, folder: Path, *, backend: str | None = None) -> None:
+    def __init__(self, folder: str | Path = PACKAGED_RUN, *, backend: str | None = None) -> None:
+        folder = Path(folder)
         self.run = load_run(folder, device_of(read_run(folder).recipe, backend=backend))
         self.temperature = self.run.temperature or 1.0
 
@@ -143,6 +144,28 @@ def find_labels(files: Sequence[Path]) -> np.ndarray | None:
             )
         labels.append(int(label))
     return np.array(labels, np.int64)
+
+
+def read_picture(
+    picture: str | Path | bytes, *, reader: Reader | None = None, single: bool = False, name: str | None = None
+) -> list[Digit]:
+    """Read the digits of one picture.
+
+    Args:
+        picture: an image file, or its contents.
+        reader: reads what is found; None loads the small network that comes with the package.
+        single: whether the picture holds exactly one digit.
+        name: of the picture in messages; needed with contents.
+
+    Returns:
+        its digits in reading order. ``text_of`` makes text of them.
+
+    Raises:
+        DataError: it is no picture that can be read.
+    """
+    source = picture if isinstance(picture, bytes) else Path(picture)
+    (digits,) = (reader or Reader()).read([find(source, single=single, name=name)], single=single)
+    return digits
 
 
 def read_files(files: Sequence[Path], reader: Reader, *, single: bool) -> list[list[Digit]]:
