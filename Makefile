@@ -1,9 +1,9 @@
-# Everything runs in .venv, which `setup` makes from pyproject.toml under the versions of constraints.txt.
+# Everything runs in .venv. `setup` makes it from pyproject.toml, with the versions of constraints.txt.
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/installed
 
-# The other Kaggle clients that the tests speak to Kaggle with, each with its SDK.
+# Other versions of the Kaggle client, each with its SDK: the tests use them as well.
 CLIENTS := .venv/clients
 # An environment like Kaggle's own image.
 KAGGLE := .venv-kaggle
@@ -14,7 +14,7 @@ KAGGLE := .venv-kaggle
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-setup: $(INSTALLED)  ## make .venv, if it is not current
+setup: $(INSTALLED)  ## make .venv, unless it is up to date
 
 $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys, ensurepip, venv; sys.exit(sys.version_info < (3, 11))' || { echo "$(PYTHON): no Python \
@@ -45,11 +45,11 @@ $(KAGGLE)/installed: pyproject.toml constraints-kaggle.txt
 	$(KAGGLE)/bin/pip install --quiet --disable-pip-version-check --constraint constraints-kaggle.txt --editable '.[test]'
 	touch $@
 
-notebooks: setup  ## make notebooks/*.ipynb again, after a change of notebooks/digits.py or of the package
+notebooks: setup  ## rebuild notebooks/*.ipynb after a change of notebooks/digits.py or of the package
 	$(BIN)/jupytext --quiet --to ipynb --update --output notebooks/digits.ipynb notebooks/digits.py
 	$(BIN)/kaggle-digits kernel build --to .
 
-check: setup  ## lint, formatting, types and layers
+check: setup  ## check lint, formatting, types and layers
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy

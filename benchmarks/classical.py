@@ -2,8 +2,8 @@
 
     .venv/bin/python benchmarks/classical.py --data digit-recognizer.zip
 
-Prints for each the seconds to train and to predict, beside those of the author of the published comparison. Let nothing
-else run meanwhile.
+For each method it prints the seconds to train and to predict, beside the seconds that the author of the published
+comparison needed. Let nothing else run meanwhile.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from kaggle_digits.recipes import RECIPES
 
 
 def main() -> None:
-    """Print one row per method, and their sum."""
+    """Print one row per method, and a last row with the sum."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", required=True, help="the competition's data")
     source = find_source(parser.parse_args().data)

@@ -1,18 +1,20 @@
-"""Draw accuracy against time, ours and the public recipes': writes benchmarks/frontier.csv and frontier.png.
+"""Draw the accuracy of our recipes and of public ones against time. Writes benchmarks/frontier.csv and frontier.png.
 
     .venv/bin/python benchmarks/frontier.py --data digit-recognizer.zip --out frontier
 
-All train on the same 36,000 rows of train.csv and are scored on the same 6,000, after the last epoch; nothing is chosen
-by that. Time is in epochs of ``cnn-32-64`` (float32, batch 86, 42,000 rows), of which a part is measured right before
-and after every training: seconds alone mean nothing on another machine. Since Keras' ``fit`` at random leaves a core
-idle, single measurements differ by a tenth and more, so that the mean of all is the unit of all. Time counts start,
-reading the CSV files, training, and predicting 28,000 rows. Where the learning rate does not depend on how many epochs
-are to come, the accuracy after every epoch is drawn, too. (``ghouzam`` lowers its rate by the accuracy on rows of its
-own: a twentieth of the 36,000.)
+All recipes train on the same 36,000 rows of train.csv and are scored on the same 6,000 others after the last epoch.
+Nothing is chosen by these scores. Where the learning rate does not depend on how many epochs are still to come, the
+accuracy after every epoch is drawn as well. (``ghouzam`` lowers its rate by the accuracy on a twentieth of the 36,000
+rows, which it sets apart.)
 
-What is done is kept in the folder of --out: a stopped run goes on when it is repeated, and ``kaggle-digits compare`` on
-the same folder makes its tables without training again what is a recipe of the table. With --recipes only those are
-measured, and the points of the others stay as frontier.csv has them. Let nothing else run meanwhile.
+Time includes start, reading the CSV files, training, and predicting 28,000 rows. Seconds alone mean nothing on another
+machine, so the unit is an epoch of ``cnn-32-64`` (float32, batch 86, 42,000 rows). Part of such an epoch is timed right
+before and after every training. Keras' ``fit`` leaves a core idle at random, so single measurements differ by a tenth
+and more. The mean of all of them is the unit for all trainings.
+
+Finished trainings are kept in the folder of --out. Repeat a stopped command, and it goes on. ``kaggle-digits compare``
+on the same folder makes its tables without training again, as far as the recipes are in the package. --recipes measures
+only the recipes it names; the others keep their points in frontier.csv. Let nothing else run meanwhile.
 """
 
 from __future__ import annotations
@@ -58,18 +60,18 @@ from kaggle_digits.train import train_run
 HERE = Path(__file__).parent
 CSV_FILE, PLOT_FILE = HERE / "frontier.csv", HERE / "frontier.png"
 SHORT = 8
-"""Trainings of so few epochs are repeated with three seeds."""
+"""Trainings of up to this many epochs are repeated with three seeds."""
 
 REPEATED = ("strong", "champion", "deotte")
-"""So are these, however long: they decide who is on top."""
+"""These are repeated with three seeds, however long they take: they decide who is on top."""
 
 RANGE = (0.25, 30.0)
-"""Where our line is meant to be above all others, in epochs of cnn-32-64."""
+"""From where to where our line is meant to be above all public recipes, in epochs of cnn-32-64."""
 
 OURS = (
-    # The networks of ensembles are drawn, too.
+    # The networks of the ensembles get points of their own.
     *(RECIPES[name] for name in ("flash", "fast", "strong", "champion", "tiny")),
-    # What `--recipe fast --epochs 3` and the like train, between flash and fast.
+    # These lie between flash and fast: what `--recipe fast --epochs 3` and the like train.
     *(
         replace(RECIPES[name], name=f"{name}-{epochs}", summary=f"{name}, {epochs} epochs", epochs=epochs)  # type: ignore[type-var]
         for name, epochs in (("flash", 2), ("fast", 2), ("fast", 3))
@@ -79,7 +81,7 @@ OURS = (
 SHARED: dict[str, Any] = {"pixel_scale": 255.0, "loss": "crossentropy"}
 ADAM: dict[str, Any] = {"beta_1": 0.9, "beta_2": 0.999, "epsilon": 1e-7}
 
-# Each convolution of the record's network is followed by a ReLU, and that by a normalisation.
+# In the record's network, a ReLU and then a normalisation follow each convolution.
 NORM = ("BatchNormalization", {"momentum": 0.99, "epsilon": 1e-3})
 
 PEERS = (
@@ -95,8 +97,8 @@ PEERS = (
         ),
         **SHARED,
         optimizer=("Adam", {"beta_1": 0.7, "beta_2": 0.9, "epsilon": 1e-8}),
-        # PyTorch's one-cycle begins at a 25th, ends at a 10,000th of that, and rises along a cosine; here in a line.
-        # The author does not shuffle.
+        # PyTorch's one-cycle starts at 1/25 of the peak, ends at 1/10,000 of the start, and rises along a cosine. Ours
+        # rises along a line. The author does not shuffle.
         learning_rate=OneCycle(peak=0.01, warmup=0.3, start=0.04, end=4e-6),
         epochs=3,
         batch_size=256,
@@ -124,7 +126,7 @@ PEERS = (
         layers=RECIPES["cnn-32-64"].layers,  # type: ignore[attr-defined]
         **SHARED,
         optimizer=("RMSprop", {"rho": 0.9, "momentum": 0.0, "epsilon": 1e-8, "centered": False}),
-        # The author's is never lower than 1e-5, which takes seven cuts.
+        # The author's rate never falls below 1e-5, which it would reach after seven cuts.
         learning_rate=Plateau(start=1e-3, factor=0.5, patience=3, threshold=1e-4),
         epochs=30,
         batch_size=86,
@@ -171,12 +173,13 @@ def measure(
 
     Args:
         recipe, seed: what to train.
-        rows, held_out: what to train on, and to score.
-        out: the folder of what is done.
-        overhead: seconds of every ``submit`` besides training and predicting.
+        rows, held_out: the rows to train on, and those to score.
+        out: the folder of finished trainings.
+        overhead: seconds that every ``submit`` takes besides training and predicting.
 
     Returns:
-        what was found, which is kept in a file of the folder, too.
+        the settings, the units (seconds of an epoch of cnn-32-64, before and after), the overhead, and the epochs of
+        every network. A file in the folder keeps the same.
     """
     kept = out / f"{recipe.name}-seed{seed}.units.json"
     settings = recipe.settings()
@@ -201,17 +204,17 @@ def measure(
 
 
 def points_of(recipe: Network | Ensemble, found: dict[str, Any], *, unit: float, held_out: int) -> list[dict[str, Any]]:
-    """Return the points of a training, and of an ensemble's networks.
+    """Return the points of a training and, for an ensemble, those of its networks.
 
     Args:
         recipe: what was trained.
-        found: what ``measure`` returned.
+        found: the return value of ``measure``.
         unit: seconds of an epoch of cnn-32-64.
         held_out: number of rows that were scored.
 
     Returns:
-        a point after every epoch that its user could stop at: after all, unless the learning rate depends on how many
-        are to come.
+        a point for every epoch after which a user could stop. These are all epochs, unless the learning rate depends on
+        how many are still to come; then it is only the last.
     """
     points = []
     for number, (run_seed, epochs) in enumerate(found["runs"]):
@@ -237,7 +240,7 @@ def points_of(recipe: Network | Ensemble, found: dict[str, Any], *, unit: float,
 
 
 def load_points() -> list[dict[str, Any]]:
-    """Return the points of frontier.csv, but for recipes that are no more: neither measured here nor in an ensemble."""
+    """Return the points of frontier.csv, except those of recipes that are neither measured here nor in an ensemble."""
     members = {member.name for recipe in OURS if isinstance(recipe, Ensemble) for member in recipe.networks}
     types: dict[str, Any] = {"seed": int, "epoch": int, "time": float, "accuracy": float}
     with CSV_FILE.open(encoding="utf-8", newline="") as stream:
@@ -246,16 +249,16 @@ def load_points() -> list[dict[str, Any]]:
 
 
 def replaced(points: list[dict[str, Any]], by: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the points with those of every training in ``by`` in the place of an earlier one, or behind all.
+    """Return the points, with every training in ``by`` instead of an earlier one of the same recipe and seed.
 
-    A network may be a member of two ensembles, with the same seed.
+    The new points come last. A network may be a member of two ensembles, with the same seed.
     """
     trained = {(point["recipe"], point["seed"]) for point in by}
     return [point for point in points if (point["recipe"], point["seed"]) not in trained] + by
 
 
 def means_of(points: list[dict[str, Any]]) -> list[tuple[float, float, str, int]]:
-    """Return the mean time and the mean accuracy of every recipe's every epoch over its seeds, by time."""
+    """Return mean time, mean accuracy, recipe and epoch, for every epoch of every recipe, over its seeds, by time."""
     groups: dict[tuple[str, int], list[dict[str, Any]]] = {}
     for point in points:
         groups.setdefault((point["recipe"], point["epoch"]), []).append(point)
@@ -266,7 +269,7 @@ def means_of(points: list[dict[str, Any]]) -> list[tuple[float, float, str, int]
 
 
 def best_so_far(points: list[dict[str, Any]]) -> tuple[list[float], list[float]]:
-    """Return the times at which one of these first reaches a better mean over its seeds, and that."""
+    """Return the times at which the best mean over seeds so far is beaten, and the new best accuracies."""
     times, accuracies = [], []
     for at, accuracy, *_ in means_of(points):
         if not accuracies or accuracy > accuracies[-1]:
@@ -276,7 +279,7 @@ def best_so_far(points: list[dict[str, Any]]) -> tuple[list[float], list[float]]
 
 
 def peers_above(points: list[dict[str, Any]]) -> list[tuple[str, int]]:
-    """Return recipe and epoch of the public means above our line, from RANGE[0] to RANGE[1]."""
+    """Return recipe and epoch of every public mean above our line, at times from RANGE[0] to RANGE[1]."""
     times, accuracies = best_so_far([point for point in points if point["who"] == "ours"])
     return [
         (recipe, epoch)
@@ -287,7 +290,7 @@ def peers_above(points: list[dict[str, Any]]) -> list[tuple[str, int]]:
 
 
 def draw(points: list[dict[str, Any]]) -> Figure:
-    """Draw our trainings one by one, the means of the public ones after every epoch, and our best so far as a line."""
+    """Draw each of our trainings, the means of the public recipes after every epoch, and our best so far as a line."""
     figure = Figure(figsize=(10, 5), layout="constrained")
     axes = figure.subplots()
     axes.set(xscale="log", yscale="log", xlabel="time, in epochs of cnn-32-64", ylabel="accuracy on held-out rows")
@@ -324,11 +327,11 @@ def draw(points: list[dict[str, Any]]) -> Figure:
 
 
 def main() -> None:
-    """Measure all, and write both files."""
+    """Measure the recipes, and write both files."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", required=True, help="the competition's data")
-    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="where runs go")
-    parser.add_argument("--recipes", nargs="+", default=list(ALL), choices=ALL, help="measure these only")
+    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="where to keep the runs")
+    parser.add_argument("--recipes", nargs="+", default=list(ALL), choices=ALL, help="measure only these")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     overhead = fixed_seconds(options.data)

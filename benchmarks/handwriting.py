@@ -1,12 +1,12 @@
-"""Measure how well own handwriting is read: prints what the README claims.
+"""Measure how well handwriting is read, and print the figures that the README gives.
 
     .venv/bin/python benchmarks/handwriting.py --digits handwriting/digits --sheets handwriting/sheets \\
         --data digit-recognizer.zip
 
---digits is a folder of single digits named NUMBER_LABEL.png. --sheets is one of pages, with a table truth.csv of the
-columns file, row and text. The calibration error is measured on the held-out rows of train.csv, each half with the
-temperature that was found on the other. Nothing is chosen by any of these figures while it runs; settings of
-``restyle`` and ``handwriting`` were, on these digits and sheets.
+--digits is a folder of single digits named NUMBER_LABEL.png. --sheets is a folder of pages, with a table truth.csv that
+has the columns file, row and text. The calibration error is measured on the held-out rows of train.csv, each half with
+the temperature that was found on the other half. This script chooses nothing by any of these figures. But earlier,
+settings of ``learners.augment`` and ``handwriting.page`` were chosen on these digits and sheets.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from kaggle_digits.predict import PACKAGED_RUN
 
 
 def print_digits(reader: Reader, folder: Path) -> None:
-    """Print accuracy, and what is kept above the threshold."""
+    """Print the accuracy, and the share of digits above the threshold."""
     files = find_pictures([folder])
     labels = find_labels(files)
     assert labels is not None
@@ -45,7 +45,7 @@ def print_digits(reader: Reader, folder: Path) -> None:
 
 
 def print_sheets(reader: Reader, folder: Path) -> None:
-    """Print how many digits were found, how many things that are none, and how many are right and in order."""
+    """Print how many digits were found, missed, found where there is none, and how many are right and in order."""
     truth: dict[str, list[str]] = {}
     with (folder / "truth.csv").open(encoding="utf-8", newline="") as stream:
         for line in csv.DictReader(stream):
@@ -72,7 +72,7 @@ def print_sheets(reader: Reader, folder: Path) -> None:
 
 
 def print_calibration(reader: Reader, data: str, plot: Path | None) -> None:
-    """Print accuracy and calibration error on the rows that the packaged network was not trained on."""
+    """Print accuracy and calibration error on the held-out rows of the reader's run."""
     run = reader.run
     _, held_out = split_rows(load_train(find_source(data)), fraction=run.recipe.validation_fraction, seed=run.seed)
     assert len(held_out) == run.rows.held_out
@@ -91,7 +91,7 @@ def print_calibration(reader: Reader, data: str, plot: Path | None) -> None:
 
 
 def print_time(photo: Path) -> None:
-    """Print the time of the whole command on one photograph, and that of importing TensorFlow."""
+    """Print how long the whole command takes on one photograph, and how long importing TensorFlow takes."""
     for what, command in (
         ("import tensorflow", ["-c", "import tensorflow"]),
         (f"recognize {photo.name}", ["-m", "kaggle_digits", "recognize", str(photo)]),
@@ -105,7 +105,7 @@ def print_time(photo: Path) -> None:
 
 
 def main() -> None:
-    """Print all that was asked for."""
+    """Print the figures that the options ask for."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--run", type=Path, default=PACKAGED_RUN)
     parser.add_argument("--digits", type=Path, help="a folder of single digits with labels in their names")
@@ -114,7 +114,7 @@ def main() -> None:
     parser.add_argument(
         "--reliability", type=Path, metavar="FILE.png", help="draw certainty against accuracy; with --data"
     )
-    parser.add_argument("--photo", type=Path, help="a large photograph to be timed")
+    parser.add_argument("--photo", type=Path, help="a large photograph to time the command on")
     options = parser.parse_args()
     reader = Reader(options.run)
     print(f"threshold {THRESHOLD}")

@@ -1,13 +1,14 @@
-"""Time the main job and measure its accuracy: prints the rows of the README's table.
+"""Time the main job, measure its accuracy, and print the rows of the README's table.
 
     .venv/bin/python benchmarks/main_job.py --data digit-recognizer.zip --recipes fast --seeds 0 1 2
 
-Time is also given in epochs of ``cnn-32-64`` (float32, batch 86, 42,000 rows), of which a part is measured on this
-machine right before and after every run: seconds alone mean nothing on another one. Accuracy is on held-out rows of
-train.csv, other rows for every seed, of the last weights; nothing is chosen by it. Let nothing else run meanwhile.
+Seconds alone mean nothing on another machine. So time is also given in epochs of ``cnn-32-64`` (float32, batch 86,
+42,000 rows). Part of such an epoch is timed on this machine right before and after every run. Accuracy is that of the
+last weights, on held-out rows of train.csv, different ones for every seed. Nothing is chosen by it. Let nothing else
+run meanwhile.
 
-With --keep, run folders and files stay there; a stopped benchmark that is repeated goes on with the run it was at, from
-its start.
+With --keep, run folders and files are kept in that folder. Then you can stop the benchmark and repeat the command: it
+starts the interrupted run again, and goes on from there.
 """
 
 from __future__ import annotations
@@ -31,15 +32,18 @@ BATCH_SIZE, ALL_ROWS = 86, 42_000
 
 
 STEPS, PARTS = 120, 8
-"""Of cnn-32-64, a quarter of an epoch, in so many calls of Keras' fit: TensorFlow computes each on both cores or on
-one, at random, so that a single call would be off by a third."""
+"""An epoch of cnn-32-64 is timed by a quarter of it: 120 steps, in 8 calls of Keras' fit. TensorFlow computes each call
+on both cores or on one, at random, so a single call could be off by a third."""
 
 
 def epoch_seconds(rows: TrainingRows) -> float:
-    """Return the seconds of one epoch of cnn-32-64, without loading and building, from a quarter of it.
+    """Estimate the seconds of one epoch of cnn-32-64, without loading and building, from a quarter of it.
 
     Args:
-        rows: labelled ones, 10,320 or more.
+        rows: labelled rows, 10,320 or more.
+
+    Returns:
+        seconds for an epoch of 42,000 rows.
     """
     import numpy as np
 
@@ -55,7 +59,8 @@ def epoch_seconds(rows: TrainingRows) -> float:
     compile_model(model, recipe, steps=1)
     taken = rows.take(np.arange(BATCH_SIZE * STEPS))
     images, labels = to_images(taken.pixels, recipe), one_hot(taken.digits)
-    model.fit(images[:BATCH_SIZE], labels[:BATCH_SIZE], batch_size=BATCH_SIZE, verbose=0)  # tracing is not part of it
+    # This traces the network, which is not timed.
+    model.fit(images[:BATCH_SIZE], labels[:BATCH_SIZE], batch_size=BATCH_SIZE, verbose=0)
     started = time.perf_counter()
     for part in zip(np.split(images, PARTS), np.split(labels, PARTS), strict=True):
         model.fit(*part, batch_size=BATCH_SIZE, verbose=0, shuffle=False)
@@ -65,7 +70,7 @@ def epoch_seconds(rows: TrainingRows) -> float:
 
 
 def run_submit(data: str, recipe: str, seed: int, folder: Path) -> tuple[float, float]:
-    """Run the whole command in a process of its own; return its seconds and its held-out accuracy."""
+    """Run the whole command in a new process, and return its seconds and its held-out accuracy, 0–1."""
     name = f"{recipe}-seed{seed}"
     for left in (folder / f"{name}.csv", folder / f"{name}.json"):
         left.unlink(missing_ok=True)
@@ -79,7 +84,7 @@ def run_submit(data: str, recipe: str, seed: int, folder: Path) -> tuple[float, 
 
 
 def measure(data: str, recipe: str, seed: int, folder: Path, rows: TrainingRows) -> dict[str, Any]:
-    """Run the whole command between two measurements of an epoch, or read what an earlier call found."""
+    """Run the whole command between two measurements of an epoch, or read the figures of an earlier call."""
     kept = folder / f"{recipe}-seed{seed}.measured.json"
     settings = RECIPES[recipe].settings()
     if not kept.exists() or json.loads(kept.read_text())["settings"] != settings:
@@ -97,7 +102,7 @@ def main() -> None:
     parser.add_argument("--data", required=True, help="the competition's data")
     parser.add_argument("--recipes", nargs="+", default=list(RECIPES), choices=RECIPES)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--keep", type=Path, help="a folder for runs and files")
+    parser.add_argument("--keep", type=Path, help="a folder to keep runs and files in")
     options = parser.parse_args()
     data = str(Path(options.data).resolve())
     rows = load_train(find_source(data))

@@ -1,7 +1,9 @@
-"""Make the network that comes with the package of a run folder: half precision, so that twice as many weights fit.
+"""Make the network that comes with the package from a run folder.
 
-kaggle-digits train --recipe handwriting --data digit-recognizer.zip --run network
-.venv/bin/python benchmarks/package_network.py network
+    kaggle-digits train --recipe handwriting --data digit-recognizer.zip --run network
+    .venv/bin/python benchmarks/package_network.py network
+
+The weights are stored in half precision, so that twice as many fit.
 """
 
 from __future__ import annotations
@@ -33,7 +35,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, atomic_path(PACKAGED_RUN / MODEL_FILE) as path:
         plain = Path(folder) / MODEL_FILE
         without_own_normalisation(small).save(plain)
-        # Keras stores what it could compress.
+        # Keras writes the archive without compression.
         with (
             zipfile.ZipFile(plain) as stored,
             zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as packed,

@@ -1,10 +1,10 @@
-"""Time the prediction of test.csv by a trained run that is loaded already: prints images per second.
+"""Time how fast a loaded run predicts test.csv, and print the images per second.
 
     .venv/bin/kaggle-digits train --recipe fast --data digit-recognizer.zip --run fast
     .venv/bin/python benchmarks/prediction.py --data digit-recognizer.zip --run fast
 
-It counts everything from pixels to probabilities. The first time, in which TensorFlow traces the network, is printed
-apart. Let nothing else run meanwhile.
+Everything from pixels to probabilities counts. The first prediction, during which TensorFlow traces the network, is
+printed separately. Let nothing else run meanwhile.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ REPEATS = 9
 
 
 def main() -> None:
-    """Predict several times; print the first, the median and the fastest."""
+    """Predict several times, and print the speed of the first time, and the median and range of the others."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", required=True, help="the competition's data")
     parser.add_argument("--run", required=True, type=Path, help="a run folder")

@@ -1,11 +1,11 @@
-"""Write what was measured into the README and into kaggle_digits/measured.json, from the files of comparisons.
+"""Write the figures of comparisons into the README and into kaggle_digits/measured.json.
 
     .venv/bin/kaggle-digits compare --recipes all --data digit-recognizer.zip --out compare
     .venv/bin/python benchmarks/recipes_table.py compare/compare.json
 
-Seconds are worth something only if nothing else ran meanwhile. Several files may be named; of a recipe that is in more
-than one, the most repeated measurement is taken. The files that the README's figures come from are kept in
-benchmarks/compare: without a name, the script takes those.
+Seconds are worth something only if nothing else ran meanwhile. You can name several files. If a recipe is in more than
+one, its most repeated measurement counts. Without a name, the script reads benchmarks/compare, which holds the files
+that the README's figures come from.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def load_rows(files: list[Path]) -> dict[str, dict[str, Any]]:
         assert sizes == (36_000, 6_000), f"{file}: not the competition's data"
         for row in comparison["recipes"]:
             name = row["recipe"]
-            # What a recipe could not say yet when it was measured had its default.
+            # A setting that did not exist yet when the recipe was measured had its default.
             defaults = {field.name: field.default for field in fields(RECIPES[name]) if field.default is not MISSING}
             assert {**defaults, **row["settings"]} == {**defaults, **RECIPES[name].settings()}, (
                 f"{file}: {name} has other settings now; measure it anew"
@@ -68,7 +68,7 @@ def recipes_table(rows: dict[str, dict[str, Any]]) -> str:
 
 
 def third_convolution_table(rows: dict[str, dict[str, Any]]) -> str:
-    """Return the table that answers what a third convolution brings."""
+    """Return the table that shows what a third convolution brings."""
     first = rows[THIRD_CONVOLUTION[0]]
     heads = [f"batches, seconds until {target}" for target in first["until"]]
     lines = [f"| recipe | {' | '.join(heads)} | accuracy | spread of the loss |", "|---" * (len(heads) + 3) + "|"]
@@ -88,7 +88,7 @@ def measured(rows: dict[str, dict[str, Any]]) -> dict[str, str]:
 
 
 def replace_between(text: str, name: str, table: str) -> str:
-    """Put a table between the two marks of that name."""
+    """Put a table between the two marks that carry the name."""
     begin, end = f"<!-- {name}: made by benchmarks/recipes_table.py -->\n", f"<!-- end of {name} -->\n"
     before, found, rest = text.partition(begin)
     _, found_end, after = rest.partition(end)
@@ -98,13 +98,13 @@ def replace_between(text: str, name: str, table: str) -> str:
 
 
 def made_from(rows: dict[str, dict[str, Any]], readme: str) -> str:
-    """Return the README with the tables of these rows."""
+    """Return the README with both tables made from these rows."""
     text = replace_between(readme, "recipes", recipes_table(rows))
     return replace_between(text, "third convolution", third_convolution_table(rows))
 
 
 def main() -> None:
-    """Write both files."""
+    """Write the README and measured.json."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("files", nargs="*", type=Path, help="compare.json of comparisons on the competition's data")
     rows = load_rows(parser.parse_args().files or sorted(KEPT.glob("*.json")))

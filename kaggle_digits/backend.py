@@ -1,6 +1,6 @@
-"""Choose what computes under Keras, TensorFlow or JAX, and import it without the noise that it makes.
+"""Choose Keras' backend, TensorFlow or JAX, and import it without the messages that it prints.
 
-Keras fixes its backend when it is first imported: choose before.
+Keras fixes its backend when it is first imported, so the choice has to come before that.
 """
 
 from __future__ import annotations
@@ -18,28 +18,31 @@ from kaggle_digits.errors import DeviceError
 
 BACKENDS = ("tensorflow", "jax")
 TPU_SIGNS = ("ISTPUVM", "COLAB_TPU_1VM", "TPU_NAME")
-"""Variables that a machine with a TPU has: Kaggle's, Colab's, and one that leads to a TPU elsewhere."""
+"""A machine with a TPU has one of these variables set: Kaggle's, Colab's, or one that points to a TPU elsewhere."""
 UNUSED = ("sklearn", "jax", "matplotlib")
-"""What TensorFlow and Keras import if it is there, a third of the time that they take to start, and is for others:
-Keras' wrappers for scikit-learn, the conversion of JAX programs to TensorFlow Lite, and Keras' galleries of images. Who
-wants these imports Keras, or the module, before."""
+"""TensorFlow and Keras import these modules if they are installed, which takes a third of their start-up time.
+
+They are only needed for Keras' wrappers for scikit-learn, the conversion of JAX programs to TensorFlow Lite, and Keras'
+galleries of images. To use one of those, import the module, or TensorFlow and Keras, before this package does."""
 
 
 def choose_backend(requested: str | None = None, *, several: bool = False) -> tuple[str, str]:
     """Return the backend to use, and why.
 
-    It is TensorFlow, unless the user says otherwise, or the machine has a TPU that JAX can use and this TensorFlow
-    cannot, as on Kaggle today. Nothing is imported to find out.
+    A backend that the user names comes first. Without one, JAX is used if several processes train together, or if the
+    machine has a TPU that JAX can use and this TensorFlow cannot, as on Kaggle today. In all other cases it is
+    TensorFlow. If Keras is imported already, its backend cannot change. Nothing is imported to find out.
 
     Args:
         requested: "tensorflow", "jax", or None.
-        several: whether several processes are to train together, which only JAX can.
+        several: whether several processes train together. Only JAX can do that.
 
     Returns:
-        the name, and the reason, for people; "" if it is the default.
+        the name, and the reason in words for people. The reason is "" for the default.
 
     Raises:
-        DeviceError: there is no such backend, it is not installed, or this process runs on another already.
+        DeviceError: there is no such backend, it is not installed, it cannot train in several processes, or Keras
+            already runs on another one.
     """
     set_by_user = os.environ.get("KERAS_BACKEND")
     sign = tpu_sign()
@@ -64,14 +67,14 @@ def choose_backend(requested: str | None = None, *, several: bool = False) -> tu
             "Keras yet. Start a new one."
         )
     if several and name != "jax":
-        raise DeviceError(f"several processes: {name} cannot. Expected JAX, which can. Use --backend jax.")
+        raise DeviceError(f"several processes: {name} cannot train in more than one. Use --backend jax, which can.")
     if not is_installed(name):
-        raise DeviceError(f"{source}: {name} is not installed. Expected it. Install it: pip install {name}")
+        raise DeviceError(f"{source}: {name} is not installed. Install it: pip install {name}")
     return name, reason
 
 
 def tpu_sign() -> str | None:
-    """Return the variable of the environment that shows a TPU, or None."""
+    """Return the name of the environment variable that shows that there is a TPU, or None."""
     return next((name for name in TPU_SIGNS if os.environ.get(name)), None)
 
 
@@ -81,17 +84,17 @@ def tensorflow_has_tpu() -> bool:
 
 
 def jax_has_tpu() -> bool:
-    """Whether JAX is installed with the library that runs a TPU."""
+    """Whether JAX is installed along with the library that it needs for a TPU."""
     return is_installed("jax") and (is_installed("libtpu") or bool(os.environ.get("TPU_LIBRARY_PATH")))
 
 
 def is_installed(name: str) -> bool:
-    """Whether a module can be imported, under whatever name it was distributed."""
+    """Whether a module can be imported, whatever the name of the distribution it came in."""
     return importlib.util.find_spec(name) is not None
 
 
 def version_of(distribution: str) -> str | None:
-    """Return the version of an installed distribution, without importing it, or None."""
+    """Return the version of a distribution without importing it, or None if it is not installed."""
     from importlib import metadata  # slow to import
 
     try:
@@ -104,7 +107,7 @@ def import_backend(name: str) -> ModuleType:
     """Import a backend, and Keras on it, without the banner that their C++ parts write to stderr.
 
     Args:
-        name: of ``choose_backend``.
+        name: the backend, as ``choose_backend`` returns it.
 
     Returns:
         the module ``tensorflow`` or ``jax``.
@@ -112,7 +115,7 @@ def import_backend(name: str) -> ModuleType:
     os.environ["KERAS_BACKEND"] = name
     if name not in sys.modules or "keras" not in sys.modules:
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-        # By itself TensorFlow uses oneDNN only where there is AVX-512; with AVX2 it then trains up to twice as long.
+        # By default TensorFlow uses oneDNN only on CPUs with AVX-512. CPUs with AVX2 train up to twice as long without.
         os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
         with stderr_held_back(), _left_out(*(UNUSED if name == "tensorflow" else ())):
             importlib.import_module(name)
@@ -122,7 +125,7 @@ def import_backend(name: str) -> ModuleType:
 
 @contextlib.contextmanager
 def _left_out(*names: str) -> Iterator[None]:
-    """Let modules seem not to be installed, unless they are imported already."""
+    """Make modules appear not to be installed, unless they are imported already."""
     hidden = [name for name in names if name not in sys.modules]
     for name in hidden:
         sys.modules[name] = None  # type: ignore[assignment]
@@ -134,13 +137,13 @@ def _left_out(*names: str) -> Iterator[None]:
 
 
 def import_tensorflow() -> ModuleType:
-    """Import TensorFlow, and Keras on it; return the module ``tensorflow``."""
+    """Import TensorFlow, and Keras on it, and return the module ``tensorflow``."""
     return import_backend("tensorflow")
 
 
 @contextlib.contextmanager
 def stderr_held_back() -> Iterator[None]:
-    """Hold back what is written to file descriptor 2, and let it through if the block fails."""
+    """Hold back what the block writes to file descriptor 2, and let it through only if the block fails."""
     sys.stderr.flush()
     keep = os.dup(2)
     with tempfile.TemporaryFile() as held:

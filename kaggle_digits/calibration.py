@@ -1,6 +1,6 @@
-"""Make probabilities mean what they say: of the digits given as 90 % sure, 90 % are right.
+"""Make probabilities mean what they say: of the digits that are given as 90 % sure, 90 % are right.
 
-Source: temperature and calibration error as in Guo et al. 2017, arXiv 1706.04599.
+Source: the temperature and the calibration error are those of Guo et al. 2017, arXiv 1706.04599.
 """
 
 from __future__ import annotations
@@ -8,19 +8,20 @@ from __future__ import annotations
 import numpy as np
 
 BINS = 15
+"""Digits are grouped by certainty into this many bins of equal width."""
 LEAST = 1e-12
-"""Taken for probabilities of 0, which have no logarithm."""
+"""Smaller probabilities are raised to this value, because 0 has no logarithm."""
 
 
 def calibrate(probabilities: np.ndarray, temperature: float) -> np.ndarray:
-    """Make probabilities less sure, or surer, without a change of their order.
+    """Make probabilities more or less sure without changing their order.
 
     Args:
         probabilities: (N, 10).
-        temperature: above 1 makes them less sure, below 1 surer.
+        temperature: above 1, the probabilities become less sure; below 1, more sure.
 
     Returns:
-        (N, 10) float64, rows sum to 1.
+        (N, 10) float64, 0–1; rows sum to 1.
 
     >>> calibrate(np.array([[0.8, 0.2]]), 2.0).round(3).tolist()
     [[0.667, 0.333]]
@@ -31,12 +32,13 @@ def calibrate(probabilities: np.ndarray, temperature: float) -> np.ndarray:
 
 
 def fit_temperature(probabilities: np.ndarray, digits: np.ndarray) -> float:
-    """Return the temperature, from 0.1 to 10, that makes the truth likeliest.
+    """Return the temperature, from 0.1 to 10, that makes the true digits likeliest.
 
-    Where no mistake was made that would be the lowest, but nothing says that there will be none: then it is 1.
+    If no digit was misread, that would be the lowest temperature. But other digits may still be misread, so it is 1
+    then.
 
     Args:
-        probabilities: (N, 10), of rows that were not trained on.
+        probabilities: (N, 10), for rows that were not trained on.
         digits: (N,) integers, 0–9, the truth.
     """
     if (probabilities.argmax(axis=1) == digits).all():
@@ -51,15 +53,15 @@ def fit_temperature(probabilities: np.ndarray, digits: np.ndarray) -> float:
 
 
 def reliability(probabilities: np.ndarray, digits: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Compare how sure digits are read with how many of them are right.
+    """Compare how surely digits are read with how many of them are right.
 
     Args:
         probabilities: (N, 10).
         digits: (N,) integers, 0–9, the truth.
 
     Returns:
-        for each of 15 bins of equal width how many digits are in it, their mean certainty and their accuracy; these two
-        are 0 where there are none.
+        three (15,) arrays, with a value for each bin: the number of digits, their mean certainty from 0 to 1, and their
+        accuracy from 0 to 1. The last two are 0 for an empty bin.
     """
     certainty, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == digits
     bins = np.clip(np.ceil(certainty * BINS).astype(int) - 1, 0, BINS - 1)
@@ -69,7 +71,11 @@ def reliability(probabilities: np.ndarray, digits: np.ndarray) -> tuple[np.ndarr
 
 
 def calibration_error(probabilities: np.ndarray, digits: np.ndarray) -> float:
-    """Return the mean difference between certainty and accuracy over 15 bins, each weighted by its digits.
+    """Return the mean difference between certainty and accuracy over 15 bins, each weighted by its number of digits.
+
+    Args:
+        probabilities: (N, 10).
+        digits: (N,) integers, 0–9, the truth.
 
     >>> calibration_error(np.array([[0.75, 0.25]] * 4), np.array([0, 0, 0, 1]))
     0.0
@@ -79,7 +85,7 @@ def calibration_error(probabilities: np.ndarray, digits: np.ndarray) -> float:
 
 
 def accuracy(probabilities: np.ndarray, digits: np.ndarray) -> float:
-    """Return correct / seen over all rows.
+    """Return the share of rows that are read correctly, from 0 to 1.
 
     Args:
         probabilities: (N, 10).

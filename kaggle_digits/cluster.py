@@ -1,7 +1,7 @@
-"""Train with several processes, on one machine or on many, as one: JAX carries the numbers between them.
+"""Train one model with several processes, on one machine or on many. JAX carries the numbers between them.
 
-Every process runs the same command with its own number. Each works on its own rows of every batch; the first keeps the
-run folder.
+Every process runs the same command with its own number. Each works on its own rows of every batch. The first one keeps
+the run folder.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from kaggle_digits.backend import import_backend
 from kaggle_digits.errors import DeviceError, InputError, TrainingError
 
 PLATFORM = "auto"
+"""As a coordinator, this word leaves address and numbers to the platform."""
 
 
 @dataclass(frozen=True)
@@ -28,10 +29,10 @@ class Cluster:
     """The processes that train together.
 
     Args:
-        coordinator: "host:port" of the first process, or "auto": the platform (a TPU pod, SLURM, Open MPI) knows
-            all three.
-        processes: how many there are.
-        process: the number of this one, from 0.
+        coordinator: "host:port" of the first process, or "auto" if the platform (a TPU pod, SLURM, Open MPI) knows
+            all three settings.
+        processes: how many processes there are; None with "auto".
+        process: the number of this process, counted from 0; None with "auto".
     """
 
     coordinator: str
@@ -42,15 +43,17 @@ class Cluster:
 def find_cluster(
     coordinator: str | None = None, processes: int | None = None, process: int | None = None
 ) -> Cluster | None:
-    """Return the processes to train with, from what is given or else from the environment; None for this one only.
+    """Return the processes to train with, or None if this process trains alone.
+
+    Settings that are not given come from the environment.
 
     Args:
-        coordinator: "host:port" or "auto", else ``$KDIGITS_COORDINATOR``.
-        processes: how many, else ``$KDIGITS_PROCESSES``.
-        process: the number of this one, else ``$KDIGITS_PROCESS``.
+        coordinator: "host:port" or "auto"; None for ``$KDIGITS_COORDINATOR``.
+        processes: how many processes there are; None for ``$KDIGITS_PROCESSES``.
+        process: the number of this process, counted from 0; None for ``$KDIGITS_PROCESS``.
 
     Raises:
-        InputError: they do not fit together.
+        InputError: the settings are incomplete, malformed, or do not fit together.
     """
     coordinator = coordinator or os.environ.get("KDIGITS_COORDINATOR") or None
     processes = _number("KDIGITS_PROCESSES") if processes is None else processes
@@ -71,20 +74,20 @@ def find_cluster(
         )
     if not 0 <= process < processes:
         raise InputError(
-            f"--process {process}: there is no such one. Expected 0 to {processes - 1}, since there are {processes}. "
-            "Number them from 0."
+            f"--process {process}: there is no such process. Expected 0 to {processes - 1}, since there are "
+            f"{processes}. Number them from 0."
         )
     return Cluster(coordinator, processes, process)
 
 
 def join(cluster: Cluster) -> tuple[int, int]:
-    """Meet the other processes; before anything is computed.
+    """Meet the other processes. This has to happen before anything is computed.
 
     Returns:
-        how many there are, and the number of this one.
+        how many processes there are, and the number of this one, counted from 0.
 
     Raises:
-        DeviceError: they could not be met.
+        DeviceError: the processes could not meet.
     """
     jax = import_backend("jax")
     import keras
@@ -94,7 +97,7 @@ def join(cluster: Cluster) -> tuple[int, int]:
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     address = None if cluster.coordinator == PLATFORM else cluster.coordinator
     try:
-        keras.utils.set_random_seed(0)  # or Keras agrees on one with the others, which takes time
+        keras.utils.set_random_seed(0)  # without one, Keras takes time to agree on a seed with the other processes
         keras.distribution.initialize(address, cluster.processes, cluster.process)
     except (RuntimeError, ValueError) as error:
         raise DeviceError(
@@ -106,10 +109,10 @@ def join(cluster: Cluster) -> tuple[int, int]:
 
 
 def from_first(data: bytes) -> bytes:
-    """Return what the first process has; every process must call it.
+    """Return the data of the first process. Every process must call this.
 
     Args:
-        data: of this process; only that of the first counts.
+        data: the data of this process, which is used only if it is the first.
     """
     import numpy as np
     from jax.experimental import multihost_utils
@@ -121,19 +124,19 @@ def from_first(data: bytes) -> bytes:
 
 
 def in_own_process(work: Callable[[], int]) -> int:
-    """Do the work of one of the processes in a child of this one.
+    """Do the work of this process in a child process.
 
-    Where the first process is lost, JAX ends the others on the spot, without an exception; so somebody must be left to
-    say what happened. What JAX's C++ part writes to the terminal is kept from it.
+    If the first process is lost, JAX ends the others on the spot, without an exception. The parent stays alive to say
+    what happened. The output of JAX's C++ part is kept from the terminal.
 
     Args:
-        work: returns an exit code. Nothing heavy may have been imported before.
+        work: does the work and returns an exit code. Nothing heavy may be imported before the call.
 
     Returns:
         the exit code.
 
     Raises:
-        TrainingError: JAX ended the child.
+        TrainingError: JAX or a signal ended the child.
     """
     done, tell = os.pipe()
     with tempfile.TemporaryFile() as noise:
@@ -142,12 +145,12 @@ def in_own_process(work: Callable[[], int]) -> int:
             code = 1
             try:
                 code = _work_apart(work, noise.fileno(), tell)
-            finally:  # whatever happens: this process must not go on as the parent
+            finally:  # whatever happens, the child must not go on to run the parent's code
                 os._exit(code)
         os.close(tell)
-        with _uninterrupted():  # Ctrl-C reaches the child, too, which says what is kept
+        with _uninterrupted():  # Ctrl-C also reaches the child, which says what is kept
             _, status = os.waitpid(child, 0)
-        # Its work is done, even if JAX ended it while it waited for the others to leave.
+        # The child's work is done, even if JAX ended the child while it waited for the other processes to leave.
         if os.read(done, 1):
             return 0
         noise.seek(0)
@@ -158,19 +161,25 @@ def in_own_process(work: Callable[[], int]) -> int:
     name = signal.Signals(-code).name
     if name == "SIGABRT":
         raise TrainingError(
-            f"several processes: JAX ended this one, as it does where another is lost or cannot be reached ({last}). "
+            f"several processes: JAX ended this one, as it does when another is lost or cannot be reached ({last}). "
             "Expected all processes to stay. See what the others said, and start all again with --resume; whole epochs "
             "are kept."
         )
     raise TrainingError(
-        f"several processes: this one was ended by {name} ({last}). Expected it to end by itself. Check the memory of "
-        "the machine, and start all again with --resume; whole epochs are kept."
+        f"several processes: this one was ended by {name} ({last}). Check the memory of the machine, and start all "
+        "again with --resume; whole epochs are kept."
     )
 
 
 def _work_apart(work: Callable[[], int], noise: int, tell: int) -> int:
-    """Work in the child: Python's own output goes where it went, that of C++ into a file."""
-    if sys.platform == "linux":  # who ends the parent means the child
+    """Do the work in the child. Python's own output goes where it went before, that of C++ into a file.
+
+    Args:
+        work: returns an exit code.
+        noise: descriptor of the file for the output of C++.
+        tell: descriptor of the pipe that gets a byte when the work is done.
+    """
+    if sys.platform == "linux":  # if the parent is killed, the child must end as well
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.stdout, sys.stderr = (
@@ -185,7 +194,7 @@ def _work_apart(work: Callable[[], int], noise: int, tell: int) -> int:
         stream.flush()
     if code == 0:
         os.write(tell, b"!")
-        import_backend("jax").distributed.shutdown()  # waits for the others; after a failure nobody would come
+        import_backend("jax").distributed.shutdown()  # waits for the others, which would never come after a failure
     return code
 
 

@@ -1,7 +1,7 @@
 """Train recipes on the same rows, score them on the same held-out rows, and put their figures side by side.
 
-The folder of a comparison holds a run folder for every recipe and seed, ``compare.csv`` and ``compare.json``, which
-are written anew after every recipe, and at the end ``report.html``.
+The folder of a comparison holds a run folder for every recipe and seed. ``compare.csv`` and ``compare.json`` are
+rewritten after every recipe, and ``report.html`` is written at the end.
 """
 
 from __future__ import annotations
@@ -33,9 +33,13 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 HELD_OUT_FRACTION = 1 / 7
-"""As in MNIST, 60,000 rows to train on and 10,000 to score: of the competition's 42,000 rows 36,000 and 6,000."""
+"""This share of the rows is held out, as in MNIST, which has 60,000 rows to train on and 10,000 to score.
+
+Of the competition's 42,000 rows, 36,000 are trained on and 6,000 are held out."""
 TARGETS = (0.95, 0.97, 0.98)
+"""The tables say how long a network trained until each of these accuracies."""
 LAST_BATCHES = 200
+"""The spread of the loss is measured over this many batches, at the end of the training."""
 CSV_FILE, JSON_FILE, REPORT_FILE = "compare.csv", "compare.json", "report.html"
 
 
@@ -52,27 +56,29 @@ def compare(
 ) -> dict[str, Any]:
     """Train every recipe with every seed, and write tables and a report.
 
-    A stopped comparison continues where it was when it is repeated with the same folder, and further recipes and
-    seeds can be added to it; what failed is tried again.
+    A stopped comparison continues where it was if it is repeated with the same folder. Recipes and seeds can be added
+    in the same way. A training that failed is tried again.
 
     Args:
         recipes: what to compare.
         out: the folder to write.
-        data: where the data lies, see ``data.find_source``.
-        seeds: of the trainings; the first also decides which rows are held out.
+        data: where the data is, see ``data.find_source``.
+        seeds: the seeds of the trainings. The first one also decides which rows are held out.
         device, backend: where to train the networks.
-        shard: (I, N): train only the I-th of N parts, counted from 1, and write no table. N processes on N machines
-            with one folder share the work so; the call without a shard then finds everything trained.
-        progress: is told of every step and epoch.
+        shard: (I, N): train only the I-th of N parts, counted from 1, and write no table. In this way, N processes on
+            N machines that share a folder can divide the work. A call without a shard then finds everything trained.
+        progress: an object that is told of every step and epoch, or None.
 
     Returns:
-        the contents of compare.json. ``rows`` says what was trained and scored on; ``recipes`` holds one row for each
-        recipe of the folder, those of this call first: its name, ``settings``, ``seeds`` and what is published;
-        ``failed``, the reason, or None. If it did not fail, ``accuracies`` on the held-out rows, one a seed, their
-        mean and standard deviation (None for one); median seconds to train, and to predict the held-out rows;
-        ``parameters``, numbers learned; ``until``, for each target the median batches and seconds of training
-        until it was first measured, None unless every training got there; ``loss_spread``, the standard deviation of
-        the loss from batch to batch over the last 200.
+        the contents of compare.json. ``rows`` says which rows were trained on and scored. ``recipes`` holds one row for
+        each recipe in the folder, those of this call first. Each row has the recipe's name, what is published about it,
+        its ``settings``, its ``seeds``, and the reason why it ``failed``, or None. A row that did not fail also has:
+        ``accuracies`` on the held-out rows, one per seed, with their mean and standard deviation (None for one seed);
+        the median seconds to train, and to predict the held-out rows; ``parameters``, the count of numbers learned;
+        ``until``, for each target the median batches and seconds of training until that accuracy was first measured
+        (None unless every training reached it); and ``loss_spread``, the standard deviation of the loss from batch to
+        batch over the last 200 batches. With a shard, ``recipes`` is empty, and ``failures`` holds the reasons by
+        recipe.
 
     Raises:
         InputError: the data or the device cannot be used, or the folder holds a comparison on other rows.
@@ -105,8 +111,8 @@ def compare(
                 trace=True,
                 progress=progress,
             )
-            runs[recipe.name].append(replace(run, predictor=None))  # the figures are enough
-        except (DeviceError, OSError):  # the next would fail, too
+            runs[recipe.name].append(replace(run, predictor=None))  # only the figures are needed
+        except (DeviceError, OSError):  # the next training would fail as well
             raise
         except Exception as error:
             failures[recipe.name] = str(error) if isinstance(error, DigitsError) else f"{type(error).__name__}: {error}"
@@ -135,15 +141,19 @@ def compare(
 
 
 def run_folder(out: Path, name: str, seed: int) -> Path:
-    """Return where a comparison keeps one training."""
+    """Return the run folder of one training of a comparison."""
     return out / "runs" / f"{name}-seed{seed}"
 
 
 def _load_rows(out: Path, rows: dict[str, int]) -> dict[str, dict[str, Any]]:
-    """Return the rows by recipe that a folder holds already.
+    """Return the rows of compare.json by recipe, or nothing if the folder holds no comparison yet.
+
+    Args:
+        out: the folder of the comparison.
+        rows: which rows of the data are trained on and scored now, as in compare.json.
 
     Raises:
-        RunError: they come from other training or held-out rows.
+        RunError: the comparison was made on other rows of the data, or its file cannot be read.
     """
     try:
         found = json.loads((out / JSON_FILE).read_text(encoding="utf-8"))
@@ -165,7 +175,15 @@ def _load_rows(out: Path, rows: dict[str, int]) -> dict[str, dict[str, Any]]:
 def _row(
     recipe: Recipe, seeds: Sequence[int], runs: Sequence[Run], failed: str | None, *, comparable: bool
 ) -> dict[str, Any]:
-    """Return one row of the comparison, as ``compare`` describes it."""
+    """Return one row of the comparison, as ``compare`` describes it.
+
+    Args:
+        recipe: the recipe that was trained.
+        seeds: the seeds of its trainings.
+        runs: its runs, one per seed; ignored if it failed.
+        failed: the reason why it failed, or None.
+        comparable: whether the accuracy can be compared with the published one.
+    """
     words = ("summary", "source", "published", "published_accuracy", "published_seconds")
     row = {
         "recipe": recipe.name,
@@ -197,7 +215,7 @@ def _row(
 
 
 def _reach(traces: Sequence[Trace], target: float) -> dict[str, float] | None:
-    """Return median batches and seconds until an accuracy, None unless every training got there."""
+    """Return the median batches and seconds until an accuracy, or None unless every training reached it."""
     reached = [found for trace in traces if (found := trace.reach(target))]
     if not traces or len(reached) < len(traces):
         return None
@@ -206,7 +224,7 @@ def _reach(traces: Sequence[Trace], target: float) -> dict[str, float] | None:
 
 
 def _flat(row: dict[str, Any]) -> dict[str, Any]:
-    """Return a row without lists and tables in it, for the CSV."""
+    """Return a row for the CSV, with single values only. The entries of ``until`` get columns of their own."""
     kept = {name: value for name, value in row.items() if not isinstance(value, list | dict)}
     for target, found in row.get("until", {}).items():
         for unit in ("batches", "seconds"):

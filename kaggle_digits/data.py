@@ -1,4 +1,4 @@
-"""Find the competition's files wherever they lie, and turn them into arrays; one-hot labels; the split."""
+"""Find the competition's files, read them into arrays, encode labels as one-hot, and split off held-out rows."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from kaggle_digits.errors import DataError
 from kaggle_digits.files import expand_home
 from kaggle_digits.tables import BROKEN, COLUMNS, COLUMNS_IN_WORDS, OTHER, Table, count_rows, read_header, read_table
 
-if TYPE_CHECKING:  # importing it costs 0.1 s, and `check` does not need it
+if TYPE_CHECKING:  # importing NumPy costs 0.1 s, and `check` does not need it
     import numpy as np
 
 log = logging.getLogger(__name__)
@@ -25,22 +25,27 @@ log = logging.getLogger(__name__)
 COMPETITION = "digit-recognizer"
 ZIP_NAME = f"{COMPETITION}.zip"
 TEST_ROWS = 28_000
-"""Rows of the competition's test.csv: what a submission must have if the test file is not at hand."""
+"""The competition's test.csv has this many rows. A submission must have as many if there is no test file to count."""
 SAMPLE = "sample"
-"""The word that names the built-in data."""
+"""This word, given instead of a path, names the built-in sample."""
 SAMPLE_TEST_ROWS = 360
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where the data comes from: ``tables`` has "train", "test" or both; empty for the built-in sample."""
+    """Where the data comes from.
+
+    Args:
+        name: what messages and run.json call it: a path, or "sample".
+        tables: the files by kind, "train", "test" or both. It is empty for the built-in sample.
+    """
 
     name: str
     tables: dict[str, Table]
 
     @property
     def is_sample(self) -> bool:
-        """Whether this is the built-in sample; a folder may have its name."""
+        """Whether this is the built-in sample. The name does not decide, because a folder may have the same one."""
         return not self.tables
 
 
@@ -65,17 +70,16 @@ class TrainingRows:
 
 
 def find_source(data: str | os.PathLike[str] | None = None) -> Source:
-    """Find the competition's files, or take the built-in sample with a notice.
+    """Find the competition's files, or fall back on the built-in sample and log a warning.
 
-    Args and errors are those of ``find_competition``.
+    Arguments and errors are those of ``find_competition``.
     """
     source = find_competition(data)
     if source is None:
         log.warning(
             "No competition data found in $KDIGITS_DATA, Kaggle's mounts, ./data or %s: using the built-in sample, "
-            "1,797 small digits. Its submission cannot be uploaded. Fetch the real files with `kaggle-digits "
-            "download`, or "
-            "name them with --data.",
+            "1,797 small digits. A submission made from it cannot be uploaded. Fetch the real files with "
+            "`kaggle-digits download`, or name them with --data.",
             cache_folder(),
         )
         source = Source(SAMPLE, {})
@@ -83,17 +87,17 @@ def find_source(data: str | os.PathLike[str] | None = None) -> Source:
 
 
 def find_competition(data: str | os.PathLike[str] | None = None) -> Source | None:
-    """Find the competition's files, if they are anywhere.
+    """Find the competition's files.
 
     Args:
-        data: a folder, a zip, a single CSV (plain, .gz or .zip) or the word "sample". None looks at
+        data: a folder, a zip, a single CSV (plain, .gz or .zip) or the word "sample". None searches
             $KDIGITS_DATA, Kaggle's mounts, ./data and the download cache, in this order.
 
     Returns:
-        the source, or None where nothing was named and nothing found.
+        the source, or None if no place was named and no files were found.
 
     Raises:
-        DataError: nothing usable at a place that was named.
+        DataError: the place that was named holds nothing usable.
     """
     if data is not None:
         return _source_at(data)
@@ -110,9 +114,10 @@ def find_competition(data: str | os.PathLike[str] | None = None) -> Source | Non
 
 
 def _kaggle_mounts() -> Iterator[Path]:
-    """Yield the folders where a Kaggle notebook may have the competition's files: today's, the older one, any other.
+    """Yield the folders where a Kaggle notebook may have the competition's files.
 
-    Other places are those of a class's copy of the competition, or of a dataset; other columns are not ours.
+    Today's folder comes first, then the older one, then every folder whose train.csv has the competition's columns.
+    These hold a class's copy of the competition, or a dataset.
     """
     inputs = expand_home(os.environ.get("KDIGITS_KAGGLE") or "/kaggle") / "input"
     yield inputs / "competitions" / COMPETITION
@@ -124,7 +129,7 @@ def _kaggle_mounts() -> Iterator[Path]:
 
 
 def cache_folder() -> Path:
-    """Return the folder that downloads go to: $KDIGITS_CACHE, else the user's cache folder."""
+    """Return the folder for downloads: $KDIGITS_CACHE, or else kaggle_digits in the user's cache folder."""
     own = os.environ.get("KDIGITS_CACHE")
     if own:
         return expand_home(own)
@@ -147,12 +152,12 @@ def _source_at(data: str | os.PathLike[str]) -> Source:
             f"{path}: no train.csv and no test.csv in it. Expected at least one of them (plain, .gz or .zip) or "
             f"{ZIP_NAME}. Pass the folder or zip that `kaggle-digits download` leaves."
         )
-    # The name goes into run.json: there, too, a folder called sample must not pass for the built-in data.
+    # The name is written to run.json, where a folder called sample must not be taken for the built-in sample.
     return Source(f"./{path}" if str(path) == SAMPLE else str(path), tables)
 
 
 def _tables_in_folder(folder: Path) -> dict[str, Table]:
-    """Return the tables of a folder, single files before those in the zip; empty if there are none."""
+    """Return the tables in a folder by kind. Single files take precedence over those in the competition's zip."""
     found = _tables_in_zip(folder / ZIP_NAME) if (folder / ZIP_NAME).is_file() else {}
     for kind in COLUMNS:
         for file in (folder / f"{kind}.csv", folder / f"{kind}.csv.gz"):
@@ -168,8 +173,8 @@ def _tables_in_folder(folder: Path) -> dict[str, Table]:
 def _tables_in_file(path: Path) -> dict[str, Table]:
     if path.suffix == ".zip":
         return _tables_in_zip(path)
-    # A file may have any name: its header says what it is. A header of neither kind is explained when it is read,
-    # against the kind that its name suggests.
+    # A file may have any name, so its header decides which kind it is. If the header fits neither kind, the name
+    # decides, and reading the file fails later with a message about that kind.
     table = Table(path)
     named = "test" if path.name.startswith("test") else "train"
     header = set(read_header(table))
@@ -192,7 +197,7 @@ def _tables_in_zip(path: Path) -> dict[str, Table]:
                 "not from Kaggle and may be hostile; do not use it."
             )
     found: dict[str, Table] = {}
-    for member in sorted(members, key=lambda name: name.count("/")):  # the outermost of two wins
+    for member in sorted(members, key=lambda name: name.count("/")):  # the outermost of two files wins
         path_in_zip = PurePosixPath(member)
         kind = path_in_zip.stem
         if kind in COLUMNS and path_in_zip.suffix == ".csv" and "__MACOSX" not in member:
@@ -233,7 +238,7 @@ def _read_train(table: Table) -> TrainingRows:
             table,
             ", ".join(map(str, missing)),
         )
-    # Dropping the label column by slicing would leave rows that do not lie in one piece.
+    # Slicing off the label column leaves rows that are not contiguous in memory, so they are copied.
     return TrainingRows(np.ascontiguousarray(values[:, 1:]), digits)
 
 
@@ -252,10 +257,10 @@ def load_test(source: Source) -> np.ndarray:
 
 
 def count_test_rows(source: Source) -> int:
-    """Count the rows of the test file without parsing them: what a submission must have.
+    """Count the rows of the test file, without parsing them. A submission must have as many.
 
     Raises:
-        DataError: the source has no test file, or another file under its name.
+        DataError: the source has no test file, or that file is damaged or has the wrong columns.
     """
     return SAMPLE_TEST_ROWS if source.is_sample else count_rows(_table_of(source, "test"), "test")
 
@@ -264,11 +269,11 @@ def expected_rows(source: Source | None, *, named: bool = False) -> tuple[int, s
     """Return how many rows a submission must have, and where that number comes from, for messages.
 
     Args:
-        source: where the competition's files are; None, or without a test file, for the competition's own number.
-        named: the user named the source: then it must have a test file.
+        source: where the competition's files are. If it is None or has no test file, the number is the competition's.
+        named: whether the user named the source. It must then have a test file.
 
     Raises:
-        DataError: the test file cannot be read, is missing, or is another.
+        DataError: the test file is missing, cannot be read, or has the wrong columns.
     """
     if source and (named or source.is_sample or "test" in source.tables):
         return count_test_rows(source), f"{source.name}'s test.csv"
@@ -282,7 +287,7 @@ def one_hot(digits: np.ndarray) -> np.ndarray:
         digits: (N,) integers, 0–9.
 
     Returns:
-        (N, 10) float32, a single 1 in every row; as ``keras.utils.to_categorical``, without importing Keras.
+        (N, 10) float32 with a single 1 in every row. ``keras.utils.to_categorical`` returns the same, but needs Keras.
 
     >>> one_hot([1])
     array([[0., 1., 0., 0., 0., 0., 0., 0., 0., 0.]], dtype=float32)
@@ -293,10 +298,10 @@ def one_hot(digits: np.ndarray) -> np.ndarray:
 
 
 def split_rows(rows: TrainingRows, *, fraction: float, seed: int) -> tuple[TrainingRows, TrainingRows]:
-    """Split rows into those to train on and those held out, each class in the same proportion.
+    """Split rows into training rows and held-out rows, with each class in the same proportion on both sides.
 
-    The rows are those of scikit-learn's ``train_test_split`` with ``stratify``, which takes longer to import than
-    the CSV files take to read.
+    The split is the one that scikit-learn's ``train_test_split`` makes with ``stratify``. scikit-learn itself is not
+    used, because importing it takes longer than reading the CSV files.
 
     Args:
         rows: the labelled rows.
@@ -304,7 +309,7 @@ def split_rows(rows: TrainingRows, *, fraction: float, seed: int) -> tuple[Train
         seed: the same seed gives the same split.
 
     Returns:
-        training rows, held-out rows.
+        training rows and held-out rows, both shuffled.
 
     Raises:
         DataError: too few rows for every class to appear on both sides.
@@ -312,7 +317,7 @@ def split_rows(rows: TrainingRows, *, fraction: float, seed: int) -> tuple[Train
     import numpy as np
 
     present, counts = np.unique(rows.digits, return_counts=True)
-    # Two rows of every class, and room for every class among the held-out rows: what stratifying needs.
+    # Stratifying needs two rows of every class, and at least one row per class on either side.
     needed = int(np.ceil(len(present) / min(fraction, 1 - fraction)))
     if counts.min() < 2 or len(rows) < needed:
         raise DataError(
@@ -333,7 +338,10 @@ def split_rows(rows: TrainingRows, *, fraction: float, seed: int) -> tuple[Train
 
 
 def _share_out(counts: np.ndarray, total: int, draw: np.random.RandomState) -> np.ndarray:
-    """Share a total out among classes by their counts: the largest remainders are rounded up, ties are drawn."""
+    """Share a total among classes in proportion to their counts, in whole numbers.
+
+    The largest remainders are rounded up. Lots decide between equal ones.
+    """
     import numpy as np
 
     exact = counts / counts.sum() * total
@@ -359,7 +367,12 @@ def _table_of(source: Source, kind: str) -> Table:
 
 @functools.cache
 def _sample() -> tuple[TrainingRows, np.ndarray]:
-    """Make MNIST-like data of scikit-learn's 1,797 handwritten digits: 8×8, resampled into a 20×20 box in 28×28.
+    """Make MNIST-like data from scikit-learn's 1,797 handwritten digits.
+
+    Each image of 8×8 pixels is resampled to 20×20 and centred in 28×28.
+
+    Returns:
+        labelled rows, and the pixels (360, 784) uint8 of the rows to predict.
 
     Source: Alpaydin and Kaynak 1998, UCI "Optical Recognition of Handwritten Digits", as in scikit-learn.
     """
@@ -375,6 +388,6 @@ def _sample() -> tuple[TrainingRows, np.ndarray]:
     pixels = np.rint(images.reshape(len(images), PIXELS) * (255 / 16)).astype(np.uint8)
     train, test = train_test_split(np.arange(len(digits)), test_size=0.2, stratify=digits, random_state=0)
     rows, test_pixels = TrainingRows(pixels[train], digits[train].astype(np.int64)), pixels[test]
-    for array in (rows.pixels, rows.digits, test_pixels):  # all callers share them
+    for array in (rows.pixels, rows.digits, test_pixels):  # all callers share these arrays
         array.flags.writeable = False
     return rows, test_pixels

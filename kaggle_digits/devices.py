@@ -1,7 +1,7 @@
-"""Say what there is to train on, and check that it computes what the CPU computes.
+"""Describe the devices of this machine, and check that they compute what the CPU computes.
 
-The check trains the same network from the same weights on the same rows everywhere. Every device gets a process of its
-own, ``python -m kaggle_digits.devices BACKEND DEVICE``, since a process has one backend only.
+The check trains the same network from the same weights on the same rows on every device. Each device gets a process of
+its own, ``python -m kaggle_digits.devices BACKEND DEVICE``, because a process can have only one backend.
 """
 
 from __future__ import annotations
@@ -27,19 +27,26 @@ from kaggle_digits.strategy import Device, resolve_device
 
 KINDS = ("tpu", "gpu", "cpu")
 TIMEOUT = 600.0
-"""Seconds that a device has for the self-test."""
-RECIPE, STEPS, PREDICTED, TOLERANCE = "cnn-16-32", 50, 130, 0.01
-"""What the self-test trains, for how many steps, the rows that it predicts, and how far a loss may be off."""
+"""The self-test of one device may take this many seconds."""
+RECIPE, STEPS, PREDICTED, TOLERANCE = "cnn-16-32", 50, 1_100, 0.01
+"""The self-test trains this recipe for this many steps and predicts this many rows. A loss may be off by this share."""
 
 
 def describe_devices(requested: str = "auto", backend: str | None = None) -> str:
-    """Return lines for people: what would be used, and why the rest would not.
+    """Describe for people which device would be used, and why the others would not.
+
+    Args:
+        requested: "auto", "tpu", "gpu" or "cpu".
+        backend: "tensorflow" or "jax"; None for ``backend.choose_backend`` to choose.
+
+    Returns:
+        lines of text.
 
     Raises:
-        DeviceError: what was asked for is not there.
+        DeviceError: the requested device or backend is not there.
     """
     name, why = choose_backend(backend)
-    # What a recipe may wish for, so that it shows whether it is granted.
+    # Recipes may ask for this precision, and the description says whether they get it.
     device = resolve_device(requested, precision="mixed_bfloat16", backend=backend)
     lines = [
         (
@@ -60,29 +67,29 @@ def _why_not(kind: str, used: Device, requested: str, backend: str) -> str:
     if requested != "auto":
         return f"not looked for: --device {requested} was asked for"
     if KINDS.index(kind) > KINDS.index(used.kind):
-        return f"the {used.kind} is faster; --device {kind} takes it"
+        return f"the {used.kind} is faster; --device {kind} selects it"
     try:
         resolve_device(kind, backend=backend)
     except DeviceError as error:
         return str(error).removeprefix(f"--device {kind}: ").partition(" Expected ")[0].rstrip(".")
-    return f"there; --device {kind} takes it"
+    return f"available; --device {kind} selects it"
 
 
 def _why_not_backend(name: str) -> str:
     if is_installed(name):
-        return f"installed; --backend {name} takes it"
+        return f"installed; --backend {name} selects it"
     return f"not installed: pip install {name}"
 
 
 def self_test(requested: str = "auto", backend: str | None = None) -> tuple[str, bool]:
-    """Train 50 steps on every device found and compare with the CPU.
+    """Train 50 steps on every device that is found, and compare the losses with those of the CPU.
 
     Args:
-        requested: "auto" for every device, or one kind besides the CPU.
-        backend: the only one to test; None for all that are installed.
+        requested: "auto" for every kind of device, or one kind to compare with the CPU.
+        backend: the only backend to test; None for all that are installed.
 
     Returns:
-        a table for people, and whether everything that was found passed.
+        a table for people, and whether every device that was found passed. A requested device must be among them.
     """
     backends = [backend] if backend else [name for name in BACKENDS if is_installed(name)]
     kinds = [kind for kind in reversed(KINDS) if requested in ("auto", kind) or kind == "cpu"]
@@ -107,12 +114,12 @@ def self_test(requested: str = "auto", backend: str | None = None) -> tuple[str,
     widths = [max(len(row[column]) for row in rows) + 2 for column in range(len(rows[0]))]
     lines = ["".join(f"{text:{width}}" for text, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     lines.append(f"\n{RECIPE} in float32, {STEPS} steps from the same weights; a loss may be off by {TOLERANCE:.0%}.")
-    # A device that was asked for must be there, for one of the backends.
+    # A requested device must be there for at least one of the backends.
     return "\n".join(lines), passed and (requested == "auto" or requested in there)
 
 
 def _largest_difference(losses: list[float], reference: list[float]) -> float:
-    """Return the largest relative difference at every tenth step; infinite if steps are missing."""
+    """Return the largest relative difference over every tenth step, or infinity if steps are missing."""
     if len(losses) != len(reference):
         return float("inf")
     there, expected = np.array(losses)[9::10], np.array(reference)[9::10]
@@ -120,10 +127,11 @@ def _largest_difference(losses: list[float], reference: list[float]) -> float:
 
 
 def _in_process(backend: str, kind: str) -> dict[str, Any]:
+    """Test a device in a process of its own, and return the JSON that the process prints."""
     command = [sys.executable, "-m", "kaggle_digits.devices", backend, kind]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=TIMEOUT)
-    except subprocess.TimeoutExpired:  # as where another process holds a TPU
+    except subprocess.TimeoutExpired:  # for example because another process holds the TPU
         return {"error": f"no answer in {TIMEOUT} s", "missing": False}
     try:
         return json.loads(done.stdout.splitlines()[-1])
@@ -133,11 +141,11 @@ def _in_process(backend: str, kind: str) -> dict[str, Any]:
 
 
 def write_start(recipe: Network, folder: Path) -> None:
-    """Write a checkpoint before the first step, whose weights are the same on every backend and device.
+    """Write a checkpoint to start from, with weights that are the same on every backend and device.
 
     Args:
-        recipe: what is to be trained.
-        folder: the run folder; made if needed.
+        recipe: the network to train.
+        folder: the run folder, which is made if needed.
     """
     from kaggle_digits.learners.models import build_model, compile_model
     from kaggle_digits.learners.network import write_checkpoint
@@ -145,7 +153,7 @@ def write_start(recipe: Network, folder: Path) -> None:
     model = build_model(recipe)
     compile_model(model, recipe, steps=1)
     rng = np.random.default_rng(0)
-    # As Keras does by default (Glorot and Bengio 2010), but by one generator for all backends.
+    # Keras' default weights (Glorot and Bengio 2010), but drawn by one generator for all backends.
     for weight in model.trainable_variables:
         if len(weight.shape) > 1:
             fans = np.prod(weight.shape[:-2]) * (weight.shape[-2] + weight.shape[-1])
@@ -158,7 +166,7 @@ def write_start(recipe: Network, folder: Path) -> None:
 def _test_device(backend: str, kind: str) -> dict[str, Any]:
     device = resolve_device(kind, backend=backend)
 
-    # Float32 must be float32: GPUs and TPUs round inside products otherwise.
+    # Ask for full float32: by default, GPUs and TPUs round the numbers that they multiply.
     if backend == "jax":
         import_backend("jax").config.update("jax_default_matmul_precision", "float32")
     else:

@@ -1,6 +1,6 @@
-"""Draw what people look at: how often each digit occurs, digits, learning curves, confusions, the worst mistakes.
+"""Draw label counts, digits, learning curves, traces, confusion matrices, calibration and the worst mistakes.
 
-Every function returns a new ``matplotlib`` Figure and shows nothing: save it, or let a notebook show it.
+Every function returns a new ``matplotlib`` Figure and shows nothing. Save the figure, or let a notebook show it.
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ def plot_digits(pixels: np.ndarray, titles: Sequence[object], *, columns: int = 
     """Draw digits in a grid, dark ink on white as on paper.
 
     Args:
-        pixels: (N, 784), 0–255, ink is bright.
-        titles: N short texts or numbers, one above each digit.
-        columns: of the grid.
+        pixels: (N, 784), 0–255, with bright ink.
+        titles: N short texts or numbers, one to stand above each digit.
+        columns: the number of columns of the grid.
     """
     rows = max(1, -(-len(pixels) // columns))
     figure = Figure(figsize=(columns * 0.9, rows * 1.1), layout="constrained")
@@ -57,10 +57,12 @@ def plot_digits(pixels: np.ndarray, titles: Sequence[object], *, columns: int = 
 
 
 def plot_curves(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
-    """Draw loss and accuracy over the epochs, one colour a run; held-out accuracy is drawn full, training dashed.
+    """Draw loss and accuracy over the epochs, with a colour for each run.
+
+    The accuracy on held-out rows is a solid line, the accuracy while training a dashed one.
 
     Args:
-        runs: name → the list ``epochs`` of its run.json.
+        runs: the list ``epochs`` of each run.json, by the name of the run.
     """
     figure = Figure(figsize=(9, 3.2), layout="constrained")
     losses, accuracies = figure.subplots(1, 2)
@@ -70,8 +72,8 @@ def plot_curves(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
         accuracies.plot(numbers, [metrics["accuracy"] for metrics in epochs], ".--", color=colour, alpha=0.6)
         held_out = [metrics.get("validation_accuracy", np.nan) for metrics in epochs]
         accuracies.plot(numbers, held_out, ".-", color=colour, label=name)
-    losses.set(xlabel="epoch", ylabel="loss while training", yscale="log", title="Loss (each run has its own kind)")
-    accuracies.set(xlabel="epoch", ylabel="accuracy", title="Accuracy: held out (full), training (dashed)")
+    losses.set(xlabel="epoch", ylabel="loss while training", yscale="log", title="Loss (runs may use different ones)")
+    accuracies.set(xlabel="epoch", ylabel="accuracy", title="Accuracy: held out (solid), training (dashed)")
     for axes in (losses, accuracies):
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.legend()
@@ -80,13 +82,13 @@ def plot_curves(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
 
 
 def plot_traces(traces: Mapping[str, Sequence[Trace]]) -> Figure:
-    """Draw held-out accuracy and training loss against batches and against seconds, one colour a name, a line a trace.
+    """Draw held-out accuracy and training loss against batches and against seconds.
 
-    The accuracy is drawn on a scale that gives each halving of the errors the same height. The loss is a running mean
-    over 20 batches.
+    Each name has a colour, and each trace a line. The accuracy is drawn on a scale that gives each halving of the
+    errors the same height. The loss is a running mean over 20 batches.
 
     Args:
-        traces: name → one trace for each repeat.
+        traces: the traces of each recipe's trainings, by the recipe's name.
     """
     figure = Figure(figsize=(11, 7 + 0.06 * len(traces)), layout="constrained")
     grid = figure.subplots(2, 2, sharex="col", sharey="row")
@@ -129,10 +131,10 @@ def plot_traces(traces: Mapping[str, Sequence[Trace]]) -> Figure:
 
 
 def plot_confusion(probabilities: np.ndarray, digits: np.ndarray) -> Figure:
-    """Draw how often each digit is read as each other; the diagonal, which is right, is left without colour.
+    """Draw how often each digit is read as each of the others. The diagonal, which is right, has no colour.
 
     Args:
-        probabilities: (N, 10), of rows that were not trained on.
+        probabilities: (N, 10), for rows that were not trained on.
         digits: (N,) integers, the truth.
     """
     counts = np.zeros((CLASSES, CLASSES), int)
@@ -149,10 +151,12 @@ def plot_confusion(probabilities: np.ndarray, digits: np.ndarray) -> Figure:
 
 
 def plot_reliability(probabilities: np.ndarray, digits: np.ndarray) -> Figure:
-    """Draw how many digits are right against how sure they were read: on the diagonal, if probabilities are honest.
+    """Draw the share of digits that are right against how surely they were read.
+
+    If the probabilities are honest, the points lie on the diagonal.
 
     Args:
-        probabilities: (N, 10), of rows that were not trained on.
+        probabilities: (N, 10), for rows that were not trained on.
         digits: (N,) integers, the truth.
     """
     counts, sure, accuracy = reliability(probabilities, digits)
@@ -160,7 +164,7 @@ def plot_reliability(probabilities: np.ndarray, digits: np.ndarray) -> Figure:
     figure = Figure(figsize=(5, 5), layout="constrained")
     axes, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     axes.plot([0, 1], [0, 1], color="grey", linewidth=1, linestyle="--")
-    # Of a few digits the share that is right says little: one standard error.
+    # The bars show one standard error, because the share that is right says little if there are few digits.
     spread = np.sqrt(sure * (1 - sure) / np.maximum(1, counts))
     axes.errorbar(sure[there], accuracy[there], spread[there], fmt="o-", color=BLUE, capsize=2)
     error = calibration_error(probabilities, digits)
@@ -177,13 +181,13 @@ def plot_reliability(probabilities: np.ndarray, digits: np.ndarray) -> Figure:
 
 
 def plot_worst(pixels: np.ndarray, probabilities: np.ndarray, digits: np.ndarray, *, most: int = 20) -> Figure:
-    """Draw the mistakes that the network was surest of, the surest first.
+    """Draw the mistakes that were made with the greatest certainty, the surest first.
 
     Args:
         pixels: (N, 784), 0–255.
         probabilities: (N, 10).
         digits: (N,) integers, the truth.
-        most: how many to draw.
+        most: the highest number of mistakes to draw.
     """
     read, certainty = probabilities.argmax(axis=1), probabilities.max(axis=1)
     worst = [row for row in np.argsort(-certainty, kind="stable") if read[row] != digits[row]][:most]

@@ -1,7 +1,7 @@
 """The systems that tutorials, courses and papers published, each with its source and its published figure.
 
-Every optimizer setting is written out, also where it equals today's default in Keras. Networks start from Keras' own
-initial weights, whatever their authors used, unless a note says otherwise.
+Every optimizer setting is written out, even if it is Keras' default today. Networks start from Keras' own initial
+weights, whatever their authors used, unless a note says otherwise.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _SGD: Layer = ("SGD", {"momentum": 0.0, "nesterov": False})
 _MOMENTUM: Layer = ("SGD", {"momentum": 0.5, "nesterov": False})
 _ADAM: Layer = ("Adam", {"beta_1": 0.9, "beta_2": 0.999, "epsilon": 1e-8})
 
-# Mean and standard deviation of MNIST's pixels on a scale from 0 to 1, as everybody gives them.
+# Mean and standard deviation of MNIST's pixels, as they are usually given: on a scale from 0 to 1.
 _STANDARDISED: dict[str, Any] = {"pixel_offset": 0.1307 * 255, "pixel_scale": 0.3081 * 255}
 
 # PyTorch's initial weights: uniform, with a variance of 1 / (3 · inputs).
@@ -99,7 +99,7 @@ _MLP_VARIANTS = (
     replace(
         _MLP,
         name="mlp-784-300-sigmoid",
-        summary="mlp-784-300 with a sigmoid on the output, too",
+        summary="mlp-784-300 with a sigmoid on the output as well",
         published="81.285 %",
         published_accuracy=0.81285,
         layers=(*_MLP.layers[:-1], dense(10, "sigmoid")),
@@ -110,8 +110,8 @@ _MLP_VARIANTS = (
         summary="mlp-784-300 with a ReLU on the output",
         published="85.014 %",
         published_accuracy=0.85014,
-        note="An output that starts below zero for every image never learns, and its digit is never read: how many do "
-        "so decides, and differs from seed to seed.",
+        note="An output that starts below zero for every image never learns, and its digit is never read. The accuracy "
+        "depends on how many outputs start that way, which differs from seed to seed.",
         layers=(*_MLP.layers[:-1], dense(10, "relu")),
     ),
     replace(
@@ -151,7 +151,7 @@ _MLP_VARIANTS = (
 _CLASSICAL = (
     Classical(
         name="random",
-        summary="guesses by how often each digit occurs",
+        summary="random guesses, in proportion to how often each digit occurs",
         source=_NOTES,
         published="10.3 %",
         published_accuracy=0.103,
@@ -201,7 +201,7 @@ _CLASSICAL = (
         published_accuracy=0.97,
         published_seconds=127.0,
         note="The author's number of trees is not known. With scikit-learn's default of 100, 96.5 % of 6,000 held-out "
-        "rows were read; there are fewer rows to learn from here, so twice as many.",
+        "rows were read correctly. There are fewer rows to learn from here, so the forest has twice as many trees.",
         pixel_scale=255.0,
         estimator=("RandomForestClassifier", {"n_estimators": 200, "criterion": "gini", "max_features": "sqrt"}),
         retrain=True,
@@ -213,7 +213,7 @@ _CLASSICAL = (
         published="97.92 %",
         published_accuracy=0.9792,
         published_seconds=1483.0,
-        note="Where scikit-learn-intelex is installed it fits the same machines on all cores.",
+        note="If scikit-learn-intelex is installed, it fits the same machines on all cores.",
         pixel_scale=255.0,
         estimator=("SVC", {"kernel": "rbf", "C": 1.0, "tol": 1e-3}),
         retrain=True,
@@ -250,7 +250,7 @@ _CNN_BN = Network(
     source=_NOTES,
     published="98.86 %",
     published_accuracy=0.9886,
-    note="The author's scaling of the pixels is not known; here 0 to 1.",
+    note="How the author scaled the pixels is not known. Here they go from 0 to 1.",
     layers=(
         *(conv(25, 3), batch_norm(), RELU, pool()),
         *(conv(50, 3), batch_norm(), RELU, pool()),
@@ -271,8 +271,8 @@ _BHARADWAJ = Network(
     source="Bharadwaj et al. 2020, doi 10.30534/ijatcse/2020/66922020",
     published="98 %",
     published_accuracy=0.98,
-    note="Batch 32, pixels from 0 to 1 and at most 20 epochs are ours; the rows that decide when to stop are not those "
-    "reported.",
+    note="The batch size of 32, pixels from 0 to 1 and the limit of 20 epochs are our choices. The rows that decide "
+    "when to stop are not those that the accuracy is reported for.",
     layers=(
         *(conv(32, 3, activation="relu"), pool()),
         *(conv(64, 3, activation="relu"), pool()),
@@ -360,10 +360,10 @@ _RESNET = Network(
     source=_DEEP,
     published="99.64 %",
     published_accuracy=0.9964,
-    note="Published after 100 epochs on a GPU (99.51 % after 5), with the plateau measured on the test set; here on "
-    "rows of its own, in bfloat16 where the hardware has it, for as many epochs as two cores can run in about an hour. "
-    "Kernels start with PyTorch's variance: from Keras' own, which is larger in most layers, it stayed at 11 % for an "
-    "epoch and was stopped.",
+    note="The published figure was reached after 100 epochs on a GPU (99.51 % after 5), with the plateau measured on "
+    "the test set. Here the plateau is measured on rows of its own. Training uses bfloat16 if the hardware has it, and "
+    "as many epochs as two cores can run in about an hour. Weights start with PyTorch's variance. With Keras' own, "
+    "which is larger in most layers, the accuracy stayed at 11 % for an epoch, and the training was stopped.",
     layers=(
         *(conv(32, 5, padding="same", **_TORCH), batch_norm(), RELU, _residual(32, **_TORCH)),
         *(conv(64, 5, padding="same", activation="relu", **_TORCH), batch_norm(), _residual(64, **_TORCH), pool()),
@@ -385,7 +385,7 @@ _RESNET = Network(
 _LENET = replace(
     _RESNET,
     name="lenet-5",
-    summary="LeNet-5 in the training of resnet-192, of which it is the baseline",
+    summary="LeNet-5 as a baseline for resnet-192, trained in the same way",
     published="none",
     published_accuracy=None,
     note="LeCun et al. 1998 with tanh and average pooling, but every map of the second convolution sees all six of the "
@@ -405,9 +405,10 @@ _MLP_BN = Network(
     source=_SOFTMAX,
     published="95.5–95.6 %",
     published_accuracy=0.955,
-    note="As many steps as published, 18,760 on 60,000 rows: 28 epochs of 42,000 instead of 20, and milestones 0, 7, "
-    "14, 21 instead of 0, 5, 10, 15. Normalised after the ReLU: before it, it read 0.7 points less. Kernels start with "
-    "PyTorch's variance: from Keras' own, larger ones the small steps lead 2 points less far.",
+    note="The number of steps is as published, 18,760: 28 epochs of 42,000 rows instead of 20 of 60,000, and "
+    "milestones 0, 7, 14, 21 instead of 0, 5, 10, 15. Normalisation comes after the ReLU; before it, the accuracy was "
+    "0.7 points lower. Weights start with PyTorch's variance. With Keras' own, which is larger, the small steps do not "
+    "lead as far, and the accuracy was 2 points lower.",
     layers=(
         *(FLATTEN, dense(300, "relu", **_TORCH), batch_norm()),
         *(dense(100, "relu", **_TORCH), batch_norm()),

@@ -1,7 +1,7 @@
 """Our recipes, and the table of all recipes.
 
-A new recipe is a new row of data here, not new code. Every optimizer setting is written out, also where it equals
-today's default in Keras, and so is the order of the axes, which a user's Keras configuration may reverse.
+A new recipe is a new row of data here, not new code. Every optimizer setting is written out, even if it is Keras'
+default today. So is the order of the axes, which a user's Keras configuration may reverse.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ from kaggle_digits.recipe import (
 DEFAULT_RECIPE = "fast"
 MEASURED_FILE = "measured.json"
 
-# What they share, but for what flash and tiny say: a cross-entropy with smoothed labels, AdamW on a one-cycle schedule,
-# and a normalisation after each layer, behind the pooling, where less is left to normalise. Filters come in multiples
-# of 16: CPUs are fastest with those.
+# Our networks share a cross-entropy with smoothed labels, AdamW on a one-cycle schedule, and a normalisation after each
+# convolution, behind the pooling, where less is left to normalise. Filters come in multiples of 16, because CPUs are
+# fastest with those. flash and tiny set themselves what they do differently.
 _OURS: dict[str, Any] = {
     "source": "this project",
     "pixel_scale": 255.0,
@@ -78,7 +78,7 @@ _FAST = replace(_SMALL, name="fast", summary=f"digits set upright, {_SMALL.summa
 _STRETCHED = replace(
     _FAST,
     name="stretched",
-    summary="fast in 16 epochs, its upright digits stretched to one width",
+    summary="fast with 16 epochs, and upright digits stretched to a common width",
     epochs=16,
     spread=4.2,
 )
@@ -86,7 +86,7 @@ _STRETCHED = replace(
 _WRITTEN = replace(
     _SMALL,
     name="written",
-    summary="fast in 16 epochs, of digits as written, averaged over shifts",
+    summary="fast with 16 epochs, and digits as written; averaged over shifts",
     epochs=16,
     shift_averaging=1,
 )
@@ -95,7 +95,7 @@ _FLASH = replace(
     _SMALL,
     name="flash",
     summary="three convolutions, three epochs, no augmentation: a good submission in a quarter of a minute",
-    # Every layer, and AdamW, would take a while to prepare, which counts here.
+    # Each further layer, or AdamW, takes time to prepare, which matters in a training as short as this.
     layers=(
         *_block(conv(16, 5, strides=2)),
         *_block(conv(32, 3), pool()),
@@ -111,7 +111,7 @@ _FLASH = replace(
 _TINY = replace(
     _SMALL,
     name="tiny",
-    summary="four narrow convolutions, less than 8,000 parameters, many epochs",
+    summary="four narrow convolutions, fewer than 8,000 parameters, many epochs",
     layers=(
         *_block(conv(8, 5), pool()),
         *_block(conv(16, 3)),
@@ -130,8 +130,8 @@ _TINY = replace(
 _POOLED_ONCE = replace(
     _SMALL,
     name="pooled-once",
-    summary="six convolutions of which only the first is pooled, and dropout, 24 epochs, digits also bent a little and "
-    "written with other pens, averaged over shifts",
+    summary="six convolutions with pooling after the first only, dropout, 24 epochs, digits also bent a little and "
+    "written with other pens; averaged over shifts",
     layers=(
         *_block(conv(32, 5), pool()),
         *_block(conv(64, 3, padding="same")),
@@ -147,35 +147,35 @@ _POOLED_ONCE = replace(
     shift_averaging=1,
 )
 
-# Nearest neighbours err on other digits than networks do: as one more member they help an average more than a third or
-# fourth network does.
+# Nearest neighbours misread other digits than networks do. They help an average more than a third or fourth network
+# does.
 _IDM = Classical(
     name="idm",
     summary="the nearest neighbour of each digit, by how far an image must be distorted to look like it",
     source="Keysers et al. 2007, image distortion model",
     published="99.46 % (60,000 rows)",
     published_accuracy=0.9946,
-    note="Published: the three nearest of the 500 nearest by Euclidean distance, digits as written. Here each digit's "
-    "nearest of 25, for probabilities as distance to the power of −8, and digits upright and of one width: in averages "
-    "with networks that is better.",
+    note="Published: the three nearest among the 500 nearest by Euclidean distance, with digits as written. Here: the "
+    "nearest of each digit among 25 candidates, probabilities in proportion to distance to the power of −8, and digits "
+    "set upright and stretched to a common width. This is better in averages with networks.",
     deslant=True,
     spread=4.2,
     pixel_scale=255.0,
     estimator=("ImageDistortionModel", {"candidates": 25, "power": 8.0}),
 )
 
-# Networks that are built otherwise, or see digits in another form, err on other digits: such averages gain more than
-# those over seeds.
+# Networks that are built differently, or see the digits in another form, misread other digits. Averaging them gains
+# more than averaging over seeds.
 _STRONG = Ensemble(
     name="strong",
-    summary="written and stretched, averaged, and idm where they are not sure",
+    summary="the average of written and stretched, with idm where they are not sure",
     source="this project",
     members=(_WRITTEN, _STRETCHED, _IDM),
 )
 
 _CHAMPION = Ensemble(
     name="champion",
-    summary="pooled-once, written and stretched, averaged, and idm where they are not sure",
+    summary="the average of pooled-once, written and stretched, with idm where they are not sure",
     source="this project",
     members=(_POOLED_ONCE, _WRITTEN, _STRETCHED, _IDM),
 )
@@ -183,7 +183,7 @@ _CHAMPION = Ensemble(
 _HANDWRITING = replace(
     _SMALL,
     name="handwriting",
-    summary="five convolutions for digits written elsewhere: extra strokes, bends, other pens, averaged over slants",
+    summary="five convolutions for digits written elsewhere: extra strokes, bends, other pens; averaged over slants",
     layers=(
         *_block(conv(32, 5), pool()),
         *_block(conv(48, 3)),
@@ -211,8 +211,8 @@ def find_recipe(name: str, *, epochs: int | None = None) -> Recipe:
     """Return the recipe of that name.
 
     Args:
-        name: of the recipe.
-        epochs: instead of the recipe's own number, for each of its networks.
+        name: the name of the recipe.
+        epochs: the number of epochs for each of its networks; None for the recipe's own.
 
     Raises:
         InputError: there is no such recipe, or it has no epochs. The message lists the recipes.
@@ -229,5 +229,8 @@ def find_recipe(name: str, *, epochs: int | None = None) -> Recipe:
 
 
 def load_measured() -> dict[str, str]:
-    """Return, for each recipe, the accuracy that we measured. ``benchmarks/recipes_table.py`` makes the file."""
+    """Return the accuracy that we measured for each recipe, as text, by the recipe's name.
+
+    ``benchmarks/recipes_table.py`` makes the file.
+    """
     return json.loads(Path(__file__).with_name(MEASURED_FILE).read_text(encoding="utf-8"))

@@ -1,6 +1,6 @@
-"""Show a comparison: as a table for a terminal, and as one HTML page that needs nothing beside it.
+"""Show a comparison as a table for a terminal, and as a single HTML page.
 
-The page has its pictures inside, no scripts, and fetches nothing.
+The page contains its pictures. It has no scripts and fetches nothing.
 """
 
 from __future__ import annotations
@@ -57,13 +57,14 @@ def describe(comparison: Mapping[str, Any]) -> str:
 def _what_was_done(comparison: Mapping[str, Any]) -> str:
     rows = comparison["rows"]
     return (
-        f"Trained on the same {rows['training']:,} rows of {comparison['data']}, scored on the same "
-        f"{rows['held_out']:,} held-out rows, which decided on nothing; last weights."
+        f"Trained on the same {rows['training']:,} rows of {comparison['data']} and scored on the same "
+        f"{rows['held_out']:,} held-out rows, which played no part in training. Networks are scored with their last "
+        "weights."
     )
 
 
 def _texts(row: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the cells of a row that did not fail, as HEAD names them."""
+    """Return the cells of a row that did not fail, in the order of HEAD."""
     return (
         row["recipe"],
         str(len(row["seeds"])),
@@ -77,7 +78,7 @@ def _texts(row: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def format_accuracy(row: Mapping[str, Any]) -> str:
-    """Return a row's accuracy in percent, with its standard deviation if it was repeated.
+    """Return a row's accuracy in percent, with its standard deviation if there were several trainings.
 
     >>> format_accuracy({"accuracy": 0.98756, "accuracy_std": 0.0012})
     '98.76 ± 0.12 %'
@@ -89,21 +90,21 @@ def format_accuracy(row: Mapping[str, Any]) -> str:
 def write_report(
     file: Path, comparison: Mapping[str, Any], traces: Figure | None, confusions: Mapping[str, Figure]
 ) -> None:
-    """Write the page, whole or not at all.
+    """Write the HTML page. The file appears whole or not at all.
 
     Args:
-        file: to write.
+        file: the file to write.
         comparison: as ``compare.compare`` returns it.
         traces: accuracy and loss against batches and seconds, if any network was trained.
-        confusions: recipe → its confusion matrix.
+        confusions: the confusion matrix of each recipe, by its name.
     """
     parts = [
         "<!doctype html><html lang=en><meta charset=utf-8>",
         "<meta name=viewport content='width=device-width, initial-scale=1'>",
         f"<title>Recipes compared</title><style>{STYLE}</style>",
         "<h1>Recipes compared</h1>",
-        f"<p>{escape(_what_was_done(comparison))} ± is the standard deviation over several trainings; seconds are the "
-        "median.</p>",
+        f"<p>{escape(_what_was_done(comparison))} ± is the standard deviation over several trainings. Seconds are "
+        "medians.</p>",
         "<div class=wide>",
         _table(HEAD, (_summary_row(row) for row in comparison["recipes"])),
         "</div>",
@@ -114,17 +115,18 @@ def write_report(
         head = ["recipe", *(f"{unit} until {target}" for target in targets for unit in ("batches", "seconds"))]
         parts += [
             "<h2>How fast, and how steady</h2>",
-            "<p class=small>Batches and seconds of training until that accuracy on the held-out rows was first "
-            "measured (in the first epoch after each tenth more batches, then after each epoch; that time is not "
-            "counted), median of the trainings; a dash where not every training got there. Spread: standard deviation "
-            "of the loss over the last 200 batches.</p><div class=wide>",
+            "<p class=small>The table shows the median batches and seconds of training until that accuracy on the "
+            "held-out rows was first measured. A dash means that not every training reached it. In the first epoch, "
+            "the accuracy is measured whenever the number of batches has grown by a tenth, and then after each epoch. "
+            "The time that measuring takes is not counted. The spread is the standard deviation of the loss over the "
+            "last 200 batches.</p><div class=wide>",
             _table([*head, "spread of the loss"], (_speed_row(row, targets) for row in networks)),
             "</div>",
         ]
     if traces:
-        parts += ["<h2>On the way</h2>", _picture(traces, "accuracy and loss against batches and seconds")]
+        parts += ["<h2>During training</h2>", _picture(traces, "accuracy and loss against batches and seconds")]
     if confusions:
-        parts += ["<h2>What is read as what</h2><div class=grid>"]
+        parts += ["<h2>Which digits are read as which</h2><div class=grid>"]
         for name, figure in confusions.items():
             caption = f"<figcaption>{escape(name)}</figcaption>"
             parts.append(f"<figure>{caption}{_picture(figure, f'confusion matrix of {name}')}</figure>")

@@ -1,7 +1,7 @@
-"""Choose where to train: a TPU, one or several GPUs, or the CPU, of this machine or of several, and say why.
+"""Choose where to train and say why: on a TPU, on one or several GPUs, or on the CPU, of one machine or of several.
 
-TensorFlow and JAX are imported inside the functions, once and quietly: ask for a device before anything imports Keras,
-and no banner reaches the user's terminal.
+TensorFlow and JAX are imported inside the functions, once and quietly. If a device is asked for before anything imports
+Keras, no banner reaches the user's terminal.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 DEVICES = ("auto", "tpu", "gpu", "cpu")
 CPUINFO = Path("/proc/cpuinfo")
 TPU_STEPS_PER_EXECUTION = 32
-"""Steps that TensorFlow takes on a TPU without asking the host."""
+"""TensorFlow takes this many steps on a TPU before it returns to the host."""
 
 
 @dataclass(frozen=True)
@@ -42,12 +42,12 @@ class Device:
     Args:
         kind: "tpu", "gpu" or "cpu".
         strategy: a ``tf.distribute`` strategy, a ``keras.distribution`` (JAX), or None for Keras' own single device.
-        replicas: copies of the model that share a batch, over all processes.
+        replicas: copies of the model that share a batch, counted over all processes.
         precision: the Keras dtype policy to train with.
-        reason: one line for people.
+        reason: why this device was chosen, as one line for people.
         backend: "tensorflow" or "jax"; "scikit-learn" for classical methods.
-        processes: how many train together.
-        process: the number of this one, from 0.
+        processes: how many processes train together.
+        process: the number of this process, counted from 0.
     """
 
     kind: str
@@ -66,16 +66,16 @@ class Device:
         return f"{backend}{self.kind}{replicas}{several}, {self.precision} ({self.reason})"
 
     def scope(self) -> contextlib.AbstractContextManager[Any]:
-        """Enter the strategy: models must be built, trained and asked inside."""
+        """Return the strategy's context. Models must be built, trained and used inside it."""
         return self.strategy.scope() if self.strategy else contextlib.nullcontext()
 
     def from_first(self, data: bytes) -> bytes:
-        """Return what the first process has, which every process must ask for."""
+        """Return the data of the first process. Every process must call this."""
         return processes.from_first(data) if self.processes > 1 else data
 
     @property
     def failures(self) -> tuple[type[Exception], ...]:
-        """What the backend raises where a device, or another process, fails."""
+        """The exceptions that the backend raises when a device or another process fails."""
         if self.backend == "jax":
             return (import_backend("jax").errors.JaxRuntimeError,)
         return (import_tensorflow().errors.OpError,)
@@ -88,10 +88,10 @@ def device_of(
     backend: str | None = None,
     cluster: processes.Cluster | None = None,
 ) -> Device:
-    """Find where to run a recipe: a network as ``resolve_device`` says, a classical method on the CPU.
+    """Find the device for a recipe: ``resolve_device`` chooses it for a network, and classical methods run on the CPU.
 
     Raises:
-        DeviceError: the requested device, backend or cluster is not there, or not for this recipe.
+        DeviceError: the requested device, backend or cluster is not there, or this recipe cannot use it.
     """
     if recipe.precision is None:
         unfit = (
@@ -116,17 +116,17 @@ def resolve_device(
     backend: str | None = None,
     cluster: processes.Cluster | None = None,
 ) -> Device:
-    """Find the best device there is, or the one asked for.
+    """Find the best device there is, or the requested one.
 
-    With TensorFlow, a TPU is tried only when the environment shows a sign of one or when it was asked for, since trying
-    costs seconds.
+    With TensorFlow, a TPU is tried only if the environment shows a sign of one or if it was requested, because trying
+    takes seconds.
 
     Args:
         requested: "auto", "tpu", "gpu" or "cpu". "auto" falls back from TPU to GPU to CPU.
-        precision: what the recipe wants. "mixed_bfloat16" is granted where the hardware computes it natively,
-            else float32 is used.
+        precision: the Keras dtype policy that the recipe asks for. "mixed_bfloat16" is granted if the hardware
+            computes it natively; if not, float32 is used.
         backend: see ``backend.choose_backend``.
-        cluster: the processes to train with; needs JAX, and takes it if nothing else is asked for.
+        cluster: the processes to train with. They need JAX, which is chosen unless another backend is requested.
 
     Raises:
         DeviceError: the requested device is not there, the backend cannot be used, or the processes could not meet.
@@ -145,10 +145,10 @@ def _resolve_jax(requested: str, precision: str, why: str, cluster: processes.Cl
     jax = import_backend("jax")
     import keras
 
-    if requested == "cpu":  # or JAX takes hold of GPUs, too
+    if requested == "cpu":  # without this, JAX also takes hold of GPUs
         jax.config.update("jax_platforms", "cpu")
     count, number = processes.join(cluster) if cluster else (1, 0)
-    # Where a plugin finds no driver it says so on stderr: news only to who asked for the device.
+    # A plugin that finds no driver says so on stderr. That matters only to a user who asked for the device.
     with contextlib.nullcontext() if requested in ("tpu", "gpu") else stderr_held_back():
         try:
             found = jax.devices() if requested == "auto" else jax.devices(requested)
@@ -156,10 +156,11 @@ def _resolve_jax(requested: str, precision: str, why: str, cluster: processes.Cl
             raise DeviceError(
                 f"--device {requested}: JAX {jax.__version__} finds no "
                 f"{'device' if requested == 'auto' else requested.upper()} "
-                f"({str(error).splitlines()[0].partition('. ')[0]}). Expected one, and JAX installed for it: pip "
-                "install jax[tpu] or jax[cuda12]. Use --device cpu."
+                f"({str(error).splitlines()[0].partition('. ')[0]}). Expected one, and a JAX that supports it. "
+                "Run pip install jax[tpu] or jax[cuda12], or use --device cpu."
             ) from error
-    # Keras imports TensorFlow, to set its seed too. Not before JAX holds its devices, which it might take.
+    # Keras imports TensorFlow to set its seed as well. Import it here, quietly, and only once JAX holds its devices:
+    # TensorFlow might take them.
     if is_installed("tensorflow"):
         with stderr_held_back():
             importlib.import_module("tensorflow")
@@ -168,7 +169,7 @@ def _resolve_jax(requested: str, precision: str, why: str, cluster: processes.Cl
     if kind == "cpu":
         notes.append("asked for" if requested == "cpu" else "no TPU or GPU visible to it")
         native = False  # XLA's CPU code converts every bfloat16 to float32 and back
-    else:  # run on one GPU, not on several or on a TPU; to check: kaggle-digits devices --self-test --backend jax
+    else:  # tested on one GPU only; to test several, or a TPU: kaggle-digits devices --self-test --backend jax
         notes.append(f"{len(found)} {kind.upper()}{'s' if len(found) > 1 else ''} found")
         native = kind == "tpu" or all(_at_least_ampere(device) for device in found)
     strategy = None
@@ -179,7 +180,7 @@ def _resolve_jax(requested: str, precision: str, why: str, cluster: processes.Cl
 
 
 def _at_least_ampere(device: Any) -> bool:
-    """Whether a GPU of JAX is one of NVIDIA's with bfloat16; others name their capability in words."""
+    """Whether a GPU that JAX found is one of NVIDIA's with bfloat16. Other GPUs give their capability in words."""
     try:
         return float(device.compute_capability) >= 8
     except (AttributeError, ValueError):
@@ -196,14 +197,14 @@ def _resolve_tensorflow(requested: str, precision: str, notes: list[str]) -> Dev
             return _tensorflow_device("tpu", strategy, precision, native=True, notes=[*notes, "a TPU was found"])
         if requested == "tpu":
             reason = str(strategy).partition("\n")[0].partition(". ")[0]
-            jax = "; JAX is installed and may: --backend jax" if is_installed("jax") else ""
+            jax = "; JAX is installed and may find it: --backend jax" if is_installed("jax") else ""
             raise DeviceError(
                 f"--device tpu: TensorFlow {tf.__version__} finds no TPU here ({type(strategy).__name__}: {reason}). "
-                f"Expected a TPU and a TensorFlow built for it; Kaggle's TPU image has none today{jax}. Use --device "
-                "auto, or a GPU."
+                f"Expected a TPU and a TensorFlow built for it, which Kaggle's TPU image lacks today{jax}. Use "
+                "--device auto, or a GPU."
             ) from strategy
         notes.append(f"{sign} is set, but TensorFlow {tf.__version__} finds no TPU ({type(strategy).__name__})")
-    # Where CUDA finds no driver it says so on stderr: news only to who asked for a GPU.
+    # If CUDA finds no driver, it says so on stderr. That matters only to a user who asked for a GPU.
     with contextlib.nullcontext() if requested == "gpu" else stderr_held_back():
         gpus = tf.config.list_physical_devices("GPU")
     if requested == "gpu" and not gpus:
@@ -221,7 +222,7 @@ def _resolve_tensorflow(requested: str, precision: str, notes: list[str]) -> Dev
         native = all(
             tf.config.experimental.get_device_details(gpu).get("compute_capability", (0, 0)) >= (8, 0) for gpu in gpus
         )
-        # Not run on a GPU yet. To check: kaggle-digits devices --self-test --device gpu --backend tensorflow
+        # Not tested on a GPU yet. To test it, run: kaggle-digits devices --self-test --device gpu --backend tensorflow
         return _tensorflow_device(
             "gpu", mirror([f"GPU:{i}" for i in range(len(gpus))]), precision, native=native, notes=notes
         )
@@ -229,7 +230,7 @@ def _resolve_tensorflow(requested: str, precision: str, notes: list[str]) -> Dev
         notes.append("asked for")
     else:
         notes.append("no GPU visible to TensorFlow" if sign else "no sign of a TPU and no GPU visible to TensorFlow")
-    # Beside a GPU, only a strategy keeps Keras on the CPU.
+    # If there is a GPU, only a strategy keeps Keras on the CPU.
     strategy = tf.distribute.OneDeviceStrategy("/cpu:0") if gpus else None
     return _tensorflow_device("cpu", strategy, precision, native=_cpu_has_bfloat16(), notes=notes)
 
@@ -246,7 +247,7 @@ def mirror(devices: list[str]) -> Any:
 def _start_tpu(tf: ModuleType) -> Any:
     """Return a TPUStrategy, or what TensorFlow raised instead.
 
-    Written to TensorFlow's documentation, and run without a TPU only. Who has one checks it with
+    This follows TensorFlow's documentation and has only been run without a TPU. To test it on one, run
     ``kaggle-digits devices --self-test --device tpu --backend tensorflow``.
     """
     try:
@@ -254,8 +255,8 @@ def _start_tpu(tf: ModuleType) -> Any:
         tf.config.experimental_connect_to_cluster(resolver)
         tf.tpu.experimental.initialize_tpu_system(resolver)
         return tf.distribute.TPUStrategy(resolver)
-    # Without a TPU, initialisation raises NotFoundError, which is an OpError and not a RuntimeError; and a TPU_NAME is
-    # looked up on the network, where anything may be missing.
+    # Without a TPU, initialisation raises NotFoundError, which is an OpError and not a RuntimeError. A TPU_NAME is
+    # looked up on the network, which may fail in many ways.
     except (ValueError, RuntimeError, OSError, ImportError, tf.errors.OpError) as error:
         return error
 
@@ -266,7 +267,7 @@ def _tensorflow_device(kind: str, strategy: Any, precision: str, *, native: bool
 
 
 def _device(device: Device, *, native: bool, notes: list[str]) -> Device:
-    """Complete a device: a precision that it computes natively, and the reason."""
+    """Return the device with a precision that it computes natively, and with the notes as its reason."""
     precision = device.precision
     if precision == "mixed_bfloat16" and not native:
         precision = "float32"
@@ -277,7 +278,7 @@ def _device(device: Device, *, native: bool, notes: list[str]) -> Device:
 
 
 def _cpu_has_bfloat16() -> bool:
-    """Whether the CPU has bfloat16 instructions; without them TensorFlow emulates it, slowly."""
+    """Whether the CPU has bfloat16 instructions. Without them TensorFlow emulates bfloat16, slowly."""
     try:
         flags = CPUINFO.read_text()
     except OSError:  # not Linux

@@ -1,4 +1,4 @@
-"""Write and check ``submission.csv``: the header ``ImageId,Label`` and one digit per test row, ids from 1."""
+"""Write and check ``submission.csv``: a header ``ImageId,Label``, and an id from 1 and a digit for each test row."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ HEADER = "ImageId,Label"
 
 
 def write_submission(file: Path, digits: Iterable[int], *, overwrite: bool = False) -> None:
-    """Write a submission; the file appears whole or not at all.
+    """Write a submission. The file appears whole or not at all.
 
     Args:
-        file: where to; its folder is made.
+        file: the file to write. Its folder is made if needed.
         digits: (N,) integers, 0–9, in the order of the test file.
-        overwrite: replace an existing file.
+        overwrite: whether to replace an existing file.
 
     Raises:
-        SubmissionError: the file exists and ``overwrite`` is off.
+        SubmissionError: the file exists and ``overwrite`` is off, or it cannot be written.
     """
     check_free(file, overwrite=overwrite)
     lines = [HEADER, *(f"{image_id},{digit}" for image_id, digit in enumerate(digits, start=1))]
@@ -32,18 +32,16 @@ def write_submission(file: Path, digits: Iterable[int], *, overwrite: bool = Fal
 
 
 def check_free(file: Path, *, overwrite: bool = False) -> None:
-    """Check that a file can be written, before work is spent on what goes into it.
+    """Check that a file can be written, before work is spent on its contents.
 
     Raises:
-        SubmissionError: it exists and ``overwrite`` is off, is a folder, or lies where nothing can be written.
+        SubmissionError: the file exists and ``overwrite`` is off, it is a folder, or its place cannot be written to.
     """
     if file.is_dir() or not file.name:
         raise SubmissionError(f"{file}: is a folder. Expected the name of a file to write. Add a name, as in mine.csv.")
     folder = next(parent for parent in file.absolute().parents if parent.exists())
     if not (folder.is_dir() and os.access(folder, os.W_OK)):
-        raise SubmissionError(
-            f"{file}: {folder} is not a folder that can be written to. Expected one. Choose another place."
-        )
+        raise SubmissionError(f"{file}: {folder} is not a folder that can be written to. Choose another place.")
     if file.exists() and not overwrite:
         raise SubmissionError(
             f"{file}: exists already. Expected a new name. Choose another, or pass --force to replace it."
@@ -55,11 +53,11 @@ def check_submission(file: Path, *, rows: int = TEST_ROWS, counted_in: str = "te
 
     Args:
         file: the file to check.
-        rows: how many rows the test file has.
-        counted_in: where that number comes from, for the message.
+        rows: the number of rows in the test file.
+        counted_in: the name of that test file, for messages.
 
     Returns:
-        how often each digit from 0 to 9 was predicted; ten numbers that sum to ``rows``.
+        ten numbers that sum to ``rows``: how often each digit from 0 to 9 was predicted.
 
     Raises:
         SubmissionError: the header, an id, a label or the number of rows is wrong; the message names the line.

@@ -1,7 +1,7 @@
-"""Read one CSV table, plain, gzipped or inside a zip, into uint8, and refuse what would be misread.
+"""Read a CSV table (plain, gzipped or inside a zip) into uint8, and refuse anything that would be misread.
 
-The happy path parses plain files in large blocks. Where anything in a file is not plain, a slow second pass over it
-finds the line and the reason, or finds that it can be read after all.
+Plain numbers are parsed in large blocks, which is fast. If a file holds anything else, a slow second pass finds the
+line and the reason, or reads the file after all.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import IO, TYPE_CHECKING
 from kaggle_digits import PIXELS
 from kaggle_digits.errors import DataError
 
-if TYPE_CHECKING:  # importing it costs 0.1 s, and `check` does not need it
+if TYPE_CHECKING:  # importing NumPy costs 0.1 s, and `check` does not need it
     import numpy as np
 
 PIXEL_COLUMNS = [f"pixel{i}" for i in range(PIXELS)]
@@ -33,9 +33,9 @@ COLUMNS_IN_WORDS = {
 OTHER = {"train": "test", "test": "train"}
 WHOLE_NUMBER = re.compile(r" *[0-9]+(\.0*)? *")
 BLOCK = 1 << 18
-"""Bytes parsed at once; all that is made of them fits into the cache."""
+"""A file is parsed in blocks of this many bytes. A block and everything made from it fit into the processor's cache."""
 BROKEN = (OSError, EOFError, zlib.error, zipfile.BadZipFile, NotImplementedError, RuntimeError)
-"""What reading a damaged or encrypted archive raises."""
+"""Reading a damaged or encrypted archive raises one of these."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Table:
 
     Args:
         path: the file on disk.
-        member: the name inside the zip, or None.
+        member: the name of the table inside the zip, or None if the file is no zip.
     """
 
     path: Path
@@ -55,7 +55,11 @@ class Table:
 
     @contextmanager
     def open(self) -> Iterator[IO[bytes]]:
-        """Open the uncompressed bytes; a damaged archive becomes a DataError, also while reading."""
+        """Open the table as a stream of uncompressed bytes.
+
+        Raises:
+            DataError: the file is damaged or cannot be read. Reading from the stream can raise it as well.
+        """
         try:
             if self.member:
                 with zipfile.ZipFile(self.path) as archive, archive.open(self.member) as stream:
@@ -86,8 +90,12 @@ def read_header(table: Table) -> list[str]:
 def count_rows(table: Table, kind: str) -> int:
     """Count the rows of a table without parsing them.
 
+    Args:
+        table: the file.
+        kind: "train" or "test".
+
     Raises:
-        DataError: the file is damaged, or its header is not that of the kind.
+        DataError: the file is damaged, or its header does not belong to this kind of table.
     """
     with table.open() as stream:
         _check_header(_parse_header(stream, table), kind, table)
@@ -125,7 +133,7 @@ def read_table(table: Table, kind: str) -> np.ndarray:
         kind: "train" or "test".
 
     Returns:
-        (N, 785) or (N, 784) uint8, columns in Kaggle's order whatever their order in the file.
+        (N, 785) or (N, 784) uint8, with the columns in Kaggle's order, whatever their order in the file.
 
     Raises:
         DataError: the file is damaged or malformed; the message names the line.
@@ -148,11 +156,13 @@ def read_table(table: Table, kind: str) -> np.ndarray:
 
 
 def _parse_values(stream: IO[bytes], columns: int) -> np.ndarray | None:
-    """Parse what follows the header into (N, columns) uint8, or return None where a byte is not as expected.
+    """Parse the lines after the header, or return None if they hold anything but bare numbers.
 
-    Only bare numbers from 0 to 255, commas and line ends pass. The whole is done on blocks that fit into the
-    processor's cache, which reads a zip in less time than pandas reads the unpacked file; and pandas 2 cannot be used,
-    since it reads 256 as 0 without a word.
+    Only numbers from 0 to 255, commas and line ends are accepted. Working on blocks that fit into the processor's cache
+    reads a zip faster than pandas reads the unpacked file. Pandas 2 cannot be used, because it silently reads 256 as 0.
+
+    Returns:
+        (N, columns) uint8, or None.
     """
     import numpy as np
 
@@ -173,13 +183,17 @@ def _parse_values(stream: IO[bytes], columns: int) -> np.ndarray | None:
 
 
 def _parse_lines(text: bytes, columns: int) -> np.ndarray | None:
-    """Parse whole lines of bare numbers; None where a byte or a count is not as expected."""
+    """Parse whole lines of bare numbers, or return None if a character or the number of values is unexpected.
+
+    Returns:
+        (N, columns) uint8, or None.
+    """
     import numpy as np
 
     characters = np.frombuffer(text, np.uint8)
-    values = characters - np.uint8(ord("0"))  # other characters wrap to 10 and above
+    values = characters - np.uint8(ord("0"))  # all other characters become 10 or more
     is_digit = values <= 9
-    ends = np.flatnonzero(~is_digit)  # behind every number
+    ends = np.flatnonzero(~is_digit)  # the position after each number
     newlines = np.count_nonzero(characters == ord("\n"))
     if (
         newlines * columns != len(ends)
@@ -192,7 +206,7 @@ def _parse_lines(text: bytes, columns: int) -> np.ndarray | None:
     has_four_digits = (pairs[2:] & pairs[:-2]).any()
     if is_empty or has_four_digits:
         return None
-    # At every character: the number that its last three digits make, if it ended here.
+    # numbers[i] is the value of the number that ends at character i. At other characters it means nothing.
     values *= is_digit
     numbers = values.astype(np.uint16)
     numbers[1:] += np.uint16(10) * values[:-1]
@@ -212,12 +226,12 @@ def _check_header(names: list[str], kind: str, table: Table) -> None:
             f"{table}: {len(names)} columns, expected {COLUMNS_IN_WORDS[kind]}. This looks like {OTHER[kind]}.csv; "
             f"pass the {'training' if kind == 'train' else 'test'} file."
         )
-    doubled = sorted({name for name in names if names.count(name) > 1})
+    repeated = sorted({name for name in names if names.count(name) > 1})
     missing = [name for name in expected if name not in names]
     unknown = [name for name in names if name not in expected]
     faults = [
         f"{title} {', '.join(map(repr, found[:3]))}{f' and {len(found) - 3} more' if len(found) > 3 else ''}"
-        for title, found in (("doubled:", doubled), ("missing:", missing), ("not known:", unknown))
+        for title, found in (("repeated:", repeated), ("missing:", missing), ("unknown:", unknown))
         if found
     ]
     raise DataError(
@@ -227,7 +241,11 @@ def _check_header(names: list[str], kind: str, table: Table) -> None:
 
 
 def _read_slowly(table: Table, names: list[str]) -> np.ndarray:
-    """Read a table that is not plain, such as one with quotes or spaces, or raise a DataError at its first bad line."""
+    """Read a table that is not plain, such as one with quotes or spaces.
+
+    Raises:
+        DataError: a line is malformed. The message names the first such line.
+    """
     import numpy as np
 
     rows = []
@@ -249,6 +267,7 @@ def _read_slowly(table: Table, names: list[str]) -> np.ndarray:
 
 
 def _fault_of_row(values: list[str], names: list[str]) -> str | None:
+    """Return what is wrong with a row, as the end of an error message, or None."""
     if not values or values == [""]:
         return "is blank. Expected one image per line and nothing after the last. Remove the line."
     if len(values) != len(names):

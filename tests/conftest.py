@@ -1,4 +1,4 @@
-"""Fixtures: a tiny competition in Kaggle's form, and a working folder with nothing of the machine's in sight."""
+"""Fixtures: a tiny competition in Kaggle's format, and a working folder that sees nothing of the machine around it."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import pytest
 from kaggle_digits.data import find_source, load_test, load_train
 from kaggle_digits.strategy import Device
 
-# The tests run on the CPU, also where there is a GPU: TensorFlow's devices are fixed once it is in use.
+# The tests run on the CPU even where there is a GPU. Set it before TensorFlow's first use, which fixes its devices.
 os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
-# As the package sets it, for tests that import Keras before the package does: on or off changes last digits.
+# The package sets this too, but some tests import Keras before the package. On or off changes the last decimals.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 TRAIN_HEADER = ",".join(["label", *(f"pixel{i}" for i in range(784))])
@@ -22,7 +22,7 @@ TEST_HEADER = ",".join(f"pixel{i}" for i in range(784))
 
 @pytest.fixture(autouse=True)
 def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty current folder; no data is found outside of it."""
+    """Change to an empty folder from which no data outside it is found."""
     folder = tmp_path / "work"
     folder.mkdir()
     monkeypatch.chdir(folder)
@@ -36,7 +36,7 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def train_values() -> np.ndarray:
-    """(40, 785) uint8: four rows of every digit, pixels at random."""
+    """Training rows: (40, 785) uint8, the label first, four rows of every digit with random pixels."""
     values = np.random.default_rng(0).integers(0, 256, (40, 785)).astype(np.uint8)
     values[:, 0] = np.arange(40) % 10
     return values
@@ -44,7 +44,7 @@ def train_values() -> np.ndarray:
 
 @pytest.fixture
 def test_values() -> np.ndarray:
-    """(13, 784) uint8."""
+    """Test rows: (13, 784) uint8, random pixels."""
     return np.random.default_rng(1).integers(0, 256, (13, 784)).astype(np.uint8)
 
 
@@ -64,7 +64,7 @@ def competition(tmp_path: Path, train_values: np.ndarray, test_values: np.ndarra
 
 @pytest.fixture(scope="session")
 def digits_csv() -> tuple[str, str]:
-    """train.csv and test.csv with the built-in sample's digits: enough to learn from, and none of the competition's."""
+    """Return train.csv and test.csv, as text, with digits of the built-in sample, which are enough to learn from."""
     source = find_source("sample")
     rows = load_train(source)
     train = np.column_stack([rows.digits.astype(np.uint8), rows.pixels])

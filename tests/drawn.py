@@ -1,4 +1,4 @@
-"""Digits drawn by strokes, and pages of them as a camera would see them: light, shadows, ruling, noise."""
+"""Digits drawn stroke by stroke, and pages of them as a camera sees them: with light, shadows, ruling and noise."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ Stroke = list[tuple[float, float]]
 
 
 def _arc(x: float, y: float, across: float, down: float, start: float, end: float) -> Stroke:
-    """Points of an ellipse about (x, y), from one angle to the other; degrees, clockwise from the right."""
+    """Return points on an ellipse around (x, y), from one angle to another in degrees, clockwise from the right."""
     angles = np.deg2rad(np.linspace(start, end, 25))
     return [(x + across * float(np.cos(a)), y + down * float(np.sin(a))) for a in angles]
 
@@ -27,7 +27,7 @@ STROKES: dict[int, list[Stroke]] = {
     8: [[*_arc(0.5, 0.28, 0.22, 0.21, 90, -270), *_arc(0.5, 0.72, 0.27, 0.23, -90, 270)]],
     9: [[*_arc(0.47, 0.3, 0.24, 0.23, 0, -360), (0.7, 0.32), (0.6, 0.95)]],
 }
-"""digit → its strokes in a box of 1 × 1, y downward."""
+"""The strokes of each digit, in a box of 1 × 1 whose y axis points down."""
 
 
 def draw_page(
@@ -39,8 +39,8 @@ def draw_page(
         rows: the digits of each row.
         size: height of a digit in pixels.
         pen: width of the strokes in pixels.
-        seed: of size, slant and place of each digit, and of the noise.
-        turn: degrees by which the page lies askew.
+        seed: seed for the size, slant and place of each digit, and for the noise.
+        turn: rotation of the page in degrees.
         ruling: "plain", "ruled" or "squared" paper.
 
     Returns:
@@ -72,7 +72,7 @@ def draw_page(
     reflected = 0.92 * (1 - 0.75 * ink) * (1 - 0.4 * ndimage.gaussian_filter(lines, 0.6))
     reflected = ndimage.rotate(reflected, turn, reshape=False, order=1, mode="nearest")
     y, x = np.mgrid[:height, :width]
-    # Light from one side, and the shadow of a hand.
+    # Light falls from one side, and a hand casts a shadow.
     light = 0.55 + 0.4 * x / width
     light *= 1 - 0.3 / (1 + np.exp(-(y - 0.6 * height - 0.2 * x) / (0.08 * height)))
     photographed = ndimage.gaussian_filter(reflected * light, 0.7) + rng.normal(0, 0.01, reflected.shape)

@@ -1,6 +1,6 @@
-"""Run the command line on a clock that is in a hurry: every pause, of ours or of the client, takes 20 ms at most.
+"""Run the command line with short pauses: each one, ours or the Kaggle client's, takes at most 20 ms.
 
-The pauses that were asked for are written to the file named by $PAUSES_FILE, one a line.
+The pauses requested, in seconds, are written to the file named by $PAUSES_FILE, one per line.
 """
 
 from __future__ import annotations
@@ -25,6 +25,6 @@ if __name__ == "__main__":
     from kaggle_digits.cli import main
 
     time.sleep = sleep
-    # What waits for an answer waits a second.
+    # Requests wait at most a second for an answer.
     connection.TIMEOUT = competition.TIMEOUT = kernel.TIMEOUT = (1.0, 1.0)
     raise SystemExit(main())

@@ -1,8 +1,8 @@
 """A loopback server that speaks the Kaggle client's protocol, with state and with faults on demand.
 
-The real client reaches it as its HTTP proxy: so it sees every host the client turns to, and nothing leaves the
-machine. It answers for two: ``localhost``, the API, which wants credentials, and ``storage.test``, where files are
-fetched and left, which must never see any. ``log`` keeps every request.
+The real client uses it as its HTTP proxy, so it sees every host that the client contacts, and nothing leaves the
+machine. It answers for two hosts. ``localhost`` is the API and expects credentials. ``storage.test`` stores files and
+must never receive credentials. ``log`` keeps every request.
 """
 
 from __future__ import annotations
@@ -27,24 +27,24 @@ JSON = "application/json"
 
 @dataclass
 class Fault:
-    """What goes wrong when a request arrives: an error status, or the connection is cut."""
+    """What goes wrong when a request arrives: an error status, or a cut connection if the status is 0."""
 
     status: int = 0
     message: str = "out of order"
     headers: dict[str, str] = field(default_factory=dict)
     times: int = 1
     handle_first: bool = False
-    """Carry the request out, and only then fail to answer."""
+    """Carry out the request first, and only then fail."""
     hang: bool = False
-    """Do not answer until the server closes; ``reached`` is set when the request has arrived."""
+    """Do not answer before the server closes. ``reached`` is set when the request arrives."""
     keep_bytes: int = 0
-    """Send this much of a file, then cut the connection."""
+    """Send this many bytes of a file, then cut the connection."""
     html: bool = False
-    """Answer 200 with a web page, as the login of a public network does."""
+    """Answer 200 with a web page, as the login page of a public network does."""
 
 
 class KaggleServer:
-    """The state; use ``running`` to serve it."""
+    """The state of the server; ``running`` serves it."""
 
     def __init__(self, archive: bytes = b"", *, user: str = "ada") -> None:
         self.archive, self.etag, self.user = archive, '"v1"', user
@@ -73,10 +73,10 @@ class KaggleServer:
         self.port = 0
 
     def names(self) -> list[str]:
-        """The requests so far, by method."""
+        """Return the method names of the requests so far."""
         return [name for name, _, _ in self.log]
 
-    # What the API does, by method: a request's body → the answer's.
+    # The API's methods. Each takes the body of a request and returns the body of the answer.
 
     def IntrospectToken(self, body: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
         return {"active": True, "username": self.user}
@@ -111,7 +111,7 @@ class KaggleServer:
             self.newest_hidden -= 1
             del shown[0]
         first = int(body.get("pageToken") or 0)
-        last = first + min(body.get("pageSize", 20), 20)  # whatever is asked for
+        last = first + min(body.get("pageSize", 20), 20)  # never more than 20, whatever the client asks for
         return {"submissions": shown[first:last], **({"nextPageToken": str(last)} if last < len(shown) else {})}
 
     def GetSubmission(self, body: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
@@ -135,7 +135,7 @@ class KaggleServer:
 
     def ListKernelSessionOutput(self, body: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
         names = sorted(self.outputs)
-        first = int(body.get("pageToken") or 0)  # one file a page
+        first = int(body.get("pageToken") or 0)  # one file per page
         files = [{"url": f"http://{STORAGE}/output/{n}?{SIGNATURE}", "fileName": n} for n in names[first : first + 1]]
         more = {"nextPageToken": str(first + 1)} if first + 1 < len(names) else {}
         return {"files": files, "log": self.kernel_log, **more}
@@ -165,11 +165,11 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def log_message(self, *_: Any) -> None:
-        """Tests read ``KaggleServer.log`` instead."""
+        """Print nothing; tests read ``KaggleServer.log`` instead."""
 
     def do_POST(self) -> None:
         body = self._body()
-        # A redirected POST comes back as a GET; the method's name is the last part of the path.
+        # The last part of the path is the method's name. After a redirect the client sends a GET.
         self._serve(urlsplit(self.path).path.rpartition("/")[2], body)
 
     def do_GET(self) -> None:
@@ -259,12 +259,12 @@ class _Handler(BaseHTTPRequestHandler):
             return
         self.wfile.write(contents[:keep])
         self.wfile.flush()
-        time.sleep(0.2)  # let the client take what was sent
+        time.sleep(0.2)  # give the client time to read what was sent
         self.kaggle.reached.set()
         self._cut()
 
     def _cut(self) -> None:
-        """Reset the connection, without the courtesy of closing it."""
+        """Reset the connection instead of closing it properly."""
         self.close_connection = True
         with contextlib.suppress(OSError):
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

@@ -1,4 +1,4 @@
-"""Run folders as no training leaves them: written by hand, or with a damaged run.json."""
+"""Run folders that no training made: written by hand, or with a damaged run.json."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from kaggle_digits.strategy import Device
 def write_run(
     folder: str | Path, recipe: Recipe, *, finished: bool = True, damage: dict[str, Any] | None = None
 ) -> Run:
-    """Write a run.json that says a recipe was trained, and damage the recipe in it."""
+    """Write a run.json that says that a recipe was trained, with `damage` replacing fields of the recipe."""
     folder = Path(folder)
     folder.mkdir(exist_ok=True)
     device = Device("cpu", None, 1, "float32", "test")

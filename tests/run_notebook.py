@@ -1,7 +1,7 @@
-"""Execute a notebook as Kaggle would: in its own folder, without kaggle_digits installed, and without a network.
+"""Execute a notebook as Kaggle would: in a given folder, without kaggle_digits installed, and without a network.
 
-Run as ``[unshare --map-root-user --net] python run_notebook.py NOTEBOOK FOLDER RESULT``. In a network namespace of
-its own even the loopback interface is down at first; the kernel talks over it.
+Run as ``[unshare --map-root-user --net] python run_notebook.py NOTEBOOK FOLDER RESULT``. In a new network
+namespace even the loopback interface is down. nbclient needs it to talk to the process that runs the cells.
 """
 
 from __future__ import annotations

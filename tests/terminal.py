@@ -22,7 +22,7 @@ SECRETS = (KEY, TOKEN, base64.b64encode(f"ada:{KEY}".encode()).decode())
 
 
 def folder_of(client: str) -> list[str]:
-    """Where a client that is not the installed one lies, to go in front of the import path."""
+    """Return the folder of that client, to put first on the import path; nothing for the installed client."""
     if client == INSTALLED:
         return []
     folder = Path(sys.prefix) / "clients" / client
@@ -33,7 +33,7 @@ def folder_of(client: str) -> list[str]:
 
 @dataclass
 class Terminal:
-    """A user's shell: an own home, an own folder, and the loopback server as the only network."""
+    """A user's shell with its own home, its own folder, and the loopback server as its only network."""
 
     server: KaggleServer
     client: str
@@ -69,14 +69,14 @@ class Terminal:
         )
 
     def run(self, *arguments: str, **changes: str | None) -> tuple[int, str, str]:
-        """Return exit code, stdout and stderr."""
+        """Run a command, and return its exit code, stdout and stderr."""
         process = self.start(*arguments, **changes)
         out, err = process.communicate(timeout=120)
         assert "Traceback" not in err, err
         return process.returncode, out, err
 
     def run_then_kill(self, *arguments: str) -> None:
-        """Kill the command when the server has met its fault."""
+        """Start a command, and kill it when it reaches the fault of the server."""
         process = self.start(*arguments)
         assert self.server.reached.wait(60), process.communicate(timeout=10)
         process.kill()

@@ -1,4 +1,4 @@
-"""Backend: TensorFlow by default, JAX where only JAX can use the TPU, and what the user says before both."""
+"""Backend: TensorFlow by default, JAX where only JAX can use the TPU, and always the user's choice if there is one."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ CHOOSE = "from kaggle_digits.backend import choose_backend\nprint(*choose_backen
 
 
 def run_python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run code in a process of its own, since Keras' backend is fixed when it is imported."""
+    """Run code in a new process, because Keras fixes its backend when it is imported."""
     return subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=300, env={**os.environ, **environment}
     )
@@ -25,8 +25,8 @@ def run_python(code: str, **environment: str) -> subprocess.CompletedProcess[str
 def tpu_machine(folder: Path, *distributions: str) -> dict[str, str]:
     """Make the environment of a Kaggle TPU machine, and return its variables.
 
-    A stand-in, since no TPU can be had here: its variables, the library that runs the TPU (an empty module here), and
-    what is installed besides, by its metadata.
+    The tests have no TPU, so the machine is imitated. It has the variables, an empty module in place of the library
+    that runs the TPU, and the metadata of the other installed distributions.
     """
     (folder / "libtpu.py").write_text("")
     for name in distributions:
@@ -42,7 +42,7 @@ def tpu_machine(folder: Path, *distributions: str) -> dict[str, str]:
         ({}, "tensorflow: "),
         ({"KERAS_BACKEND": "jax"}, "jax: KERAS_BACKEND is set"),
         ({"KERAS_BACKEND": "tensorflow"}, "tensorflow: KERAS_BACKEND is set"),
-        # JAX is here without the library that runs a TPU.
+        # JAX is installed here, but not the library that runs a TPU.
         ({"ISTPUVM": "1"}, "tensorflow: "),
     ],
 )
@@ -84,9 +84,7 @@ def test_backend_that_is_not_installed_is_refused():
         "u.find_spec = lambda name: None if name == 'jax' else find(name)\n"
     )
     done = run_python(f"{hidden}from kaggle_digits.backend import choose_backend\nchoose_backend('jax')")
-    assert done.stderr.endswith(
-        "DeviceError: --backend jax: jax is not installed. Expected it. Install it: pip install jax\n"
-    )
+    assert done.stderr.endswith("DeviceError: --backend jax: jax is not installed. Install it: pip install jax\n")
 
 
 def test_process_keeps_the_backend_that_runs():
@@ -103,7 +101,7 @@ def test_process_keeps_the_backend_that_runs():
 def test_several_processes_need_jax():
     done = run_python(CHOOSE.replace("choose_backend()", "choose_backend(several=True)"))
     assert done.stdout == "jax: several processes\n"
-    with pytest.raises(DeviceError, match=r"^several processes: tensorflow cannot\. Expected JAX, which can\."):
+    with pytest.raises(DeviceError, match=r"^several processes: tensorflow cannot train in more than one\."):
         choose_backend("tensorflow", several=True)
 
 

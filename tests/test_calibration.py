@@ -1,4 +1,4 @@
-"""Calibration: probabilities that are too sure, or not sure enough, are put right."""
+"""Calibration: probabilities that are too certain, or not certain enough, are corrected."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from kaggle_digits.calibration import calibrate, calibration_error, fit_temperat
 
 
 def draw(temperature: float, count: int = 20_000) -> tuple[np.ndarray, np.ndarray]:
-    """Probabilities, and digits drawn by what these are at another temperature."""
+    """Return probabilities, and digits drawn from the same logits at another temperature."""
     rng = np.random.default_rng(0)
     logits = rng.normal(0, 2, (count, 10))
     given, true = (np.exp(logits / t) for t in (1.0, temperature))
@@ -35,14 +35,14 @@ def test_calibration_keeps_the_order_and_sums_to_one():
 
 
 def test_certainty_of_a_guesser_that_is_always_sure():
-    """Half of the answers are right, all were given as certain: off by a half."""
+    """All answers have the probability 1 and half of them are right, so the error is a half."""
     probabilities = np.eye(10)[[1, 2, 3, 4]]
     assert calibration_error(probabilities, np.array([1, 2, 0, 0])) == 0.5
     assert np.isfinite(fit_temperature(probabilities, np.array([1, 2, 0, 0])))
 
 
 def test_without_a_mistake_nothing_becomes_certain():
-    """A hundred rows, all right with 0.64: the next may still be wrong."""
+    """A hundred rows at 0.64 are all right, but the next may still be wrong."""
     probabilities = np.full((100, 10), 0.04)
     probabilities[:, 0] = 0.64
     assert fit_temperature(probabilities, np.zeros(100, int)) == 1.0
@@ -50,7 +50,7 @@ def test_without_a_mistake_nothing_becomes_certain():
 
 
 def test_reliability_by_hand():
-    """Of 15 bins, 0.3 is in the fifth, (4/15, 5/15], and 0.9 in the fourteenth."""
+    """Of the 15 bins, 0.3 falls into the fifth, (4/15, 5/15], and 0.9 into the fourteenth."""
     probabilities = np.array([[0.3] + [0.7 / 9] * 9] * 2 + [[0.9] + [0.1 / 9] * 9] * 2)
     counts, sure, accuracy = reliability(probabilities, np.array([0, 1, 0, 0]))
     assert np.flatnonzero(counts).tolist() == [4, 13]

@@ -1,4 +1,4 @@
-"""Cluster: what belongs together, and real processes that train as one on this machine."""
+"""Cluster: settings that fit together are accepted, and real processes on this machine train as one."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_cluster_comes_from_words_or_environment(monkeypatch, words, variables, 
         (("h", 2, 0), "--coordinator h: not an address. Expected host:port of the first process. Add a free port."),
         (
             ("h:1", 2, 2),
-            "--process 2: there is no such one. Expected 0 to 1, since there are 2. Number them from 0.",
+            "--process 2: there is no such process. Expected 0 to 1, since there are 2. Number them from 0.",
         ),
     ],
 )
@@ -63,7 +63,7 @@ def test_number_of_the_environment_must_be_one(monkeypatch):
 
 @pytest.fixture
 def start() -> Iterator[Start]:
-    """Start the command of the README in as many processes, each with its number; none outlives the test."""
+    """Start the README's command in several numbered processes; kill all of them after the test."""
     started: list[subprocess.Popen[str]] = []
 
     def start(processes: int, *arguments: str) -> list[subprocess.Popen[str]]:
@@ -119,7 +119,7 @@ def test_three_processes_train_as_one(start):
         capture_output=True,
         env={**os.environ, "KERAS_BACKEND": ""},
     )
-    # 64 rows make 66: two are filled in.
+    # A batch of 64 rows is filled up to 66, so that the three processes get equal shares.
     np.testing.assert_allclose(losses("three"), losses("one"), rtol=0.01)
 
 
@@ -142,7 +142,7 @@ def test_lost_process_ends_the_other_and_both_resume(start, victim):
     arguments = ("--recipe", "mlp-300-100-bn", "--run", "run", "--epochs", "20", "--resume")
     started = start(2, *arguments)
     deadline = time.monotonic() + 240
-    while not Path("run/checkpoint.npz").exists():  # until an epoch is kept
+    while not Path("run/checkpoint.npz").exists():  # until an epoch is saved
         assert time.monotonic() < deadline, "no epoch in time"
         time.sleep(0.05)
     started[victim].send_signal(signal.SIGKILL)
@@ -152,7 +152,7 @@ def test_lost_process_ends_the_other_and_both_resume(start, victim):
     assert time.monotonic() - lost < 60
     assert other.returncode == 1, err
     assert "Traceback" not in err
-    # JAX's own end of the process may come first.
+    # JAX may end the process before our own message does.
     said = err.rstrip().splitlines()[-1].removeprefix("kaggle-digits: ")
     assert said.startswith((f"process {1 - victim} of 2 cannot go on (", "several processes: JAX ended this one (SIG"))
     assert said.endswith(" with --resume; whole epochs are kept.")

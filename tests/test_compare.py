@@ -1,4 +1,4 @@
-"""Compare: the same rows for all, a failure is a row, and a stopped comparison goes on."""
+"""Compare: all recipes use the same rows, a failure becomes a row, and a stopped comparison continues."""
 
 from __future__ import annotations
 
@@ -64,10 +64,10 @@ def test_all_are_trained_and_scored_on_the_same_rows():
     assert len(losses[0]) == 2 * -(-len(training) // 50)
     assert quick["loss_spread"] == pytest.approx(np.mean([np.std(one[-200:], ddof=1) for one in losses]))
     assert set(quick["until"]) == {"95%", "97%", "98%"}
-    # On the sample a published figure is nothing to compare with.
+    # Published figures do not apply to the sample, so there is no difference to show.
     assert (quick["difference"], bayes["difference"]) == (None, None)
     assert (bayes["loss_spread"], bayes["until"]) == (None, {"95%": None, "97%": None, "98%": None})
-    # Ten shares, ten means and ten variances of 784 pixels.
+    # Ten class shares, and for each class the means and variances of 784 pixels.
     assert bayes["parameters"] == 10 + 2 * 7840
 
 
@@ -117,7 +117,7 @@ def test_only_failures_still_give_tables_and_a_report():
 def test_missing_device_is_an_error_and_no_row():
     with pytest.raises(DeviceError):
         compare([QUICK], Path("out"), data="sample", device="gpu")
-    # A method of scikit-learn runs where it can.
+    # Recipes of scikit-learn run on the CPU, so the missing GPU does not matter to them.
     assert compare([BAYES], Path("out"), data="sample", device="gpu")["recipes"][0]["failed"] is None
 
 
@@ -141,7 +141,7 @@ compare([BAYES, QUICK], Path("out"), data="sample", seeds=[0, 1], progress=Kille
 def test_stopped_comparison_continues_where_it_was():
     done = subprocess.run([sys.executable, "-c", KILLED, str(Path(__file__).parent)], capture_output=True, timeout=300)
     assert done.returncode == -signal.SIGKILL, done.stderr
-    # What was done is in the tables already.
+    # The tables already hold what was finished.
     assert [row["recipe"] for row in json.loads(Path("out/compare.json").read_text())["recipes"]] == ["naive-bayes"]
     kept = {path: path.stat().st_mtime_ns for path in Path("out/runs").glob("*/model.*")}
     assert len(kept) == 3
@@ -156,7 +156,7 @@ def test_stopped_comparison_continues_where_it_was():
             epochs.append(metrics["epoch"])
 
     resumed = compare([BAYES, QUICK], Path("out"), data="sample", seeds=[0, 1], progress=Watcher())
-    # One epoch of the second training was done: it has one left.
+    # The second training had finished one of its two epochs.
     assert epochs == [2]
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
     whole = compare([BAYES, QUICK], Path("whole"), data="sample", seeds=[0, 1])
@@ -251,8 +251,8 @@ def test_table_for_a_terminal():
     failed = {"recipe": "svm", "failed": "no memory"}
     rows = {"training": 36_000, "held_out": 6_000}
     assert describe({"data": "d.zip", "rows": rows, "recipes": [row, failed]}).splitlines() == [
-        "Trained on the same 36,000 rows of d.zip, scored on the same 6,000 held-out rows, which decided on nothing; "
-        "last weights.",
+        "Trained on the same 36,000 rows of d.zip and scored on the same 6,000 held-out rows, which played no part in "
+        "training. Networks are scored with their last weights.",
         "recipe  trainings  accuracy  published  difference  seconds to train  to predict  parameters",
         "knn             1   96.50 %    96.88 %       -0.38               0.0         3.3  28,260,000",
         "svm     failed: no memory",

@@ -1,4 +1,4 @@
-"""The competition's own data, where $KDIGITS_DATA names it: speed, memory, and an accuracy floor."""
+"""Competition data, if $KDIGITS_DATA names it: loading is fast and small, and accuracy reaches its floor."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_zip_loads_in_at_most_1_5_times_pandas_and_600_mb(tmp_path):
     with zipfile.ZipFile(DATA) as archive:
         archive.extractall(tmp_path)
     ours, pandas = [], []
-    for _ in range(5):  # in turn, so that a busy moment hits both
+    for _ in range(5):  # in turn, so that a busy moment slows both
         seconds, peak, train_rows, test_rows, counts = json.loads(run(OURS, DATA))
         ours.append(seconds)
         pandas.append(float(run(PANDAS, str(tmp_path))))
@@ -69,7 +69,7 @@ def test_default_recipe_reaches_its_floor(workplace):
     )
     assert len(Path("fast.csv").read_text().splitlines()) == 28_001
     record = json.loads(Path("runs/fast/run.json").read_text())
-    # 99.6 % is usual; one standard error on 2,100 rows is 0.14 points.
+    # 99.6 % is usual. One standard error on 2,100 rows is 0.14 percentage points.
     assert record["epochs"][-1]["validation_accuracy"] >= 0.992
 
 

@@ -1,4 +1,4 @@
-"""Data: every form Kaggle ships is read alike, and whatever would be misread is refused with line and reason."""
+"""Data: every format that Kaggle ships is read alike; what could be misread is refused with line and reason."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def zip_folder(folder: Path, file: Path, prefix: str = "") -> Path:
     return file
 
 
-# ── forms ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── formats ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_folder_is_read(competition, train_values, test_values):
@@ -191,7 +191,7 @@ def test_sample_is_real_handwriting_in_mnist_form():
     images = rows.pixels.reshape(-1, 28, 28)
     assert images[:, :4].max() == images[:, -4:].max() == images[:, :, :4].max() == images[:, :, -4:].max() == 0
     assert images.max() == 255
-    # 1,797 digits, about 180 of each; stratified 80/20.
+    # There are 1,797 digits, about 180 of each, in a stratified 80/20 split.
     assert np.bincount(rows.digits).min() >= 139
     assert data.count_test_rows(source) == 360
 
@@ -271,21 +271,21 @@ BAD_TRAIN = {
     ),
     "doubled column": (
         lambda t: t.replace("pixel7,", "pixel6,", 1),
-        "785 columns; doubled: 'pixel6'; missing: 'pixel7'. "
+        "785 columns; repeated: 'pixel6'; missing: 'pixel7'. "
         f"Expected {TRAIN_IN_WORDS}, each once, in any order. {OTHER_FILE}",
     ),
     "added column": (
         lambda t: "\n".join(line and f"{line},{'pixel0' if 'l' in line else 0}" for line in t.split("\n")),
-        f"786 columns; doubled: 'pixel0'. Expected {TRAIN_IN_WORDS}, each once, in any order. {OTHER_FILE}",
+        f"786 columns; repeated: 'pixel0'. Expected {TRAIN_IN_WORDS}, each once, in any order. {OTHER_FILE}",
     ),
     "renamed column": (
         lambda t: t.replace("label,", "digit,", 1),
-        "785 columns; missing: 'label'; not known: 'digit'. "
+        "785 columns; missing: 'label'; unknown: 'digit'. "
         f"Expected {TRAIN_IN_WORDS}, each once, in any order. {OTHER_FILE}",
     ),
     "no header": (
         lambda t: "\n".join(["1" + ",0" * 784] * 3) + "\n",
-        "785 columns; doubled: '0'; missing: 'label', 'pixel0', 'pixel1' and 782 more; not known: '1', '0', '0' and "
+        "785 columns; repeated: '0'; missing: 'label', 'pixel0', 'pixel1' and 782 more; unknown: '1', '0', '0' and "
         f"782 more. Expected {TRAIN_IN_WORDS}, each once, in any order. {OTHER_FILE}",
     ),
     "short row": (

@@ -1,4 +1,4 @@
-"""Devices: what is found and why the rest is not used, the self-test, and the same answer on virtual devices."""
+"""Devices: the list says what is used and why not the rest, the self-test finds faults, virtual devices agree."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_devices_say_what_is_used_and_why_not_the_rest(capsys):
     assert out.startswith(head)
     assert f"\n  tpu         TensorFlow {version} finds no TPU here (NotFoundError: " in out
     assert f"\n  gpu         TensorFlow {version} finds no GPU\n" in out
-    assert out.endswith("\n  jax         installed; --backend jax takes it\n")
+    assert out.endswith("\n  jax         installed; --backend jax selects it\n")
 
 
 def test_device_that_was_asked_for_stops_the_search():
@@ -47,7 +47,7 @@ def test_devices_on_a_tpu_machine_of_kaggle_say_why_jax_was_taken(tmp_path):
         f"backend       jax {version_of('jax')}, Keras {keras.__version__} (ISTPUVM is set, this TensorFlow has no TPU "
         "support, and JAX has)\n"
     )
-    assert done.stdout.endswith("\n  tensorflow  installed; --backend tensorflow takes it\n")
+    assert done.stdout.endswith("\n  tensorflow  installed; --backend tensorflow selects it\n")
 
 
 def test_self_test_passes_on_the_cpu_with_both_backends(capsys):
@@ -58,7 +58,7 @@ def test_self_test_passes_on_the_cpu_with_both_backends(capsys):
     assert (jax[:3], jax[-1]) == (["jax", "cpu", "1"], "passed")
 
 
-def answers(losses: list[float], count: int = 130) -> dict[str, object]:
+def answers(losses: list[float], count: int = devices.PREDICTED) -> dict[str, object]:
     return {"replicas": 1, "seconds": 1.0, "losses": losses, "digits": [0] * count}
 
 
@@ -71,13 +71,13 @@ GOOD = [2.0, 1.0] * 25
         (answers(GOOD), "passed"),
         (answers([*GOOD[:39], 1.02, *GOOD[40:]]), "FAILED"),
         (answers(GOOD[:49]), "FAILED"),
-        (answers(GOOD, 128), "FAILED"),
+        (answers(GOOD, devices.PREDICTED - 2), "FAILED"),
         ({"error": "--device gpu: none", "missing": True}, "none"),
         ({"error": "InternalError: out of memory", "missing": False}, "failed: InternalError: out of memory"),
     ],
 )
 def test_self_test_judges_what_a_device_answers(monkeypatch, answer, verdict):
-    # A stand-in for the GPU's process, since no GPU can be had in these tests.
+    # The tests have no GPU, so the answer of its process is given.
     monkeypatch.setattr(devices, "_in_process", lambda backend, kind: answers(GOOD) if kind == "cpu" else answer)
     table, passed = self_test("auto", "tensorflow")
     assert passed == (verdict in ("passed", "none"))
@@ -104,7 +104,7 @@ def test_device_that_does_not_answer_fails(monkeypatch):
 
 
 def test_same_weights_learn_the_same_on_every_virtual_device():
-    """The command of the README, on a smaller network for fewer steps."""
+    """Run the README's command on a smaller network for fewer steps."""
     places = ["TensorFlow", "TensorFlow, 4 mirrored", "JAX, 8 devices"]
     done = run_module(
         str(BENCHMARK), "--recipe", "mlp-300-100-bn", "--steps", "30", "--places", *places, CUDA_VISIBLE_DEVICES="-1"

@@ -1,4 +1,4 @@
-"""Docs: every verb, option and recipe is documented, and what the README shows works."""
+"""Docs: every verb, option and recipe is documented, and the examples in the README work."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_every_recipe_and_its_figures_are_in_the_readme():
 
 
 def test_figures_are_those_of_the_comparisons():
-    """The script that writes them would write the same."""
+    """The script that writes the figures would not change them."""
     sys.path.insert(0, str(ROOT / "benchmarks"))
     try:
         import recipes_table
@@ -84,7 +84,7 @@ def test_every_public_name_is_found_where_the_package_says():
 def test_links_of_the_documents_lead_somewhere():
     for document in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md"):
         text = (ROOT / document).read_text(encoding="utf-8")
-        # The anchor of a heading: its words in small letters, hyphens between them.
+        # The anchor of a heading is its words in lower case, joined by hyphens.
         anchors = {
             "#" + re.sub(r"[^\w ]", "", line.lstrip("# ")).lower().replace(" ", "-") for line in text.splitlines()
         }

@@ -1,4 +1,4 @@
-"""The benchmark of the frontier: the public recipes are as published, and the line is the best so far."""
+"""Frontier benchmark: the public recipes are as published, and the line shows the best accuracy so far."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_networks_of_an_ensemble_are_drawn_under_their_names(frontier):
     ]
 
 
-def test_what_is_measured_anew_takes_the_place_of_the_same_training_only(frontier):
+def test_new_measurement_replaces_only_the_same_training(frontier):
     def point(recipe: str, seed: int, epoch: int, accuracy: float) -> dict[str, object]:
         return {"recipe": recipe, "seed": seed, "epoch": epoch, "accuracy": accuracy}
 

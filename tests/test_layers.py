@@ -1,4 +1,4 @@
-"""Layers: what ``lint-imports`` does not check. The contracts that it checks stand in ``pyproject.toml``."""
+"""Layers: rules that ``lint-imports`` cannot check. The contracts that it checks are in ``pyproject.toml``."""
 
 from __future__ import annotations
 

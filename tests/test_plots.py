@@ -1,4 +1,4 @@
-"""Plots: what is drawn is what was given."""
+"""Plots: each plot shows the values it was given."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_traces_are_drawn_as_they_are():
     assert accuracies.lines[0].get_xdata().tolist() == [10, 20, 40]
     np.testing.assert_allclose(accuracies.lines[0].get_ydata(), [0.1, 0.05, 0.01])
     assert over_time.lines[0].get_xdata().tolist() == [1.0, 2.0, 4.0]
-    # The first mean of 20 losses belongs to batch 20: 2 less half of the 19 steps.
+    # The first mean covers the losses of batches 1 to 20. They fall evenly from 2, so it is 2 minus 9.5 steps.
     assert losses.lines[0].get_xdata()[[0, -1]].tolist() == [20, 40]
     assert losses.lines[0].get_ydata()[0] == pytest.approx(2 - 9.5 / 39)
     assert losses_over_time.lines[0].get_xdata()[[0, -1]].tolist() == [2.0, 4.0]

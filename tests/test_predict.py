@@ -1,4 +1,4 @@
-"""Predict: one digit per row whatever the batch size, probabilities that are some, run folders that are checked."""
+"""Predict: each row gets one digit whatever the batch size, probabilities are valid, and run folders are checked."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_images_are_scaled_as_the_recipe_says():
 
 
 class _Constant:
-    """Stands in for a network, to give ``network_predictor`` chosen outputs."""
+    """A stand-in for a network that gives ``network_predictor`` chosen outputs."""
 
     def __init__(self, outputs: list[list[float]]) -> None:
         self.outputs = np.array(outputs, np.float32)
@@ -84,7 +84,7 @@ def test_outputs_of_squared_error_become_probabilities_with_the_same_order():
     )
     np.testing.assert_allclose(probabilities.sum(axis=1), 1, rtol=1e-6)
     assert probabilities.min() >= 0
-    # first row less its minimum: .2 1.3 0 .1×6 1.2, sum 3.3
+    # The first row minus its minimum is 0.2, 1.3, 0, six times 0.1, 1.2; the sum is 3.3.
     np.testing.assert_allclose(probabilities[0, [0, 1, 2, 3, 9]], np.array([0.2, 1.3, 0, 0.1, 1.2]) / 3.3, rtol=1e-5)
     np.testing.assert_allclose(probabilities[2], 0.1)
 
@@ -134,11 +134,12 @@ def test_network_of_the_package_is_small_and_read_without_naming_a_run(cpu, caps
     assert cli.main(["predict", "--data", "sample", "--out", "out.csv"]) == 0
     probabilities = load_run(PACKAGED_RUN, cpu).predict(load_test(find_source("sample")))
     read = np.loadtxt("sample-out.csv", delimiter=",", skiprows=1, dtype=int)[:, 1]
-    assert (read == predict_digits([probabilities])).mean() > 0.99  # here in float32
+    # The command may compute in bfloat16, this predictor in float32.
+    assert (read == predict_digits([probabilities])).mean() > 0.99
 
 
 class _Corner:
-    """Stands in for a network: sees a 0 or a 1 by the first and the last pixel, and remembers what it was shown."""
+    """A stand-in for a network: the first pixel is its logit for 0, the last for 1; it remembers what it was shown."""
 
     def __init__(self) -> None:
         self.shown: list[int] = []
@@ -158,7 +159,7 @@ def test_only_images_that_are_not_sure_are_shifted():
     probabilities = network_predictor(model, recipe).probabilities(pixels)
     sure, unsure = (np.exp(x) / (np.exp(x) + 1) for x in (5.0, 2.0))
     assert sure >= SURE > unsure
-    # Shifted by a pixel the corner is empty.
+    # A shift by one pixel empties the corner.
     np.testing.assert_allclose(probabilities[:, 0], [sure, 1 - sure, (unsure + 4 * 0.5) / 5], rtol=1e-4)
     assert model.shown == [3, 1, 1, 1, 1]
 

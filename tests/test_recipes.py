@@ -1,4 +1,4 @@
-"""Recipes: the published networks are as published, and a recipe is data."""
+"""Recipes: each published network matches its publication, and a recipe is data."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_every_recipe_survives_json(recipe):
 def test_every_optimizer_setting_that_keras_could_change_is_written_out(recipe):
     kind, settings = recipe.optimizer
     known = getattr(keras.optimizers, kind)().get_config()
-    # What all Keras optimizers share, and what is off unless asked for.
+    # Settings that all Keras optimizers share need not be written out, nor amsgrad, which is off by default.
     shared = set(keras.optimizers.SGD().get_config()) - {"momentum", "nesterov"}
     assert set(known) - shared - {"amsgrad"} == set(settings) - shared
 
@@ -126,7 +126,7 @@ def conv(channels: int, size: int, filters: int) -> int:
     return channels * size * size * filters + filters
 
 
-# Parameters by arithmetic from the published layers; a normalised channel has 4.
+# The numbers of parameters follow from the published layers. A normalised channel has 4.
 PUBLISHED_SIZES = {
     "mlp-784-300-sigmoid": dense(784, 784) + dense(784, 300) + dense(300, 10),
     "mlp-784-100": dense(784, 784) + dense(784, 100) + dense(100, 10),
@@ -170,7 +170,7 @@ def test_activations_are_as_published():
 def test_residual_network_is_as_published():
     kinds = [type(layer).__name__ for layer in build_model(RECIPES["resnet-192"]).layers]
     usual = ["Conv2D", "BatchNormalization", "ReLU", "Residual"]
-    # In the second, the convolution has the ReLU, before the normalisation.
+    # In the second block the ReLU belongs to the convolution, so it comes before the normalisation.
     second = ["Conv2D", "BatchNormalization", "Residual", "MaxPooling2D"]
     assert kinds == [*usual, *second, *usual, *usual, "MaxPooling2D", "Flatten", "Dense", "Dense"]
     recipe = RECIPES["resnet-192"]

@@ -1,4 +1,4 @@
-"""Records: what made a submission and what Kaggle said, beside the file."""
+"""Records: the JSON beside a submission says how it was made and what Kaggle answered."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ RUN = {
 
 
 def submitted(name: str, score: str | None, *, state: str = "complete") -> Path:
-    """A file that was uploaded, with its record."""
+    """Write a submission that was uploaded, with its record."""
     file = Path("submissions", name)
     file.parent.mkdir(exist_ok=True)
     file.write_text(f"ImageId,Label\n1,{len(name) % 10}\n")
@@ -105,9 +105,9 @@ def test_damaged_records_are_passed_over(change):
     file = submitted("mine.csv", "0.99")
     path = file.with_suffix(".json")
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
-    if change == {"upload": {}}:  # as good as never uploaded
+    if change == {"upload": {}}:  # counts as never uploaded
         assert records.load_record(path)["upload"] == {}
-    elif "file" in change:  # read, and then found to be the record of another file
+    elif "file" in change:  # it can be read, but belongs to another file
         with pytest.raises(SubmissionError, match="is the record of None"):
             records.read_record(file)
     else:

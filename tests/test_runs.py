@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from run_folder import write_run
 from kaggle_digits.errors import RunError
 from kaggle_digits.recipe import from_json, to_json
 from kaggle_digits.recipes import RECIPES
-from kaggle_digits.runs import Trace, read_run, trace_of
+from kaggle_digits.runs import Run, Trace, claim, mark_used, read_run, trace_of
 
 
 def test_trace_counts_seconds_from_the_start_of_the_training():
@@ -74,3 +75,53 @@ def test_recipe_that_is_none_is_refused(damage):
     write_run(".", RECIPES["cnn-32-64"], damage=damage)
     with pytest.raises(RunError, match=r"^run.json: not readable as a run \("):
         read_run(Path())
+
+
+def wanted(folder: str, **changes: object) -> Run:
+    return replace(write_run("template", RECIPES["random"], finished=False), folder=Path(folder), **changes)
+
+
+def test_claim_says_how_a_folder_stands():
+    with claim(wanted("run")) as (run, state):
+        assert (run.folder, state) == (Path("run"), "fresh")
+        run.save()
+    with claim(wanted("run"), resume=True) as (run, state):
+        assert state == "resumable"
+        replace(run, finished=True).save()
+    with claim(wanted("run", source="elsewhere"), resume=True) as (run, state):
+        assert (state, run.source) == ("finished", "test")
+    with pytest.raises(RunError, match="holds a run already"), claim(wanted("run")):
+        pass
+
+
+def test_claimed_folder_is_locked():
+    with claim(wanted("run")):
+        again = claim(wanted("run"), resume=True)
+        with pytest.raises(RunError, match="is being trained by another process"), again:
+            pass
+    with claim(wanted("run"), resume=True):  # and free again
+        pass
+
+
+def test_numbered_claim_passes_by_what_is_not_its_own():
+    write_run("run", RECIPES["random"])  # used already
+    mark_used([read_run(Path("run"))], Path("s.csv"))
+    write_run("run-2", RECIPES["knn"])  # another training
+    Path("run-3").mkdir()
+    Path("run-3/notes.txt").write_text("the user's own")
+    with claim(wanted("run"), numbered=True) as one, claim(wanted("run"), numbered=True) as two:
+        assert [(claimed.run.folder.name, claimed.state) for claimed in (one, two)] == [
+            ("run-4", "fresh"),
+            ("run-5", "fresh"),
+        ]
+        one.run.save()
+    with claim(wanted("run"), numbered=True) as (run, state):
+        assert (run.folder.name, state) == ("run-4", "resumable")
+    assert [path.name for path in Path("run-3").iterdir()] == ["notes.txt"]
+
+
+def test_run_that_was_only_described_does_not_predict():
+    run = write_run("run", RECIPES["random"])
+    with pytest.raises(RunError) as caught:
+        run.predict(np.zeros((1, 784), np.uint8))
+    assert str(caught.value) == "run: only its run.json was read. Load it with load_run."

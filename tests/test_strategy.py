@@ -1,4 +1,4 @@
-"""Strategy: the best device that is really there, the reason, and a quiet terminal."""
+"""Strategy: the best device that really exists is chosen, with its reason, and the terminal stays quiet."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_unknown_device_is_refused():
 
 
 def test_missing_tpu_is_an_error_if_asked_for():
-    # The real TensorFlow, which raises NotFoundError from the TPU's initialisation here.
+    # This uses the real TensorFlow, whose TPU initialisation raises NotFoundError here.
     done = run_python(
         "from kaggle_digits.strategy import resolve_device\n"
         "from kaggle_digits.errors import DeviceError\n"
@@ -60,7 +60,7 @@ def test_missing_tpu_is_an_error_if_asked_for():
 
 
 def test_auto_on_a_tpu_machine_without_tpu_support_falls_back_and_says_why():
-    # What Kaggle's TPU machine looks like to TensorFlow: the variable is set, the TensorFlow has no TPU.
+    # Kaggle's TPU machine looks like this to TensorFlow: the variable is set, but this TensorFlow has no TPU support.
     done = run_python(
         "from kaggle_digits.strategy import resolve_device\nd = resolve_device()\nprint(d.kind, '|', d.reason)",
         ISTPUVM="1",
@@ -73,7 +73,7 @@ def test_auto_on_a_tpu_machine_without_tpu_support_falls_back_and_says_why():
 
 
 def test_tpu_name_that_leads_nowhere_falls_back():
-    # TensorFlow looks the name up with Google's metadata server: here through a proxy that refuses at once.
+    # TensorFlow asks Google's metadata server for the name. The proxy refuses at once, so the test need not wait.
     done = run_python(
         "from kaggle_digits.strategy import resolve_device\nd = resolve_device()\nprint(d.kind, '|', d.reason)",
         TPU_NAME="nowhere",
@@ -115,7 +115,7 @@ recipe = replace(RECIPES["mlp-300-100-bn"], epochs=2)
 rows = load_train(find_source("sample")).take(np.arange(600))
 run = train_run(recipe, rows, Path(sys.argv[2]), seed=0, device=device, source="sample", held_out=rows)
 loaded = load_run(Path(sys.argv[2]), device)
-predicted = loaded.predict(rows.pixels[:130], device=device, batch_size=64)
+predicted = loaded.predict(rows.pixels[:130])
 np.savez(sys.argv[3], predicted=predicted, losses=[e["loss"] for e in run.epochs])
 """
 
@@ -123,7 +123,7 @@ np.savez(sys.argv[3], predicted=predicted, losses=[e["loss"] for e in run.epochs
 def test_two_replicas_train_to_the_same_result_as_one(workplace):
     import numpy as np
 
-    # Real replicas: one CPU cut into logical devices, the set-up of Keras' own tests.
+    # The replicas are real: logical devices of one CPU, as in Keras' own tests.
     results = []
     for count in (1, 2):
         done = subprocess.run(
@@ -141,7 +141,7 @@ def test_two_replicas_train_to_the_same_result_as_one(workplace):
 
 
 def fake_gpus(monkeypatch, *capabilities: tuple[int, int]) -> None:
-    """Make TensorFlow report GPUs. A mock, since no GPU can be had in these tests; only the decision is tested."""
+    """Make TensorFlow report GPUs with these capabilities. No real GPU is at hand, so only the choice is tested."""
     tf = import_tensorflow()
     gpus = [SimpleNamespace(capability=capability) for capability in capabilities]
     experimental = SimpleNamespace(
@@ -186,7 +186,7 @@ def test_kaggles_two_t4_are_mirrored_in_float32(monkeypatch):
 
 
 def fake_jax(monkeypatch, kind: str, *capabilities: str) -> None:
-    """Make JAX report devices. A mock, since no GPU or TPU can be had in these tests; only the decision is tested."""
+    """Make JAX report devices. No real GPU or TPU is at hand, so only the choice is tested."""
     found = [SimpleNamespace(platform=kind, id=i, compute_capability=c) for i, c in enumerate(capabilities)]
 
     def devices(wanted: str = kind) -> list[SimpleNamespace]:
@@ -224,6 +224,6 @@ def test_device_that_jax_lacks_is_an_error_if_asked_for(monkeypatch):
     with pytest.raises(DeviceError) as caught:
         resolve_device("tpu")
     assert str(caught.value) == (
-        "--device tpu: JAX 0.0 finds no TPU (Unknown backend tpu). Expected one, and JAX installed for it: pip install "
-        "jax[tpu] or jax[cuda12]. Use --device cpu."
+        "--device tpu: JAX 0.0 finds no TPU (Unknown backend tpu). Expected one, and a JAX that supports it. Run pip "
+        "install jax[tpu] or jax[cuda12], or use --device cpu."
     )

@@ -1,4 +1,4 @@
-"""Submission: what is written is what Kaggle takes, and what Kaggle would refuse is refused here, with its line."""
+"""Submission: Kaggle accepts the written files, and what Kaggle would refuse is refused here, with its line."""
 
 from __future__ import annotations
 
@@ -138,5 +138,5 @@ def test_place_that_cannot_be_written_to_is_refused(workplace):
     with pytest.raises(SubmissionError) as caught:
         write_submission(Path("file/s.csv"), [1])
     assert str(caught.value) == (
-        f"file/s.csv: {workplace / 'file'} is not a folder that can be written to. Expected one. Choose another place."
+        f"file/s.csv: {workplace / 'file'} is not a folder that can be written to. Choose another place."
     )

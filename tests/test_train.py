@@ -1,4 +1,4 @@
-"""Train: a run folder that says everything, the same bits for the same seed, and no epoch lost but the broken one."""
+"""Train: the run folder says everything, a seed always gives the same bits, and only an interrupted epoch is lost."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from kaggle_digits.runs import RowCounts, Run, claim, mark_used, read_run, trace
 from kaggle_digits.strategy import resolve_device
 from kaggle_digits.train import train_run
 
-# Everything that has a state: dropout, normalisation, momenta, a schedule, augmentation; and a last batch of 4 rows.
+# It has everything with a state: dropout, normalisation, momenta, a schedule, augmentation. The last batch has 4 rows.
 TINY = replace(
     RECIPES["fast"],
     name="tiny",
@@ -43,7 +43,7 @@ TINY = replace(
     augmentation=Augmentation(rotation=10, scale=0.1, shear=0.1, shift=1),
     precision="float32",
 )
-# What users run, shortened: bfloat16 where the CPU has it, pooling, wide layers.
+# This is the default recipe, shortened: bfloat16 where the CPU has it, pooling, wide layers.
 SMALL_FAST = replace(RECIPES["fast"], epochs=4, batch_size=32)
 KILLED = """
 import os, signal, sys
@@ -97,7 +97,7 @@ class Recorder:
 
 
 def would_resume(folder: str, cpu, *, recipe: Network = TINY) -> bool:
-    """Whether a job that repeats a training takes up that of the folder instead of beginning another one."""
+    """Return whether a job that repeats a training resumes the one in the folder instead of starting a new one."""
     wanted = Run(
         folder=Path(folder),
         recipe=recipe,
@@ -118,7 +118,7 @@ def train(folder: str, cpu, *, recipe: Network = TINY, **options):
 
 
 def interrupt(folder: str, cpu, *, after: int, **options) -> None:
-    """Train, and press Ctrl-C when that epoch is saved."""
+    """Train, and press Ctrl-C when epoch `after` is saved."""
 
     class Impatient(Recorder):
         def epoch(self, metrics: dict, epochs: int) -> None:
@@ -208,7 +208,7 @@ def test_held_out_rows_do_not_touch_the_training(finished, cpu):
 def test_every_row_of_every_epoch_is_trained_on(cpu):
     recorder = Recorder()
     train("run", cpu, progress=recorder)
-    # 100 rows in batches of 32: 32 + 32 + 32 + 4.
+    # 100 rows make batches of 32 + 32 + 32 + 4, so four epochs have 16 steps.
     assert recorder.steps == [(step, 16) for step in range(1, 17)]
     assert recorder.epochs == [1, 2, 3, 4]
 
@@ -313,7 +313,7 @@ def test_finished_run_is_returned_and_not_trained_again(finished, cpu):
     train("finished", cpu, resume=True, progress=recorder)
     assert recorder.epochs == []
     assert (finished.folder / "model.keras").stat().st_mtime_ns == before
-    # Finished, but no submission was made of it: its work is still to be used, until that is done.
+    # A finished run is offered for resuming until a submission has been made from it.
     assert would_resume("finished", cpu)
     mark_used([finished], Path("s.csv"))
     assert read_run(finished.folder).submission == "s.csv"
@@ -378,7 +378,8 @@ def test_trace_measures_within_the_first_epoch_and_changes_nothing(cpu):
     traced = train("traced", cpu, recipe=LONG, trace=True)
     assert_equal_weights(plain.folder, traced.folder)
     trace = trace_of(traced.epochs)
-    # 100 rows are 13 batches: measured after the tenth, each tenth more, and each epoch.
+    # 100 rows are 13 batches. The trace measures after batch 10, whenever the count has grown by a tenth, and after
+    # every epoch.
     assert trace.steps.tolist() == [10, 11, 13, 26]
     assert (np.diff(trace.seconds) > 0).all()
     assert trace.seconds[-1] == pytest.approx(sum(metrics["seconds"] for metrics in traced.epochs))
@@ -398,12 +399,12 @@ def test_trace_survives_an_interruption(cpu):
 def test_milestones_cut_the_learning_rate_before_their_epochs(cpu):
     stepped = replace(TINY, learning_rate=Milestones(start=0.02, factor=0.5, epochs=(0, 1, 3)), epochs=1)
     constant = replace(stepped, learning_rate=0.01)
-    # A milestone at 0 acts before the first step.
+    # A milestone at 0 cuts the rate before the first step.
     assert_equal_weights(train("stepped", cpu, recipe=stepped).folder, train("constant", cpu, recipe=constant).folder)
 
 
 def enough_rows() -> TrainingRows:
-    """As many as it takes to part with a twentieth."""
+    """Return 210 rows, enough to set aside a twentieth as tuning rows."""
     return load_train(find_source("sample")).take(np.arange(150, 360))
 
 
@@ -416,12 +417,12 @@ def test_plateau_is_measured_on_rows_that_are_neither_trained_on_nor_reported(cp
     last = run.epochs[-1]
     read = run.predict(tuning.pixels).argmax(axis=1)
     assert last["tuning_accuracy"] == (read == tuning.digits).mean()
-    # The same as training on what is left with a constant rate: one epoch, before the first cut.
+    # One epoch, before the first cut, equals training at a constant rate on the rows that are left.
     first = train("first", cpu, recipe=replace(PLATEAU, epochs=1), rows=enough_rows())
     alone = replace(PLATEAU, learning_rate=0.02, epochs=1)
     other = train_run(alone, training, Path("alone"), seed=7, device=cpu, source="test", held_out=held_out())
     assert_equal_weights(first.folder, other.folder)
-    # Other held-out rows change nothing: they decide on nothing.
+    # Held-out rows decide nothing, so training without them gives the same weights.
     assert_equal_weights(run.folder, train("blind", cpu, recipe=PLATEAU, rows=enough_rows(), held_out=None).folder)
 
 
@@ -438,7 +439,7 @@ def test_early_end_is_decided_on_tuning_rows(cpu):
     assert ended.epochs[0]["tuning_accuracy"] >= 0
     never = train("never", cpu, recipe=replace(TINY, stop_at=1.1), rows=enough_rows())
     assert len(never.epochs) == TINY.epochs
-    # Stopped between its last epoch and its end, it does not go on training.
+    # A run that ended early does not train further when it is resumed.
     assert train("run", cpu, recipe=replace(TINY, stop_at=0.0), rows=enough_rows(), resume=True).epochs == ended.epochs
 
 

@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 
 import kaggle_digits
 from kaggle_digits.cli import handwriting, kaggle, submission, training
-from kaggle_digits.cli.options import Verb
+from kaggle_digits.cli.options import Verb, path
 from kaggle_digits.cli.output import exit_code_of, print_anywhere
 from kaggle_digits.errors import InputError
 
@@ -65,7 +65,7 @@ class _PrintCompletion(argparse.Action):
 
         verbs = next(action for action in parser._actions if isinstance(action, argparse._SubParsersAction))
         for action in (action for command in verbs.choices.values() for action in command._actions):
-            if action.type is not None or action.metavar == "PATH":
+            if action.type is path or action.metavar == "PATH":
                 action.complete = shtab.FILE
             elif action.dest == "recipe":
                 action.choices = list(RECIPES)

@@ -266,3 +266,105 @@ def test_part_that_is_none_is_refused(part, capsys):
         cli.main(["compare", "--recipes", "random", "--out", "out", f"--shard={part}"])
     assert end.value.code == 2
     assert f"'{part}' is not I/N, a part from 1 to N of N" in capsys.readouterr().err
+
+
+def run_cli(*arguments: str, encoding: str = "utf-8", **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "kaggle_digits", *arguments],
+        capture_output=True,
+        text=True,
+        encoding=encoding,
+        timeout=300,
+        env={**os.environ, **environment},
+    )
+
+
+def test_no_verb_prints_the_help():
+    done = run_cli()
+    assert (done.returncode, done.stdout) == (2, "")
+    for verb in cli.VERBS:
+        assert f"\n    {verb.name} " in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("typed", "hint"),
+    [("sumbit", "Did you mean submit?"), ("xyz", "`kaggle-digits --help` describes them.")],
+)
+def test_mistyped_verb_gets_help(capsys, typed, hint):
+    with pytest.raises(SystemExit) as end:
+        cli.main([typed])
+    assert end.value.code == 2
+    names = ", ".join(verb.name for verb in cli.VERBS)
+    assert capsys.readouterr().err.endswith(f"{typed}: no such verb. Expected one of {names}. {hint}\n")
+
+
+def test_help_is_quick():
+    durations = []
+    for _ in range(5):
+        started = time.perf_counter()
+        assert run_cli("--help").returncode == 0
+        durations.append(time.perf_counter() - started)
+    assert min(durations) < 0.3
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "tcsh"])
+def test_completion_scripts_know_verbs_options_and_recipes(shell):
+    done = run_cli("--print-completion", shell)
+    assert done.returncode == 0, done.stderr
+    for word in ("recognize", "--recipe", "pooled-once"):
+        assert word in done.stdout
+
+
+def test_completion_works_in_bash():
+    script = run_cli("--print-completion", "bash").stdout
+    Path("completion.sh").write_text(script)
+    ask = (
+        "source completion.sh; COMP_WORDS=(kaggle-digits submit --rec); COMP_CWORD=2; "
+        "_shtab_kaggle_digits kaggle-digits --rec submit; echo ${COMPREPLY[*]}"
+    )
+    done = subprocess.run(["bash", "-c", ask], capture_output=True, text=True, timeout=60)
+    assert done.stdout.split() == ["--recipe"], done.stderr
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp932", "latin-1", "cp1252"])
+def test_terminal_that_is_not_utf_8_gets_all_that_it_can_show(encoding):
+    trained = run_cli(
+        *("submit", "--data", "sample", "--recipe", "naive-bayes", "--out", "größe.csv"),
+        encoding=encoding,
+        PYTHONIOENCODING=encoding,
+    )
+    assert trained.returncode == 0, trained.stderr
+    assert " (1 standard error)" in trained.stdout
+    assert "Traceback" not in trained.stderr
+    listed = run_cli("recipes", PYTHONIOENCODING="ascii")
+    assert listed.returncode == 0
+    assert " +/- " in listed.stdout
+    everything = run_cli("recipes", "--json", encoding=encoding, PYTHONIOENCODING=encoding)
+    assert {recipe["name"] for recipe in json.loads(everything.stdout)} == set(RECIPES)
+
+
+def test_home_folder_is_understood_wherever_a_path_is_given(competition, monkeypatch, capsys, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    write_submission(tmp_path / "s.csv", [1] * 13)
+    assert cli.main(["check", "~/s.csv", "--data=~/competition"]) == 0
+    train = ["train", "--recipe=random", "--data=sample", "--run=~/r"]
+    assert cli.main(train) == 0
+    assert cli.main(["predict", "--run=~/r", "--data=sample", "--out=~/made.csv"]) == 0
+    assert (tmp_path / "sample-made.csv").exists()
+    monkeypatch.setenv("KDIGITS_DATA", "~/competition")
+    assert cli.main(["check", "~/s.csv"]) == 0
+    assert not Path("~").exists()
+    # The name of a user that is none is a file name like others.
+    assert cli.main(["check", "~nobody-here/s.csv"]) == 2
+    assert "~nobody-here/s.csv: no such file." in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("verb", [["predict", "--out", "s.csv"], ["recognize", "page.png"]])
+def test_file_in_the_place_of_a_run_folder_is_named(capsys, verb):
+    Path("my_model.keras").write_text("a network")
+    Path("page.png").write_text("")
+    assert cli.main([*verb, "--run", "my_model.keras"]) == 2
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        "kaggle-digits: my_model.keras: is a file. Expected a run folder, as `kaggle-digits train` leaves it. Name the "
+        "folder."
+    )

@@ -1,4 +1,4 @@
-"""The page to draw on, in a real browser: Debian's Chromium, at the size of a desktop and of a phone."""
+"""Pad: the page to draw on works in a real browser, Debian's Chromium, at the sizes of a desktop and a phone."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ ROWS = ["2718", "31415", "90"]
 
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
-    """The page, served on the loopback interface by the real server."""
+    """Serve the page on the loopback interface with the real server, and yield its address."""
     listening = socket.create_server(("127.0.0.1", 0))
     app = make_app(Reader(PACKAGED_RUN))
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off"))
@@ -68,7 +68,7 @@ def post(address: str, body: bytes, headers: dict[str, str] | None = None) -> tu
 
 @pytest.fixture(params=["desktop", "phone"])
 def page(request, address):
-    """The page in the browser, and all that it asked for."""
+    """Open the page in the browser; afterwards check that it had no errors and asked only its own server."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
@@ -79,7 +79,7 @@ def page(request, address):
         page.on("request", lambda each: asked.append(each.url))
         troubles: list[str] = []
         page.on("pageerror", lambda error: troubles.append(str(error)))
-        # That a request was refused is tested, and said by the browser, too.
+        # The browser also logs refused requests. Some tests provoke them, so status 400 is no trouble.
         page.on(
             "console",
             lambda message: (
@@ -97,7 +97,7 @@ def page(request, address):
 
 
 def wait_until(page, condition: str) -> None:
-    """Wait until JavaScript is true. (Playwright's own way of waiting needs eval, which the page's policy forbids.)"""
+    """Wait until a JavaScript condition holds. (Playwright's own wait needs eval, which the page's policy forbids.)"""
     deadline = time.monotonic() + 30
     while not page.evaluate(condition):
         assert time.monotonic() < deadline, condition
@@ -105,7 +105,7 @@ def wait_until(page, condition: str) -> None:
 
 
 def answered(page) -> None:
-    """Wait until the last change was answered."""
+    """Wait until the server has answered the last change."""
     wait_until(page, "answered === changes && !asking")
 
 
@@ -154,11 +154,11 @@ def test_a_sheet_that_is_uploaded_is_read_with_boxes(page, tmp_path):
     )
     assert green > 500
     width = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
-    assert width == 0  # nothing has to be scrolled sideways
+    assert width == 0  # the page does not scroll sideways
 
 
 @needs_browser
-def test_what_is_no_picture_is_said_on_the_page(page, tmp_path):
+def test_a_file_that_is_no_picture_is_reported_on_the_page(page, tmp_path):
     file = tmp_path / "notes.png"
     file.write_text("no picture")
     with page.expect_response("**/photo") as response:
@@ -229,7 +229,7 @@ def test_a_digit_is_answered_in_a_tenth_of_a_second(address):
     drawing = png(draw_page(["5"], size=300, pen=20))
     durations = []
     for _ in range(10):
-        # Of all threads of this process, server included: other tests run beside it, and take time, too.
+        # CPU time of all threads, including the server's. Tests that run in parallel would distort wall time.
         started = time.process_time()
         status, answer = post(f"{address}/digit", drawing)
         durations.append(time.process_time() - started)
@@ -261,7 +261,7 @@ def test_an_empty_drawing_has_no_digit(address):
 
 
 def test_other_names_that_lead_here_are_refused(address):
-    """A page elsewhere that has its own name point to 127.0.0.1 cannot speak to this one."""
+    """A foreign page whose host name resolves to 127.0.0.1 (DNS rebinding) cannot talk to this server."""
     status, _ = post(f"{address}/digit", png(np.ones((28, 28))), {"Host": "elsewhere.example"})
     assert status == 400
 

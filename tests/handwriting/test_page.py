@@ -1,4 +1,4 @@
-"""Handwriting: digits are found on pages as a camera sees them, and become what MNIST's makers would have made."""
+"""Page: digits are found on pages as a camera sees them, and prepared as the makers of MNIST prepared theirs."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ ROWS = ["0123456789", "9876543210", "27182"]
 
 
 def lengths(found) -> list[int]:
-    """How many digits there are in each row."""
+    """Return the number of digits in each row."""
     rows = [each.row for each in found]
     return [rows.count(row) for row in range(max(rows, default=-1) + 1)]
 
 
 def sides(image: np.ndarray) -> tuple[int, int]:
-    """Height and width of the ink of a (784,) image."""
+    """Return the height and width of the ink in a (784,) image."""
     ink = image.reshape(28, 28) > 90
     return int(np.ptp(np.flatnonzero(ink.any(axis=1)))) + 1, int(np.ptp(np.flatnonzero(ink.any(axis=0)))) + 1
 
 
 def centre(image: np.ndarray) -> tuple[float, float]:
-    """Centre of mass in pixels from the upper left corner, (28, 28) is the lower right one."""
+    """Return the centre of mass in pixels from the upper left corner; (28, 28) is the lower right corner."""
     ink = image.reshape(28, 28).astype(float)
     along = np.arange(28) + 0.5
     return float(ink.sum(axis=1) @ along / ink.sum()), float(ink.sum(axis=0) @ along / ink.sum())
@@ -137,17 +137,17 @@ def test_what_is_normal_already_stays_as_it_is():
 
 @pytest.mark.parametrize(("height", "width"), [(120, 60), (40, 90), (200, 12), (30, 30)])
 def test_a_digit_fills_the_box_and_is_centred_by_mass(height, width):
-    """As in MNIST: 20 pixels along the longer side, aspect kept, centre of mass within the pixel after the middle."""
+    """As in MNIST: the longer side is 20 pixels, the aspect is kept, the centre of mass is just after the middle."""
     ink = np.zeros((height, width), np.float32)
     thick = max(2, max(height, width) // 8)
-    ink[:thick] = ink[:, :thick] = 1  # more ink above and on the left
+    ink[:thick] = ink[:, :thick] = 1  # more ink at the top and on the left
     image = normalise_digit(ink)
     tall, wide = sides(image)
     assert max(tall, wide) == 20
     assert min(tall, wide) == pytest.approx(20 * min(height, width) / max(height, width), abs=2)
     down, across = centre(image)
     for place, side in ((down, tall), (across, wide)):
-        assert 14 <= place <= 15.1 or side == 20  # a digit as large as the box is shifted by at most 4 pixels
+        assert 14 <= place <= 15.1 or side == 20  # a digit that fills the box can move by at most 4 pixels
 
 
 @pytest.mark.parametrize(("pen", "usual"), [(4, 1.8), (120, 4.0)])

@@ -1,4 +1,4 @@
-"""Photographs: every kind of file becomes brightness the right way up, or one clear error."""
+"""Photo: every kind of file becomes upright brightness, or one clear error."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from PIL import Image
 from kaggle_digits.errors import DataError
 from kaggle_digits.handwriting.photo import load_photo
 
-# Dark on the left, light on the right, and a mark in the upper left corner.
+# It is dark on the left and light on the right, with a mark in the upper left corner that shows how it is turned.
 PICTURE = np.tile(np.linspace(40, 220, 60, dtype=np.uint8), (30, 1))
 PICTURE[:8, :8] = 0
 
@@ -37,7 +37,7 @@ def message(contents: bytes) -> str:
 
 
 def png_header(width: int, height: int) -> bytes:
-    """A PNG of that size whose pixels are all black: 100 million of them take a few kilobytes."""
+    """Return an all-black PNG of that size: 100 million pixels take less than 200 kB."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
@@ -116,7 +116,7 @@ def test_exif_turns_the_picture_upright(orientation):
         7: Image.Transpose.TRANSVERSE,
         8: Image.Transpose.ROTATE_270,
     }
-    # As the camera holds it: turned back by what the orientation says.
+    # The camera stores the picture as it was held, so undo the turn that the orientation asks for.
     held = Image.fromarray(PICTURE)
     if orientation in turns:
         held = held.transpose(turns[orientation])
@@ -195,7 +195,7 @@ def test_a_picture_that_is_too_small():
 )
 def test_a_hundred_megapixels_in_a_few_kilobytes_are_refused_before_they_are_unpacked(width, height, what):
     contents = png_header(width, min(height, 10_000))
-    if height > 10_000:  # only the header claims it
+    if height > 10_000:  # only the header claims this height
         contents = contents[:20] + struct.pack(">I", height) + contents[24:]
         contents = contents[:29] + struct.pack(">I", zlib.crc32(contents[12:29])) + contents[33:]
     assert len(contents) < 200_000

@@ -1,4 +1,4 @@
-"""Recognize: pictures of own handwriting become text, with the network that comes with the package."""
+"""Recognize: pictures of a user's handwriting become text, with the network that comes with the package."""
 
 from __future__ import annotations
 
@@ -166,7 +166,7 @@ def test_boxes_lie_within_a_large_picture(capsys):
     assert bottom == 3023
 
 
-def test_nothing_of_the_users_is_replaced_unasked(capsys, page):
+def test_the_users_files_are_not_replaced_unasked(capsys, page):
     before = page.read_bytes()
     assert refused(capsys, page, "--overlay", page) == (
         "kaggle-digits: page.png: exists already. Expected a new name. Choose another, or pass --force to replace it."

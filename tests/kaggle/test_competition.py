@@ -1,4 +1,4 @@
-"""Competition: the real client of every supported version, against a loopback server with state and faults."""
+"""Competition: every supported version of the real client works against a loopback server with state and faults."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ SENT = ["ListSubmissions", "GetSubmissionLimits", "StartSubmissionUpload", "PUT"
 
 
 PART = 2_000_000
-"""Bytes after which a transfer breaks; the client writes a megabyte at a time."""
+"""The number of bytes after which a transfer breaks. The client writes a megabyte at a time."""
 
 
 @functools.cache
 def archive_of(seed: int = 0) -> bytes:
-    """The competition's zip: 3 MB, since it hardly compresses."""
+    """Return a zip like the competition's. Its random pixels hardly compress, so it has 3 MB."""
     values = np.random.default_rng(seed).integers(0, 256, (1500, 785)).astype(np.uint8)
     values[:, 0] = np.arange(1500) % 10
     stream = io.BytesIO()
@@ -67,21 +67,21 @@ def terminal(request: pytest.FixtureRequest, tmp_path: Path, workplace: Path) ->
 
 @pytest.fixture
 def one_terminal(tmp_path: Path, workplace: Path) -> Iterator[Terminal]:
-    """For what does not depend on the client's version."""
+    """Yield one terminal, for tests that do not depend on the client's version."""
     with KaggleServer().running() as server:
         yield Terminal(server, INSTALLED, tmp_path)
 
 
 @pytest.fixture
 def mine() -> Path:
-    """A submission that Kaggle would accept."""
+    """Write a submission that Kaggle would accept."""
     file = Path(FILE)
     write_submission(file, np.arange(28_000) % 10)
     return file
 
 
 def ranges_asked(terminal: Terminal) -> list[str | None]:
-    """The parts of the zip that were asked for."""
+    """Return the byte range that each request for the zip asked for."""
     return [values["headers"].get("Range") for name, _, values in terminal.server.log if name == "GET files"]
 
 
@@ -102,7 +102,7 @@ def test_download_leaves_the_zip_in_the_cache_and_is_not_repeated(terminal, tmp_
 
     assert terminal.run("download")[0] == 0
     assert len(terminal.server.log) == 2
-    # Where `submit` and `check` look for it.
+    # `submit` and `check` find the zip there.
     write_submission(Path("mine.csv"), [7] * 1500)
     assert terminal.run("check", "mine.csv")[1].startswith(
         f"mine.csv: valid, 1,500 rows as in {target.parent}'s test.csv"
@@ -126,7 +126,7 @@ def test_broken_download_is_continued(terminal, tmp_path):
 
 def test_killed_download_goes_on_where_it_stopped(terminal, tmp_path):
     cache = tmp_path / "cache"
-    # Once the connection breaks, the client waits before its next try: killed there, it leaves a part.
+    # The client waits after a broken connection. Killed during that wait, it leaves a partial file.
     terminal.server.faults["GET files"] = Fault(keep_bytes=PART, times=99)
     terminal.run_then_kill("download")
     assert not (cache / "digit-recognizer.zip").exists()
@@ -202,7 +202,7 @@ def test_wait_prints_score_and_page(terminal, mine):
     assert code == 0
     assert out == (f"{FILE}: submitted to digit-recognizer as 40000000\npublic score  0.99571\npage          {PAGE}\n")
     assert record_of(mine)["upload"]["public_score"] == "0.99571"
-    # Nothing is written but the file's own record.
+    # Only the file's own record is written.
     assert sorted(path.name for path in Path("submissions").iterdir()) == ["mine.csv", "mine.json"]
 
 
@@ -210,7 +210,7 @@ def test_same_file_is_never_submitted_twice(terminal, mine):
     terminal.run("upload", FILE, "-m", "first try")
     copy = Path("copy.csv")
     copy.write_bytes(mine.read_bytes())
-    mine.with_suffix(".json").unlink()  # also without the record, as on another machine
+    mine.with_suffix(".json").unlink()  # the record is missing, as on another machine
     code, out, err = terminal.run("upload", "copy.csv", "-m", "again", "--wait")
     assert code == 0
     assert "as 40000000\npublic score  0.99571" in out
@@ -234,11 +234,11 @@ def test_answer_without_a_reference_is_looked_up(terminal, mine):
     assert out.startswith(f"{FILE}: submitted to digit-recognizer as 40000000\n")
 
 
-def test_failed_submission_of_before_is_not_taken_for_the_one_whose_answer_was_lost(terminal, mine):
+def test_earlier_failed_submission_is_not_taken_for_the_one_whose_answer_was_lost(terminal, mine):
     terminal.server.outcome = {"status": "ERROR", "errorDescription": "an outage"}
     assert terminal.run("upload", FILE, "-m", "x", "--wait")[0] == 1
     terminal.server.outcome = {"status": "COMPLETE", "publicScore": "0.99571"}
-    # The second try is made, its answer lost, and it shows late.
+    # The second try reaches Kaggle, but its answer is lost, and the list shows it late.
     terminal.server.faults["CreateSubmission"] = Fault(handle_first=True)
     terminal.server.newest_hidden = 3
     code, out, _ = terminal.run("upload", FILE, "-m", "x", "--wait")
@@ -257,7 +257,7 @@ def test_refused_second_try_leaves_the_record_of_the_first(terminal, mine):
 
 
 def test_failure_is_told_before_the_file_is_submitted_again(terminal, mine):
-    # Killed, and Kaggle cannot score what arrived.
+    # The command is killed after the request arrived, and Kaggle cannot score the submission.
     terminal.server.faults["CreateSubmission"] = Fault(hang=True, handle_first=True)
     terminal.run_then_kill("upload", FILE, "-m", "x")
     terminal.server.submissions[0] |= {"status": "ERROR", "errorDescription": "an outage"}
@@ -291,7 +291,7 @@ def test_file_is_found_among_many_submissions(terminal, mine):
     assert terminal.server.names().count("CreateSubmission") == 1
 
 
-def test_other_contents_that_take_the_files_place_get_no_score_of_it(terminal, mine):
+def test_new_contents_under_the_same_name_do_not_get_the_old_score(terminal, mine):
     terminal.server.looks_until_scored = 5
     process = terminal.start("upload", FILE, "-m", "x", "--wait")
     while "GetSubmission" not in terminal.server.names():
@@ -371,14 +371,14 @@ def test_daily_limit_is_asked_before_the_file_is_sent(terminal, mine):
     assert terminal.server.names() == ["ListSubmissions", "GetSubmissionLimits"]
 
 
-def test_limit_of_all_time_is_said_as_such(terminal, mine):
+def test_limit_for_all_time_is_named(terminal, mine):
     terminal.server.limits = {"numToday": 0, "numTotal": 100, "numAllowedNow": 0, "limitedByTotal": True}
     code, _, err = terminal.run("upload", FILE, "-m", "x")
     assert code == 1
     assert "the competition's limit for all time is reached" in err
 
 
-def test_who_never_submitted_has_only_zeros_and_may(terminal, mine):
+def test_first_submission_is_allowed_though_all_limits_are_zero(terminal, mine):
     terminal.server.limits = {}
     assert terminal.run("upload", FILE, "-m", "first")[0] == 0
 
@@ -389,7 +389,7 @@ def test_upload_killed_at_any_step_and_started_again_makes_one_submission(termin
     terminal.server.faults[method] = Fault(hang=True, handle_first=arrives)
     terminal.run_then_kill("upload", FILE, "-m", "x")
     assert len(terminal.server.submissions) == (arrives and method == "CreateSubmission")
-    # Kaggle may take a while to show what it has taken.
+    # Kaggle may take a while to list a submission that it has accepted.
     terminal.server.looks_until_listed = 2
     code, out, _ = terminal.run("upload", FILE, "-m", "x", "--wait")
     assert (code, len(terminal.server.submissions)) == (0, 1)
@@ -423,7 +423,7 @@ def test_lost_request_is_said_and_left_to_the_user(terminal, mine):
     )
     assert terminal.server.names().count("CreateSubmission") == 1
     assert terminal.server.submissions == []
-    # The user repeats it.
+    # The user repeats the command.
     assert terminal.run("upload", FILE, "-m", "x")[0] == 0
     assert len(terminal.server.submissions) == 1
 
@@ -438,7 +438,7 @@ def test_reset_before_the_creating_request_costs_nothing(terminal, mine):
 
 
 def test_slow_upload_is_waited_for(terminal, mine):
-    # The tests wait a second for an answer: more than this.
+    # This is less than the second that the tests wait for an answer.
     terminal.server.delays["PUT"] = 0.7
     assert terminal.run("upload", FILE, "-m", "x")[0] == 0
     assert terminal.server.names().count("PUT") == 1
@@ -450,7 +450,7 @@ def test_request_that_gets_no_answer_is_given_up_and_repeated(terminal, mine):
     code, _, err = terminal.run("upload", FILE, "-m", "x")
     assert code == 0
     assert err.count("ReadTimeout; trying again in 1 s") == 2
-    # A broken upload goes to a new place.
+    # A repeated upload asks for a new address.
     assert terminal.server.names().count("StartSubmissionUpload") == 2
 
 
@@ -469,7 +469,7 @@ def test_creating_request_that_gets_no_answer_is_not_repeated(terminal, mine):
 
 @pytest.mark.parametrize("status", [308, 302])
 def test_file_that_did_not_arrive_whole_is_not_submitted(terminal, mine, status):
-    # 308 is the storage's "resume incomplete".
+    # With 308, "resume incomplete", the storage says that it lacks a part of the file.
     terminal.server.faults["PUT"] = Fault(status=status, times=99)
     code, _, err = terminal.run("upload", FILE, "-m", "x")
     assert code == 1
@@ -504,7 +504,7 @@ def test_submission_that_cannot_be_scored_says_why(terminal, mine):
         f"Expected a score. See {PAGE}"
     )
     assert record_of(mine)["upload"]["state"] == "error"
-    # Another try is a new submission.
+    # The next try makes a new submission.
     terminal.server.outcome = {"status": "COMPLETE", "publicScore": "0.5"}
     assert terminal.run("upload", FILE, "-m", "x", "--wait")[0] == 0
     assert len(terminal.server.submissions) == 2
@@ -569,13 +569,13 @@ def test_submit_trains_checks_the_limits_first_uploads_and_waits(one_terminal, t
         ),
     ],
 )
-def test_upload_that_cannot_be_is_refused_before_the_training(one_terminal, arguments, said):
+def test_impossible_upload_is_refused_before_the_training(one_terminal, arguments, said):
     code, _, err = one_terminal.run("submit", *arguments)
     assert (code, err.splitlines()[-1]) == (2, f"kaggle-digits: {said}")
     assert one_terminal.server.log == []
 
 
-# What Kaggle refuses, and what users are told
+# What Kaggle refuses, and what the user reads then
 
 
 @pytest.mark.parametrize(
@@ -642,7 +642,7 @@ def test_refusals_are_explained(terminal, mine, method, status, message, expecte
     assert (code, out) == (2 if status in (401, 403, 404) else 1, "")
     assert terminal.server.submissions == []
     assert terminal.server.names().count("CreateSubmission") == (method == "CreateSubmission")
-    # Nothing is in doubt: the next try does not wait.
+    # No submission is in doubt, so the next try does not wait for one.
     if method == "CreateSubmission":
         assert record_of(mine)["upload"] is None
 
@@ -676,14 +676,14 @@ def test_login_page_of_a_public_network_is_no_answer(terminal, mine):
 
 
 @pytest.mark.parametrize("method", ["ListSubmissions", "GetSubmissionLimits", "StartSubmissionUpload"])
-def test_answer_of_another_shape_is_said_to_be(terminal, mine, method):
+def test_answer_of_an_unknown_shape_is_reported(terminal, mine, method):
     terminal.server.answers[method] = {"submissions": 7, "numTotal": "many"}
     code, _, err = terminal.run("upload", FILE, "-m", "x")
     assert code == 1
     assert f"client {terminal.client} does not understand Kaggle's answer (" in err
 
 
-def test_no_network_is_said_so(terminal, mine):
+def test_missing_network_is_reported(terminal, mine):
     nowhere = "http://127.0.0.1:9"
     code, _, err = terminal.run("upload", FILE, "-m", "x", HTTP_PROXY=nowhere, http_proxy=nowhere)
     assert code == 1
@@ -716,7 +716,7 @@ def test_access_token_is_used_and_a_dead_one_named(terminal, mine):
     )
 
 
-def test_credentials_that_cannot_be_read_are_said_to_be(terminal, mine):
+def test_unreadable_credentials_are_reported(terminal, mine):
     folder = terminal.home / ".kaggle"
     folder.mkdir()
     (folder / "kaggle.json").write_text(json.dumps({"username": "ada", "token": TOKEN}))
@@ -737,7 +737,7 @@ def test_login_of_the_client_is_used(terminal, mine):
     login = {"refresh_token": KEY, "access_token": TOKEN, "username": "ada", "scopes": []}
     login["access_token_expiration"] = "2099-01-01T00:00:00+00:00"
     (folder / "credentials.json").write_text(json.dumps(login))
-    # Client 2.0.2 looks for a login only if it is told to.
+    # Client 2.0.2 looks for a login only if KAGGLE_ENABLE_OAUTH is set.
     none = {"KAGGLE_USERNAME": None, "KAGGLE_KEY": None, "KAGGLE_ENABLE_OAUTH": "1"}
     assert terminal.run("upload", FILE, "-m", "x", **none)[0] == 0
     terminal.server.faults["GetSubmission"] = Fault(status=401, message="Unauthenticated", times=9)
@@ -764,7 +764,7 @@ def test_no_credential_appears_in_any_output_log_or_file(terminal, mine, tmp_pat
         files = [path for path in tmp_path.rglob("*") if path.is_file()]
         texts += [path.read_bytes().decode("latin-1") for path in files]
         if not fault:
-            mine.with_suffix(".json").unlink()  # so that the list is asked again
+            mine.with_suffix(".json").unlink()  # so that the next command asks for the list again
     assert len(terminal.server.log) > 20
     for text in texts:
         assert not any(secret in text for secret in (*SECRETS, SIGNATURE))
@@ -783,7 +783,7 @@ def test_address_is_taken_for_the_name_of_the_competition(terminal):
 
 
 @pytest.mark.parametrize("name", ["Digit Recognizer", "http://[x"])
-def test_name_that_is_none_is_refused(one_terminal, name):
+def test_invalid_name_is_refused(one_terminal, name):
     code, _, err = one_terminal.run("download", KDIGITS_COMPETITION=name)
     assert code == 2
     assert err == (

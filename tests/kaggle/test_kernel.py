@@ -1,4 +1,4 @@
-"""Kernel: the notebook goes to Kaggle and back, with the real client of every supported version."""
+"""Kernel: the notebook goes to Kaggle and its outputs come back, with every supported version of the real client."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def terminal(request: pytest.FixtureRequest, tmp_path: Path, workplace: Path) ->
 
 
 def test_real_client_accepts_the_metadata_as_it_is(terminal):
-    # `kaggle kernels push` in a checkout, as its users type it.
+    # This is `kaggle kernels push`, as users type it in a checkout.
     done = subprocess.run(
         [sys.executable, "-c", "from kaggle.cli import main; main()", "kernels", "push", "-p", str(ROOT)],
         env=terminal.environment,
@@ -108,7 +108,7 @@ def test_run_pushes_waits_fetches_checks_and_submits(terminal):
     states = [line.rsplit(" (", 1)[0] for line in err.splitlines() if line.startswith(NAME)]
     assert states == [f"{NAME}, version 1: {state}" for state in ("queued", "running", "complete")]
     assert Path(file).read_text() == SUBMISSION
-    # What the notebook recorded is kept, with the commit that it cannot know.
+    # The notebook's own record is kept. The commit is added, because the notebook cannot know it.
     record = json.loads(Path(file).with_suffix(".json").read_text())
     (run,) = record["runs"]
     assert (run["recipe"], run["seed"], run["held_out_rows"]) == ("fast", 0, 2_100)
@@ -119,15 +119,15 @@ def test_run_pushes_waits_fetches_checks_and_submits(terminal):
     assert submission["description"].endswith("] from a kernel")
 
 
-def test_outputs_of_the_version_before_are_not_taken_for_those_of_this_one(terminal):
-    # Right after a push Kaggle may still show the last version, and that it is complete.
+def test_outputs_of_the_last_version_are_not_taken_for_those_of_this_one(terminal):
+    # Right after a push, Kaggle may still show the last version, as complete.
     new: dict[str, bytes] = {}
     push = terminal.server.on_push
 
     def late(body: dict[str, Any]) -> None:
         push(body)
         new.update(terminal.server.outputs)
-        # Whole and valid, but of another build.
+        # These outputs are complete and valid, but come from another build.
         old = json.loads(new["submission.json"]) | {"build": "old"}
         terminal.server.outputs = {"submission.csv": OLD.encode(), "submission.json": json.dumps(old).encode()}
 
@@ -175,7 +175,7 @@ def test_kernel_that_kaggle_will_not_run_gets_advice_of_its_own(terminal):
     )
 
 
-def test_failure_of_the_version_before_is_not_taken_for_that_of_this_one(terminal):
+def test_failure_of_the_last_version_is_not_taken_for_one_of_this_version(terminal):
     terminal.server.kernel_states = ["ERROR", "ERROR", "QUEUED", "RUNNING", "COMPLETE"]
     code, _, err = terminal.run("kernel", "run")
     assert code == 0, err
@@ -210,7 +210,7 @@ def test_damaged_record_of_a_kernel_is_no_submission(terminal, record):
     )
 
 
-def test_upload_of_a_kernels_file_that_fails_can_be_gone_on_with(terminal):
+def test_failed_upload_of_a_kernels_file_can_be_repeated(terminal):
     terminal.server.faults["StartSubmissionUpload"] = Fault(status=403, message="rules", times=9)
     code, _, err = terminal.run("kernel", "run", "-m", "my kernel")
     assert code == 2

@@ -1,4 +1,4 @@
-"""Notebook: it is made from its source, carries the package, and runs alone."""
+"""Notebook: it is built from its source, carries the package, and runs on its own."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_kernel_carries_the_modules_it_uses_unchanged_in_one_cell(tmp_path):
     carriers = [number for number, (_, source, _) in enumerate(cells) if "SOURCES" in source]
     assert len(carriers) == 1
     _, source, metadata = cells[carriers[0]]
-    # The tutorial stands in front, and the carrier is folded away.
+    # The tutorial comes first. The cell that carries the modules comes later and is folded.
     assert cells[0][1].startswith("# Handwritten digits, step by step")
     assert carriers[0] > 2
     assert metadata["_kg_hide-input"]
@@ -63,7 +63,7 @@ def test_kernel_carries_the_modules_it_uses_unchanged_in_one_cell(tmp_path):
     exec(source[: source.rindex("import sys")], names)
     for name, text in names["SOURCES"].items():
         assert text == (notebook.PACKAGE / name).read_text(encoding="utf-8")
-    # What it does not need it does not carry: no command line, nothing that talks to Kaggle, no other learners.
+    # It carries nothing that it does not need: no command line, no code that talks to Kaggle, no other learners.
     carried = set(names["SOURCES"])
     assert {"train.py", "predict.py", "plots.py", "learners/network.py", "learners/augment.py"} <= carried
     assert not [name for name in carried if name.startswith(("cli/", "kaggle/", "handwriting/"))]
@@ -101,7 +101,7 @@ def test_device_sets_the_machine_and_the_notebook(tmp_path, device, expected):
     nbformat.validate(read)
     (parameters,) = (source for _, source, metadata in cells_of(read) if metadata.get("tags") == ["parameters"])
     assert parameters.startswith(f"DEVICE = \"{device}\"\nBUILD = '42'  # ")
-    # A TPU kernel with Kaggle's notes of a CPU run would be sent to a CPU.
+    # Metadata that Kaggle left from a CPU run would send a TPU kernel to a CPU.
     assert set(read.metadata) == {"kernelspec", "language_info"}
 
 
@@ -188,11 +188,11 @@ def test_unknown_device_and_missing_source_are_refused(tmp_path):
         notebook.build_kernel(tmp_path, root=root)
 
 
-# Run alone: nbclient, an empty folder, no network, no kaggle_digits
+# Runs on its own: with nbclient, in an empty folder, without a network, without kaggle_digits
 
 
 def isolated(inputs: Path) -> list[str]:
-    """A command that runs another without a network and with read-only inputs, where users may make namespaces."""
+    """Return a command prefix that removes the network and makes inputs read-only; empty without user namespaces."""
     make_read_only = 'mount --bind "$0" "$0" && mount -o remount,bind,ro "$0" && exec "$@"'
     prefix = ["unshare", "--map-root-user", "--net", "--mount", "sh", "-c", make_read_only, str(inputs)]
     try:
@@ -203,7 +203,7 @@ def isolated(inputs: Path) -> list[str]:
 
 
 def like_kaggle(folder: Path, mount: str, train: str, test: str) -> Path:
-    """A folder that looks like /kaggle: read-only inputs at the given mount, an empty working folder."""
+    """Make a folder that looks like /kaggle: read-only inputs at the given mount, and an empty working folder."""
     inputs = folder / "input" / mount
     inputs.mkdir(parents=True)
     (folder / "working").mkdir()
@@ -215,8 +215,8 @@ def like_kaggle(folder: Path, mount: str, train: str, test: str) -> Path:
 
 
 def execute(notebook: Path, kaggle: Path, tmp_path: Path) -> tuple[subprocess.CompletedProcess[str], Any]:
-    """Execute a notebook in the working folder, and return how it ended and the notebook with its outputs."""
-    # kaggle_digits may be installed here, in the way of a checkout: taken off the import path again.
+    """Execute a notebook in the working folder; return the finished process and the notebook with its outputs."""
+    # kaggle_digits may be installed in this environment as an editable checkout, so take it off the import path.
     guard = tmp_path / "guard"
     guard.mkdir()
     (guard / "sitecustomize.py").write_text(
@@ -224,7 +224,7 @@ def execute(notebook: Path, kaggle: Path, tmp_path: Path) -> tuple[subprocess.Co
         f"sys.path[:] = [path for path in sys.path if path != {str(ROOT)!r}]\n"
         "sys.meta_path[:] = [f for f in sys.meta_path if 'editable' not in getattr(f, '__module__', '')]\n"
         "assert importlib.util.find_spec('kaggle_digits') is None, 'kaggle_digits is still installed'\n"
-        # Also where there are no namespaces, nothing but the machine itself is reached.
+        # Where there are no namespaces, this confines all connections to the machine itself.
         "def guard(event, arguments):\n"
         "    if event == 'socket.connect' and isinstance(arguments[1], tuple) and arguments[1][0] != '127.0.0.1':\n"
         "        raise OSError(f'no network in this test: {arguments[1]}')\n"
@@ -272,7 +272,7 @@ def test_kernel_runs_alone_and_leaves_a_checked_submission(tmp_path, mount, digi
     assert done.returncode == 0, done.stderr[-3000:]
     text = printed(result)
     assert "never imported: []\n" in text
-    # It says which device it sees, and where the data is.
+    # The notebook prints the device it sees and where the data is.
     assert "cpu, float32 (asked for)\n" in text
     assert f"{kaggle / 'input' / mount}: (1437, 784) to learn from, (360, 784) to predict\n" in text
     assert "submission.csv: 360 rows, checked; held-out accuracy" in text
@@ -311,7 +311,7 @@ def test_kernel_fails_loudly_without_the_device_it_was_sent_for(tmp_path, device
     assert not (kaggle / "working/submission.csv").exists()
 
 
-# The competition's data
+# With the competition's data
 
 
 DATA = str(Path(os.environ.get("KDIGITS_DATA", "")).resolve())
@@ -330,5 +330,5 @@ def test_kernel_reaches_its_floor_on_held_out_rows_of_the_competition(tmp_path):
     digits = np.loadtxt(kaggle / "working/submission.csv", delimiter=",", skiprows=1, dtype=int)
     assert digits.shape == (28_000, 2)
     record = json.loads((kaggle / "working/submission.json").read_text())
-    # 99.6 % is usual; one standard error on 2,100 rows is 0.14 points.
+    # 99.6 % is usual. One standard error on 2,100 rows is 0.14 percentage points.
     assert record["runs"][0]["held_out_accuracy"] >= 0.992

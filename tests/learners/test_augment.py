@@ -1,4 +1,4 @@
-"""Augment: images move as SciPy moves them, within the limits, the same for the same generator."""
+"""Augment: images move as SciPy moves them, within the limits, and in the same way for the same generator."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def test_result_equals_scipy_with_the_same_transforms():
     moved = augment_pixels(pixels, LARGE, np.random.default_rng(5))
     transforms = affine_transforms(20, LARGE, np.random.default_rng(5))
     for image, result, (a0, a1, a2, b0, b1, b2, _, _) in zip(pixels, moved, transforms, strict=True):
-        # SciPy's axes are (row, column), the transforms' are (x, y).
+        # SciPy's axes are (row, column); those of the transforms are (x, y).
         expected = ndimage.affine_transform(
             image.reshape(28, 28).astype(float), [[b1, b0], [a1, a0]], offset=[b2, a2], order=1, mode="constant"
         )
@@ -38,7 +38,7 @@ def test_shift_moves_the_centre_of_mass_by_at_most_its_limit():
     centres = np.array([ndimage.center_of_mass(image) for image in moved])
     distance = np.abs(centres - 14)
     assert distance.max() <= 1.5 + 1e-4
-    # Uniform in ±1.5: mean distance .75.
+    # Shifts are uniform within ±1.5 pixels, so the mean distance is 0.75.
     np.testing.assert_allclose(distance.mean(), 0.75, atol=0.1)
 
 

@@ -1,4 +1,4 @@
-"""Classical methods: predictions are scikit-learn's own, and a file from a stranger can do no harm."""
+"""Classical methods: predictions equal scikit-learn's, and a file from a stranger can do no harm."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ CLASSICAL = {name: recipe for name, recipe in RECIPES.items() if isinstance(reci
 
 
 def small(name: str) -> Classical:
-    """The recipe, with less work to do."""
+    """Return the recipe of that name with less work to do."""
     changes = {"random-forest": {"n_estimators": 7}, "logistic-regression": {"max_iter": 30}}
     kind, settings = CLASSICAL[name].estimator
     return replace(CLASSICAL[name], estimator=(kind, settings | changes.get(name, {})))
@@ -47,7 +47,7 @@ def small(name: str) -> Classical:
 
 @pytest.fixture(scope="module")
 def split() -> tuple[TrainingRows, TrainingRows]:
-    """Rows to train on, and others."""
+    """Return rows to train on and other rows."""
     rows = load_train(find_source("sample"))
     return rows.take(np.arange(300)), rows.take(np.arange(300, 700))
 
@@ -90,7 +90,7 @@ def test_image_distortion_probabilities_are_inverse_powers_of_distances(split):
     recipe = CLASSICAL["idm"]
     learned = fit_estimator(recipe, images(training, recipe), training.digits, seed=0)
     own, strange = images(training, recipe)[:5], images(others, recipe)[:50]
-    # An image that was trained on is at no distance from itself, any other is farther.
+    # A training image has the distance 0 to itself, and every other image is farther away.
     np.testing.assert_allclose(estimate_probabilities(recipe, learned, own), np.eye(10)[training.digits[:5]], atol=1e-6)
     probabilities = estimate_probabilities(recipe, learned, strange)
     distances = nearest_distances(strange, images(training, recipe), training.digits, candidates=25)
@@ -148,10 +148,10 @@ def test_trained_form_survives_the_run_folder(split, name):
     learned = load_estimator(Path("run"), recipe)
     expected = estimate_probabilities(recipe, learned, images(others, recipe))
     np.testing.assert_array_equal(loaded.predict(others.pixels), expected)
-    if name == "idm":  # it keeps the rows, as the recipe normalises them
+    if name == "idm":  # it keeps the training rows, normalised by the recipe
         upright = normalise_pixels(training.pixels, deslant=True, spread=4.2)
         np.testing.assert_array_equal(learned["pixels"], upright)
-    # A finished run is returned, not trained again.
+    # A finished run is returned and not trained again.
     before = Path("run/model.npz").stat().st_mtime_ns
     train_run(recipe, training, Path("run"), seed=1, device=device, source="test", held_out=others, resume=True)
     assert Path("run/model.npz").stat().st_mtime_ns == before
@@ -186,7 +186,7 @@ def test_accelerator_is_refused():
 
 
 class Evil:
-    """Unpickled, it leaves a file behind."""
+    """An object that leaves a file behind when it is unpickled."""
 
     def __reduce__(self):
         return Path.touch, (Path("harm").absolute(),)
@@ -240,8 +240,8 @@ def put(index, value):
         ("idm", "power", put((), 1000)),
         ("random", "prior", lambda a: np.full(10, 1e308)),
         ("random", "prior", lambda a: a.astype(np.longdouble)),
-        # A step in a circle, one out of the forest, one into the next tree, a pixel that is not there; and a forest
-        # whose trees are all one long chain.
+        # A forest with a branch that leads in a circle, out of the forest or into the next tree, or that tests a pixel
+        # that does not exist; and a forest whose trees are one long chain.
         ("random-forest", "children", put((5, 0), 0)),
         ("random-forest", "children", put((0, 1), 10**6)),
         ("random-forest", "features", put(0, 784)),
@@ -307,11 +307,11 @@ def test_rows_that_float32_cannot_tell_apart_are_read_as_scikit_learn_reads_them
     learned = {"weights": weights, "intercepts": np.zeros(10, np.float32)}
     images = np.zeros((1, 784), np.float32)
     images[0, 0] = 1
-    # Two are sure; in float32 both would have the probability 1.
+    # Two digits are almost certain. In float32 both would get the probability 1.
     probabilities = estimate_probabilities(CLASSICAL["logistic-regression"], learned, images)
     assert probabilities.argmax() == 3
     np.testing.assert_allclose(probabilities[0, [2, 3]], 0.5, atol=1e-6)
-    # And none at all: their sum would be 0.
+    # Here no digit is likely. In float32 the sum of all probabilities would be 0.
     hopeless = learned | {"intercepts": np.full(10, -1000.0)}
     probabilities = estimate_probabilities(CLASSICAL["logistic-regression"], hopeless, images)
     assert probabilities.argmax() == 3

@@ -1,4 +1,4 @@
-"""The image distortion model: distances are those of its definition, and digits nearest by it are rightly read."""
+"""Distortion: distances equal the definition of the image distortion model, and its neighbours read digits well."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from kaggle_digits.learners.distortion import distortion_distances, image_gradie
 
 
 def sample(count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Images (count, 784) from 0 to 1 and their digits."""
+    """Return images of the sample, (count, 784) float32 from 0 to 1, and their digits."""
     rows = load_train(find_source("sample")).take(np.arange(count))
     return rows.pixels.astype(np.float32) / 255, rows.digits
 
 
 def by_definition(image: np.ndarray, reference: np.ndarray) -> float:
-    """Pixel by pixel: the least difference of 3×3 neighbourhoods of Sobel's gradients, up to two pixels away."""
+    """Sum over all pixels the least squared difference of 3×3 Sobel gradients, up to two pixels away."""
 
     def gradients(flat: np.ndarray) -> np.ndarray:
         square = np.pad(flat.reshape(28, 28).astype(float), 1, mode="symmetric")
@@ -62,7 +62,7 @@ def test_nearest_of_every_digit_is_found_among_its_candidates():
             candidates = own[np.argsort(euclidean)[:5]]
             expected = distortion_distances(gradients[image], gradients[candidates]).min()
             np.testing.assert_allclose(found[image, digit], expected, rtol=1e-4)
-    # More than there are: all.
+    # With more candidates than there are rows, every row is compared.
     everything = nearest_distances(images[:20], images[20:], digits[20:], candidates=10_000)
     assert (everything <= found * (1 + 1e-4)).all()
 

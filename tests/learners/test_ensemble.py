@@ -76,6 +76,15 @@ def test_predict_takes_the_ensemble_as_one_run(cpu):
     assert Path("sample-singly.csv").read_bytes() == first
 
 
+def test_record_names_the_members_and_counts_their_epochs():
+    main_job.make_submission(main_job.plan_submission(data="sample", recipe="trio"))
+    (run,) = json.loads(Path("submissions/sample-trio-seed0.json").read_text())["runs"]
+    assert (run["recipe"], run["epochs"]) == ("trio", 6)
+    assert [(member["recipe"], member["seed"], member["epochs"]) for member in run["members"]] == [
+        ("single", seed, 2) for seed in (0, 1, 2)
+    ]
+
+
 def test_interrupted_ensemble_goes_on_with_the_network_it_was_at(monkeypatch, capsys):
     assert cli.main(["submit", "--data", "sample", "--recipe", "trio", "--out", "whole.csv"]) == 0
     seen = []

@@ -1,4 +1,4 @@
-"""Models: shapes, precision and schedules are what the recipe says."""
+"""Models: shapes, precision and schedules follow the recipe."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ def test_images_become_float32_logits(recipe, precision):
 
 
 def test_fast_has_the_parameters_of_its_layers():
-    # 1·25·32, 32·9·32, 32·9·64, 64·9·64, 2·2·64·10 + 10; each normalisation has 4 values a channel.
+    # 1·25·32, 32·9·32, 32·9·64, 64·9·64, 2·2·64·10 + 10; each normalisation has 4 values per channel.
     weights = 800 + 9_216 + 18_432 + 36_864 + 2_570
     assert build_model(RECIPES["fast"]).count_params() == weights + 4 * (32 + 32 + 64 + 64) == 68_650
 
 
 def test_tiny_has_less_than_8000_parameters():
-    # 1·25·8, 8·9·16, 16·9·16, 16·9·20, 2·2·20·10 + 10; each normalisation has 4 values a channel.
+    # 1·25·8, 8·9·16, 16·9·16, 16·9·20, 2·2·20·10 + 10; each normalisation has 4 values per channel.
     weights = 200 + 1_152 + 2_304 + 2_880 + 810
     assert build_model(RECIPES["tiny"]).count_params() == weights + 4 * (8 + 16 + 16 + 20) == 7_586
 
@@ -63,7 +63,7 @@ def test_residual_block_is_the_sum_it_says():
     assert block.count_params() == 112 + 148 + 16
 
     def convolve(images: np.ndarray, layer: keras.layers.Conv2D) -> np.ndarray:
-        """Sum shifted copies: every output pixel sees its neighbours, zeros outside."""
+        """Convolve by summing shifted copies of the images; pixels outside count as zero."""
         kernel, bias = (keras.ops.convert_to_numpy(weight) for weight in layer.weights)
         margin = kernel.shape[0] // 2
         padded = np.pad(images, ((0, 0), (margin, margin), (margin, margin), (0, 0)))
@@ -89,7 +89,7 @@ def test_fused_normalisation_is_keras_own(channels, dtype):
         layer.gamma.assign(np.linspace(0.5, 2, channels))
         layer.beta.assign(np.linspace(-1, 1, channels))
         with tf.GradientTape() as tape:
-            # Both see what bfloat16 leaves of the images.
+            # Round the images to bfloat16 first, so that both layers see the same values.
             seen = tf.Variable(tf.cast(tf.cast(images, layer.compute_dtype), tf.float32))
             outputs = layer(tf.cast(seen, layer.compute_dtype), training=True)
             assert keras.backend.standardize_dtype(outputs.dtype) == layer.compute_dtype
@@ -115,7 +115,8 @@ def test_learning_rates_between_epochs_are_as_computed_by_hand():
     assert rates == pytest.approx([1e-3] * 7 + [1e-4] * 7 + [1e-5] * 7 + [1e-6] * 7)
 
     plateau = replace(RECIPES["resnet-192"], learning_rate=Plateau(start=0.06, factor=0.5, patience=2, threshold=0.01))
-    # .5 and .6 rise; .605 is less than 1 % above .6 and .59 below it: cut; .61 rises; .5 and .4 do not: cut.
+    # 0.5 and 0.6 rise. 0.605 is less than 1 % above 0.6, and 0.59 is below it: the rate is cut. 0.61 rises. 0.5 and
+    # 0.4 do not: the rate is cut again.
     accuracies = [0.5, 0.6, 0.605, 0.59, 0.61, 0.5, 0.4, 0.3]
     rates = [epoch_rate(plateau, accuracies[:done]) for done in range(9)]
     assert rates == pytest.approx([0.06, 0.06, 0.06, 0.06, 0.03, 0.03, 0.03, 0.015, 0.015])

@@ -1,4 +1,4 @@
-"""Fit: every row once in every epoch, whatever the batch, the replicas and the processes."""
+"""Network: every row counts once in every epoch, whatever the batch size and the number of replicas and processes."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ def test_mean_over_each_batch_is_that_over_its_real_rows(rows, batch_size, repli
     taken, weights = share_batches(rows, batch_size, replicas=replicas)
     assert taken.shape[1] % replicas == 0
     assert taken.shape == weights.shape == (math.ceil(rows / batch_size), taken.shape[1])
-    # Every row has weight in one place only, in its order.
+    # Every row has a weight in exactly one place, and the order of the rows is kept.
     np.testing.assert_array_equal(taken[weights > 0], np.arange(rows))
     losses = np.random.default_rng(0).random(rows)
     for step, (places, weight) in enumerate(zip(taken, weights, strict=True)):
         expected = losses[step * batch_size : (step + 1) * batch_size].mean()
-        # As Keras does under a strategy: the mean over each replica's share, then over the replicas.
+        # Under a strategy Keras takes the mean over each replica's share, then the mean over the replicas.
         shares = (losses[places] * weight).reshape(replicas, -1)
         assert shares.mean(axis=1).mean() == pytest.approx(expected)
 
@@ -47,7 +47,7 @@ def test_batches_that_fit_are_plain():
 
 
 class _Means(keras.callbacks.Callback):
-    """Remembers the loss that it is told after each batch."""
+    """A callback that remembers the loss reported after each batch."""
 
     def __init__(self) -> None:
         super().__init__()

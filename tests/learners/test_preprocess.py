@@ -1,4 +1,4 @@
-"""Digits by the moments of their ink: upright, and of one width, wherever they are."""
+"""Preprocess: the moments of their ink make digits upright and equally wide, wherever they are in the image."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ Y, X = np.mgrid[:28, :28].astype(float)
 
 
 def stroke(lean, width=2.5, x=14.0):
-    """A straight stroke that leans by so many columns per row, with soft edges."""
+    """Draw a straight stroke with soft edges that leans by the given number of columns per row."""
     rows = np.clip(np.minimum(Y - 3, 24 - Y), 0, 1)
     return np.rint(255 * rows * np.clip(width - abs(X - x - lean * (Y - 13.5)), 0, 1)).astype(np.uint8).ravel()
 
 
 def slope_of(pixels):
-    """The slope of columns on rows, weighted with ink, by NumPy's own least squares."""
+    """Return the slope of columns over rows, weighted by ink, from NumPy's least squares."""
     return np.polyfit(Y.ravel(), X.ravel(), 1, w=np.sqrt(pixels))[0]
 
 
 def columns_of(pixels):
-    """Mean and standard deviation of the ink's columns."""
+    """Return the mean and standard deviation of the ink's columns."""
     mean = np.average(X.ravel(), weights=pixels)
     return mean, np.sqrt(np.average((X.ravel() - mean) ** 2, weights=pixels))
 
@@ -63,8 +63,8 @@ def test_strokes_are_stretched_within_limits():
 
 def test_dashes_and_empty_images_stay_what_they_are():
     images = np.zeros((3, 28, 28), np.uint8)
-    images[1, 14, 4:24] = 200  # nothing to see a slope in
-    images[2, 13, 4:14] = images[2, 14, 14:24] = 200  # ten columns in a row: only one is taken back
+    images[1, 14, 4:24] = 200  # has no slope to measure
+    images[2, 13, 4:14] = images[2, 14, 14:24] = 200  # leans by ten columns per row, but only one is corrected
     upright = normalise_pixels(images.reshape(3, 784), deslant=True).reshape(3, 28, 28)
     np.testing.assert_array_equal(upright[:2], images[:2])
     moved = [0, 100, *[200] * 9, 100, 0]

@@ -1,4 +1,4 @@
-"""Restyling: digits are written otherwise, and stay the digits they are."""
+"""Restyle: digits are written in other styles, and stay the same digits."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from kaggle_digits.recipe import Restyling
 
 
 def stroke(down: int = 20) -> np.ndarray:
-    """(784,) an upright stroke, three wide."""
+    """Draw an upright stroke, three pixels wide and `down` pixels long; (784,) uint8."""
     image = np.zeros((28, 28), np.uint8)
     image[4 : 4 + down, 13:16] = 255
     return image.ravel()
 
 
 def restyled(digit: int, count: int = 200, pixels: np.ndarray | None = None, **style: float) -> np.ndarray:
-    """(count, 28, 28) float, what becomes of that digit."""
+    """Restyle `count` copies of an image as that digit; (count, 28, 28) float64, 0 to 255."""
     before = np.tile(stroke() if pixels is None else pixels, (count, 1))
     after = restyle_pixels(before, np.full(count, digit), Restyling(**style), np.random.default_rng(0))
     assert after.dtype == np.uint8
@@ -41,7 +41,7 @@ def test_other_digits_get_no_strokes(digit):
 
 def test_ones_get_a_flag_down_to_the_left_and_some_a_foot():
     ones = restyled(1, strokes=1.0)
-    # Above the middle nothing comes on the right; on the left something does to nearly all.
+    # In the upper half no ink appears on the right. On the left nearly all ones get some.
     assert ones[:, 4:14, 17:].sum() == 0
     assert (ones[:, 4:22, :12].sum(axis=(1, 2)) > 500).mean() > 0.9
     footed = ones[:, 22:26, 17:].sum(axis=(1, 2)) > 0
@@ -90,7 +90,7 @@ def test_bending_moves_no_point_farther_than_the_limit():
     assert (bent.argmax(axis=0) != 0).any()
 
 
-def test_the_pen_changes_the_width_by_so_many_pixels_a_side():
+def test_the_pen_changes_the_width_by_at_most_its_pixels_on_each_side():
     widths = restyled(3, 2000, pen=1.0)[:, 14].sum(axis=1) / 255
     assert widths.min() == pytest.approx(1, abs=0.05)
     assert widths.max() == pytest.approx(5, abs=0.05)
