@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import logging
 import os
+import re
+import shlex
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from kaggle_digits import CLASSES, PIXELS, SIDE
 from kaggle_digits.errors import DataError
 from kaggle_digits.files import expand_home
-from kaggle_digits.tables import BROKEN, COLUMNS, COLUMNS_IN_WORDS, OTHER, Table, count_rows, read_header, read_table
+from kaggle_digits.tables import BROKEN, EXPECTED, LABELS, CsvTable, File, IdxTable, KerasTable, Rows, Table
 
 if TYPE_CHECKING:  # importing NumPy costs 0.1 s, and `check` does not need it
     import numpy as np
@@ -29,6 +30,13 @@ TEST_ROWS = 28_000
 SAMPLE = "sample"
 """This word, given instead of a path, names the built-in sample."""
 SAMPLE_TEST_ROWS = 360
+KINDS = ("train", "test")
+TEXT = re.compile(r"(?:mnist[ _-]?)?(train|test)(?:ing)?(?: ?\(\d+\))?\.(?:csv|tsv|txt)(?:\.gz)?")
+"""The name of a text file with digits, also as a second download. The group is its kind."""
+IDX = re.compile(r"(train|t10k|test)-(images|labels)[-.]idx[13]-ubyte(?:\.gz)?")
+"""The name of one of MNIST's own files."""
+ZIP = re.compile(rf"{COMPETITION}(?: ?\(\d+\))?\.zip")
+"""The name of the competition's zip, also as a second download."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +45,7 @@ class Source:
 
     Args:
         name: what messages and run.json call it: a path, or "sample".
-        tables: the files by kind, "train", "test" or both. It is empty for the built-in sample.
+        tables: the tables by kind, "train", "test" or both. It is empty for the built-in sample.
     """
 
     name: str
@@ -77,10 +85,11 @@ def find_source(data: str | os.PathLike[str] | None = None) -> Source:
     source = find_competition(data)
     if source is None:
         log.warning(
-            "No competition data found in $KDIGITS_DATA, Kaggle's mounts, ./data or %s: using the built-in sample, "
-            "1,797 small digits. A submission made from it cannot be uploaded. Fetch the real files with "
-            "`kaggle-digits download`, or name them with --data.",
+            "No competition data found in $KDIGITS_DATA, Kaggle's mounts, ./data, this folder or %s: using the "
+            "built-in sample, 1,797 small digits. A submission made from it cannot be uploaded. Fetch the real files "
+            "with `kaggle-digits download`, or name them with --data.%s",
             cache_folder(),
+            _describe_nearby(),
         )
         source = Source(SAMPLE, {})
     return source
@@ -90,8 +99,9 @@ def find_competition(data: str | os.PathLike[str] | None = None) -> Source | Non
     """Find the competition's files.
 
     Args:
-        data: a folder, a zip, a single CSV (plain, .gz or .zip) or the word "sample". None searches
-            $KDIGITS_DATA, Kaggle's mounts, ./data and the download cache, in this order.
+        data: a folder, a zip, a single table (plain, .gz or .zip), MNIST's own files, mnist.npz, or the word "sample".
+            None searches $KDIGITS_DATA, Kaggle's mounts, ./data, ./data/digit-recognizer, the current folder and the
+            download cache, in this order.
 
     Returns:
         the source, or None if no place was named and no files were found.
@@ -106,26 +116,49 @@ def find_competition(data: str | os.PathLike[str] | None = None) -> Source | Non
             return _source_at(named)
         except DataError as error:
             raise DataError(f"$KDIGITS_DATA: {error}") from error
-    for folder in (*_kaggle_mounts(), Path("data"), cache_folder()):
-        tables = _tables_in_folder(folder)
-        if tables:
+    for folder in (*_kaggle_mounts(), Path("data"), Path("data") / COMPETITION):
+        if tables := _tables_in_folder(folder):
             return Source(str(folder), tables)
+    # Other things lie in the current folder, too, and a train.csv may be one of them.
+    if tables := {kind: table for kind, table in _tables_in_folder(Path()).items() if _is_of_digits(table)}:
+        return Source("this folder", tables)
+    if tables := _tables_in_folder(cache_folder()):
+        return Source(str(cache_folder()), tables)
     return None
 
 
 def _kaggle_mounts() -> Iterator[Path]:
     """Yield the folders where a Kaggle notebook may have the competition's files.
 
-    Today's folder comes first, then the older one, then every folder whose train.csv has the competition's columns.
-    These hold a class's copy of the competition, or a dataset.
+    Today's folder comes first, then the older one, then every folder whose train.csv is a table of digits. These hold
+    a class's copy of the competition, or a dataset.
     """
     inputs = expand_home(os.environ.get("KDIGITS_KAGGLE") or "/kaggle") / "input"
     yield inputs / "competitions" / COMPETITION
     yield inputs / COMPETITION
     for file in (*sorted(inputs.glob("*/train.csv")), *sorted(inputs.glob("*/*/train.csv"))):
-        with contextlib.suppress(DataError):
-            if read_header(Table(file)) == COLUMNS["train"]:
-                yield file.parent
+        if _is_of_digits(CsvTable(File(file))):
+            yield file.parent
+
+
+def _is_of_digits(table: Table) -> bool:
+    """Whether the rows of a table are as long as those of digits are."""
+    if not isinstance(table, CsvTable):
+        return True
+    try:
+        return PIXELS <= table.form().width <= PIXELS + 3
+    except DataError:
+        return False
+
+
+def _describe_nearby() -> str:
+    """Say what lies in the current folder and might be meant, and how to use it."""
+    known = _tables_in_folder(Path())
+    if known:
+        files = ", ".join(str(table) for table in known.values())
+        return f" ({files} in this folder: not a table of digits, 28 × 28 pixels in a row.)"
+    nearby = [file for file in sorted(Path().iterdir()) if file.suffix.lower() in (".csv", ".zip", ".gz", ".npz")]
+    return f" (In this folder: {nearby[0]}. To use it: --data {shlex.quote(str(nearby[0]))})" if nearby else ""
 
 
 def cache_folder() -> Path:
@@ -149,8 +182,8 @@ def _source_at(data: str | os.PathLike[str]) -> Source:
     tables = _tables_in_folder(path) if path.is_dir() else _tables_in_file(path)
     if not tables:
         raise DataError(
-            f"{path}: no train.csv and no test.csv in it. Expected at least one of them (plain, .gz or .zip) or "
-            f"{ZIP_NAME}. Pass the folder or zip that `kaggle-digits download` leaves."
+            f"{path}: no train.csv and no test.csv in it. Expected at least one of them (plain, .gz or .zip), "
+            f"{ZIP_NAME}, or MNIST's own files. Pass the folder or zip that `kaggle-digits download` leaves."
         )
     # The name is written to run.json, where a folder called sample must not be taken for the built-in sample.
     return Source(f"./{path}" if str(path) == SAMPLE else str(path), tables)
@@ -158,27 +191,70 @@ def _source_at(data: str | os.PathLike[str]) -> Source:
 
 def _tables_in_folder(folder: Path) -> dict[str, Table]:
     """Return the tables in a folder by kind. Single files take precedence over those in the competition's zip."""
-    found = _tables_in_zip(folder / ZIP_NAME) if (folder / ZIP_NAME).is_file() else {}
-    for kind in COLUMNS:
-        for file in (folder / f"{kind}.csv", folder / f"{kind}.csv.gz"):
-            if file.is_file():
-                found[kind] = Table(file)
-                break
-        else:
-            if (folder / f"{kind}.csv.zip").is_file():
-                found |= _tables_in_zip(folder / f"{kind}.csv.zip")
+    if not folder.is_dir():
+        return {}
+    files = {file.name: File(file) for file in sorted(folder.iterdir()) if file.is_file()}
+    found = _tables_among(files)
+    zips = [file for name, file in files.items() if ZIP.fullmatch(name) or _kind_of(name.removesuffix(".zip"))]
+    zips = [file for file in zips if file.name.lower().endswith(".zip")]
+    for file in sorted(zips, key=lambda file: (ZIP.fullmatch(file.name) is not None, len(file.name))):
+        if len(found) < len(KINDS):
+            found = _tables_in_zip(file.path) | found
     return found
 
 
 def _tables_in_file(path: Path) -> dict[str, Table]:
-    if path.suffix == ".zip":
+    name = path.name.lower()
+    if name.endswith(".zip"):
         return _tables_in_zip(path)
-    # A file may have any name, so its header decides which kind it is. If the header fits neither kind, the name
-    # decides, and reading the file fails later with a message about that kind.
-    table = Table(path)
-    named = "test" if path.name.startswith("test") else "train"
-    header = set(read_header(table))
-    return {OTHER[named] if header == set(COLUMNS[OTHER[named]]) else named: table}
+    file = File(path)
+    if name.endswith(".npz") or (found := _tables_among({path.name: file}, beside=path.parent)) is None:
+        return {kind: KerasTable(file, kind) for kind in KINDS}
+    # A file may have any name. Then its first line says whether it has labels.
+    return found or {_kind_by_content(CsvTable(file, is_kaggle=False)): CsvTable(file)}
+
+
+def _kind_by_content(table: CsvTable) -> str:
+    form = table.form()
+    names = [name.strip().lower() for name in form.names or ()]
+    return "train" if LABELS & set(names) or (not names and form.width > PIXELS) else "test"
+
+
+def _tables_among(files: dict[str, File], beside: Path | None = None) -> dict[str, Table]:
+    """Return the tables among files by kind: MNIST's own before Keras', before text.
+
+    Args:
+        files: by their names.
+        beside: a folder in which more of MNIST's own files are looked for.
+    """
+    if "mnist.npz" in files:
+        return {kind: KerasTable(files["mnist.npz"], kind) for kind in KINDS}
+    idx: dict[tuple[str, str], File] = {}
+    names = dict(files)
+    if beside and any(IDX.fullmatch(name) for name in files):
+        names |= {file.name: File(file) for file in sorted(beside.iterdir())}
+    for name, file in names.items():
+        if match := IDX.fullmatch(name.lower()):
+            idx.setdefault((KINDS[match[1] != "train"], match[2]), file)
+    found: dict[str, Table] = {
+        kind: IdxTable(idx[kind, "images"], idx.get((kind, "labels"))) for kind in KINDS if (kind, "images") in idx
+    }
+    for name in sorted(files, key=lambda name: (_copy_of(name), name)):
+        if (kind := _kind_of(name)) and not name.lower().endswith(".zip"):
+            found.setdefault(kind, CsvTable(files[name], is_kaggle=not name.lower().startswith("mnist")))
+    return found
+
+
+def _kind_of(name: str) -> str | None:
+    """Return the kind of a text file by its name, as in train.csv, test (1).csv.gz or mnist_train.csv."""
+    match = TEXT.fullmatch(name.lower())
+    return KINDS[match[1] == "test"] if match else None
+
+
+def _copy_of(name: str) -> int:
+    """Return the number of a second download: 1 of train (1).csv, 0 of train.csv."""
+    match = re.search(r"\((\d+)\)", name)
+    return int(match[1]) if match else 0
 
 
 def _tables_in_zip(path: Path) -> dict[str, Table]:
@@ -196,12 +272,15 @@ def _tables_in_zip(path: Path) -> dict[str, Table]:
                 f"{path}: the member {member!r} points outside the archive. Expected plain file names. This zip is "
                 "not from Kaggle and may be hostile; do not use it."
             )
-    found: dict[str, Table] = {}
+    files: dict[str, File] = {}
     for member in sorted(members, key=lambda name: name.count("/")):  # the outermost of two files wins
-        path_in_zip = PurePosixPath(member)
-        kind = path_in_zip.stem
-        if kind in COLUMNS and path_in_zip.suffix == ".csv" and "__MACOSX" not in member:
-            found.setdefault(kind, Table(path, member))
+        if not member.endswith("/") and "__MACOSX" not in member:
+            files.setdefault(PurePosixPath(member).name, File(path, member))
+    found = _tables_among(files)
+    texts = [file for name, file in files.items() if re.search(r"\.(csv|tsv|txt)(\.gz)?$", name.lower())]
+    if not found and len(texts) == 1:  # it may have any name
+        table = CsvTable(texts[0], is_kaggle=False)
+        found = {_kind_by_content(table): table}
     return found
 
 
@@ -212,7 +291,7 @@ def load_train(source: Source) -> TrainingRows:
         pixels (N, 784) uint8 and digits (N,) int64; 42,000 rows in the competition.
 
     Raises:
-        DataError: the file is missing or malformed; the message names the line.
+        DataError: the file is missing, malformed or ambiguous; the message names the line.
     """
     rows = _sample()[0] if source.is_sample else _read_train(_table_of(source, "train"))
     log.info("%s training rows from %s", f"{len(rows):,}", source.name)
@@ -222,15 +301,8 @@ def load_train(source: Source) -> TrainingRows:
 def _read_train(table: Table) -> TrainingRows:
     import numpy as np
 
-    values = read_table(table, "train")
-    digits = values[:, 0].astype(np.int64)
-    wrong = np.flatnonzero(digits >= CLASSES)
-    if wrong.size:
-        row = int(wrong[0])
-        raise DataError(
-            f"{table}: row {row + 1} (line {row + 2}) has label {digits[row]}. Expected a digit from 0 to 9. "
-            "Correct or remove the row."
-        )
+    rows = _read(table, "train")
+    digits = cast("np.ndarray", rows.digits)
     missing = sorted(set(range(CLASSES)) - set(np.unique(digits).tolist()))
     if missing:
         log.warning(
@@ -238,8 +310,14 @@ def _read_train(table: Table) -> TrainingRows:
             table,
             ", ".join(map(str, missing)),
         )
-    # Slicing off the label column leaves rows that are not contiguous in memory, so they are copied.
-    return TrainingRows(np.ascontiguousarray(values[:, 1:]), digits)
+    return TrainingRows(rows.pixels, digits)
+
+
+def _read(table: Table, kind: str) -> Rows:
+    rows = table.read(kind)
+    if rows.notes:
+        log.info("%s: understood as %s", table, "; ".join(rows.notes))
+    return rows
 
 
 def load_test(source: Source) -> np.ndarray:
@@ -249,31 +327,60 @@ def load_test(source: Source) -> np.ndarray:
         pixels (N, 784) uint8; 28,000 rows in the competition.
 
     Raises:
-        DataError: the file is missing or malformed; the message names the line.
+        DataError: the file is missing, malformed or ambiguous; the message names the line.
     """
-    pixels = _sample()[1] if source.is_sample else read_table(_table_of(source, "test"), "test")
-    log.info("%s test rows from %s", f"{len(pixels):,}", source.name)
-    return pixels
+    return load_test_rows(source).pixels
+
+
+def load_test_rows(source: Source, *, alone: bool = False) -> Rows:
+    """Read the rows to predict, and their labels if the file has some.
+
+    Args:
+        source: where the data comes from.
+        alone: whether a source that has training rows only is meant to be predicted.
+
+    Raises:
+        DataError: as ``load_test``.
+    """
+    if source.is_sample:
+        rows = Rows(_sample()[1], None)
+    else:
+        kind = "train" if alone and "test" not in source.tables else "test"
+        rows = _read(_table_of(source, kind), "test")
+    log.info("%s test rows from %s", f"{len(rows.pixels):,}", source.name)
+    return rows
+
+
+def why_not_uploadable(source: Source, rows: Rows) -> str | None:
+    """Say why predictions for these test rows cannot be uploaded to the competition, or return None."""
+    if source.is_sample:
+        return f"it was made from the built-in {SAMPLE}"
+    if rows.digits is not None:
+        return "its test rows have labels, which those of the competition do not have"
+    if not source.tables.get("test", source.tables["train" if "train" in source.tables else "test"]).is_kaggle:
+        return f"its test rows come from {source.name}, which is not the competition's file"
+    return None
 
 
 def count_test_rows(source: Source) -> int:
     """Count the rows of the test file, without parsing them. A submission must have as many.
 
     Raises:
-        DataError: the source has no test file, or that file is damaged or has the wrong columns.
+        DataError: the source has no test file, or another file has its name.
     """
-    return SAMPLE_TEST_ROWS if source.is_sample else count_rows(_table_of(source, "test"), "test")
+    return SAMPLE_TEST_ROWS if source.is_sample else _table_of(source, "test").count()
 
 
 def expected_rows(source: Source | None, *, named: bool = False) -> tuple[int, str]:
-    """Return how many rows a submission must have, and where that number comes from, for messages.
+    """Return how many rows a submission must have, and for messages, where that number comes from.
 
     Args:
-        source: where the competition's files are. If it is None or has no test file, the number is the competition's.
-        named: whether the user named the source. It must then have a test file.
+        source: where the competition's files are. For None, or a source without a test file, the competition's own
+            number is returned.
+        named: whether the user named the source. Then it must have a test file.
 
     Raises:
-        DataError: the test file is missing, cannot be read, or has the wrong columns.
+        DataError: the test file is missing, cannot be read, or is another file.
     """
     if source and (named or source.is_sample or "test" in source.tables):
         return count_test_rows(source), f"{source.name}'s test.csv"
@@ -359,9 +466,9 @@ def _share_out(counts: np.ndarray, total: int, draw: np.random.RandomState) -> n
 def _table_of(source: Source, kind: str) -> Table:
     if kind in source.tables:
         return source.tables[kind]
+    (other,) = source.tables
     raise DataError(
-        f"{source.name}: holds {OTHER[kind]}.csv but no {kind}.csv. Expected {kind}.csv with "
-        f"{COLUMNS_IN_WORDS[kind]}. Pass a folder or zip that has it."
+        f"{source.name}: holds {other}.csv but no {kind}.csv. {EXPECTED} Pass a folder or zip that has both."
     )
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
+import io
 import os
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import count
@@ -78,3 +81,21 @@ def expand_home(path: str | os.PathLike[str]) -> Path:
         return Path(path).expanduser()
     except RuntimeError:
         return Path(path)
+
+
+def unpacked(file: Path) -> bytes:
+    """Return the contents of a file, or of the only file in a zip or gz.
+
+    Raises:
+        OSError, EOFError, zlib.error, zipfile.BadZipFile: it cannot be read, is damaged, or holds several files.
+    """
+    contents = file.read_bytes()
+    if contents.startswith(b"\x1f\x8b"):
+        return gzip.decompress(contents)
+    if not contents.startswith(b"PK\x03\x04"):
+        return contents
+    with zipfile.ZipFile(io.BytesIO(contents)) as archive:
+        names = [name for name in archive.namelist() if not name.endswith("/") and "__MACOSX" not in name]
+        if len(names) != 1:
+            raise zipfile.BadZipFile(f"a zip of {len(names)} files, where one is expected")
+        return archive.read(names[0])

@@ -12,7 +12,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kaggle_digits.data import SAMPLE, Source, TrainingRows, find_source, load_test, load_train, split_rows
+from kaggle_digits.calibration import accuracy, calibrate
+from kaggle_digits.data import (
+    SAMPLE,
+    Source,
+    TrainingRows,
+    find_source,
+    load_test_rows,
+    load_train,
+    split_rows,
+    why_not_uploadable,
+)
 from kaggle_digits.errors import InputError
 from kaggle_digits.predict import PACKAGED_RUN, check_out, predict_runs, write_checked
 from kaggle_digits.recipe import Recipe
@@ -26,6 +36,8 @@ if TYPE_CHECKING:
     from kaggle_digits.learners import Progress
 
 RUNS = Path("runs")
+CERTAIN = 0.9
+"""A digit that is read with a lower probability, after calibration, counts as unsure."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +50,8 @@ class Plan:
         rows: all labelled rows.
         training, held_out: the two parts of ``rows``.
         test_pixels: (M, 784) uint8, the rows to predict.
+        test_digits: (M,) int64, their labels; None if the file has none. They are used for one figure, the accuracy.
+        not_for_upload: why the file cannot be uploaded to the competition, or None.
         device: where to train.
         seed: of everything random.
         out: the submission file to write.
@@ -51,6 +65,8 @@ class Plan:
     training: TrainingRows
     held_out: TrainingRows
     test_pixels: np.ndarray
+    test_digits: np.ndarray | None
+    not_for_upload: str | None
     device: Device
     seed: int
     out: Path
@@ -67,6 +83,7 @@ class Result:
         run: the run that predicted.
         accuracy: correct / seen on the held-out rows, of a training that never saw them.
         standard_error: of that accuracy, binomial.
+        test_accuracy: correct / seen on the test rows, if they have labels.
         label_counts: how often each digit from 0 to 9 was predicted.
         seconds: spent, by phase.
     """
@@ -75,8 +92,26 @@ class Result:
     run: Run
     accuracy: float
     standard_error: float
+    test_accuracy: float | None
     label_counts: list[int]
     seconds: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What ``predict_submission`` did.
+
+    Args:
+        out: the file that was written.
+        rows: how many rows it has.
+        unsure: how many of them were read with less than 90 % certainty.
+        accuracy: correct / seen, if the test rows have labels.
+    """
+
+    out: Path
+    rows: int
+    unsure: int
+    accuracy: float | None
 
 
 def plan_submission(
@@ -113,11 +148,25 @@ def plan_submission(
         out = submission_name(out, stem=f"{chosen.name}-seed{seed}", from_sample=source.is_sample)
         check_out(out, overwrite=overwrite)
         rows = load_train(source)
-        test_pixels = load_test(source)
+        test = load_test_rows(source)
         training, held_out = split_rows(rows, fraction=chosen.validation_fraction, seed=seed)
     with _timed(seconds, "start"):
         place = device_of(chosen, device, backend=backend)
-    return Plan(chosen, source, rows, training, held_out, test_pixels, place, seed, out, overwrite, seconds)
+    return Plan(
+        recipe=chosen,
+        source=source,
+        rows=rows,
+        training=training,
+        held_out=held_out,
+        test_pixels=test.pixels,
+        test_digits=test.digits,
+        not_for_upload=why_not_uploadable(source, test),
+        device=place,
+        seed=seed,
+        out=out,
+        overwrite=overwrite,
+        seconds=seconds,
+    )
 
 
 def make_submission(plan: Plan, *, progress: Progress | None = None) -> Result:
@@ -162,16 +211,29 @@ def make_submission(plan: Plan, *, progress: Progress | None = None) -> Result:
             [run],
             measured=measured if plan.recipe.retrain else None,
             overwrite=plan.overwrite,
+            not_for_upload=plan.not_for_upload,
         )
         run = mark_used([measured, run] if plan.recipe.retrain else [run], plan.out)[-1]
-    accuracy = measured.accuracy or 0.0
-    error = math.sqrt(accuracy * (1 - accuracy) / len(plan.held_out))
-    return Result(plan, run, accuracy, error, counts, seconds)
+    held_out_accuracy = measured.accuracy or 0.0
+    return Result(
+        plan=plan,
+        run=run,
+        accuracy=held_out_accuracy,
+        standard_error=standard_error(held_out_accuracy, len(plan.held_out)),
+        test_accuracy=None if plan.test_digits is None else accuracy(probabilities, plan.test_digits),
+        label_counts=counts,
+        seconds=seconds,
+    )
+
+
+def standard_error(accuracy: float, rows: int) -> float:
+    """Return the binomial standard error of an accuracy that was measured on so many rows."""
+    return math.sqrt(accuracy * (1 - accuracy) / rows)
 
 
 def predict_submission(
     folders: list[Path], out: Path, *, data: str | None = None, backend: str | None = None, overwrite: bool = False
-) -> tuple[Path, int]:
+) -> Prediction:
     """Predict the test rows with trained runs, averaged, and write a checked submission.
 
     Args:
@@ -181,9 +243,6 @@ def predict_submission(
         backend: what computes the networks, see ``backend.choose_backend``.
         overwrite: whether ``out`` may replace a file.
 
-    Returns:
-        the file that was written, and the number of its rows.
-
     Raises:
         InputError: the data, a run folder or the file name cannot be used.
     """
@@ -192,18 +251,31 @@ def predict_submission(
     from_sample = source.is_sample or any(run.source == SAMPLE for run in runs)
     out = submission_name(out, stem="", from_sample=from_sample)
     check_out(out, overwrite=overwrite)
-    pixels = load_test(source)
-    probabilities = predict_runs(runs, pixels, backend=backend)
-    write_checked(out, probabilities, runs, overwrite=overwrite)
-    return out, len(pixels)
+    test = load_test_rows(source, alone=True)
+    probabilities = predict_runs(runs, test.pixels, backend=backend)
+    not_for_upload = why_not_uploadable(source, test)
+    write_checked(out, probabilities, runs, overwrite=overwrite, not_for_upload=not_for_upload)
+    calibrated = [calibrate(one, run.temperature or 1.0) for one, run in zip(probabilities, runs, strict=True)]
+    averaged = np.mean(calibrated, axis=0)
+    return Prediction(
+        out=out,
+        rows=len(test.pixels),
+        unsure=int((averaged.max(axis=1) < CERTAIN).sum()),
+        accuracy=None if test.digits is None else accuracy(np.mean(probabilities, axis=0), test.digits),
+    )
 
 
 def check_uploadable(plan: Plan) -> None:
     """Check that what a plan makes can be uploaded to the competition.
 
     Raises:
-        InputError: it is made from the built-in sample.
+        InputError: it is made from the built-in sample, or from rows that are not the competition's.
     """
+    if plan.not_for_upload and not plan.source.is_sample:
+        raise InputError(
+            f"--upload: {plan.source.name} is not the competition's data: {plan.not_for_upload}. Expected predictions "
+            "for the competition's test.csv. Name its data with --data, or leave --upload out."
+        )
     if plan.source.is_sample:
         raise InputError(
             f"--upload: there is no competition data but the built-in {SAMPLE}. Expected predictions for the "

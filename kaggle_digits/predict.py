@@ -107,6 +107,7 @@ def write_checked(
     measured: Run | None = None,
     overwrite: bool = False,
     build: str | None = None,
+    not_for_upload: str | None = None,
 ) -> list[int]:
     """Write a submission file, check it, and record beside it what made it.
 
@@ -117,6 +118,7 @@ def write_checked(
         measured: the run on fewer rows whose accuracy stands for that of runs on all rows.
         overwrite: whether to replace an existing file.
         build: of the notebook that made the file, see ``kaggle.notebook.build_kernel``.
+        not_for_upload: why the file cannot be uploaded to the competition, or None.
 
     Returns:
         how often each digit from 0 to 9 was predicted.
@@ -131,5 +133,5 @@ def write_checked(
     if measured:
         accuracy = {"held_out_rows": measured.rows.held_out, "held_out_accuracy": measured.accuracy}
         described = [each | accuracy | {"measured_by": str(measured.folder)} for each in described]
-    write_record(out, described, build=build)
+    write_record(out, described, build=build, not_for_upload=not_for_upload)
     return counts

@@ -8,6 +8,7 @@ matter of a learner; ``learners.learner_of`` knows which one.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
@@ -16,6 +17,9 @@ from kaggle_digits.errors import InputError
 
 Layer = tuple[str, dict[str, Any]]
 """A class of Keras or scikit-learn as data: its name and its arguments."""
+
+SMALLEST_BATCH = 32
+"""Batches do not become smaller than this on small data: batch normalisation needs some rows."""
 
 WORDS = {"summary", "source", "published", "published_accuracy", "published_seconds", "note"}
 """What people read about a recipe. None of it changes the training."""
@@ -212,6 +216,10 @@ class Recipe(Part):
             settings["members"] = [_without_words(member) for member in settings["members"]]
         return settings
 
+    def for_rows(self, rows: int) -> Self:  # noqa: ARG002
+        """Return the recipe as it trains on so many rows."""
+        return self
+
     def describe(self) -> str:
         """Return its name and how long it trains, for people."""
         return self.name
@@ -248,6 +256,8 @@ class Network(Recipe):
         epochs: passes over the training rows, at most.
         stop_at: the training ends after the first epoch that reaches this accuracy on tuning rows.
         batch_size: rows per step, over all replicas.
+        least_steps: optimizer steps of a training, at least. With few rows, batches become smaller for it, and then
+            epochs more. Batch normalisation and one-cycle schedules learn nothing in a few dozen steps.
         augmentation: random changes of the training images, or None.
         precision: "float32", or "mixed_bfloat16" on devices that compute it natively.
         shift_averaging: pixels; above 0, the probabilities of an image that the network is unsure of are averaged over
@@ -264,6 +274,7 @@ class Network(Recipe):
     epochs: int
     stop_at: float | None = None
     batch_size: int
+    least_steps: int = 0
     augmentation: Augmentation | None = None
     precision: str = "float32"  # type: ignore[misc]
     shift_averaging: int = 0
@@ -288,8 +299,21 @@ class Network(Recipe):
         return (self,)
 
     def with_epochs(self, epochs: int) -> Self:
-        """Return the recipe with another number of epochs."""
-        return replace(self, epochs=epochs)
+        """Return the recipe with another number of epochs, whatever the number of rows."""
+        return replace(self, epochs=epochs, least_steps=0)
+
+    def for_rows(self, rows: int) -> Self:
+        """Return the recipe as it trains on so many rows, see ``least_steps``.
+
+        >>> from kaggle_digits.recipes import find_recipe
+        >>> [(few.batch_size, few.epochs) for few in map(find_recipe("flash").for_rows, (42_000, 5_000, 500))]
+        [(256, 3), (60, 3), (32, 16)]
+        """
+        if self.epochs * math.ceil(rows / self.batch_size) >= self.least_steps:
+            return self
+        batch_size = min(self.batch_size, max(SMALLEST_BATCH, self.epochs * rows // self.least_steps))
+        epochs = math.ceil(self.least_steps / math.ceil(rows / batch_size))
+        return replace(self, batch_size=batch_size, epochs=max(self.epochs, epochs))
 
     def describe(self) -> str:
         """Return its name and how long it trains, for people."""
@@ -330,6 +354,10 @@ class Ensemble(Recipe):
     def with_epochs(self, epochs: int) -> Self:
         """Return the recipe with another number of epochs for each of its networks."""
         return replace(self, members=tuple(m.with_epochs(epochs) if m.networks else m for m in self.members))
+
+    def for_rows(self, rows: int) -> Self:
+        """Return the recipe as its members train on so many rows."""
+        return replace(self, members=tuple(member.for_rows(rows) for member in self.members))
 
     def describe(self) -> str:
         """Return its name and how long it trains, for people."""

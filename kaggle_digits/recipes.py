@@ -42,6 +42,7 @@ _OURS: dict[str, Any] = {
     "pixel_scale": 255.0,
     "loss": "crossentropy",
     "label_smoothing": 0.05,
+    "least_steps": 250,
     "optimizer": ("AdamW", {"weight_decay": 0.01, "beta_1": 0.9, "beta_2": 0.999, "epsilon": 1e-7}),
     "precision": "mixed_bfloat16",
 }

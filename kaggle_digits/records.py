@@ -5,6 +5,7 @@
     {"format": "kaggle_digits submission", "file": "fast-seed0.csv", "sha256": "…", "rows": 28000,
      "runs": [{"run", "recipe", "seed", "commit", "versions", "device", "epochs", "training_rows", "held_out_rows",
                "held_out_accuracy"}],
+     "not_for_upload": null or why the file cannot be uploaded to the competition,
      "build": null or the build of the notebook that wrote it, on Kaggle's machines,
      "upload": null or {"competition", "message", "state", "reference", "date", "public_score", "error", "url"}}
 
@@ -24,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from kaggle_digits.errors import SubmissionError
-from kaggle_digits.files import atomic_path, numbered_names
+from kaggle_digits.files import atomic_path, numbered_names, unpacked
 
 FORMAT = "kaggle_digits submission"
 SUBMISSIONS = "submissions"
@@ -46,19 +47,23 @@ def free_name(file: Path) -> Path:
     return next(name for name in numbered_names(file) if not (name.exists() or record_path(name).exists()))
 
 
-def write_record(file: Path, runs: Iterable[dict[str, Any]], *, build: str | None = None) -> None:
+def write_record(
+    file: Path, runs: Iterable[dict[str, Any]], *, build: str | None = None, not_for_upload: str | None = None
+) -> None:
     """Record which runs made a submission file, and replace the record of an older file of that name.
 
     Args:
         file: the submission, already written.
         runs: what to say of each run, see ``Run.summary``.
         build: of the notebook that made the file, see ``kaggle.notebook.build_kernel``.
+        not_for_upload: why the file cannot be uploaded to the competition, or None.
     """
     record = _new_record(file)
     found = _record_there(file)
     # The same contents again: what is known of their submission stays.
     upload = found["upload"] if found and found["sha256"] == record["sha256"] else None
-    save_record(file, {**record, "runs": list(runs), "build": build, "upload": upload})
+    made_by = {"runs": list(runs), "build": build, "not_for_upload": not_for_upload}
+    save_record(file, {**record, **made_by, "upload": upload})
 
 
 def read_record(file: Path) -> dict[str, Any]:
@@ -102,9 +107,10 @@ def _new_record(file: Path) -> dict[str, Any]:
         "format": FORMAT,
         "file": file.name,
         "sha256": hashlib.sha256(contents).hexdigest(),
-        "rows": max(contents.count(b"\n") - 1, 0),
+        "rows": max(unpacked(file).count(b"\n") - 1, 0),
         "runs": [],
         "build": None,
+        "not_for_upload": None,
         "upload": None,
     }
 

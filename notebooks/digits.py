@@ -29,7 +29,7 @@ import pandas as pd
 
 # %% [markdown]
 # Which machine to use: `"auto"` takes a TPU if there is one, else GPUs, else the CPU. If you name one (`"tpu"`,
-# `"gpu"`, `"cpu"`) and it is not there, the notebook stops, instead of training somewhere else without a word.
+# `"gpu"`, `"cpu"`) and it is not there, the notebook stops, instead of silently training somewhere else.
 
 # %% tags=["parameters"]
 DEVICE = "auto"
@@ -44,9 +44,9 @@ BUILD = None  # a mark in the submission's record, set by `kaggle-digits kernel 
 # %% [markdown]
 # ## Where it runs, and why there
 #
-# A *strategy* decides which processors share the work. Ask for it before anything else: it also chooses what computes
-# under Keras, TensorFlow or (on Kaggle's TPUs, which the TensorFlow there cannot use) JAX, and that is fixed once it is
-# in use.
+# A *strategy* decides which processors share the work. Ask for it before anything else, because it also chooses what
+# computes under Keras: TensorFlow, or JAX on Kaggle's TPUs, which the TensorFlow there cannot use. That choice is fixed
+# once it is in use.
 
 # %%
 from kaggle_digits.strategy import resolve_device
@@ -90,7 +90,7 @@ plots and plots.plot_digits(rows.pixels[some], rows.digits[some], columns=10)
 # %% [markdown]
 # ## One-hot labels
 #
-# A network has ten outputs, one for each digit. So each label becomes ten numbers, too: a 1 at the place of the digit,
+# A network has ten outputs, one for each digit. So each label becomes ten numbers: a 1 at the place of the digit,
 # 0 everywhere else.
 
 # %%
@@ -101,7 +101,7 @@ pd.DataFrame(one_hot(rows.digits[:5]).astype(int), index=pd.Index(rows.digits[:5
 # %% [markdown]
 # ## What to measure on
 #
-# A network knows the rows it was trained on by heart. To learn what it is worth, some rows are held out, 5 % of
+# A network knows the rows it was trained on by heart. To measure how good it is, some rows are held out, 5 % of
 # every digit, and never trained on.
 
 # %%
@@ -159,7 +159,7 @@ plots and plots.plot_curves({run.recipe.name: run.epochs for run in (mlp_run, cn
 # %% [markdown]
 # ## What the good one gets wrong
 #
-# Rows are what the digit is, columns what the network reads.
+# Each row is a true digit, each column what the network reads.
 
 # %%
 
@@ -175,8 +175,9 @@ plots and plots.plot_worst(held_out.pixels, probabilities, held_out.digits)
 # %% [markdown]
 # ## Does it know when it is wrong?
 #
-# Of the digits given as 90 % sure 90 % should be right. A network is too sure, or not sure enough; one number, the
-# temperature, found on the held-out rows, puts that right (so on these very rows it looks a little better than it is).
+# Of the digits that a network is 90 % sure of, 90 % should be right. But a network is too sure, or not sure enough. One
+# number, the temperature, corrects that. It is found on the held-out rows, so on these rows it looks a little better
+# than it is.
 
 # %%
 from kaggle_digits.calibration import calibrate
@@ -186,9 +187,9 @@ plots and plots.plot_reliability(calibrate(probabilities, cnn_run.temperature), 
 # %% [markdown]
 # ## The submission
 #
-# For every row of `test.csv` the likeliest digit, with the header `ImageId,Label`. It is checked before anyone uploads
-# it; how it was made is kept beside it. Without the competition's data, the file made from the built-in sample is
-# named so.
+# The file has the likeliest digit for every row of `test.csv`, below the header `ImageId,Label`. It is checked before
+# anyone uploads it, and a record of how it was made is kept beside it. Without the competition's data, the file is made
+# from the built-in sample, and its name says so.
 
 # %%
 from kaggle_digits.predict import write_checked

@@ -100,8 +100,7 @@ def test_failing_recipe_is_a_row_and_the_others_go_on(monkeypatch, capsys):
     assert broken["failed"].startswith("broken: the loss became ")
     assert bayes["failed"] is None
     assert captured.err.splitlines()[-1] == (
-        "kaggle-digits: broken: failed, for the reasons above; the others are done. Expected all to be trained. "
-        "Repeat the command to try them again."
+        "kaggle-digits: broken: failed, for the reasons above; the others are done. Repeat the command to try again."
     )
     assert f"failed: {broken['failed']}" in captured.out
     assert "failed: broken: the loss became " in Path("out/report.html").read_text(encoding="utf-8")

@@ -48,6 +48,7 @@ def test_record_says_what_made_the_file():
         "rows": 2,
         "runs": [RUN],
         "build": "b1",
+        "not_for_upload": None,
         "upload": None,
     }
 

@@ -38,11 +38,12 @@ def test_without_a_test_file_28000_rows_are_expected(workplace):
     assert check_submission(Path("s.csv")) == [0, 28_000, 0, 0, 0, 0, 0, 0, 0, 0]
 
 
+FIX = "`kaggle-digits check s.csv --fix OUT.csv` writes the file that was meant."
 AGAIN = "Make the file again with `kaggle-digits predict`."
 BAD = {
     "empty": ("", f"line 1 is 'nothing'. Expected 'ImageId,Label'. {AGAIN}"),
-    "header": (GOOD.replace("Label", "label"), f"line 1 is 'ImageId,label'. Expected 'ImageId,Label'. {AGAIN}"),
-    "no header": (GOOD[14:], f"line 1 is '1,7'. Expected 'ImageId,Label'. {AGAIN}"),
+    "header": (GOOD.replace("Label", "label"), f"line 1 is 'ImageId,label'. Expected 'ImageId,Label'. {FIX}"),
+    "no header": (GOOD[14:], f"line 1 is '1,7'. Expected 'ImageId,Label'. {FIX}"),
     "too few": (
         "ImageId,Label\n1,7\n2,0\n",
         "2 rows, the last on line 3. Expected 3, one for each row of test.csv. Make the file from all rows of the test "
@@ -55,7 +56,7 @@ BAD = {
     ),
     "ids from 0": (
         "ImageId,Label\n0,7\n1,0\n2,9\n",
-        "line 2 has id '0'. Expected 1: ids count up from 1, in the order of test.csv. Restore the order.",
+        f"line 2 has id '0'. Expected 1: ids count up from 1, in the order of test.csv. {FIX}",
     ),
     "id twice": (
         GOOD.replace("3,9", "2,9"),
@@ -67,7 +68,7 @@ BAD = {
     ),
     "label with decimals": (
         GOOD.replace("2,0", "2,0.0"),
-        "line 3 has label '0.0'. Expected a digit from 0 to 9, without decimals. Correct the line.",
+        f"line 3 has label '0.0'. Expected a digit from 0 to 9, without decimals. {FIX}",
     ),
     "empty label": (
         GOOD.replace("2,0", "2,"),
@@ -83,7 +84,7 @@ BAD = {
     ),
     "blank line": (
         GOOD.replace("2,0", "\n2,0"),
-        "line 3 is ''. Expected an id and a label, as in '2,7'. Correct or remove the line.",
+        f"line 3 is ''. Expected an id and a label, as in '2,7'. {FIX}",
     ),
 }
 
@@ -138,5 +139,6 @@ def test_place_that_cannot_be_written_to_is_refused(workplace):
     with pytest.raises(SubmissionError) as caught:
         write_submission(Path("file/s.csv"), [1])
     assert str(caught.value) == (
-        f"file/s.csv: {workplace / 'file'} is not a folder that can be written to. Choose another place."
+        f"file/s.csv: nothing can be written in {workplace / 'file'}. Expected a folder that can be written to. Choose "
+        "another one."
     )

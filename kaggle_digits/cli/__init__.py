@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 class _Parser(argparse.ArgumentParser):
-    """A parser that helps those who mistype a verb."""
+    """A parser that helps users who mistype a verb."""
 
     def error(self, message: str) -> NoReturn:
         """Print the usage and what is wrong, and end with exit code 2."""

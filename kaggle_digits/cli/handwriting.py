@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 
 @verb(
-    "read the digits of photographs and scans: your own handwriting",
+    "read the digits in photographs and scans of your own handwriting",
     option(
         "pictures",
         nargs="+",
@@ -29,22 +29,22 @@ log = logging.getLogger(__name__)
     ),
     ONE_RUN,
     BACKEND,
-    option("--json", action="store_true", help="one JSON object per picture and line, for scripts"),
+    option("--json", action="store_true", help="print one line of JSON for each picture, for scripts"),
     option(
         "--single",
         action="store_true",
-        help="every picture holds exactly one digit (taken for granted if file names carry labels)",
+        help="every picture holds exactly one digit (assumed if the file names carry labels)",
     ),
     option(
         "--threshold",
         type=probability,
         default=0.9,
         metavar="P",
-        help="a digit that is less sure is given as ? (default: %(default)s)",
+        help="print ? for a digit with a probability below P (default: %(default)s)",
     ),
     option("--overlay", type=path, metavar="FILE.png", help="draw what was read on the picture"),
-    option("--mistakes", type=path, metavar="FILE.png", help="draw the worst mistakes; for pictures with labels"),
-    option("--force", action="store_true", help="replace what is drawn if it exists"),
+    option("--mistakes", type=path, metavar="FILE.png", help="draw the worst mistakes in pictures with labels"),
+    option("--force", action="store_true", help="replace FILE.png if it exists"),
 )
 def recognize(
     *,
@@ -58,7 +58,7 @@ def recognize(
     mistakes: Path | None,
     force: bool,
 ) -> None:
-    """Print what is written on pictures."""
+    """Print the digits that are written on pictures."""
     from kaggle_digits.handwriting import reader
     from kaggle_digits.submission import check_free
 
@@ -70,7 +70,7 @@ def recognize(
         raise InputError("--mistakes: the pictures have no labels. Expected names like 0012_7.png. Leave it out.")
     for wanted in filter(None, (overlay, mistakes)):
         if wanted.suffix.lower() != ".png":
-            raise InputError(f"{wanted}: what is drawn is a PNG file. Expected a name ending in .png. Change it.")
+            raise InputError(f"{wanted}: is not named like a PNG file. Expected a name ending in .png. Change it.")
         check_free(wanted, overwrite=force)
     digits = reader.read_files(files, _load_reader(run, backend), single=single or labels is not None)
     for file, found in zip(files, digits, strict=True):
@@ -88,11 +88,11 @@ def recognize(
 
 
 @verb(
-    "a page in your browser to draw digits on, or to drop photographs on",
+    "serve a page in your browser to draw digits on, or to drop photographs on",
     ONE_RUN,
     BACKEND,
-    option("--host", default="127.0.0.1", metavar="ADDRESS", help="who can open it (default: %(default)s)"),
-    option("--port", type=index, default=8000, metavar="N", help="0 takes a free one (default: %(default)s)"),
+    option("--host", default="127.0.0.1", metavar="ADDRESS", help="the address to listen on (default: %(default)s)"),
+    option("--port", type=index, default=8000, metavar="N", help="its port; 0 takes a free one (default: %(default)s)"),
 )
 def pad(*, run: Path | None, backend: str | None, host: str, port: int) -> None:
     """Serve the page."""
@@ -100,8 +100,7 @@ def pad(*, run: Path | None, backend: str | None, host: str, port: int) -> None:
         from kaggle_digits.handwriting.pad import serve
     except ImportError as error:
         raise InputError(
-            f"pad: the package {error.name} is missing. Expected the extra [pad]. Add it: "
-            "pip install 'kaggle-digits[pad]'"
+            f"pad: the package {error.name} is missing. Install the extra [pad]: pip install 'kaggle-digits[pad]'"
         ) from error
     serve(lambda: _load_reader(run, backend), host=host, port=port)
 

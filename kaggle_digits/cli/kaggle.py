@@ -13,7 +13,7 @@ from kaggle_digits.strategy import DEVICES
 
 @verb(
     "download the competition's zip from Kaggle, into the cache",
-    option("--to", type=path, metavar="DIR", help="another folder to download into"),
+    option("--to", type=path, metavar="DIR", help="the folder to download into instead"),
 )
 def download(*, to: Path | None) -> None:
     """Download the competition's data."""
@@ -38,7 +38,7 @@ def upload(*, file: Path, message: str, wait: bool) -> None:
 
 
 @verb(
-    "the notebook on Kaggle's machines: build it, push it, or push it and submit its result",
+    "build the notebook for Kaggle's machines, push it, or push it and submit its result",
     option(
         "step",
         choices=("build", "push", "run"),
@@ -57,9 +57,9 @@ def upload(*, file: Path, message: str, wait: bool) -> None:
 def kernel(*, step: str, device: str, to: Path | None, message: str | None) -> None:
     """Build, push or run the notebook."""
     if to and step != "build":
-        raise InputError(f"kernel {step}: --to says where build writes. Expected it with build. Leave it out.")
+        raise InputError(f"kernel {step}: --to says where build writes. Leave it out.")
     if message and step != "run":
-        raise InputError(f"kernel {step}: -m describes what run submits. Expected it with run. Leave it out.")
+        raise InputError(f"kernel {step}: -m describes what run submits. Leave it out.")
     if step == "build":
         from kaggle_digits.kaggle.notebook import build_kernel
 
@@ -69,7 +69,7 @@ def kernel(*, step: str, device: str, to: Path | None, message: str | None) -> N
     from kaggle_digits.data import TEST_ROWS
     from kaggle_digits.kaggle import kernel as machines
 
-    if step == "run":  # what would stop the upload is worth knowing before the kernel runs
+    if step == "run":  # find out now what would stop the upload, not after the kernel has run
         from kaggle_digits.kaggle.competition import check_ready
 
         check_ready(TEST_ROWS)
@@ -79,23 +79,23 @@ def kernel(*, step: str, device: str, to: Path | None, message: str | None) -> N
         try:
             file = machines.fetch(pushed)
         except KeyboardInterrupt:
-            print(f"It goes on running. Fetch its submission.csv at {pushed.url}", file=sys.stderr)
+            print(f"The kernel keeps running. Fetch its submission.csv at {pushed.url}", file=sys.stderr)
             raise
         print(f"{file}: fetched", flush=True)
         upload_made_file(file, message or f"{pushed.name}, version {pushed.version}")
 
 
 def upload_made_file(file: Path, message: str, rows: int | None = None) -> None:
-    """Submit a file that took long to make, and say how to go on if that fails."""
+    """Submit a file that took long to make, and say how to continue if that fails."""
     from kaggle_digits.records import read_record
 
     try:
         _upload(file, message, wait=True, rows=rows)
     except (DigitsError, KeyboardInterrupt):
-        # What Kaggle could not score would fail again.
+        # A file that Kaggle could not score would fail again.
         if (read_record(file)["upload"] or {}).get("state") != "error":
             again = f"kaggle-digits upload {file} -m {shlex.quote(message)} --wait"
-            print(f"The file is kept. To go on: {again}", file=sys.stderr)
+            print(f"The file is kept. To continue: {again}", file=sys.stderr)
         raise
 
 

@@ -14,7 +14,7 @@ from kaggle_digits.files import expand_home
 from kaggle_digits.strategy import DEVICES
 
 SEEDS = 2**32
-"""How many seeds there are, from 0 on: what NumPy, scikit-learn and Keras have in common."""
+"""Seeds are whole numbers from 0 to one less than this, the range that NumPy, scikit-learn and Keras all accept."""
 
 
 @dataclass(frozen=True)
@@ -22,9 +22,9 @@ class Option:
     """An argument of a verb, as ``argparse.ArgumentParser.add_argument`` takes it.
 
     Args:
-        names: of the argument.
+        names: the names of the argument.
         settings: all other arguments of ``add_argument``.
-        group: title and text of the group in ``--help`` that it belongs to, or None.
+        group: title and text of its group in ``--help``, or None.
     """
 
     names: tuple[str, ...]
@@ -39,7 +39,7 @@ class Verb:
     Args:
         run: does the work; takes the options by name.
         text: what it does, for ``--help``.
-        options: what it understands.
+        options: the options that it takes.
     """
 
     run: Callable[..., None]
@@ -48,12 +48,12 @@ class Verb:
 
     @property
     def name(self) -> str:
-        """The word that starts it."""
+        """The word for it on the command line."""
         return self.run.__name__
 
 
 def verb(text: str, *options: Option) -> Callable[[Callable[..., None]], Verb]:
-    """Make a verb of the function below, whose parameters are the options."""
+    """Turn the function below into a verb. Its parameters are the options."""
     return lambda run: Verb(run, text, options)
 
 
@@ -75,14 +75,14 @@ def seed(text: str) -> int:
 
 
 def count(text: str) -> int:
-    """Parse a whole number from 1 on."""
+    """Parse a whole number of 1 or more."""
     if not (text.isascii() and text.isdigit() and int(text)):
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
     return int(text)
 
 
 def index(text: str) -> int:
-    """Parse a whole number from 0 on."""
+    """Parse a whole number of 0 or more."""
     if not (text.isascii() and text.isdigit()):
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number")
     return int(text)
@@ -103,14 +103,14 @@ def part(text: str) -> tuple[int, int]:
     """Parse I/N, the I-th of N parts."""
     number, _, parts = text.partition("/")
     if not (text.isascii() and number.isdigit() and parts.isdigit() and 1 <= int(number) <= int(parts)):
-        raise argparse.ArgumentTypeError(f"{text!r} is not I/N, a part from 1 to N of N")
+        raise argparse.ArgumentTypeError(f"{text!r} is not I/N, with I from 1 to N")
     return int(number), int(parts)
 
 
 DATA = option(
     "--data",
     metavar="PATH",
-    help="a folder, the competition's zip, a CSV file, or the word sample; by default the first that is found of "
+    help="a folder, the competition's zip, a CSV file, or the word sample; by default the first found among "
     "$KDIGITS_DATA, Kaggle's mounts, ./data and the download cache, else sample",
 )
 BACKEND = option(
@@ -121,8 +121,8 @@ BACKEND = option(
 )
 DEVICE = option("--device", choices=DEVICES, default="auto", help="where to train (default: %(default)s)")
 SEED = option("--seed", type=seed, default=0, metavar="N", help="same seed, same result (default: %(default)s)")
-EPOCHS = option("--epochs", type=count, metavar="N", help="instead of the recipe's own number")
-ONE_RUN = option("--run", type=path, metavar="DIR", help="a run folder (default: the small network of the package)")
+EPOCHS = option("--epochs", type=count, metavar="N", help="the number of epochs, instead of the recipe's own")
+ONE_RUN = option("--run", type=path, metavar="DIR", help="a run folder (default: the package's small network)")
 FORCE = option("--force", action="store_true", help="replace FILE if it exists")
 MESSAGE = option("-m", "--message", metavar="TEXT", help="the description of the submission, with --upload")
 TRAINING = (DATA, DEVICE, BACKEND, SEED)

@@ -12,7 +12,7 @@ from typing import Any
 from kaggle_digits.errors import DigitsError
 
 ASCII = {"±": "+/-", "–": "-", "−": "-", "×": "x", "…": "...", "“": '"', "”": '"', "·": "."}
-"""What stands in for a sign on terminals that cannot show it."""
+"""Replacements for characters that a terminal cannot show."""
 
 
 def exit_code_of(work: Callable[[], object]) -> int:
@@ -40,7 +40,7 @@ def exit_code_of(work: Callable[[], object]) -> int:
 
 
 def print_anywhere() -> None:
-    """Let output never fail because a terminal or a pipe cannot show a character: print something like it."""
+    """Replace characters that a terminal or a pipe cannot show, so that output never fails because of them."""
 
     def replace(error: UnicodeError) -> tuple[str, int]:
         if not isinstance(error, UnicodeEncodeError):

@@ -45,7 +45,7 @@ def submit(
     message: str | None,
     dry_run: bool,
 ) -> None:
-    """Do the main job, and upload what it made if the user asks for it."""
+    """Make a submission file, and upload it if the user asks for that."""
     from kaggle_digits.pipeline import check_uploadable, make_submission, plan_submission
 
     if upload != (message is not None):
@@ -65,7 +65,7 @@ def submit(
     if dry_run:
         print(_describe_plan(plan) + (f"\nupload  {message}" if upload else ""))
         return
-    if upload:  # what would stop the upload is worth knowing before the training
+    if upload:  # find out now what would stop the upload, not after the training
         from kaggle_digits.kaggle.competition import check_ready
 
         check_ready(len(plan.test_pixels))
@@ -95,23 +95,41 @@ def submit(
     FORCE,
 )
 def predict(*, run: list[Path] | None, data: str | None, backend: str | None, out: Path, force: bool) -> None:
-    """Write a submission file with runs that are trained already."""
+    """Write a submission file with runs that are already trained."""
     from kaggle_digits.pipeline import predict_submission
     from kaggle_digits.predict import PACKAGED_RUN
 
     if not run:
-        log.info("No --run: the small network of the package predicts, in %s", PACKAGED_RUN)
-    written, rows = predict_submission(run or [], out, data=data, backend=backend, overwrite=force)
-    print(f"{written}: {rows:,} rows")
+        log.info("No --run: predicting with the small network that comes with the package, in %s", PACKAGED_RUN)
+    made = predict_submission(run or [], out, data=data, backend=backend, overwrite=force)
+    scored = "" if made.accuracy is None else f", {made.accuracy:.2%} of their labels read right"
+    print(f"{made.out}: {made.rows:,} rows{scored}")
+    if made.unsure > 0.2 * made.rows:
+        log.warning(
+            "%s of %s rows are read with less than 90 %% certainty. Usually the images are transposed (as EMNIST's "
+            "are), inverted, or no digits. Look at some of them.",
+            f"{made.unsure:,}",
+            f"{made.rows:,}",
+        )
 
 
-@verb("say whether a file is a valid submission; exit code 0 or 2", option("file", type=path, metavar="FILE"), DATA)
-def check(*, file: Path, data: str | None) -> None:
-    """Check a submission file."""
+@verb(
+    "say whether a file is a valid submission; exit code 0 or 2",
+    option("file", type=path, metavar="FILE"),
+    DATA,
+    option("--fix", type=path, metavar="OUT", help="write the submission that FILE was meant to be, in Kaggle's form"),
+    option("--force", action="store_true", help="replace OUT if it exists"),
+)
+def check(*, file: Path, data: str | None, fix: Path | None, force: bool) -> None:
+    """Check a submission file, or write the one that was meant."""
     from kaggle_digits.data import expected_rows, find_competition
-    from kaggle_digits.submission import check_submission
+    from kaggle_digits.submission import check_submission, fix_submission
 
     rows, counted_in = expected_rows(find_competition(data), named=data is not None)
+    if fix:
+        fault = fix_submission(file, fix, rows=rows, counted_in=counted_in, overwrite=force)
+        log.info("%s: %s", file, fault or "nothing had to be mended.")
+        file = fix
     counts = check_submission(file, rows=rows, counted_in=counted_in)
     print(f"{file}: valid, {rows:,} rows as in {counted_in}; {_describe_counts(counts)}")
 
@@ -122,8 +140,9 @@ def _describe_counts(counts: list[int]) -> str:
 
 def _describe_plan(plan: Plan) -> str:
     again = ", then again on all rows" if plan.recipe.retrain else ""
+    what = plan.recipe.for_rows(len(plan.training)).describe()
     return (
-        f"Would train {plan.recipe.describe()} on {len(plan.training):,} rows of {plan.source.name}{again},\n"
+        f"Would train {what} on {len(plan.training):,} rows of {plan.source.name}{again},\n"
         f"measure it on {len(plan.held_out):,} held-out rows, and predict {len(plan.test_pixels):,} rows.\n"
         f"device  {plan.device}\n"
         f"file    {plan.out}"
@@ -136,6 +155,11 @@ def _describe_result(result: Result) -> str:
     accuracy = f"{result.accuracy:.2%} ± {result.standard_error:.2%} (1 standard error)"
     if result.accuracy == 1:  # a standard error of 0 would claim too much: give the bound of the rule of three
         accuracy = f"100 %, that is above {1 - 3 / len(plan.held_out):.1%} with 95 % confidence,"
+    tested = ""
+    if result.test_accuracy is not None:
+        tested = (
+            f"test accuracy  {result.test_accuracy:.2%} of {len(plan.test_pixels):,} rows, by the labels in the file\n"
+        )
     note = f"\n        made from the built-in {SAMPLE}: it cannot be uploaded" if plan.source.is_sample else ""
     return (
         f"source  {plan.source.name}: {len(plan.rows):,} training rows, {len(plan.test_pixels):,} test rows\n"
@@ -143,6 +167,7 @@ def _describe_result(result: Result) -> str:
         f"device  {plan.device}\n"
         f"time    {sum(result.seconds.values()):.1f} s ({seconds})\n"
         f"held-out accuracy  {accuracy} on {len(plan.held_out):,} rows that it was not trained on\n"
+        f"{tested}"
         f"labels  {_describe_counts(result.label_counts)}\n"
         f"run     {result.run.folder}\n"
         f"file    {plan.out}, {len(plan.test_pixels):,} rows, checked{note}"

@@ -21,15 +21,15 @@ if TYPE_CHECKING:
 
 FIGURES = (
     "HERE is the accuracy on 6,000 held-out rows of train.csv after training on the other 36,000; ± is the standard "
-    "deviation over several trainings. PUBLISHED is what the authors say, mostly on MNIST's 60,000 and 10,000 rows. "
+    "deviation over several trainings. PUBLISHED is what the authors report, mostly on MNIST's 60,000 and 10,000 rows. "
     "`kaggle-digits recipes --json` shows everything."
 )
 SEVERAL = ("several processes", "one training by several processes or machines, with JAX; start the command in each")
 
 
 @verb(
-    "list what can be trained, its source, and what to expect of it",
-    option("--json", action="store_true", help="everything about each recipe, for scripts"),
+    "list the recipes, their sources, and what to expect of them",
+    option("--json", action="store_true", help="print everything about each recipe, for scripts"),
 )
 def recipes(*, json: bool) -> None:
     """Print the table of recipes."""
@@ -64,8 +64,8 @@ def _print_json(value: object) -> None:
 
 
 @verb(
-    "train a recipe into a run folder, on all rows but those held out to measure it",
-    option("--recipe", required=True, metavar="NAME", help="see the verb recipes"),
+    "train a recipe into a run folder, on all rows except those held out to measure it",
+    option("--recipe", required=True, metavar="NAME", help="a recipe; the verb recipes lists them"),
     option("--run", required=True, type=path, metavar="DIR", help="the run folder to make"),
     *TRAINING,
     EPOCHS,
@@ -74,17 +74,17 @@ def _print_json(value: object) -> None:
         "--member",
         type=part,
         metavar="I/N",
-        help="one of N trainings into DIR/I-of-N, each with a seed of its own and the same held-out rows; predict "
-        "--run DIR averages them",
+        help="train member I of N into DIR/I-of-N; all members hold out the same rows, and each has a seed of its own; "
+        "predict --run DIR averages them",
     ),
     option(
         "--coordinator",
         metavar="HOST:PORT",
         group=SEVERAL,
-        help="the address of process 0, or auto if the platform knows everything ($KDIGITS_COORDINATOR)",
+        help="the address of process 0, or auto if the platform provides everything ($KDIGITS_COORDINATOR)",
     ),
-    option("--processes", type=count, metavar="N", group=SEVERAL, help="how many there are ($KDIGITS_PROCESSES)"),
-    option("--process", type=index, metavar="I", group=SEVERAL, help="this one, from 0 ($KDIGITS_PROCESS)"),
+    option("--processes", type=count, metavar="N", group=SEVERAL, help="their number ($KDIGITS_PROCESSES)"),
+    option("--process", type=index, metavar="I", group=SEVERAL, help="this process, from 0 ($KDIGITS_PROCESS)"),
 )
 def train(
     *,
@@ -133,7 +133,7 @@ def train(
     if not cluster:
         work()
     elif code := in_own_process(lambda: exit_code_of(work)):
-        sys.exit(code)  # the child has said why
+        sys.exit(code)  # the child process has said why
 
 
 def _describe_run(run: Run) -> str:
@@ -141,7 +141,7 @@ def _describe_run(run: Run) -> str:
         return f"process {run.device.process} of {run.device.processes}: done; the first keeps the run"
     name = f"{run.folder}: {run.recipe.name}"
     if run.accuracy is None:
-        return f"{name}, to be asked where the networks are not sure. Gather all without --member."
+        return f"{name}, asked only where the networks are not sure. Combine all members without --member."
     return f"{name}, held-out accuracy {run.accuracy:.2%}"
 
 
@@ -161,8 +161,9 @@ def _describe_run(run: Run) -> str:
         type=part,
         default=(1, 1),
         metavar="I/N",
-        help="train only one of N parts, and write no table: the command without --shard, given last, does",
+        help="train only part I of N, and write no table; run the command without --shard last to write it",
     ),
+    option("--test", action="store_true", help="score on the test rows, if they have labels, as MNIST's own files do"),
     *TRAINING,
 )
 def compare(
@@ -171,12 +172,13 @@ def compare(
     repeat: int,
     out: Path,
     shard: tuple[int, int],
+    test: bool,
     data: str | None,
     device: str,
     backend: str | None,
     seed: int,
 ) -> None:
-    """Put recipes side by side."""
+    """Compare recipes."""
     from kaggle_digits.compare import REPORT_FILE, compare
     from kaggle_digits.report import describe
 
@@ -196,6 +198,7 @@ def compare(
                 device=device,
                 backend=backend,
                 shard=shard,
+                on_test=test,
                 progress=progress,
             )
     except KeyboardInterrupt:
@@ -208,15 +211,14 @@ def compare(
     failed += comparison.get("failures", [])
     if failed:
         raise TrainingError(
-            f"{', '.join(failed)}: failed, for the reasons above; the others are done. Expected all to be trained. "
-            "Repeat the command to try them again."
+            f"{', '.join(failed)}: failed, for the reasons above; the others are done. Repeat the command to try again."
         )
     if shard != (1, 1):
         print(f"{out}: part {shard[0]} of {shard[1]} is trained")
 
 
 @verb(
-    "what there is to train on, what would be used, and why the rest is not",
+    "list the devices, say which one would be used, and why the others would not",
     DEVICE,
     BACKEND,
     option(
@@ -236,6 +238,6 @@ def devices(*, device: str, backend: str | None, self_test: bool) -> None:
     print(table)
     if not passed:
         raise TrainingError(
-            "--self-test: a device computes something else than the CPU, or failed. Expected the same loss within 1 %. "
-            "Do not train there; the table says where."
+            "--self-test: a device failed, or differs from the CPU. Expected the same loss within 1 %. Do not train on "
+            "a device that the table marks as failed."
         )

@@ -1,4 +1,4 @@
-"""A page to draw digits on, or to drop photographs on, served from this computer to its own browser."""
+"""Serve a page to draw digits on, or to drop photographs on, from this computer to its own browser."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ MOST_BYTES = 20_000_000
 PAGE = Path(__file__).with_name("pad.html")
 HEADERS = {
     "Cache-Control": "no-store",
-    # The page has its style and script in it, draws pictures of its own, and asks nobody but this server.
+    # The page contains its style and script, draws its own pictures, and sends requests only to this server.
     "Content-Security-Policy": "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
     "img-src data: blob:; media-src blob: mediastream:; connect-src 'self'; base-uri 'none'; form-action 'none'; "
     "frame-ancestors 'none'",
@@ -39,26 +39,26 @@ HEADERS = {
 
 
 class _TooLargeError(DataError):
-    """More bytes than are taken."""
+    """A picture has more bytes than the server accepts."""
 
 
 def make_app(reader: Reader, *, host: str = "127.0.0.1") -> Starlette:
-    """Build the server: the page, and what it asks. Nothing that it is sent is written to disk.
+    """Build the server of the page, which also answers the page's requests. It writes no picture to disk.
 
-    ``POST /digit`` and ``POST /photo`` take a picture file as their body; one holds one digit, the other a page. Both
-    answer with what ``kaggle-digits recognize --json`` prints, and for each digit also whether it is ``sure``, and the
-    784 ``pixels`` that the network saw; or, with status 400 or 413, an ``error``.
+    ``POST /digit`` takes a picture file with one digit as its body, ``POST /photo`` one with a page of digits. Both
+    answer with what ``kaggle-digits recognize --json`` prints, and add to each digit whether it is ``sure`` and the 784
+    ``pixels`` that the network saw. With the status 400, 403 or 413 they answer with an ``error``.
 
     Args:
         reader: reads the digits.
-        host: the address that it will be opened under; other pages' addresses that lead here are refused, unless it
-            is open to all.
+        host: the address under which the page will be opened. Requests under other names that lead here are refused,
+            unless the server is open to all.
     """
     page = PAGE.read_text(encoding="utf-8")
     one_at_a_time = threading.Lock()
 
     def answer(picture: bytes, *, single: bool) -> dict[str, Any]:
-        # One at a time: each may take some hundred megabytes.
+        # One at a time, because each may take a few hundred megabytes.
         with one_at_a_time:
             digits = read_picture(picture, reader=reader, single=single, name="the picture")
         described = describe("", digits)
@@ -72,18 +72,20 @@ def make_app(reader: Reader, *, host: str = "127.0.0.1") -> Starlette:
     async def answer_picture(request: Request) -> Response:
         origin = request.headers.get("origin")
         if origin and origin.partition("://")[2] != request.headers.get("host"):
-            return JSONResponse({"error": "Only the page of this server may ask."}, status_code=403, headers=HEADERS)
+            return JSONResponse(
+                {"error": "Only this server's own page may send requests."}, status_code=403, headers=HEADERS
+            )
         try:
             picture = await _body(request)
             answered = await run_in_threadpool(answer, picture, single=request.url.path == "/digit")
-        except ClientDisconnect:  # the page was closed, or asks no more
+        except ClientDisconnect:  # the page was closed, or gave the request up
             return Response(status_code=400)
         except DataError as error:
             status = 413 if isinstance(error, _TooLargeError) else 400
             return JSONResponse({"error": str(error)}, status_code=status, headers=HEADERS)
         return JSONResponse(answered, headers=HEADERS)
 
-    # The first prediction takes longer, whatever its size.
+    # The first prediction takes longer than the others, so it is made before the page opens.
     reader.read([[Found((0, 0, 1, 1), 0, np.zeros(PIXELS, np.uint8))]], single=True)
     open_to_all = host in ("", "0", "0.0.0.0", "::")
     hosts = (
@@ -115,22 +117,22 @@ def serve(make_reader: Callable[[], Reader], *, host: str, port: int) -> None:
     """Serve the page until interrupted.
 
     Args:
-        make_reader: loads what reads the digits, which takes a while; called when the port is had.
-        host, port: the address to listen on; port 0 is a free one.
+        make_reader: loads the reader, which takes a while. It is called once the port is open.
+        host, port: the address to listen on; port 0 takes a free one.
 
     Raises:
-        InputError: the address or port cannot be had.
+        InputError: the address or port cannot be used.
     """
     try:
         listening = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     except (OSError, OverflowError, TypeError, ValueError) as error:
         raise InputError(
-            f"--host {host} --port {port}: cannot be had ({error}). Expected an address of this computer and a free "
+            f"--host {host} --port {port}: cannot be used ({error}). Expected an address of this computer and a free "
             "port. Try --port 0."
         ) from error
     with listening:
         app = make_app(make_reader(), host=host)
         shown = f"[{host}]" if ":" in host else host
-        log.info("Open http://%s:%d in your browser; Ctrl+C ends.", shown, listening.getsockname()[1])
+        log.info("Open http://%s:%d in your browser. Ctrl+C stops the server.", shown, listening.getsockname()[1])
         server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off"))
         server.run(sockets=[listening])

@@ -1,7 +1,7 @@
-"""Find the digits on a photograph or scan, and make of each what MNIST's makers would have made.
+"""Find the digits on a photograph or scan, and turn each into what MNIST's makers would have made of it.
 
-The way of a picture: brightness → ``level_paper`` → ink → ``_remove_ruling`` → connected strokes → digits in reading
-order → ``normalise_digit`` → pixels as in train.csv.
+A picture goes through these stages: brightness → ``level_paper`` → ink → ``_remove_ruling`` → connected strokes →
+digits in reading order → ``normalise_digit`` → pixels as in train.csv.
 """
 
 from __future__ import annotations
@@ -16,56 +16,59 @@ from scipy import ndimage
 from kaggle_digits import SIDE
 
 WORKING_SIDE, SINGLE_SIDE = 1800, 400
-"""Pixels of the longer side of a page while digits are looked for, and of a picture of one digit."""
+"""A page, or a picture of one digit, has at most this many pixels on its longer side while digits are looked for."""
 
 CROPPED_SIDE = 64
-"""Pixels of the shorter side up to which a picture of one digit has no light to level."""
+"""A picture of one digit with at most this many pixels on its shorter side has no uneven light to level."""
 
 BOX = 20
-"""Pixels of the longer side of a digit in MNIST's images."""
+"""A digit in MNIST's images has this many pixels on its longer side."""
 
 FINE = 80
-"""Pixels of the longer side of a digit while its strokes are measured."""
+"""A digit has this many pixels on its longer side while its strokes are measured."""
 
 THINNEST, BROADEST = 0.09, 0.2
-"""Stroke width over the longer side of the digit: of train.csv's digits 90 % are between."""
+"""Stroke width over the longer side of a digit lies between these values for 90 % of the digits in train.csv."""
 
 BLURRED = 1.5
-"""A digit of fewer than so many times BOX pixels is too coarse for a change of its strokes."""
+"""A digit with fewer than this many times BOX pixels on its longer side is too coarse for its strokes to be changed."""
 
 WINDOW, SINGLE_WINDOW = 1 / 6, 1 / 3
-"""Of the longer side: paper is what is brightest in a window of this size, broader than strokes and loops are."""
+"""The brightest part of a window counts as paper. The window's size is this share of the longer side of a page, or of a
+picture of one digit, which makes it broader than strokes and loops."""
 
 WINDOW_SIDE = 13
-"""Pixels of that window in the small copy from which the light on the paper is estimated."""
+"""That window has this many pixels on each side in the small copy from which the light on the paper is estimated."""
 
 CLEAN = 0.07
-"""Of the variance of brightness, what is at most within ink and within paper where neither has shadows."""
+"""A picture has no shadows if the variance of brightness within ink and within paper is less than this share of the
+whole variance."""
 
 LEAST_CONTRAST = 0.08
-"""Ink reflects at least so much less of the light than paper does."""
+"""Ink reflects less light than paper, by at least this share."""
 
 FAINT = 0.28
-"""Of the darkness of most ink, what strokes may fall to in between."""
+"""Strokes may fade in places to this share of the darkness of most ink."""
 
 SMALLEST = 8
-"""Pixels of the longer side of the smallest piece that is looked at."""
+"""A piece with fewer pixels on its longer side is ignored."""
 
 RULED_LENGTH, RULED_SHARE, RULED_RATIO = 40, 0.5, 40
-"""Of a printed line: the least length of a piece in pixels, of all over the page's width, and length over thickness."""
+"""The least size of a printed line: the length of one piece in pixels, the whole length over the page's width, and the
+whole length over the thickness."""
 
 WRITTEN = 1.3
-"""Times as dark as the printed line that it is on is what was written."""
+"""Whatever is more than this many times as dark as the printed line that it lies on is handwriting."""
 
 BLOT, STEEP = 0.55, 2.5
-"""Stroke width over the shorter side from which on something is a blot, unless it is so much longer than broad: of
-train.csv's digits 1 in 3,000."""
+"""A piece is a blot if its stroke width is more than BLOT times its shorter side, and its longer side less than STEEP
+times its shorter side. This is true of 1 in 3,000 digits in train.csv."""
 
 ROW_GAP = 0.5
-"""Of the usual height of digits, what parts two rows."""
+"""A gap of more than this share of the usual height of digits separates two rows."""
 
 CONNECTED = np.ones((3, 3), bool)
-"""Neighbours that make one stroke: also those at the corners."""
+"""Pixels that touch belong to one stroke, even if they touch only at a corner."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,7 @@ class Found:
 
     Args:
         box: left, top, right, bottom in pixels of the picture; right and bottom are just outside.
-        row: of the page, from 0; digits come in reading order.
+        row: the row on the page, from 0.
         pixels: (784,) uint8, 0–255, as in train.csv.
     """
 
@@ -85,7 +88,7 @@ class Found:
 
 @dataclass(frozen=True)
 class _Strokes:
-    """Connected strokes: where they are, and which pixels of that box are theirs."""
+    """Connected strokes: their box, and a mask of the pixels in it that belong to them."""
 
     box: tuple[int, int, int, int]
     mask: np.ndarray
@@ -105,13 +108,13 @@ class _Strokes:
 
 
 def find_single(picture: np.ndarray) -> Found | None:
-    """Find the digit of a picture that holds exactly one, be it cropped tightly or with paper around it.
+    """Find the digit of a picture that holds exactly one, cropped tightly or with paper around it.
 
     Args:
         picture: (H, W) float32, brightness from 0 to 1.
 
     Returns:
-        the digit, or None where nothing is written.
+        the digit, or None if nothing is written.
     """
     working, factor = _shrink(picture, SINGLE_SIDE)
     cropped = min(working.shape) <= CROPPED_SIDE or _is_clean(working)
@@ -126,9 +129,9 @@ def find_single(picture: np.ndarray) -> Found | None:
 
 
 def find_digits(picture: np.ndarray) -> list[Found]:
-    """Find all digits of a page, in reading order: rows from above, each from the left.
+    """Find all digits of a page in reading order: rows from top to bottom, each from left to right.
 
-    What cannot be a digit is left out: rulings, the edge of the paper, dots, blots, smudges.
+    Whatever cannot be a digit is left out: rulings, the edge of the paper, dots, blots, smudges.
 
     Args:
         picture: (H, W) float32, brightness from 0 to 1.
@@ -145,17 +148,17 @@ def find_digits(picture: np.ndarray) -> list[Found]:
 def normalise_digit(ink: np.ndarray) -> np.ndarray:
     """Scale, thicken or thin, and centre a digit as MNIST's makers did.
 
-    Its longer side becomes 20 pixels by averaging over areas, its aspect is kept, and its centre of mass comes to lie
-    within the pixel right of and below the middle of 28 × 28. Strokes thinner or broader than nearly all of MNIST's
-    are brought to the nearest width that is usual there.
+    The digit is scaled to 20 pixels on its longer side, by averaging over areas, and keeps its aspect ratio. Its centre
+    of mass moves into the pixel right of and below the middle of 28 × 28. Strokes thinner or broader than nearly all of
+    MNIST's get the nearest width that is usual there.
 
     Args:
-        ink: (H, W) float32, from 0, paper, to 1, ink.
+        ink: (H, W) float32, from 0 (paper) to 1 (ink).
 
     Returns:
         (784,) uint8, 0–255.
 
-    Source: for box, resampling and centre, MNIST as rebuilt by Yadav and Bottou 2019, arXiv 1905.10498.
+    Source: box, resampling and centre follow MNIST as rebuilt by Yadav and Bottou 2019, arXiv 1905.10498.
     """
     framed = np.pad(ink, 2)
     left, top, right, bottom = _box(framed > 0.35 * framed.max())
@@ -168,7 +171,7 @@ def normalise_digit(ink: np.ndarray) -> np.ndarray:
     ratio = _stroke_width(strokes) / side
     usual = np.clip(ratio, THINNEST, BROADEST)
     if usual != ratio and FINE / scale >= BLURRED * BOX:
-        # The outline moves by so much that the width is right after the box has grown with it.
+        # Moving the outline also changes the box. This distance makes the width right for the new box.
         fine = _move_outline(strokes, (usual - ratio) * side / (2 * (1 - usual)))
     left, top, right, bottom = _box(fine > 0.35 * fine.max())
     square = np.zeros([max(right - left, bottom - top)] * 2, np.float32)
@@ -186,16 +189,16 @@ def normalise_digit(ink: np.ndarray) -> np.ndarray:
 
 
 def level_paper(picture: np.ndarray, *, window: float = WINDOW) -> np.ndarray | None:
-    """Make even paper of uneven light and shadows, and ink of whatever is darker, or lighter, than it.
+    """Even out the light on the paper, and return as ink whatever is darker, or lighter, than the paper.
 
     Args:
         picture: (H, W) float32, brightness from 0 to 1.
-        window: as a share of the longer side, in which there is some paper everywhere.
+        window: the size of a window as a share of the longer side. Wherever the window lies, it must hold some paper.
 
     Returns:
-        (H, W) float32, 0 for paper, near 1 for most ink. None where nothing stands out.
+        (H, W) float32, 0 for paper, near 1 for most ink; None if nothing stands out.
     """
-    # A small copy is enough to know the light, and its noise is averaged away.
+    # A small copy is enough to estimate the light, and averages the noise away.
     scale = WINDOW_SIDE / (window * max(picture.shape))
     small = _resize(picture, [max(1, round(side * scale)) for side in reversed(picture.shape)])
     away = small - ndimage.median_filter(small, WINDOW_SIDE, mode="nearest")
@@ -215,14 +218,14 @@ def level_paper(picture: np.ndarray, *, window: float = WINDOW) -> np.ndarray | 
 
 
 def _contrast(picture: np.ndarray) -> np.ndarray | None:
-    """Return the ink of a tightly cropped digit, from 0 to 1, or None where nothing stands out."""
+    """Return the ink of a tightly cropped digit, from 0 to 1, or None if nothing stands out."""
     if np.ptp(picture) < LEAST_CONTRAST:
         return None
     dark = picture < _threshold(picture.ravel())
-    # What is left of a printed box lies along the edge, and says nothing about the paper.
+    # Remains of a printed box lie along the edge, and say nothing about the paper.
     down, across = (side // 10 for side in dark.shape)
     inner = dark[down : dark.shape[0] - down, across : dark.shape[1] - across]
-    # Broad strokes may fill half of a tight crop, but hardly its corners, nor those of what is within the edge.
+    # Broad strokes may fill half of a tight crop, but hardly its corners, or those of the part within the edge.
     corners = np.mean([part[:: part.shape[0] - 1, :: part.shape[1] - 1] for part in (dark, inner)])
     if inner.mean() + corners > 1:  # light ink on dark paper
         picture, dark = -picture, ~dark
@@ -231,7 +234,7 @@ def _contrast(picture: np.ndarray) -> np.ndarray | None:
 
 
 def _is_clean(picture: np.ndarray) -> bool:
-    """Whether a picture has two levels of brightness and little between, as a drawing or a scan without shadows."""
+    """Return whether a picture has only two levels of brightness, like a drawing or a scan without shadows."""
     dark = picture < _threshold(picture.ravel())
     if not dark.any() or dark.all():
         return False
@@ -240,7 +243,7 @@ def _is_clean(picture: np.ndarray) -> bool:
 
 
 def _threshold(values: np.ndarray) -> float:
-    """Return the value that parts two kinds best: Otsu 1979."""
+    """Return the value that best separates two kinds of values, by Otsu's method of 1979."""
     values = values.astype(np.float64)
     if np.ptp(values) < 1e-6:
         return float(values.max())
@@ -255,11 +258,11 @@ def _threshold(values: np.ndarray) -> float:
 
 
 def _remove_ruling(mask: np.ndarray, ink: np.ndarray) -> np.ndarray:
-    """Take away printed lines along and across the page, but not what is written over them.
+    """Remove printed lines along and across the page, but keep what is written over them.
 
     Args:
-        mask: (H, W) bool, where there is something.
-        ink: (H, W) how dark it is.
+        mask: (H, W) bool, true on everything that is not paper.
+        ink: (H, W) float32, how dark it is.
     """
     return _remove_level_lines(_remove_level_lines(mask, ink).T, ink.T).T
 
@@ -267,7 +270,7 @@ def _remove_ruling(mask: np.ndarray, ink: np.ndarray) -> np.ndarray:
 def _remove_level_lines(mask: np.ndarray, ink: np.ndarray) -> np.ndarray:
     width = mask.shape[1]
     length = max(RULED_LENGTH, width // 12)
-    # Lines that are not quite level stay in one piece when thickened.
+    # Thickened lines stay in one piece even if they are not quite level.
     thick = ndimage.maximum_filter1d(mask, 5, axis=0)
     pieces = ndimage.maximum_filter1d(ndimage.minimum_filter1d(thick, length, axis=1), length, axis=1)
     if not pieces.any():
@@ -282,7 +285,7 @@ def _remove_level_lines(mask: np.ndarray, ink: np.ndarray) -> np.ndarray:
             continue
         thickness = np.median(runs[where][line])
         if thickness <= extent / RULED_RATIO:
-            # A stroke that crosses the line is taller than it; one that lies along it is darker, as a rule.
+            # A stroke that crosses the line is taller than the line. One that lies along the line is usually darker.
             core = ndimage.maximum_filter1d(np.where(line, ink[where], 0), 2 * int(thickness) + 1, axis=0)
             pale = core <= WRITTEN * np.median(core[line])
             removed[where] |= line & pale & (runs[where] <= 1.5 * thickness + 1)
@@ -296,7 +299,7 @@ def _remove_level_lines(mask: np.ndarray, ink: np.ndarray) -> np.ndarray:
 
 
 def _run_lengths(mask: np.ndarray) -> np.ndarray:
-    """Return for every pixel of a mask how many there are in one piece above and below it, itself included."""
+    """Return the height of the unbroken vertical run that every pixel of a mask belongs to."""
     rows = np.arange(len(mask))[:, None]
     before = np.maximum.accumulate(np.where(mask, -1, rows), axis=0)
     after = np.minimum.accumulate(np.where(mask, len(mask), rows)[::-1], axis=0)[::-1]
@@ -304,7 +307,7 @@ def _run_lengths(mask: np.ndarray) -> np.ndarray:
 
 
 def _separate(mask: np.ndarray, ink: np.ndarray) -> list[_Strokes]:
-    """Part a page into connected strokes, each cut out at half of its own darkness."""
+    """Split a page into connected strokes, each cut out at half its own darkness."""
     labels, _ = ndimage.label(mask, CONNECTED)
     found = []
     for number, where in enumerate(ndimage.find_objects(labels), start=1):
@@ -312,7 +315,7 @@ def _separate(mask: np.ndarray, ink: np.ndarray) -> list[_Strokes]:
             continue
         own = np.where(labels[where] == number, ink[where], 0)
         dark = np.percentile(own[own > 0], 90)
-        if dark < 0.5:  # paler than what parts ink from paper
+        if dark < 0.5:  # paler than the limit between ink and paper
             continue
         strong = own > min(0.5, 0.5 * dark)
         parts, _ = ndimage.label(strong, CONNECTED)
@@ -326,13 +329,13 @@ def _separate(mask: np.ndarray, ink: np.ndarray) -> list[_Strokes]:
 
 
 def _usual_height(pieces: list[_Strokes]) -> float:
-    """Return the height of most digits: the median, in which every piece counts by its height."""
+    """Return the usual height of digits: the median height of the pieces, weighted by height."""
     heights = np.sort([piece.height for piece in pieces])
     return float(heights[np.searchsorted(np.cumsum(heights), heights.sum() / 2)])
 
 
 def _join(pieces: list[_Strokes]) -> list[_Strokes]:
-    """Put together strokes that belong to one digit: one above the other, close, and not too tall together."""
+    """Join strokes of one digit: they lie close together, one above the other, and are not too tall when joined."""
     pieces = list(pieces)
     if not pieces:
         return []
@@ -340,7 +343,7 @@ def _join(pieces: list[_Strokes]) -> list[_Strokes]:
     pieces.sort(key=lambda piece: -piece.height)
     joined: list[_Strokes] = []
     for piece in pieces:
-        # Only a part of a digit is looked for a place; on a page full of print there are thousands of pieces.
+        # Only a small piece can be part of a digit. A page full of print has thousands of pieces, too many to try all.
         for index, other in enumerate(joined) if piece.height <= 0.7 * usual else ():
             overlap = min(piece.box[2], other.box[2]) - max(piece.box[0], other.box[0])
             gap = max(piece.box[1], other.box[1]) - min(piece.box[3], other.box[3])
@@ -386,7 +389,7 @@ def _without_debris(pieces: list[_Strokes], shape: tuple[int, int]) -> list[_Str
 
 
 def _rows(pieces: list[_Strokes]) -> list[list[_Strokes]]:
-    """Put digits into rows from above, and each row in order from the left, also on a page that is turned a little."""
+    """Sort digits into rows from top to bottom, each from left to right, even if the page is turned a little."""
     if not pieces:
         return []
     usual = _usual_height(pieces)
@@ -399,7 +402,7 @@ def _rows(pieces: list[_Strokes]) -> list[list[_Strokes]]:
         gaps = np.diff(np.sort(levels(slope)))
         return float(np.minimum(gaps, ROW_GAP * usual).sum())
 
-    # At the page's own slope rows are narrow, and most of the height is between them.
+    # At the page's own slope, rows are narrow and most of the height lies between them.
     slope = min(np.tan(np.deg2rad(np.linspace(-12, 12, 97))), key=lambda slope: (round(spread(slope)), abs(slope)))
     order = np.argsort(levels(slope))
     number = np.concatenate([[0], np.cumsum(np.diff(levels(slope)[order]) > ROW_GAP * usual)])
@@ -410,7 +413,7 @@ def _rows(pieces: list[_Strokes]) -> list[list[_Strokes]]:
 
 
 def _main_strokes(mask: np.ndarray, *, cropped: bool) -> _Strokes | None:
-    """Return the strokes of the one digit: the largest piece, and what lies by it and is not a rest of a frame."""
+    """Return the strokes of the one digit: the largest piece and other large ones, without remains of a frame."""
     labels, count = ndimage.label(mask, CONNECTED)
     if not count:
         return None
@@ -420,7 +423,7 @@ def _main_strokes(mask: np.ndarray, *, cropped: bool) -> _Strokes | None:
         for number, where in enumerate(boxes, start=1)
     ]
 
-    # What is left of a printed box lies along the edge.
+    # Remains of a printed box lie along the edge.
     margin = max(2, round(0.06 * min(mask.shape)))
     inner = np.zeros_like(mask)
     inner[margin:-margin, margin:-margin] = True
@@ -458,22 +461,22 @@ def _digit(strokes: _Strokes, ink: np.ndarray, factor: float, *, row: int) -> Fo
 
 
 def _stroke_width(mask: np.ndarray) -> float:
-    """Return the mean width of strokes in pixels: across a stroke, the mean distance to its edge is a quarter of it."""
+    """Return the mean width of strokes in pixels, which is four times the mean distance to their edge."""
     distances = ndimage.distance_transform_edt(np.pad(mask, 1))
     return float(4 * (distances[distances > 0].mean() - 0.5) + 1)
 
 
 def _move_outline(mask: np.ndarray, distance: float) -> np.ndarray:
-    """Make strokes broader by a distance in pixels on each side, or narrower if it is negative; 0 to 1, soft edge."""
+    """Move the outline of strokes out by a distance in pixels, or in if negative. Return 0 to 1, with soft edges."""
     margin = int(max(0, distance)) + 2
     mask = np.pad(mask, margin)
     inside, outside = ndimage.distance_transform_edt(mask), ndimage.distance_transform_edt(~mask)
-    distance = max(distance, 1 - inside.max())  # something is left of every digit
+    distance = max(distance, 1 - inside.max())  # so that something is left of every digit
     return np.clip(np.where(mask, inside, 1 - outside) + distance, 0, 1).astype(np.float32)
 
 
 def _shrink(picture: np.ndarray, most: int) -> tuple[np.ndarray, float]:
-    """Return a picture whose longer side is so many pixels at most, and how many of the given pixels one of it is."""
+    """Shrink a picture to at most ``most`` pixels on its longer side. Return it, and the factor by which it shrank."""
     factor = max(1.0, max(picture.shape) / most)
     if factor == 1:
         return picture, 1.0
@@ -481,13 +484,13 @@ def _shrink(picture: np.ndarray, most: int) -> tuple[np.ndarray, float]:
 
 
 def _resize(image: np.ndarray, size: Sequence[int]) -> np.ndarray:
-    """Resample to (width, height): means over areas where it gets smaller, cubic where larger."""
+    """Resample to (width, height), bicubic if either grows, else by means over areas."""
     grows = size[0] > image.shape[1] or size[1] > image.shape[0]
     how = Image.Resampling.BICUBIC if grows else Image.Resampling.BOX
     return np.asarray(Image.fromarray(np.ascontiguousarray(image, np.float32)).resize((size[0], size[1]), how))
 
 
 def _box(mask: np.ndarray) -> tuple[int, int, int, int]:
-    """Return left, top, right, bottom of what is true."""
+    """Return left, top, right, bottom of the true pixels."""
     across, down = np.flatnonzero(mask.any(axis=0)), np.flatnonzero(mask.any(axis=1))
     return int(across[0]), int(down[0]), int(across[-1]) + 1, int(down[-1]) + 1

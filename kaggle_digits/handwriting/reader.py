@@ -1,4 +1,4 @@
-"""Read the digits of pictures with a trained run: own handwriting → text."""
+"""Read the digits in pictures with a trained run, and turn handwriting into text."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 THRESHOLD = 0.9
-"""The probability below which a digit is reported as unsure."""
+"""A digit with a probability below this is reported as unsure."""
 
 LEAST = 0.4
-"""The probability below which something on a page is taken for no digit at all: it looks like none, or like several."""
+"""Something on a page with a probability below this is not taken for a digit: it looks like none, or like several."""
 
 UNSURE = "?"
 LABELLED = re.compile(r"[0-9]+_([^_]{1,3})")
@@ -40,9 +40,9 @@ class Digit:
 
     Args:
         box: left, top, right, bottom in pixels of the picture; right and bottom are just outside.
-        row: of the page, from 0.
-        digit: the likeliest, 0–9.
-        probabilities: (10,) float, calibrated if the run held rows out to do so.
+        row: the row on the page, from 0.
+        digit: the likeliest digit, 0–9.
+        probabilities: (10,) float, calibrated if the run had held-out rows for it.
         pixels: (784,) uint8, what the network saw.
     """
 
@@ -53,7 +53,7 @@ class Digit:
     pixels: np.ndarray
 
     def is_sure(self, threshold: float = THRESHOLD) -> bool:
-        """Whether the likeliest digit is as likely as that."""
+        """Return whether the likeliest digit has at least this probability."""
         return bool(self.probabilities[self.digit] >= threshold)
 
 
@@ -61,11 +61,11 @@ class Reader:
     """A trained run that reads pictures.
 
     Args:
-        folder: a run folder; by default that of the small network which comes with the package.
-        backend: what computes a network, see ``backend.choose_backend``.
+        folder: a run folder; by default that of the small network that comes with the package.
+        backend: the backend that computes a network, see ``backend.choose_backend``.
 
     Raises:
-        RunError: it is not a finished run.
+        RunError: the folder is not that of a finished run.
     """
 
     def __init__(self, folder: str | Path = PACKAGED_RUN, *, backend: str | None = None) -> None:
@@ -74,11 +74,12 @@ class Reader:
         self.temperature = self.run.temperature or 1.0
 
     def read(self, pages: Sequence[Sequence[Found]], *, single: bool) -> list[list[Digit]]:
-        """Read what was found on pictures.
+        """Read the digits that were found on pictures.
 
         Args:
-            pages: what ``handwriting`` found on each.
-            single: whether each holds exactly one digit; of a page, what looks like no digit is left out.
+            pages: the digits found on each picture.
+            single: whether each picture holds exactly one digit. On other pictures, whatever looks like no digit is
+                left out.
 
         Returns:
             for each picture its digits, in the same order.
@@ -101,10 +102,10 @@ class Reader:
 
 
 def find_pictures(named: Iterable[Path]) -> list[Path]:
-    """Return the image files that files and folders stand for, those of a folder in order of their names.
+    """Return the given files, and the image files in the given folders, ordered by name within each folder.
 
     Raises:
-        DataError: there is no such file, or no picture in a folder.
+        DataError: there is no picture in a folder.
     """
     files = []
     for path in named:
@@ -122,7 +123,7 @@ def find_pictures(named: Iterable[Path]) -> list[Path]:
 
 
 def find_labels(files: Sequence[Path]) -> np.ndarray | None:
-    """Return the labels in the names of files, NNNN_LABEL.png, or None where they carry none.
+    """Return the labels in the names of files, NNNN_LABEL.png, or None if they carry none.
 
     Returns:
         (N,) int64, 0–9.
@@ -155,13 +156,13 @@ def read_picture(
         picture: an image file, or its contents.
         reader: reads what is found; None loads the small network that comes with the package.
         single: whether the picture holds exactly one digit.
-        name: of the picture in messages; needed with contents.
+        name: the name of the picture in messages; needed with contents.
 
     Returns:
-        its digits in reading order. ``text_of`` makes text of them.
+        its digits in reading order. ``text_of`` turns them into text.
 
     Raises:
-        DataError: it is no picture that can be read.
+        DataError: it is not a picture that can be read.
     """
     source = picture if isinstance(picture, bytes) else Path(picture)
     (digits,) = (reader or Reader()).read([find(source, single=single, name=name)], single=single)
@@ -180,20 +181,20 @@ def read_files(files: Sequence[Path], reader: Reader, *, single: bool) -> list[l
         for each file its digits in reading order.
 
     Raises:
-        DataError: a file is no picture that can be read.
+        DataError: a file is not a picture that can be read.
     """
     return reader.read([find(file, single=single) for file in files], single=single)
 
 
 def find(source: Path | bytes, *, single: bool, name: str | None = None) -> list[Found]:
-    """Find the digits of one picture, whose boxes are in its own pixels.
+    """Find the digits of one picture, with boxes in the picture's own pixels.
 
     Args:
         source, name: as for ``load_photo``.
         single: whether it holds exactly one digit.
 
     Raises:
-        DataError: it is no picture that can be read.
+        DataError: it is not a picture that can be read.
     """
     picture, (width, height) = load_photo(source, name=name)
     if single:
@@ -216,7 +217,7 @@ def find(source: Path | bytes, *, single: bool, name: str | None = None) -> list
 
 
 def text_of(digits: Sequence[Digit], *, threshold: float = THRESHOLD) -> list[str]:
-    """Return what is written, a string per row, with ? for each digit that is less sure than the threshold."""
+    """Return what is written, one string per row, with ? for each digit whose probability is below the threshold."""
     rows: dict[int, str] = {}
     for each in digits:
         rows[each.row] = rows.get(each.row, "") + (str(each.digit) if each.is_sure(threshold) else UNSURE)
@@ -241,7 +242,7 @@ def describe(file: str, digits: Sequence[Digit], *, threshold: float = THRESHOLD
 
 def tabulate(digits: Sequence[Sequence[Digit]], labels: np.ndarray, *, threshold: float = THRESHOLD) -> str:
     """Return accuracy and confusion matrix of pictures with one digit each, for a terminal."""
-    # Where nothing was found, nothing was read right.
+    # A picture in which nothing was found counts as misread.
     read = np.array([page[0].digit if page else -1 for page in digits])
     sure = np.array([bool(page) and page[0].is_sure(threshold) for page in digits])
     right = read == labels
@@ -272,7 +273,7 @@ def plot_mistakes(digits: Sequence[Sequence[Digit]], labels: np.ndarray) -> Figu
 
 
 def draw_overlay(file: Path, digits: Sequence[Digit], *, threshold: float = THRESHOLD) -> Image.Image:
-    """Draw boxes and readings on a picture: what is sure in green, what is not in orange."""
+    """Draw boxes and digits on a picture, in green where they are sure, else in orange."""
     with Image.open(file, formats=FORMATS) as opened:
         image = ImageOps.exif_transpose(opened)
         if image.mode not in ("1", "L", "RGB", "CMYK", "P") or "transparency" in image.info:  # as it was read

@@ -1,8 +1,8 @@
 """Download the competition's data, upload a submission, and learn its score.
 
-Three requests make a submission: one asks for a place to upload to, one uploads, one creates the submission. The
-last spends the daily allowance and is never repeated: when its answer is lost, the submission is looked for in the
-list, by a marker in its description that is made of the file's contents.
+A submission takes three requests: one asks for a place to upload to, one uploads the file, and one creates the
+submission. The last one counts towards the daily limit and is never repeated. If its answer is lost, we look for the
+submission in Kaggle's list, by a marker in its description that is made from the file's contents.
 """
 
 from __future__ import annotations
@@ -42,14 +42,14 @@ log = logging.getLogger(__name__)
 API = "competitions.CompetitionApiService"
 SCORING_SECONDS = 1800.0
 LOST_PAUSES = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
-"""Seconds between looks for a submission whose making is in doubt: the list may lag behind."""
+"""Seconds between looks for a submission that may or may not have been made. Kaggle's list may lag behind."""
 PAGE_SIZE = 100
 DATA_FILES = ("train.csv", "test.csv", "sample_submission.csv")
 
 
 @dataclass(frozen=True)
 class Submission:
-    """What Kaggle says of a submission.
+    """What Kaggle says about a submission.
 
     Args:
         reference: Kaggle's number for it.
@@ -57,7 +57,7 @@ class Submission:
         date: when it was made, UTC, ISO 8601.
         public_score: accuracy on the public part of the test rows, as Kaggle writes it; None before it is scored.
         error: why Kaggle could not score it.
-        url: its page.
+        url: the address of its page.
     """
 
     reference: int
@@ -69,13 +69,13 @@ class Submission:
 
 
 def download(folder: Path, *, quiet: bool = True) -> Path:
-    """Download the competition's zip into a folder; nothing is sent if a whole one is there.
+    """Download the competition's zip into a folder, unless a whole one is already there.
 
     An interrupted download continues where it stopped. The zip appears under its name once it is whole.
 
     Args:
-        folder: where to; made if needed.
-        quiet: show no progress bar on stderr.
+        folder: the folder for the zip; made if needed.
+        quiet: whether to hide the progress bar on stderr.
 
     Returns:
         the zip, not unpacked: ``data.find_source`` reads it in place.
@@ -96,7 +96,7 @@ def download(folder: Path, *, quiet: bool = True) -> Path:
     try:
         _check_zip(loaded)
     except DataError:
-        # Client 2.0.2 continues any old part without asking whether it is of the same file: once more from the start.
+        # Client 2.0.2 continues any partial file, even one of another zip. Download once more from the start.
         loaded.unlink()
         _load_zip(client, slug, loaded, quiet=quiet)
         try:
@@ -104,7 +104,7 @@ def download(folder: Path, *, quiet: bool = True) -> Path:
         except DataError as error:
             loaded.unlink()
             raise KaggleError(
-                f"download of {slug}: what came is not the competition's zip. Expected its data. Try again later."
+                f"download of {slug}: the file that came is not the competition's zip. Try again later."
             ) from error
     loaded.replace(target)
     shutil.rmtree(loaded.parent)
@@ -112,7 +112,7 @@ def download(folder: Path, *, quiet: bool = True) -> Path:
 
 
 def check_ready(rows: int) -> None:
-    """Check, before work is spent on it, that a submission with this number of rows could be made now.
+    """Check that a submission with this many rows could be made now, before work is spent on it.
 
     Raises:
         AccessError: no credentials, or the rules of the competition are not accepted.
@@ -129,22 +129,22 @@ def check_ready(rows: int) -> None:
 
 
 def upload(file: Path, message: str, *, rows: int | None = None) -> Submission:
-    """Check and submit a file. However often this is called for it, or stopped, Kaggle scores its contents once.
+    """Check and submit a file. Kaggle scores its contents only once, however often this is called or stopped.
 
-    Only what Kaggle could not score is submitted again, and only after the user was told so.
+    Contents that Kaggle could not score are submitted again, but only after the user was told about the failure.
 
     Args:
         file: the submission.
-        message: the description that Kaggle shows, behind a marker that is made of the file's contents.
-        rows: of the test file; None looks for the data. The competition's own number is known.
+        message: the description that Kaggle shows, after a marker that is made from the file's contents.
+        rows: the number of rows in the test file; None looks for the data. The number for digit-recognizer is known.
 
     Returns:
         the new submission, or the one that was made of the same contents before.
 
     Raises:
         AccessError: no credentials, or the rules of the competition are not accepted.
-        SubmissionError: Kaggle would not accept the file, or its record's name is taken by another, or it is being
-            uploaded by another process.
+        SubmissionError: Kaggle would not accept the file, the name of its record is taken by another file, or another
+            process is uploading it.
         KaggleError: no submissions are left today, Kaggle failed, or its answer was lost and no submission is found.
     """
     slug = competition_slug()
@@ -154,12 +154,17 @@ def upload(file: Path, message: str, *, rows: int | None = None) -> Submission:
     with locked(file, busy):
         contents, record = file.read_bytes(), read_record(file)
         if record["sha256"] != hashlib.sha256(contents).hexdigest():
-            raise SubmissionError(f"{file}: was changed while it was read. Expected it to stay. Repeat the command.")
+            raise SubmissionError(f"{file}: was changed while it was read. Repeat the command.")
+        if slug == COMPETITION and (reason := record.get("not_for_upload")):
+            raise SubmissionError(
+                f"{file}: cannot be uploaded: {reason}. Expected predictions for the test.csv of {slug}. Predict that "
+                "file."
+            )
         marker = f"[{record['sha256'][:12]}]"
         client = connect()
         before = record["upload"]
         known = _known(client, slug, before, marker)
-        # A failure that was already told of is answered by a new submission.
+        # If the user was already told about the failure, the same contents are submitted again.
         again = known and known.state == "error" and _was_told(before, known)
         if known and not again:
             log.info("%s: was submitted before, on %s; nothing new is sent.", file, known.date)
@@ -168,11 +173,11 @@ def upload(file: Path, message: str, *, rows: int | None = None) -> Submission:
             if left is not None:
                 log.info("%s more submissions allowed today", left)
             token = _send_file(client, slug, file, contents)
-            # From here on it is in doubt, until Kaggle's answer is written down, whether there is a submission.
+            # From here until Kaggle's answer is written down, it is uncertain whether there is a submission.
             _note(file, record, slug, message, "sent", known)
             try:
                 reference = _create(client, slug, file.name, token, f"{marker} {message}")
-            except DigitsError:  # Kaggle has read the request and said no: nothing is in doubt
+            except DigitsError:  # Kaggle has refused the request, so nothing is uncertain
                 save_record(file, {**record, "upload": before})
                 raise
             known = _new(reference, slug) if reference else _lost(client, slug, file, marker, known)
@@ -181,7 +186,7 @@ def upload(file: Path, message: str, *, rows: int | None = None) -> Submission:
 
 
 def wait_for_score(file: Path, submission: Submission) -> Submission:
-    """Ask until Kaggle has scored a submission, and keep the answer in the file's record.
+    """Wait until Kaggle has scored a submission, and keep the answer in the file's record.
 
     Raises:
         KaggleError: Kaggle could not score it, or took longer than half an hour.
@@ -193,17 +198,17 @@ def wait_for_score(file: Path, submission: Submission) -> Submission:
             break
         submission = _look_at(client, slug, submission)
     record = read_record(file)
-    if record["upload"] and record["upload"]["reference"] == submission.reference:  # it may be another file by now
+    if record["upload"] and record["upload"]["reference"] == submission.reference:  # may be another file by now
         _note(file, record, slug, "", submission.state, submission)
     if submission.state == "error":
         raise KaggleError(
             f"{file}: Kaggle could not score submission {submission.reference} "
-            f"({submission.error or 'no reason given'}). Expected a score. See {submission.url}"
+            f"({submission.error or 'no reason given'}). See {submission.url}"
         )
     if submission.state == "pending":
         raise KaggleError(
             f"{file}: submission {submission.reference} is not scored after {SCORING_SECONDS / 60:.0f} minutes. "
-            "Expected a score. Repeat the command with --wait later: it sends nothing again."
+            "Repeat the command with --wait later: it does not submit the file again."
         )
     return submission
 
@@ -211,7 +216,7 @@ def wait_for_score(file: Path, submission: Submission) -> Submission:
 def _note(
     file: Path, record: dict[str, Any], slug: str, message: str, state: str, submission: Submission | None = None
 ) -> None:
-    """Keep in the file's record how the submission stands."""
+    """Write the state of the submission into the file's record."""
     before = record["upload"]
     same = before and submission and before["reference"] in (None, submission.reference)
     record["upload"] = {
@@ -238,23 +243,23 @@ def _rows_of(slug: str, rows: int | None) -> tuple[int, str]:
 
 
 def _load_zip(client: Client, slug: str, file: Path, *, quiet: bool) -> None:
-    """Download the competition's zip, or what is missing of it; the client repeats a broken transfer by itself."""
+    """Download the competition's zip, or the missing part of it. The client itself retries a broken transfer."""
     what = f"download of {slug}"
     answer = client.ask(what, f"{API}/DownloadDataFiles", {"competitionName": slug}, None)
     transfer = functools.partial(client.api.download_file, answer, str(file), None, quiet, resume=True)
     try:
         client.call(what, transfer, repeat=False, storage=True)
     except KaggleError as error:
-        if isinstance(error.__cause__, ValueError):  # client 2.0.2: other bytes than were announced
+        if isinstance(error.__cause__, ValueError):  # client 2.0.2 received other bytes than Kaggle announced
             raise KaggleError(
-                f"{what}: what came is not what was announced ({error.__cause__}). Expected the whole file. Repeat the "
+                f"{what}: not the file that Kaggle announced ({error.__cause__}). Expected the whole file. Repeat the "
                 "command."
             ) from error
         raise
 
 
 def _check_limits(client: Client, slug: str) -> int | None:
-    """Return how many submissions are left today, or None where Kaggle does not say."""
+    """Return how many submissions are left today, or None if Kaggle does not say."""
 
     def read(answer: dict[str, Any]) -> tuple[int, int, int, bool]:
         today, total, allowed = (int(answer.get(name, 0)) for name in ("numToday", "numTotal", "numAllowedNow"))
@@ -262,10 +267,10 @@ def _check_limits(client: Client, slug: str) -> int | None:
 
     what = f"submission limits of {slug}"
     today, total, allowed, by_total = client.ask(what, f"{API}/GetSubmissionLimits", {"competitionName": slug}, read)
-    if not total:  # who never submitted is on no team yet, and all numbers are 0
+    if not total:  # a user who never submitted is on no team yet, and all numbers are 0
         return None
     if not allowed:
-        cap = "the competition's limit for all time" if by_total else "today's limit"
+        cap = "the competition's total limit" if by_total else "today's limit"
         when = "No more can be made." if by_total else "Try again after midnight UTC."
         raise KaggleError(
             f"{slug}: {today} submissions made today, {total} in all, and {cap} is reached. Expected at least one to "
@@ -275,9 +280,10 @@ def _check_limits(client: Client, slug: str) -> int | None:
 
 
 def _send_file(client: Client, slug: str, file: Path, contents: bytes) -> str:
-    """Upload a file and return its token. Nothing is submitted yet: both requests are repeated, together.
+    """Upload a file and return its token.
 
-    A place that a broken upload has left half full is not used again.
+    Nothing is submitted yet, so both requests may be repeated. They are repeated together, because a broken upload may
+    leave half a file at the place that Kaggle gave.
     """
     import requests
 
@@ -313,7 +319,7 @@ def _create(client: Client, slug: str, name: str, token: str, description: str) 
     """Send the one request that is never repeated.
 
     Returns:
-        the reference of the submission, or 0 where Kaggle's answer was lost.
+        the reference of the submission, or 0 if Kaggle's answer was lost.
 
     Raises:
         AccessError, KaggleError: Kaggle refused.
@@ -335,19 +341,19 @@ def _create(client: Client, slug: str, name: str, token: str, description: str) 
 
 
 def _lost(client: Client, slug: str, file: Path, marker: str, before: Submission | None) -> Submission:
-    """Look for the submission whose answer was lost; an older one of the same contents is not it."""
+    """Look for the submission whose answer was lost. An older one with the same contents does not count."""
     found = _find(client, slug, marker, LOST_PAUSES, after=before.reference if before else 0)
     if not found:
         raise KaggleError(
             f"{file}: Kaggle's answer was lost, and the submission is not in the list {sum(LOST_PAUSES):.0f} s later. "
-            f"Expected to find it there. See {submissions_page(slug)}; if it is missing there too, repeat the command: "
-            "it looks again before it sends anything."
+            f"See {submissions_page(slug)}. If it is missing there too, repeat the command: it looks again before it "
+            "sends anything."
         )
     return found
 
 
 def _known(client: Client, slug: str, upload: dict[str, Any] | None, marker: str) -> Submission | None:
-    """Return the newest submission of the same contents, from the file's record or from Kaggle's list."""
+    """Return the newest submission with the same contents, from the file's record or from Kaggle's list."""
     if not upload or upload["competition"] != slug:
         return _find(client, slug, marker, ())
     if upload["state"] == "sent":
@@ -360,7 +366,7 @@ def _known(client: Client, slug: str, upload: dict[str, Any] | None, marker: str
 
 
 def _was_told(upload: dict[str, Any] | None, submission: Submission) -> bool:
-    """Whether the record shows that the user knows how a submission failed."""
+    """Return whether the record shows that the user knows about the failure of a submission."""
     return bool(upload and upload["state"] in ("error", "sent") and upload["reference"] == submission.reference)
 
 
@@ -387,7 +393,7 @@ def _find(client: Client, slug: str, marker: str, pauses: tuple[float, ...], *, 
 
 
 def _look_at(client: Client, slug: str, submission: Submission) -> Submission:
-    """Ask once how a submission stands; one that Kaggle does not know yet is as it was."""
+    """Ask once for the state of a submission. One that Kaggle does not know yet is returned unchanged."""
     what = f"score of submission {submission.reference}"
     request = {"ref": submission.reference}
     try:
@@ -399,7 +405,7 @@ def _look_at(client: Client, slug: str, submission: Submission) -> Submission:
 
 
 def _submission(answer: dict[str, Any], slug: str) -> Submission:
-    """Read a submission; a state that is neither complete nor error is pending, whatever its name."""
+    """Read a submission. Any state other than complete and error counts as pending, whatever its name."""
     state = str(answer.get("status")).lower().rpartition("_")[2]
     date = str(answer["date"]).partition(".")[0].rstrip("Z") + "Z" if answer.get("date") else _now()
     return Submission(

@@ -24,11 +24,11 @@ log = logging.getLogger(__name__)
 API = "kernels.KernelsApiService"
 FAILED = ("error", "cancel requested", "cancel acknowledged")
 STALE_PAUSES = (5.0,) * 12
-"""Seconds between looks for the outputs of the last push, while those of the one before are shown."""
+"""Seconds between looks for the outputs of the latest push, while Kaggle still shows those of the one before."""
 EARLY_LOOKS, MOST_FAILURES = 5, 60
-"""Looks after which a state is taken for that of the last push; failed looks in a row that end the wait."""
+"""After EARLY_LOOKS looks a state counts as that of the latest push. MOST_FAILURES failures in a row end the wait."""
 SIGN_OF_LIFE_SECONDS = 60.0
-"""How often a kernel that goes on running is reported."""
+"""The interval at which a kernel that is still running is reported."""
 
 
 @dataclass(frozen=True)
@@ -38,9 +38,9 @@ class Kernel:
     Args:
         name: "owner/slug".
         version: its number.
-        url: its page.
-        build: the mark that the record of its submission bears.
-        commit: of the checkout that it was pushed from.
+        url: the address of its page.
+        build: the mark in the record of its submission.
+        commit: the commit of the checkout that it was pushed from, or None.
     """
 
     name: str
@@ -54,7 +54,9 @@ def push(*, device: str = "auto") -> Kernel:
     """Build the notebook and push it to the signed-in user's kernels, where it starts at once.
 
     Raises:
-        InputError, KaggleError: as ``notebook.build_kernel`` and the push.
+        AccessError: no credentials, or the kernel belongs to somebody else.
+        InputError: the notebook cannot be built, or its metadata cannot be used.
+        KaggleError: Kaggle refused the push, or left out a part of it.
     """
     build = secrets.token_hex(8)
     with tempfile.TemporaryDirectory() as folder:
@@ -66,13 +68,13 @@ def fetch(kernel: Kernel) -> Path:
     """Wait for a kernel to finish and fetch its submission with its record.
 
     Args:
-        kernel: as pushed. Right after that, Kaggle may still show the version before as finished.
+        kernel: a pushed kernel. Right after the push, Kaggle may still show the previous version as finished.
 
     Returns:
         the submission file, a new one in submissions/.
 
     Raises:
-        KaggleError: the kernel failed, or left nothing of this push.
+        KaggleError: the kernel failed, or its outputs are not those of this push.
     """
     for pause in (*STALE_PAUSES, None):
         _wait(kernel)
@@ -161,7 +163,7 @@ def _push_folder(folder: Path, build: str) -> Kernel:
 
 
 def _wait(kernel: Kernel) -> None:
-    """Wait until a kernel has run; log every change of its state, and once a minute that it goes on.
+    """Wait until a kernel has run; log every change of its state, and once a minute that it is still running.
 
     Raises:
         AccessError: Kaggle does not know the kernel, or it is not the user's.
@@ -183,7 +185,7 @@ def _wait(kernel: Kernel) -> None:
         except DigitsError as error:
             status = status_of(error.__cause__)
             failures += 1
-            # A new kernel may take a moment to be known; and it runs on while the network is away.
+            # A new kernel may take a moment to become known, and a kernel keeps running while the network is down.
             if not (look < EARLY_LOOKS if status == 404 else status in (0, *TRANSIENT) and failures < MOST_FAILURES):
                 raise
             log.info("%s Asking again.", error)
@@ -196,14 +198,14 @@ def _wait(kernel: Kernel) -> None:
         seen_at_work = seen_at_work or state not in FAILED
         if state == "complete":
             return
-        # Right after a push Kaggle may still show how the version before ended.
+        # Right after a push, Kaggle may still show how the previous version ended.
         if state in FAILED and (look >= EARLY_LOOKS or seen_at_work):
             end = ""
             with contextlib.suppress(DigitsError):  # no log is no reason to hide the failure
                 _, end = _outputs(client, kernel)
             raise KaggleError(
-                f"{kernel.name}: {state} ({failure or 'no reason given'}). Expected it to finish. See "
-                f"{kernel.url}" + (f"; its log ends: {end[-600:].strip()}" if end else "")
+                f"{kernel.name}: {state} ({failure or 'no reason given'}). See {kernel.url}"
+                + (f"; its log ends: {end[-600:].strip()}" if end else "")
             )
 
 
@@ -211,9 +213,9 @@ def _load_outputs(kernel: Kernel, folder: Path, names: tuple[str, ...]) -> None:
     """Fetch files that a finished kernel left, each whole or not at all.
 
     Args:
-        kernel: as pushed.
-        folder: where to; made if needed.
-        names: of the files wanted.
+        kernel: the pushed kernel.
+        folder: the folder for the files; made if needed.
+        names: names of the wanted files.
 
     Raises:
         KaggleError: the kernel did not leave one of them, or it cannot be fetched.
@@ -225,8 +227,8 @@ def _load_outputs(kernel: Kernel, folder: Path, names: tuple[str, ...]) -> None:
     missing = [name for name in names if name not in addresses]
     if missing:
         raise KaggleError(
-            f"{kernel.name}: left no {missing[0]} but {', '.join(sorted(addresses)) or 'nothing'}. Expected the output "
-            f"of the notebook that `kaggle-digits kernel build` makes. See {kernel.url}"
+            f"{kernel.name}: left no {missing[0]} (it left {', '.join(sorted(addresses)) or 'nothing'}). Expected the "
+            f"output of the notebook that `kaggle-digits kernel build` makes. See {kernel.url}"
         )
     for name in names:
 
@@ -265,15 +267,15 @@ def _state_of(answer: dict[str, Any]) -> tuple[str, str]:
 
 
 def _files_of(answer: dict[str, Any]) -> tuple[dict[str, str], str, str]:
-    """Read the addresses of output files, the log, and the mark of the next page."""
+    """Read the addresses of output files, the log, and the token of the next page."""
     files = {file["fileName"]: file["url"] for file in answer.get("files") or []}
-    # A name is taken only if it is one: it comes from what ran in the kernel.
+    # Only plain file names are taken, because code that ran in the kernel chose them.
     plain = {name: address for name, address in files.items() if PurePosixPath(name).name == name}
     return plain, answer.get("log") or "", answer.get("nextPageToken") or ""
 
 
 def _log_text(log_of_kernel: str) -> str:
-    """Turn a kernel's log, JSON lines of pieces of output, into text; what is not JSON is text already."""
+    """Turn a kernel's log, a JSON list of pieces of output, into text. A log that is not JSON is text already."""
     try:
         return "".join(piece["data"] for piece in json.loads(log_of_kernel))
     except (ValueError, KeyError, TypeError):

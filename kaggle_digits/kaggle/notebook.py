@@ -1,7 +1,7 @@
 """Build the notebook that runs on Kaggle's machines.
 
-A push sends one file, and the notebook runs without the internet: so it carries the modules that it uses, as plain
-text in one cell that writes them to a folder and imports them from there.
+A push sends one file, and the notebook runs without the internet. So it carries the modules that it uses as plain text,
+in one cell that writes them to a folder from which Python can import them.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ MACHINES: dict[str, dict[str, Any]] = {
     "gpu": {"enable_gpu": True, "enable_tpu": False, "machine_shape": "NvidiaTeslaT4"},
     "tpu": {"enable_gpu": False, "enable_tpu": True, "machine_shape": "TpuV5E8"},
 }
-"""What to ask Kaggle for; it replaces older machine shapes without a word."""
+"""What to ask Kaggle for. Kaggle silently replaces older machine shapes."""
 LEFT_OUT = ("id_no", "machine_shape", "docker_image", "docker_image_pinning_type")
-"""Fields that are not taken over: a docker image sends a TPU kernel to a machine without one."""
+"""Metadata fields that are left out. A docker image, for example, sends a TPU kernel to a machine without a TPU."""
 
 
 def build_kernel(
@@ -43,8 +43,8 @@ def build_kernel(
     """Write the self-contained notebook and its metadata.
 
     Args:
-        folder: where to; made if needed.
-        device: "auto", "tpu", "gpu" or "cpu"; the notebook stops if one that was named is not there.
+        folder: the folder for both files; made if needed.
+        device: "auto", "tpu", "gpu" or "cpu". The notebook stops if a device other than "auto" is not there.
         owner: the Kaggle user to push as; None keeps the one in kernel-metadata.json.
         build: a mark that the notebook leaves in the record of its submission.
         root: the checkout with notebooks/digits.py and kernel-metadata.json.
@@ -53,7 +53,7 @@ def build_kernel(
         the notebook, the metadata.
 
     Raises:
-        DeviceError: no such device.
+        DeviceError: there is no such device.
         InputError: a source file is missing, or the metadata cannot be used.
     """
     import jupytext
@@ -79,7 +79,7 @@ def build_kernel(
             cells.append(_package_cell(notebook))
     for number, cell in enumerate(cells):
         cell["id"] = f"cell-{number}"  # jupytext draws them at random
-    # Kaggle's own notes in a notebook's metadata can send a TPU kernel to a machine without one: none are made.
+    # No metadata of Kaggle's own: it can send a TPU kernel to a machine without a TPU.
     built = nbformat.v4.new_notebook(
         cells=cells, metadata={"kernelspec": notebook.metadata["kernelspec"], "language_info": {"name": "python"}}
     )
@@ -91,18 +91,18 @@ def build_kernel(
         )
     for path, contents in zip(written, (json.loads(nbformat.writes(built)), metadata), strict=True):
         with atomic_path(path) as partial:
-            # In ASCII: client 2.0.2 reads them in whatever encoding the system has.
+            # In ASCII, because client 2.0.2 reads the files in the system's encoding.
             partial.write_text(json.dumps(contents, indent=1) + "\n", encoding="ascii")
     return written
 
 
 def _read_metadata(file: Path, device: str, owner: str | None) -> dict[str, Any]:
-    """Read kernel-metadata.json, and set what belongs to device, owner and a notebook without the internet."""
+    """Read kernel-metadata.json, and set the fields for the device, the owner and a notebook without the internet."""
     try:
         metadata = json.loads(file.read_text(encoding="utf-8"))
         user, _, slug = metadata["id"].partition("/")
         competitions = [str(source) for source in metadata.get("competition_sources") or []]
-        # Addresses have these in front of the names, and Kaggle refuses them.
+        # Addresses have these prefixes in front of the names, and Kaggle refuses them.
         datasets = [source.removeprefix("datasets/") for source in metadata.get("dataset_sources") or []]
         kernels = [source.removeprefix("code/") for source in metadata.get("kernel_sources") or []]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -112,14 +112,14 @@ def _read_metadata(file: Path, device: str, owner: str | None) -> dict[str, Any]
         ) from error
     if len(slug) < 5 or _slugified(slug) != slug or not user:
         raise InputError(
-            f'{file}: the id is {metadata["id"]!r}. Expected "your-kaggle-name/name-of-the-kernel", the name in small '
-            "letters, digits and hyphens, five at least. Correct it."
+            f'{file}: the id is {metadata["id"]!r}. Expected "your-kaggle-name/name-of-the-kernel", the name in at '
+            "least five lower-case letters, digits and hyphens. Correct it."
         )
     title = str(metadata.get("title", ""))
     return {
         **{name: value for name, value in metadata.items() if name not in LEFT_OUT},
         "id": f"{owner or user}/{slug}",
-        # Kaggle names a kernel by its title: one that says something else makes another kernel.
+        # Kaggle names a kernel by its title, so a title that does not match the id would make another kernel.
         "title": title if _slugified(title) == slug else slug.replace("-", " ").capitalize(),
         "code_file": NOTEBOOK,
         "language": "python",
@@ -137,7 +137,7 @@ def _slugified(title: str) -> str:
 
 
 def _package_cell(notebook: Any) -> Any:
-    """Return the cell that carries the modules which the notebook uses, and those that they use."""
+    """Return the cell that carries the modules that the notebook uses, and the modules that those use."""
     import nbformat
 
     used = _modules_used([cell.source for cell in notebook.cells if cell.cell_type == "code"])
@@ -161,7 +161,7 @@ def _package_cell(notebook: Any) -> Any:
             'print(f"{len(SOURCES)} modules in {package}")',
         ]
     )
-    # Folded away, on Kaggle and in Jupyter: the tutorial goes on below.
+    # Folded, on Kaggle and in Jupyter, because the tutorial continues below.
     folded = {"_kg_hide-input": True, "jupyter": {"source_hidden": True}, "tags": ["package"]}
     return nbformat.v4.new_code_cell(source, metadata=folded)
 
@@ -184,7 +184,7 @@ def _modules_used(sources: list[str]) -> set[str]:
 
 
 def _file_of(module: str) -> str:
-    """Return the file of a module, in the package. "" is the package itself."""
+    """Return the file of a module, relative to the package. The module "" is the package itself."""
     path = module.replace(".", "/")
     return f"{path}/__init__.py".lstrip("/") if (PACKAGE / path).is_dir() else f"{path}.py"
 

@@ -27,7 +27,7 @@ class Predictor(Protocol):
 
     @property
     def parameters(self) -> int | None:
-        """How many numbers were learned, or None if that means nothing."""
+        """How many numbers were learned, or None for a method without such a number."""
 
     def probabilities(self, pixels: np.ndarray) -> np.ndarray:
         """Predict the probability of every digit for every row.
@@ -44,13 +44,13 @@ class Predictor(Protocol):
 
 
 class Progress(Protocol):
-    """Is told how a training goes while it runs."""
+    """Receives reports while a training runs."""
 
     def step(self, done: int, total: int) -> None:
-        """``done`` of ``total`` optimizer steps of the whole training are taken."""
+        """Report that ``done`` of the ``total`` optimizer steps of the whole training are taken."""
 
     def epoch(self, metrics: dict[str, Any], epochs: int) -> None:
-        """An epoch is done and saved. ``metrics`` are those of run.json, ``epochs`` is how many there will be."""
+        """Report that an epoch is done and saved. ``metrics`` are those of run.json, ``epochs`` the final number."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,12 +62,12 @@ class Training:
         rows: the rows to train on.
         held_out: rows to measure accuracy on, or None. They are never trained on and decide on nothing.
         folder: the run folder, for checkpoints.
-        seed: of everything random.
+        seed: the seed for everything random.
         device: where to train.
         members: the finished runs of the recipe's members, with their predictors.
-        trace: whether to measure a network also within its first epoch, where most is learned, and to keep the loss of
-            every step. The time for it is not counted.
-        progress: is told of every step and epoch of a network.
+        trace: whether to measure a network also during its first epoch, where most is learned, and to keep the loss of
+            every step. The time that this takes is not counted.
+        progress: receives every step and epoch of a network.
     """
 
     recipe: Recipe
@@ -83,12 +83,12 @@ class Training:
 
 @dataclass(frozen=True, kw_only=True)
 class Fitted:
-    """What came of a training.
+    """The result of a training.
 
     Args:
         predictor: the trained form.
         epochs: the metrics of every epoch, as run.json keeps them; one entry for a method without epochs.
-        probabilities: (N, 10), of the held-out rows; None if there are none.
+        probabilities: (N, 10), for the held-out rows; None if there are none.
     """
 
     predictor: Predictor
@@ -121,9 +121,9 @@ LEARNERS: dict[type[Recipe], str] = {
     Classical: "kaggle_digits.learners.classical",
     Ensemble: "kaggle_digits.learners.ensemble",
 }
-"""The module of each kind's learner. It is imported when it is needed: Keras and scikit-learn take seconds."""
+"""The module of each kind's learner. It is imported only when needed: Keras and scikit-learn take seconds to import."""
 
 
 def learner_of(recipe: Recipe) -> Learner:
-    """Return the learner of a recipe. This is the one place that asks of which kind a recipe is."""
+    """Return the learner of a recipe. Only this function asks what kind a recipe is."""
     return cast(Learner, importlib.import_module(LEARNERS[type(recipe)]))

@@ -1,7 +1,7 @@
-"""Change training digits at random: move them, and write them in another way.
+"""Change training digits at random: move them, and vary their handwriting.
 
-MNIST's writers were Americans with one kind of pen. Elsewhere a 1 has a long flag and a 7 a bar, and pens are finer or
-broader. A network that has seen only MNIST takes such a 1 for a 7, so ``restyle_pixels`` draws what it has not seen.
+MNIST's writers were Americans with one kind of pen. Elsewhere a 1 has a long flag, a 7 has a bar, and pens are finer or
+broader. A network that has seen only MNIST takes such a 1 for a 7, so ``restyle_pixels`` draws what MNIST lacks.
 """
 
 from __future__ import annotations
@@ -13,28 +13,28 @@ from kaggle_digits import PIXELS, SIDE
 from kaggle_digits.recipe import Augmentation, Restyling
 
 CHUNK = 8192
-"""Images that are resampled at once: enough to keep all cores busy, 25 MB of float32."""
+"""The number of images resampled at once. They keep all cores busy, and take 25 MB as float32."""
 
 STYLE_CHUNK = 2048
-"""Images that are restyled at once: what one of them takes fits a processor's cache."""
+"""The number of images restyled at once, few enough that their data fits a processor's cache."""
 
 NODES = 5
-"""Points along each axis at which a bend is drawn. It is smooth in between."""
+"""A bend is drawn at random at this many points along each axis, and is smooth in between."""
 
 
 def augment_pixels(pixels: np.ndarray, augmentation: Augmentation, rng: np.random.Generator) -> np.ndarray:
     """Give every image its own random affine change, in one pass over all rows.
 
-    The numbers are drawn by NumPy, so that the same generator moves the images in the same way on every backend
-    and for every number of replicas.
+    NumPy draws the random numbers, so the same generator moves the images in the same way on every backend and with
+    any number of replicas.
 
     Args:
-        pixels: (N, 784) uint8, 0–255; outside of the image is 0, paper.
-        augmentation: how far to move.
+        pixels: (N, 784) uint8, 0–255. Pixels from outside the image count as paper, 0.
+        augmentation: how far the images may move.
         rng: the source of randomness.
 
     Returns:
-        (N, 784) float32, 0–255, bilinear.
+        (N, 784) float32, 0–255, interpolated bilinearly.
     """
     transforms = affine_transforms(len(pixels), augmentation, rng)
     moved = np.empty(pixels.shape, np.float32)
@@ -54,16 +54,16 @@ def augment_pixels(pixels: np.ndarray, augmentation: Augmentation, rng: np.rando
 
 
 def affine_transforms(count: int, augmentation: Augmentation, rng: np.random.Generator) -> np.ndarray:
-    """Draw random affine maps about the middle of the image.
+    """Draw random affine maps about the centre of the image.
 
     Args:
-        count: how many.
-        augmentation: the ranges.
+        count: how many maps to draw.
+        augmentation: the ranges to draw from.
         rng: the source of randomness.
 
     Returns:
-        (count, 8) float32, rows a0 a1 a2 b0 b1 b2 0 0 as ``keras.ops.image.affine_transform`` takes them: the
-        output pixel (x, y) is read at input (a0 x + a1 y + a2, b0 x + b1 y + b2).
+        (count, 8) float32, with the rows a0 a1 a2 b0 b1 b2 0 0 that ``keras.ops.image.affine_transform`` takes. The
+        output pixel (x, y) is read at (a0 x + a1 y + a2, b0 x + b1 y + b2) of the input.
     """
     angle = np.deg2rad(_draw_uniform(rng, augmentation.rotation, count))
     stretch_x = 1 + _draw_uniform(rng, augmentation.scale, count)
@@ -87,12 +87,12 @@ def _draw_uniform(rng: np.random.Generator, limit: float, count: int) -> np.ndar
 
 
 def restyle_pixels(pixels: np.ndarray, digits: np.ndarray, style: Restyling, rng: np.random.Generator) -> np.ndarray:
-    """Write every digit in a random other way that keeps it the same digit.
+    """Redraw every digit in another random style that leaves it the same digit.
 
     Args:
         pixels: (N, 784) uint8, 0–255.
-        digits: (N,) integers, 0–9: which strokes may be added depends on it.
-        style: how much to change.
+        digits: (N,) integers, 0–9. They decide which strokes may be added.
+        style: how much may change.
         rng: the source of randomness.
 
     Returns:
@@ -111,7 +111,7 @@ def restyle_pixels(pixels: np.ndarray, digits: np.ndarray, style: Restyling, rng
 
 
 def _add_strokes(images: np.ndarray, digits: np.ndarray, share: float, rng: np.random.Generator) -> None:
-    """Give a share of the ones a flag, perhaps a foot, of the sevens bar or serif, of the nines a tail. In place."""
+    """Add strokes to a share of the digits, in place: flag and foot to 1, bar and serif to 7, a tail to 9."""
     count = len(images)
     chosen = rng.random(count) < share
     kind, length, angle, place = rng.random((4, count))
@@ -126,7 +126,7 @@ def _add_strokes(images: np.ndarray, digits: np.ndarray, share: float, rng: np.r
 
     ones = np.flatnonzero(chosen & (digits == 1) & (height >= 12))
     x, y = middle_of(top[ones], ones), top[ones] + 0.5
-    # From the tip down and to the left, up to four fifths of the height.
+    # The flag runs from the tip down to the left, for up to four fifths of the height.
     steep = np.deg2rad(32 + 38 * angle[ones])
     far = height[ones] * (0.2 + 0.6 * length[ones])
     _draw_stroke(images, ones, x, y, x - far * np.cos(steep), y + far * np.sin(steep))
@@ -141,7 +141,7 @@ def _add_strokes(images: np.ndarray, digits: np.ndarray, share: float, rng: np.r
     rise = half * (angle[barred] - 0.5) * 0.6
     _draw_stroke(images, barred, x - half, row + rise, x + half, row - rise)
     hooked = sevens[kind[sevens] > 0.4]
-    # The left end of the upper third, from which a short stroke goes down.
+    # The serif is a short stroke down from the left end of the upper third.
     wide = (ink[hooked] & (np.arange(SIDE) <= (top[hooked] + height[hooked] / 3)[:, None])[:, :, None]).any(axis=1)
     x = wide.argmax(axis=1) + 1.0
     y = ink[hooked, :, wide.argmax(axis=1)].argmax(axis=1).astype(float)
@@ -149,20 +149,20 @@ def _add_strokes(images: np.ndarray, digits: np.ndarray, share: float, rng: np.r
 
     nines = np.flatnonzero(chosen & (digits == 9) & (height >= 12))
     x, y = middle_of(bottom[nines], nines), bottom[nines] - 0.5
-    # The tail goes on to the left.
+    # The tail continues to the left.
     far, rise = 3.0 + 5.0 * length[nines], np.deg2rad(-10 + 45 * angle[nines])
     _draw_stroke(images, nines, x, y, x - far * np.cos(rise), y - far * np.sin(rise))
 
 
 def _draw_stroke(images: np.ndarray, which: np.ndarray, x0, y0, x1, y1) -> None:  # type: ignore[no-untyped-def]
-    """Draw a straight stroke on some of the images, as wide as theirs are; coordinates are (len(which),) pixels."""
+    """Draw a straight stroke on some images, as wide as their own strokes. Coordinates are (len(which),), in pixels."""
     taken = images[which]
     grid_y, grid_x = np.mgrid[:SIDE, :SIDE].astype(np.float32)
     x0, y0, x1, y1 = (np.asarray(v, np.float32)[:, None, None] for v in (x0, y0, x1, y1))
     along = ((grid_x - x0) * (x1 - x0) + (grid_y - y0) * (y1 - y0)) / ((x1 - x0) ** 2 + (y1 - y0) ** 2 + 1e-6)
     along = np.clip(along, 0, 1)
     distance = np.hypot(grid_x - x0 - along * (x1 - x0), grid_y - y0 - along * (y1 - y0))
-    # Half the stroke's width: the area over the length of its outline, which is about twice the stroke's.
+    # Half the stroke width is the inked area over the length of its outline, which is about twice the stroke's length.
     inked = taken > 127
     outline = (inked[:, 1:] != inked[:, :-1]).sum(axis=(1, 2)) + (inked[:, :, 1:] != inked[:, :, :-1]).sum(axis=(1, 2))
     half = 1.2 * inked.sum(axis=(1, 2)) / np.maximum(1, outline)
@@ -171,14 +171,14 @@ def _draw_stroke(images: np.ndarray, which: np.ndarray, x0, y0, x1, y1) -> None:
 
 
 def _bend(images: np.ndarray, limit: float, rng: np.random.Generator) -> np.ndarray:
-    """Displace every point by a smooth field, drawn from ±limit pixels at its nodes."""
+    """Displace every point by a smooth random field, whose values at the nodes are within ±limit pixels."""
     nodes = rng.uniform(-limit, limit, (2, len(images), NODES, NODES)).astype(np.float32)
-    # A quadratic B-spline along each axis: smooth, and never farther than the nodes.
+    # A quadratic B-spline along each axis is smooth, and never exceeds the values at the nodes.
     at = (np.arange(SIDE) + 0.5) / SIDE * (NODES - 2) + 0.5
     away = np.abs(at[:, None] - np.arange(NODES))
     spline = np.where(away < 0.5, 0.75 - away**2, np.clip(1.5 - away, 0, None) ** 2 / 2).astype(np.float32)
     down, right = spline @ nodes @ spline.T
-    # Bilinear, by hand: SciPy's map_coordinates takes three to ten times as long for many small images.
+    # Interpolated here, because SciPy's map_coordinates takes three to ten times as long for many small images.
     margin = int(limit) + 2
     framed = np.pad(images, ((0, 0), (margin, margin), (margin, margin)))
     count, side, _ = framed.shape
@@ -194,10 +194,10 @@ def _bend(images: np.ndarray, limit: float, rng: np.random.Generator) -> np.ndar
 
 
 def _change_pen(images: np.ndarray, limit: float, rng: np.random.Generator) -> np.ndarray:
-    """Move the outline of the strokes out or in by up to so many pixels."""
+    """Move the outline of the strokes out or in by up to ``limit`` pixels."""
     change = rng.uniform(-limit, limit, len(images)).astype(np.float32)
     left = np.abs(change)
-    # Ink that is thinned is paper that is thickened.
+    # Thinning the ink is the same as thickening the paper.
     flipped = np.where(change < 0, np.float32(255), np.float32(0))[:, None, None]
     images = np.abs(images - flipped)
     while (left > 0).any():
@@ -211,7 +211,7 @@ def _change_pen(images: np.ndarray, limit: float, rng: np.random.Generator) -> n
 
 
 def _blur(images: np.ndarray, limit: float, rng: np.random.Generator) -> np.ndarray:
-    """Mix every pixel with its neighbours, with a weight of up to ``limit`` for these."""
+    """Mix every pixel with its neighbours, which get a weight of up to ``limit``."""
     share = rng.uniform(0, limit, len(images)).astype(np.float32)[:, None, None]
     mixed = images
     for axis in (1, 2):

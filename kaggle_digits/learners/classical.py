@@ -1,7 +1,7 @@
 """Classical methods on the 784 pixels. All but one are scikit-learn's.
 
-What a method has learned is kept as plain arrays in ``model.npz``. Loading them runs no code, whoever wrote them, and
-every version of scikit-learn can use them. A pickle allows neither. Predictions are computed from these arrays.
+What a method has learned is kept as plain arrays in ``model.npz``, and predictions are computed from them. Loading
+arrays runs no code, whoever wrote the file, and works with every version of scikit-learn. A pickle offers neither.
 """
 
 from __future__ import annotations
@@ -41,17 +41,17 @@ if TYPE_CHECKING:
 
 MODEL_FILE = "model.npz"
 BATCH_SIZE = 1000
-"""Rows that a method sees at once: what it computes for each of them is large."""
+"""The number of rows that a method sees at once, limited because the intermediate results for each row are large."""
 
 MAX_BYTES = 2**31
-"""Bytes that the arrays of a model.npz may take: ten times what the largest model of 42,000 rows takes."""
+"""The arrays of a model.npz may take this many bytes, ten times what the largest model of 42,000 rows takes."""
 
 Learned = dict[str, np.ndarray]
-"""What a method has learned, by the names in ``_EXPECTED``."""
+"""What a method has learned: arrays by the names in ``_EXPECTED``."""
 
 _FLOATS, _INTEGERS = "f", "iu"
-# The arrays of each method: their kind of numbers, and their shape, where letters stand for any size, equal if the
-# letter is.
+# The arrays of each method, with the kind of their numbers and their shape. A letter in a shape stands for any size;
+# the same letter stands for the same size.
 _EXPECTED: dict[str, dict[str, tuple[str, tuple[str | int, ...]]]] = {
     "DummyClassifier": {"prior": (_FLOATS, (CLASSES,)), "seed": (_INTEGERS, ())},
     "GaussianNB": {
@@ -90,10 +90,10 @@ _EXPECTED: dict[str, dict[str, tuple[str, tuple[str | int, ...]]]] = {
 
 @dataclass(frozen=True)
 class ClassicalPredictor:
-    """Predicts with what a method has learned, from pixels as they are.
+    """Predicts from pixels as they are, with what a method has learned.
 
     Args:
-        learned: of ``fit_estimator`` or ``load_estimator``.
+        learned: what ``fit_estimator`` or ``load_estimator`` returned.
         recipe: the method.
     """
 
@@ -102,7 +102,7 @@ class ClassicalPredictor:
 
     @property
     def parameters(self) -> int:
-        """How many numbers it keeps."""
+        """How many numbers the method keeps."""
         return sum(array.size for array in self.learned.values())
 
     def probabilities(self, pixels: np.ndarray) -> np.ndarray:
@@ -145,10 +145,10 @@ def fit_estimator(recipe: Classical, images: np.ndarray, digits: np.ndarray, *, 
     """Train a method.
 
     Args:
-        recipe: its ``estimator`` is the name of the scikit-learn class, or "ImageDistortionModel", and its settings.
-        images: (N, 784) float32, scaled as the recipe says; for the image distortion model from 0 to 1.
-        digits: (N,) int64, 0–9, every digit among them; for the image distortion model any.
-        seed: of everything random.
+        recipe: its ``estimator`` is the name of a scikit-learn class, or "ImageDistortionModel", and the settings.
+        images: (N, 784) float32, scaled as the recipe says; from 0 to 1 for the image distortion model.
+        digits: (N,) int64, 0–9. Every digit must occur, except for the image distortion model.
+        seed: the seed for everything random.
 
     Returns:
         what was learned.
@@ -178,9 +178,9 @@ def _fit_bayes(images: np.ndarray, digits: np.ndarray, seed: int, settings: dict
 
 def _fit_logistic(images: np.ndarray, digits: np.ndarray, seed: int, settings: dict[str, Any]) -> Learned:  # noqa: ARG001
     with warnings.catch_warnings():
-        # The number of iterations is a setting, as are epochs; that more would fit closer is no news.
+        # The number of iterations is a setting, like epochs. A warning that more would fit closer is not needed.
         warnings.simplefilter("ignore", ConvergenceWarning)
-        # Threads, since the work is done outside of Python's lock and the images need no copy.
+        # Threads suffice, because the work is done outside Python's lock, and they need no copy of the images.
         with joblib.parallel_backend("threading"):
             fitted = OneVsRestClassifier(LogisticRegression(**settings), n_jobs=-1).fit(images, digits)
     return {
@@ -210,7 +210,7 @@ def _fit_neighbours(images: np.ndarray, digits: np.ndarray, seed: int, settings:
 
 
 def _fit_distortion(images: np.ndarray, digits: np.ndarray, seed: int, settings: dict[str, Any]) -> Learned:  # noqa: ARG001
-    # As bytes, of which a file of all rows is small.
+    # As bytes, so that a file with all rows stays small.
     pixels = np.rint(images * 255).astype(np.uint8)
     return {"pixels": pixels, "digits": digits, **{name: np.array(value) for name, value in settings.items()}}
 
@@ -251,13 +251,14 @@ def estimate_probabilities(recipe: Classical, learned: Learned, images: np.ndarr
 
     Args:
         recipe: the method.
-        learned: of ``fit_estimator`` or ``load_estimator``.
+        learned: what ``fit_estimator`` or ``load_estimator`` returned.
         images: (N, 784) float32, scaled as the recipe says.
 
     Returns:
-        (N, 10) float64, rows sum to 1; the first of the likeliest digits is the one that scikit-learn's ``predict``
-        gives. A support vector machine gives shares of its 45 votes, the random method its guess, and the image
-        distortion model's probabilities are as 1 / distance to the nearest row of each digit, to a power.
+        (N, 10) float64; rows sum to 1. The first of the likeliest digits is the one that scikit-learn's ``predict``
+        gives. A support vector machine gives each digit its share of the 45 votes. The random method gives its guess
+        the probability 1. The image distortion model's probabilities are proportional to a power of 1 / distance to
+        the nearest row of each digit.
     """
     return _PREDICT[recipe.estimator[0]](learned, images)
 
@@ -270,7 +271,7 @@ def _guess(learned: Learned, images: np.ndarray) -> np.ndarray:
 
 def _bayes(learned: Learned, images: np.ndarray) -> np.ndarray:
     precisions, means = 1 / learned["variances"], learned["means"]
-    # Σ (x − µ)² / σ², multiplied out: three matrix products instead of a cube of numbers.
+    # Σ (x − µ)² / σ² is multiplied out into matrix products, to avoid an array of rows × digits × pixels.
     wide = images.astype(np.float64)
     squares = np.square(wide) @ precisions.T - 2 * wide @ (means * precisions).T + (means**2 * precisions).sum(axis=1)
     return softmax(np.log(learned["prior"]) - (np.log(learned["variances"]).sum(axis=1) + squares) / 2, axis=1)
@@ -278,7 +279,7 @@ def _bayes(learned: Learned, images: np.ndarray) -> np.ndarray:
 
 def _logistic(learned: Learned, images: np.ndarray) -> np.ndarray:
     decisions = (images @ learned["weights"].T + learned["intercepts"]).astype(np.float64)
-    # Each digit's own probability, divided by their sum; in logarithms, so that none is lost near 0 or 1.
+    # Each digit's own probability is divided by their sum. Logarithms keep the precision near 0 and 1.
     return softmax(log_expit(decisions), axis=1)
 
 
@@ -289,7 +290,8 @@ def _svm(learned: Learned, images: np.ndarray) -> np.ndarray:
     ends = np.cumsum(learned["counts"])
     of_digit = [slice(end - count, end) for count, end in zip(learned["counts"], ends, strict=True)]
     votes = np.zeros((len(images), CLASSES))
-    # One machine for each pair; its weights lie in the row of the other digit, not counting the own.
+    # There is one machine for each pair of digits. A vector's weight for it lies in the row of the other digit, counted
+    # without the vector's own digit.
     for (first, second), intercept in zip(combinations(range(CLASSES), 2), learned["intercepts"], strict=True):
         one, two = of_digit[first], of_digit[second]
         decision = kernel[:, one] @ weights[second - 1, one] + kernel[:, two] @ weights[first, two] + intercept
@@ -306,7 +308,7 @@ def _neighbours(learned: Learned, images: np.ndarray) -> np.ndarray:
 def _distortion(learned: Learned, images: np.ndarray) -> np.ndarray:
     references = learned["pixels"].astype(np.float32) / 255
     distances = nearest_distances(images, references, learned["digits"], int(learned["candidates"]))
-    # An image that was trained on is at no distance from itself.
+    # An image that was trained on is at distance 0 from itself.
     return softmax(-learned["power"] * np.log(np.maximum(distances, 1e-6)), axis=1)
 
 
@@ -327,7 +329,7 @@ def _forest(learned: Learned, images: np.ndarray) -> np.ndarray:
 
 
 def _in_batches(method: Callable[[Learned, np.ndarray], np.ndarray]) -> Callable[[Learned, np.ndarray], np.ndarray]:
-    """Let a method see a thousand rows at once: what it computes for each is large."""
+    """Let a method see ``BATCH_SIZE`` rows at once, because its intermediate results for each row are large."""
 
     def predict(learned: Learned, images: np.ndarray) -> np.ndarray:
         batches = range(0, len(images), BATCH_SIZE)
@@ -352,7 +354,7 @@ def save_estimator(folder: Path, learned: Learned) -> None:
 
     Args:
         folder: the run folder.
-        learned: of ``fit_estimator``.
+        learned: what ``fit_estimator`` returned.
     """
     arrays: dict[str, Any] = {**learned}
     with atomic_path(folder / MODEL_FILE) as path:
@@ -367,10 +369,10 @@ def load_estimator(folder: Path, recipe: Classical) -> Learned:
         recipe: the method.
 
     Returns:
-        arrays with which prediction ends, and is a prediction.
+        the arrays, checked so that predicting with them ends and gives probabilities.
 
     Raises:
-        RunError: not the arrays of this method, or not what they can be.
+        RunError: the file does not hold the arrays of this method, or their contents are impossible.
     """
     file = folder / MODEL_FILE
     try:
@@ -389,7 +391,7 @@ def load_estimator(folder: Path, recipe: Classical) -> Learned:
 
 
 def _check(kind: str, learned: Learned) -> None:
-    """Refuse arrays that the method could not have learned: with them, prediction might fail, or never end."""
+    """Refuse arrays that the method could not have learned, because predicting with them might fail or never end."""
     sizes: dict[str, int] = {}
     if set(learned) != set(_EXPECTED[kind]):
         raise ValueError(f"it holds {', '.join(learned)} instead of {', '.join(_EXPECTED[kind])}")
@@ -415,7 +417,7 @@ def _check(kind: str, learned: Learned) -> None:
     if kind == "ImageDistortionModel" and not (
         set(learned["digits"].tolist()) <= set(range(CLASSES))
         and learned["pixels"].dtype == np.uint8
-        and 0 < learned["pixels"].size < MAX_BYTES / 16  # images of float32, and their gradients, are as large
+        and 0 < learned["pixels"].size < MAX_BYTES / 16  # room for float32 images and their gradients
         and 0 < learned["candidates"] <= 1000
         and 0 < learned["power"] <= 100
     ):
@@ -425,7 +427,7 @@ def _check(kind: str, learned: Learned) -> None:
 
 
 def _check_forest(roots: np.ndarray, children: np.ndarray, features: np.ndarray) -> None:
-    """Refuse trees that are none: every step leads further down, and none into the next tree or to no pixel."""
+    """Refuse malformed trees. Every step must lead further down the same tree, and look at a pixel that exists."""
     nodes = np.arange(len(children))
     if not (roots.size and roots[0] == 0 and (np.diff(roots) > 0).all() and roots[-1] < len(nodes)):
         raise ValueError("its roots are not in order")

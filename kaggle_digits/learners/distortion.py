@@ -1,11 +1,11 @@
 """Compare images by how far one must be distorted to look like another: the image distortion model.
 
-Every pixel of the one may look for its like within two pixels of its place in the other, and brings its eight
-neighbours with it. What is compared is how the ink changes from pixel to pixel, not the ink itself. So two writings of
-a digit whose strokes only lie otherwise are near each other, and one that has other strokes is far.
+Every pixel of one image looks for its best match in the other, within two pixels of its own place, and takes its eight
+neighbours with it. The model compares how the ink changes from pixel to pixel, not the ink itself. So two writings of a
+digit are near each other if their strokes are only displaced, and far apart if their strokes differ.
 
-Source: Keysers, Deselaers, Gollan and Ney 2007, Deformation models for image recognition, IEEE PAMI 29(8). They read
-0.54 % of MNIST's test images wrongly with it, by the three nearest of 60,000.
+Source: Keysers, Deselaers, Gollan and Ney 2007, Deformation models for image recognition, IEEE PAMI 29(8). With the
+three nearest of 60,000 images, they misread 0.54 % of MNIST's test images.
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ from scipy.ndimage import correlate1d
 from kaggle_digits import CLASSES, SIDE
 
 WARP = 2
-"""How many pixels away, along each axis, a pixel may find its like."""
+"""A pixel's match may be this many pixels away along each axis."""
 
 CONTEXT = 1
-"""How many neighbours in each direction come with it."""
+"""A pixel is compared together with this many neighbours in each direction."""
 
 
 def nearest_distances(images: np.ndarray, references: np.ndarray, digits: np.ndarray, candidates: int) -> np.ndarray:
-    """Return how far the nearest reference of every digit is, for each image.
+    """Return the distance from each image to the nearest reference of every digit.
 
     Args:
         images: (N, 784) float32, 0–1.
         references: (M, 784) float32, 0–1, M at least 1.
-        digits: (M,) integers, 0–9: of the references.
-        candidates: so many references of each digit, the nearest by Euclidean distance, are compared.
+        digits: (M,) integers, 0–9, of the references.
+        candidates: how many references of each digit are compared, the nearest by Euclidean distance.
 
     Returns:
-        (N, 10) float64, 0 or more; infinite for digits that no reference is of.
+        (N, 10) float64, 0 or more; infinite for digits without a reference.
     """
     products = np.square(references).sum(axis=1) - 2 * (images @ references.T)
     present, chosen = np.unique(digits), []
@@ -52,7 +52,7 @@ def nearest_distances(images: np.ndarray, references: np.ndarray, digits: np.nda
         taken = references_gradients[places.reshape(len(images), -1)[image]]
         return np.minimum.reduceat(distortion_distances(gradients[image], taken), starts)
 
-    # Threads, since NumPy leaves Python's lock to others while it computes.
+    # Threads suffice, because NumPy releases Python's lock while it computes.
     distances = np.full((len(images), CLASSES), np.inf)
     with ThreadPoolExecutor(joblib.cpu_count()) as pool:
         for image, nearest in enumerate(pool.map(compare, range(len(images)))):
@@ -61,7 +61,7 @@ def nearest_distances(images: np.ndarray, references: np.ndarray, digits: np.nda
 
 
 def image_gradients(images: np.ndarray) -> np.ndarray:
-    """Return how the ink of every image rises to the right and downwards, by Sobel's filters.
+    """Return how fast the ink of every image increases to the right and downwards, by Sobel's filters.
 
     Args:
         images: (N, 784) float32, 0–1.
@@ -78,17 +78,18 @@ def image_gradients(images: np.ndarray) -> np.ndarray:
 
 
 def distortion_distances(image: np.ndarray, references: np.ndarray) -> np.ndarray:
-    """Return how far an image is from each reference, when each of its pixels looks for its like there.
+    """Return the distance from an image to each reference, with every pixel compared to its best match there.
 
     Args:
-        image: (2, 28, 28) float32, of ``image_gradients``.
-        references: (M, 2, 28, 28) float32, likewise.
+        image: (2, 28, 28) float32, one row of ``image_gradients``.
+        references: (M, 2, 28, 28) float32, rows of ``image_gradients``.
 
     Returns:
-        (M,) float32: over all pixels, the least sum of squared differences of a pixel and its neighbours.
+        (M,) float32, 0 or more. Each pixel contributes the squared differences of itself and its neighbours, summed, at
+        its best match.
     """
     margin, side = WARP + CONTEXT, SIDE + 2 * CONTEXT
-    # References along the last axis, where NumPy is fastest.
+    # References lie along the last axis, because NumPy is fastest there.
     framed = np.zeros((2, SIDE + 2 * margin, SIDE + 2 * margin, len(references)), np.float32)
     framed[:, margin:-margin, margin:-margin] = references.transpose(1, 2, 3, 0)
     wanted = np.pad(image, ((0, 0), (CONTEXT, CONTEXT), (CONTEXT, CONTEXT)))[..., None]

@@ -24,8 +24,8 @@ class EnsemblePredictor:
     """Averages its members' probabilities.
 
     Args:
-        networks: are asked about every image.
-        others: are asked about those images that the networks are unsure of.
+        networks: these are asked about every image.
+        others: these are asked only about images that the networks are unsure of.
     """
 
     networks: Sequence[Predictor]
@@ -33,7 +33,7 @@ class EnsemblePredictor:
 
     @property
     def parameters(self) -> int:
-        """The sum over the networks. The rows that a classical method keeps are no parameters."""
+        """The sum over the networks. The rows that a classical method keeps do not count as parameters."""
         return sum(network.parameters or 0 for network in self.networks)
 
     def probabilities(self, pixels: np.ndarray) -> np.ndarray:
@@ -72,7 +72,7 @@ def _of_members(recipes: Sequence[Any], predictors: Sequence[Predictor]) -> Ense
 def fit(training: Training) -> Fitted:
     """Combine the finished members, and average their probabilities of the held-out rows.
 
-    What the networks read of these rows is in their run folders already.
+    What the networks read in these rows is already in their run folders.
     """
     members, held_out = training.members, training.held_out
     predictor = _of_members(training.recipe.members, [run.predictor for run in members if run.predictor])

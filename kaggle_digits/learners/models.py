@@ -13,17 +13,17 @@ from kaggle_digits.backend import import_tensorflow
 from kaggle_digits.recipe import Milestones, Network, OneCycle, Plateau
 
 FUSED_CHANNELS = 16
-"""TensorFlow's fused kernel is fast for a multiple of so many; for others it is slower than Keras' own steps."""
+"""TensorFlow's fused operation is fast for a multiple of this many channels, else slower than Keras' own steps."""
 
 
 @keras.saving.register_keras_serializable(package="kaggle_digits")
 class Residual(keras.layers.Layer):
-    """A residual block: two 3×3 convolutions beside one of 1×1, a ReLU between the two and one on the sum.
+    """A residual block: two 3×3 convolutions with a ReLU between them, beside a 1×1 convolution, and a ReLU on the sum.
 
     Args:
-        filters: of all three convolutions, which keep height and width.
-        kernel_initializer: of their weights, as Keras takes it.
-        options: of every Keras layer.
+        filters: filters of each of the three convolutions, which keep height and width.
+        kernel_initializer: the initializer of their weights, as Keras takes it.
+        options: the options of every Keras layer.
 
     Source: He et al. 2015, arXiv 1512.03385, with the projection in every block and without normalisation.
     """
@@ -58,11 +58,11 @@ class Residual(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="kaggle_digits")
 class BatchNormalization(keras.layers.BatchNormalization):
-    """Keras' layer, with TensorFlow's fused kernel where a recipe's training on images in one replica can use it.
+    """Keras' layer, but with TensorFlow's fused operation where a training on images in one replica can use it.
 
-    Keras computes mean, variance and result one after another, in float32, also of a network in bfloat16; the kernel
-    does it in one go and half the memory, which makes a whole training a third faster on a CPU
-    (``benchmarks/log.md``). Outside of training, and everywhere else, this is Keras' layer.
+    Keras computes mean, variance and result one after another, and in float32 even if the network is in bfloat16. The
+    fused operation computes them in one go with half the memory, which makes a whole training a third faster on a CPU
+    (``benchmarks/log.md``). In every other case, and always outside of training, this is Keras' own layer.
     """
 
     def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
@@ -73,9 +73,9 @@ class BatchNormalization(keras.layers.BatchNormalization):
         if not (fused and plain and fits and keras.backend.backend() == "tensorflow"):
             return super().call(inputs, training=training, mask=mask)
         gamma, beta = (keras.ops.cast(variable, "float32") for variable in (self.gamma, self.beta))
-        kernel = import_tensorflow().compat.v1.nn.fused_batch_norm
-        outputs, mean, variance = kernel(inputs, gamma, beta, epsilon=self.epsilon, is_training=True)
-        # The kernel divides by one value less than there are, Keras by all.
+        normalise = import_tensorflow().compat.v1.nn.fused_batch_norm
+        outputs, mean, variance = normalise(inputs, gamma, beta, epsilon=self.epsilon, is_training=True)
+        # For the variance, TensorFlow divides by one less than the number of values, but Keras by that number.
         values = keras.ops.cast(keras.ops.size(inputs) // inputs.shape[-1], "float32")
         variance *= (values - 1) / values
         for moving, current in ((self.moving_mean, mean), (self.moving_variance, variance)):
@@ -84,7 +84,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
 
 
 def without_own_normalisation(model: keras.Sequential) -> keras.Sequential:
-    """Return an uncompiled copy of a network that Keras can load without this package, but for its residual blocks."""
+    """Return an uncompiled copy of a network that, except for residual blocks, Keras can load without this package."""
 
     def copy(layer: keras.layers.Layer) -> keras.layers.Layer:
         kind = keras.layers.BatchNormalization if isinstance(layer, BatchNormalization) else type(layer)
@@ -124,13 +124,15 @@ def build_model(recipe: Network, *, precision: str = "float32", synchronized: bo
 
 
 def compile_model(model: keras.Sequential, recipe: Network, *, steps: int, steps_per_execution: int = 1) -> None:
-    """Give a network the recipe's loss and optimizer, whose variables are made at once: a checkpoint holds them.
+    """Give a network the recipe's loss and optimizer.
+
+    The optimizer's variables are made at once, because a checkpoint holds them.
 
     Args:
         model: as ``build_model`` returns it.
         recipe: its loss, optimizer and learning rate are used.
         steps: optimizer steps of the whole training, the length of a one-cycle schedule.
-        steps_per_execution: steps that the device takes on its own; more than one pays on a TPU.
+        steps_per_execution: steps that the device takes before Python is asked again; more than one pays off on a TPU.
     """
     losses = {
         "mse": keras.losses.MeanSquaredError(),
@@ -165,11 +167,11 @@ def _learning_rate(recipe: Network, steps: int) -> float | keras.optimizers.sche
 def epoch_rate(recipe: Network, accuracies: Sequence[float]) -> float:
     """Return the learning rate of the next epoch, for recipes that change it between epochs or not at all.
 
-    It depends on the epochs so far only, so that a resumed training goes on as it would have.
+    It depends only on the epochs so far, so a resumed training continues as it would have without the interruption.
 
     Args:
         recipe: its learning rate is a number, ``Milestones`` or ``Plateau``.
-        accuracies: on the tuning rows after each epoch so far; only their number matters without a plateau.
+        accuracies: those on the tuning rows after each epoch so far. Without a plateau, only their number matters.
     """
     rate = recipe.learning_rate
     if isinstance(rate, Milestones):

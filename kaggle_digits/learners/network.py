@@ -40,9 +40,9 @@ if TYPE_CHECKING:
 
 MODEL_FILE = "model.keras"
 BATCH_SIZE = 1024
-"""Images that are predicted at once."""
+"""The number of images predicted at once."""
 TUNING_FRACTION = 0.05
-"""Share of the training rows that is set apart if an accuracy decides on the learning rate or the end."""
+"""This share of the training rows is set apart if an accuracy decides on the learning rate or the end."""
 
 
 @dataclass(frozen=True)
@@ -52,8 +52,8 @@ class NetworkPredictor:
     Args:
         model: the network, images → logits.
         recipe: says how pixels are scaled, and what the output means.
-        device: whose scope the network was built in, or None.
-        batch_size: images at once. The answer does not depend on it.
+        device: the device in whose scope the network was built, or None.
+        batch_size: images predicted at once. The result does not depend on it.
     """
 
     model: keras.Sequential
@@ -63,13 +63,13 @@ class NetworkPredictor:
 
     @property
     def parameters(self) -> int:
-        """How many weights there are."""
+        """How many weights the network has."""
         return self.model.count_params()
 
     def probabilities(self, pixels: np.ndarray) -> np.ndarray:
         """Predict the probability of every digit, (N, 10) float32, for every row of pixels (N, 784)."""
         replicas = self.device.replicas if self.device else 1
-        # Every batch has the same shape and divides by the number of replicas: pad, predict, cut.
+        # All batches must have the same size, a multiple of the number of replicas: pad, predict, cut.
         batch_size = min(self.batch_size, len(pixels))
         batch_size += -batch_size % replicas
         padding = np.zeros((-len(pixels) % batch_size, PIXELS), pixels.dtype)
@@ -77,7 +77,7 @@ class NetworkPredictor:
         with self.device.scope() if self.device else contextlib.nullcontext():
             if replicas > 1:
                 outputs = self.model.predict(images, batch_size=batch_size, verbose=0)
-            else:  # Keras' own loop uses one core only, at random (see _fit_batches), and is slow for a single image
+            else:  # Keras' own loop sometimes uses only one core (see _fit_batches), and is slow for a single image
                 starts = range(0, len(images), batch_size)
                 outputs = np.concatenate([self.model.predict_on_batch(images[s : s + batch_size]) for s in starts])
         outputs = outputs[: len(pixels)]
@@ -85,7 +85,7 @@ class NetworkPredictor:
 
     def save(self, folder: Path) -> None:
         """Write the trained network, which replaces its checkpoint."""
-        # Keras would write the optimizer of a compiled network, too, which is twice as much again.
+        # For a compiled network Keras would also write the optimizer, which is twice as large as the network.
         with atomic_path(folder / MODEL_FILE) as path:
             without_own_normalisation(self.model).save(path)
 
@@ -93,7 +93,7 @@ class NetworkPredictor:
 def _shares(outputs: np.ndarray) -> np.ndarray:
     """Turn estimates of one-hot labels, (N, 10), into probabilities with the same arg-max.
 
-    Each row is shifted to start at 0 and divided by its sum. If all ten are equal, nothing is known.
+    Each row is shifted to start at 0 and divided by its sum. If all ten are equal, every digit gets 0.1.
     """
     shifted = outputs - outputs.min(axis=1, keepdims=True)
     total = shifted.sum(axis=1, keepdims=True)
@@ -123,16 +123,17 @@ def fit(training: Training) -> Fitted:
     rows, tuning = training.rows, None
     if recipe.tunes:
         rows, tuning = split_rows(rows, fraction=TUNING_FRACTION, seed=training.seed)
+    recipe = recipe.for_rows(len(rows))
     keras.utils.set_random_seed(training.seed)
     started = time.perf_counter()
     rows = replace(rows, pixels=normalise_for(recipe, rows.pixels))
     preparing_seconds = time.perf_counter() - started
     steps_per_epoch = math.ceil(len(rows) / recipe.batch_size)
-    model = _build(training, steps=steps_per_epoch * recipe.epochs)
+    model = _build(training, recipe, steps=steps_per_epoch * recipe.epochs)
     epochs = _load_checkpoint(training.folder, model, device)
 
     def predict(rows: TrainingRows) -> np.ndarray:
-        # Averaging takes its time, and is worth it at the end only.
+        # Averaging takes time, and is worth it only after the last epoch.
         is_last = len(epochs) >= recipe.epochs - 1
         return _predictor(training, model, averaging=is_last).probabilities(rows.pixels)
 
@@ -157,7 +158,7 @@ def fit(training: Training) -> Fitted:
                 metrics |= {"losses": tracer.losses, "curve": tracer.curve}
             if tuning:
                 measured = accuracy(predict(tuning), tuning.digits)
-                # All processes must decide alike, whatever last digits their processors compute.
+                # All processes must decide alike, even if their processors differ in the last digits.
                 metrics["tuning_accuracy"] = json.loads(device.from_first(json.dumps(measured).encode()))
             if held_out:
                 started = time.perf_counter()
@@ -192,12 +193,12 @@ def load(run: Run, device: Device, members: Sequence[Predictor]) -> Predictor:  
 def network_predictor(
     model: keras.Sequential, recipe: Network, *, device: Device | None = None, averaging: bool = True, **options: Any
 ) -> Predictor:
-    """Return a predictor that does with pixels all that a recipe says.
+    """Return a predictor that normalises, predicts and averages as a recipe says.
 
     Args:
         model: the recipe's network.
         recipe: what was trained.
-        device: whose scope the network was built in, or None.
+        device: the device in whose scope the network was built, or None.
         averaging: whether to average over several versions of an image, if the recipe does.
         options: those of ``NetworkPredictor``.
     """
@@ -205,9 +206,9 @@ def network_predictor(
     return normalised(recipe, averaged(recipe, predictor) if averaging else predictor)
 
 
-def _build(training: Training, *, steps: int) -> keras.Sequential:
+def _build(training: Training, recipe: Network, *, steps: int) -> keras.Sequential:
     """Build and compile the network that is to be trained."""
-    recipe, device = cast(Network, training.recipe), training.device
+    device = training.device
     synchronized = device.replicas > 1 and device.backend == "tensorflow"
     # A trace needs every single step.
     several = TPU_STEPS_PER_EXECUTION if _is_tensorflow_tpu(device) and not training.trace else 1
@@ -222,11 +223,11 @@ def _is_tensorflow_tpu(device: Device) -> bool:
 
 
 def _predictor(training: Training, model: keras.Sequential, *, averaging: bool) -> Predictor:
-    """Return a predictor with the network as it stands, to measure it."""
+    """Return a predictor that measures the network as it stands."""
     recipe, device = cast(Network, training.recipe), training.device
     if device.processes == 1:
         return network_predictor(model, recipe, device=device, averaging=averaging)
-    # Each process asks a network of its own, so that no row is exchanged.
+    # Each process predicts with a network of its own, so that no rows are exchanged.
     own = build_model(recipe, precision=device.precision)
     own.set_weights(model.get_weights())
     return network_predictor(own, recipe, averaging=averaging)
@@ -246,7 +247,7 @@ class Batches:
         images: (rows, 28, 28, 1) float32.
         labels: (rows, 10) float32.
         weights: (rows,) float32, 0 for rows that only fill a batch.
-        size: rows in a batch; all have the same.
+        size: rows in each batch.
     """
 
     images: np.ndarray
@@ -256,7 +257,7 @@ class Batches:
 
 
 def _make_batches(recipe: Network, rows: TrainingRows, epoch: int, *, seed: int, device: Device) -> Batches:
-    """Shuffle and augment the rows of one epoch, counted from 0; the same for the same seed and epoch."""
+    """Shuffle and augment the rows of one epoch, counted from 0. The same seed and epoch give the same batches."""
     rng = np.random.default_rng([seed, epoch])
     order = rng.permutation(len(rows))
     pixels, digits = rows.pixels[order], rows.digits[order]
@@ -272,7 +273,7 @@ def _make_batches(recipe: Network, rows: TrainingRows, epoch: int, *, seed: int,
 
 
 def _make_ahead(make: Callable[[int], Batches], epochs: range) -> Generator[Batches]:
-    """Yield the batches of each epoch, and make the next one's meanwhile: training leaves a core partly idle."""
+    """Yield the batches of each epoch, and make the next ones meanwhile, because training leaves a core partly idle."""
     with ThreadPoolExecutor(1) as maker:
         upcoming = maker.submit(make, epochs.start)
         for epoch in epochs:
@@ -291,7 +292,7 @@ def _fit_epoch(
     device: Device,
     callbacks: list[keras.callbacks.Callback],
 ) -> dict[str, Any]:
-    """Train one epoch, counted from 0; return its number from 1, and loss and accuracy, means over its batches."""
+    """Train one epoch, counted from 0. Return its number, counted from 1, and its batches' mean loss and accuracy."""
     try:
         with device.scope():
             if device.kind == "cpu" and device.backend == "tensorflow" and device.replicas == 1:
@@ -310,7 +311,7 @@ def _fit_epoch(
                 ).history
                 fitted = {name: history[name][0] for name in ("loss", "accuracy")}
     except device.failures as error:
-        if device.processes > 1:  # most likely another one was lost, which train_run says
+        if device.processes > 1:  # most likely another process was lost, and train_run says so
             raise
         raise TrainingError(
             f"{recipe.name}: the {device.kind} failed in epoch {epoch + 1} ({type(error).__name__}: "
@@ -327,10 +328,10 @@ def _fit_epoch(
 
 
 def _fit_batches(model: keras.Model, batches: Batches, callbacks: list[keras.callbacks.Callback]) -> dict[str, float]:
-    """Do what ``model.fit`` does on one CPU; return loss and accuracy, means over the batches.
+    """Do what ``model.fit`` does on one CPU, and return the mean loss and accuracy of the batches.
 
-    In Keras' own loop TensorFlow now and then computes a whole epoch on a single core, at random, which takes up to
-    twice as long (``benchmarks/log.md``).
+    In Keras' own loop, TensorFlow sometimes computes a whole epoch on a single core, which takes up to twice as long
+    (``benchmarks/log.md``). This happens at random.
     """
     for callback in callbacks:
         callback.set_model(model)
@@ -352,19 +353,20 @@ def _fit_batches(model: keras.Model, batches: Batches, callbacks: list[keras.cal
 def share_batches(
     rows: int, batch_size: int, *, replicas: int = 1, processes: int = 1, process: int = 0
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Cut an epoch into batches of one shape, each of which divides by the number of replicas.
+    """Cut an epoch into batches of one size, a multiple of the number of replicas.
 
-    What a batch lacks is filled with rows from the front of the epoch, whose weight is 0. The others' weights make up
-    for it, so that the mean over a whole batch, of any share of it per replica, is the mean over its real rows.
+    A batch that is too short is filled with rows from the front of the epoch, whose weight is 0. The weights of its
+    real rows are raised to make up for them, so the weighted mean over the whole batch is the mean over its real rows,
+    however the replicas share it.
 
     Args:
-        rows: in the epoch.
-        batch_size: rows in a batch.
-        replicas: over all processes.
-        processes, process: how many, and which one's share is wanted.
+        rows: number of rows in the epoch.
+        batch_size: number of rows in a batch.
+        replicas: number of replicas in all processes together.
+        processes, process: number of processes, and the one whose share is wanted, from 0.
 
     Returns:
-        which row stands where, (steps, share) int64, and its weight, (steps, share) float32.
+        the index of the row in each place, (steps, share) int64, and its weight, (steps, share) float32.
 
     >>> taken, weights = share_batches(5, 3, replicas=2)
     >>> taken.tolist()
@@ -390,7 +392,7 @@ def _variables(model: keras.Model) -> list[Any]:
 
 
 def write_checkpoint(folder: Path, model: keras.Model, epochs: list[dict[str, Any]]) -> None:
-    """Keep every variable of a compiled network and the metrics of the epochs so far, from which training goes on."""
+    """Write what training needs to continue: every variable of a compiled network, and the metrics so far."""
     values = {f"v{i}": keras.ops.convert_to_numpy(v) for i, v in enumerate(_variables(model))}
     with atomic_path(folder / CHECKPOINT_FILE) as path:
         np.savez(path, epochs=np.array(json.dumps(epochs)), **values)
@@ -399,7 +401,7 @@ def write_checkpoint(folder: Path, model: keras.Model, epochs: list[dict[str, An
 def _load_checkpoint(folder: Path, model: keras.Model, device: Device) -> list[dict[str, Any]]:
     """Restore the last whole epoch into the model and return the metrics up to it; [] if there was none."""
     file = folder / CHECKPOINT_FILE
-    # The first process has the folder; the others get what it reads.
+    # Only the first process has the folder. It sends the others what it reads.
     there = device.process == 0 and file.exists()
     contents = device.from_first(b"there" + file.read_bytes() if there else b"")
     if not contents:
@@ -424,7 +426,7 @@ class _StepCounter(keras.callbacks.Callback):
         self.progress, self.done, self.end, self.total = progress, done, end, total
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:  # noqa: ARG002
-        # With several steps at once Keras may count past the end of the epoch.
+        # If Keras takes several steps at once, it may count past the end of the epoch.
         self.progress.step(min(self.done + batch + 1, self.end), self.total)
 
 
@@ -447,7 +449,7 @@ class _Tracer(keras.callbacks.Callback):
 
     @classmethod
     def of(cls, training: Training, epoch: int, steps: int, predict: Callable[[TrainingRows], np.ndarray]) -> _Tracer:
-        """Return the tracer of an epoch, which counts from 0."""
+        """Return the tracer of an epoch, counted from 0."""
         held_out = training.held_out
         return cls(
             trace_steps(steps) if epoch == 0 and held_out else set(),
@@ -463,7 +465,7 @@ class _Tracer(keras.callbacks.Callback):
         self.losses.append(round(summed - self.summed_loss, 5))
         self.summed_loss = summed
         if batch + 1 in self.due:
-            _ = self.model  # asking for it makes Keras write the weights back, which JAX holds elsewhere in between
+            _ = self.model  # makes Keras write back the weights, which JAX holds elsewhere during an epoch
             started = time.perf_counter()
             seconds = started - self.started - self.measuring_seconds
             self.curve.append((batch + 1, round(seconds, 3), self.measure()))

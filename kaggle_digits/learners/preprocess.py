@@ -1,4 +1,4 @@
-"""What happens to pixels before a model sees them, the same at training and prediction.
+"""What happens to pixels before a model sees them, the same in training and prediction.
 
 Pixels are scaled to images. Some recipes also set digits upright and stretch them to one width, or average the
 probabilities over several versions of an image. ``normalised`` and ``averaged`` put these steps around a predictor.
@@ -18,30 +18,33 @@ from kaggle_digits.recipe import Network, Recipe
 
 SURE = 0.9
 """A model is sure of an image if its likeliest digit has this probability or more. Sure images are not looked at again:
-neither their shifted versions nor a classical method, beside two or more networks, would change the digit."""
+neither their shifted versions, nor a classical method beside two or more networks, would change the digit."""
 
 CHUNK = 1024
-"""Images at once: what they take fits a processor's cache."""
+"""The number of images normalised at once, few enough that their data fits a processor's cache."""
 
 STEEPEST = 1.0
-"""Columns per row that a digit is turned by at most."""
+"""A digit's rows are shifted by at most this many columns per row to set it upright."""
 
 NARROWEST, WIDEST = 0.5, 1.5
-"""How many times as wide as wanted a digit may be to become just so wide; others are stretched like these."""
+"""A digit that is this many times as wide as wanted is still stretched to the wanted width. A narrower or wider one is
+stretched by the same factor as a digit at the limit."""
 
 MIDDLE = (SIDE - 1) / 2
 
 
 def normalise_pixels(pixels: np.ndarray, *, deslant: bool = False, spread: float = 0.0) -> np.ndarray:
-    """Set every digit upright, or stretch it sideways to a common width, or both; its centre of mass stays.
+    """Set every digit upright, or stretch it sideways to a common width, or both. Its centre of mass stays in place.
 
     Args:
         pixels: (N, 784) uint8 or float32, 0–255.
-        deslant: lean it to where the line through its ink, by least squares of columns on rows, is upright.
-        spread: pixels; above 0 the standard deviation of the ink's columns, after deslanting, becomes that.
+        deslant: whether to lean each digit so that the line through its ink, by least squares of columns on rows, is
+            upright.
+        spread: the standard deviation of the ink's columns, in pixels, after stretching; 0 does not stretch.
 
     Returns:
-        (N, 784) uint8, 0–255, bilinear; what comes in is paper. An image without ink stays.
+        (N, 784) uint8, 0–255, interpolated bilinearly. Pixels from outside count as paper. An image without ink stays
+        as it is.
 
     Source: the moments of LeCun et al. 1998, Gradient-based learning applied to document recognition ("deslanted"), and
     of Liu et al. 2004, Handwritten digit recognition: investigation of normalization and feature extraction techniques.
@@ -59,25 +62,25 @@ def _normalise(pixels: np.ndarray, *, deslant: bool, spread: float) -> np.ndarra
     mean_x, mean_y, xx, xy, yy = sums.T[1:].astype(float) / np.maximum(1, sums[:, 0])
     xx, xy, yy = xx - mean_x**2, xy - mean_x * mean_y, yy - mean_y**2
     slant = np.zeros(len(pixels))
-    if deslant:  # of ink in a single row nobody can say how it leans
+    if deslant:  # ink in a single row has no slant
         slant = np.divide(xy, yy, out=slant, where=yy > 0.1).clip(-STEEPEST, STEEPEST)
     stretch = np.ones(len(pixels))
     if spread:
         variance = xx - 2 * slant * xy + slant**2 * yy
         stretch = np.sqrt(np.maximum(0, variance)) / spread
         stretch = np.where(sums[:, 0] > 0, stretch.clip(NARROWEST, WIDEST), 1)
-    # Row by row: the first column's place, from where columns are ``stretch`` apart.
+    # Where the first column of each row is read. The others follow ``stretch`` columns apart.
     below = np.arange(SIDE) - MIDDLE - mean_y[:, None]
     first = ((1 - stretch) * (mean_x + MIDDLE))[:, None] + slant[:, None] * below
     return _read_columns(pixels, first, stretch) if spread else shift_rows(pixels, first)
 
 
 def shift_rows(pixels: np.ndarray, first: np.ndarray) -> np.ndarray:
-    """Shift each row of each image sideways, bilinearly; what comes in is paper.
+    """Shift each row of each image sideways, interpolated bilinearly. Pixels from outside count as paper.
 
     Args:
         pixels: (N, 784).
-        first: (N, 28), the column, not always a whole one, that a row's first pixel is read at.
+        first: (N, 28), the column at which a row's first pixel is read; it may lie between two pixels.
 
     Returns:
         (N, 784) float32.
@@ -85,7 +88,7 @@ def shift_rows(pixels: np.ndarray, first: np.ndarray) -> np.ndarray:
     framed = np.pad(pixels.reshape(-1, SIDE, SIDE), ((0, 0), (0, 0), (SIDE, SIDE + 1)))
     first = first.clip(-SIDE, SIDE)
     whole = np.floor(first).astype(np.intp)
-    # Every pixel of every row begins a window of 29: each row's is copied as one item.
+    # A window of 29 pixels begins at every pixel, so that NumPy can copy each row's window as one item.
     window = np.dtype((np.void, (SIDE + 1) * framed.itemsize))
     windows = np.ndarray(framed.size - SIDE, window, framed, strides=(framed.itemsize,))
     taken = windows[np.arange(0, framed.size, framed.shape[2]).reshape(-1, SIDE) + SIDE + whole]
@@ -95,12 +98,12 @@ def shift_rows(pixels: np.ndarray, first: np.ndarray) -> np.ndarray:
 
 
 def _read_columns(pixels: np.ndarray, first: np.ndarray, step: np.ndarray) -> np.ndarray:
-    """Read each row of each image at other columns than ``shift_rows``, not one apart but ``step``.
+    """Read each row of each image as ``shift_rows`` does, but at columns that are ``step`` apart instead of 1.
 
     Args:
         pixels: (N, 784).
-        first: (N, 28), the column of every row's first pixel.
-        step: (N,), how many columns further the next one is.
+        first: (N, 28), the column at which a row's first pixel is read.
+        step: (N,), how many columns further each next pixel is read.
 
     Returns:
         (N, 784) float32.
@@ -141,12 +144,12 @@ def to_images(pixels: np.ndarray, recipe: Recipe) -> np.ndarray:
 
 
 def normalised(recipe: Recipe, model: Predictor) -> Predictor:
-    """Let a model see digits that are set upright and stretched as the recipe says."""
+    """Wrap a model so that it sees digits set upright and stretched as the recipe says."""
     return _Normalised(model, recipe)
 
 
 def averaged(recipe: Network, model: Predictor) -> Predictor:
-    """Let a model predict the average over several versions of an image, if the recipe says so."""
+    """Wrap a model so that it averages over several versions of an image, if the recipe says so."""
     if recipe.slant_averaging:
         model = _SlantAveraged(model, recipe.slant_averaging)
     return _ShiftAveraged(model, recipe.shift_averaging) if recipe.shift_averaging else model
@@ -168,7 +171,7 @@ class _Wrapper:
 
 @dataclass(frozen=True)
 class _Normalised(_Wrapper):
-    """Predicts from digits that are set upright and stretched as a recipe says."""
+    """Predicts from digits after setting them upright and stretching them as a recipe says."""
 
     recipe: Recipe
 
@@ -180,7 +183,7 @@ class _Normalised(_Wrapper):
 
 @dataclass(frozen=True)
 class _ShiftAveraged(_Wrapper):
-    """Averages the images that the model is unsure of over themselves and four shifted versions."""
+    """Averages the probabilities of an image and four shifted versions of it, if the model is unsure of the image."""
 
     distance: int
 
@@ -195,7 +198,7 @@ class _ShiftAveraged(_Wrapper):
 
 @dataclass(frozen=True)
 class _SlantAveraged(_Wrapper):
-    """Averages every image over itself and four slanted versions."""
+    """Averages the probabilities of every image and four slanted versions of it."""
 
     most: float
 
@@ -205,7 +208,7 @@ class _SlantAveraged(_Wrapper):
 
 
 def _shifted(pixels: np.ndarray, distance: int) -> Iterator[np.ndarray]:
-    """Yield the pixels moved down, up, right and left by a distance; paper comes in from outside."""
+    """Yield the pixels moved down, up, right and left by a distance. Pixels from outside count as paper."""
     images = pixels.reshape(-1, SIDE, SIDE)
     framed = np.pad(images, ((0, 0), (distance, distance), (distance, distance)))
     for down, right in ((1, 0), (-1, 0), (0, 1), (0, -1)):
@@ -214,7 +217,7 @@ def _shifted(pixels: np.ndarray, distance: int) -> Iterator[np.ndarray]:
 
 
 def _slanted(pixels: np.ndarray, most: float) -> Iterator[np.ndarray]:
-    """Yield the pixels leant to either side by ``most`` columns per row, and by half of it."""
+    """Yield the pixels slanted to either side by ``most`` columns per row, and by half as much."""
     for slant in (-most, -most / 2, most / 2, most):
         first = np.tile(slant * (np.arange(SIDE) - (SIDE - 1) / 2), (len(pixels), 1))
         yield shift_rows(pixels, first)

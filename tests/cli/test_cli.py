@@ -265,7 +265,7 @@ def test_part_that_is_none_is_refused(part, capsys):
     with pytest.raises(SystemExit) as end:
         cli.main(["compare", "--recipes", "random", "--out", "out", f"--shard={part}"])
     assert end.value.code == 2
-    assert f"'{part}' is not I/N, a part from 1 to N of N" in capsys.readouterr().err
+    assert f"'{part}' is not I/N, with I from 1 to N" in capsys.readouterr().err
 
 
 def run_cli(*arguments: str, encoding: str = "utf-8", **environment: str) -> subprocess.CompletedProcess[str]:

@@ -268,7 +268,7 @@ def test_other_names_that_lead_here_are_refused(address):
 
 def test_other_pages_may_not_ask(address):
     status, answer = post(f"{address}/digit", png(np.ones((28, 28))), {"Origin": "https://elsewhere.example"})
-    assert (status, answer["error"]) == (403, "Only the page of this server may ask.")
+    assert (status, answer["error"]) == (403, "Only this server's own page may send requests.")
     assert post(f"{address}/digit", png(np.ones((28, 28))), {"Origin": address})[0] == 200
 
 
@@ -315,5 +315,5 @@ def test_a_port_that_is_taken_is_named(address, capsys):
     port = address.rpartition(":")[2]
     assert cli.main(["pad", "--port", port]) == 2
     error = capsys.readouterr().err.splitlines()[-1]
-    assert error.startswith(f"kaggle-digits: --host 127.0.0.1 --port {port}: cannot be had (")
+    assert error.startswith(f"kaggle-digits: --host 127.0.0.1 --port {port}: cannot be used (")
     assert error.endswith("Expected an address of this computer and a free port. Try --port 0.")

@@ -204,7 +204,7 @@ def test_bad_input_is_refused_in_one_line(capsys, page, labelled):
         "kaggle-digits: --overlay: 10 pictures were given. Expected one. Draw on one at a time."
     )
     assert refused(capsys, page, "--overlay", "a.jpg") == (
-        "kaggle-digits: a.jpg: what is drawn is a PNG file. Expected a name ending in .png. Change it."
+        "kaggle-digits: a.jpg: is not named like a PNG file. Expected a name ending in .png. Change it."
     )
     assert refused(capsys, page, "--mistakes", "a.png") == (
         "kaggle-digits: --mistakes: the pictures have no labels. Expected names like 0012_7.png. Leave it out."
@@ -230,6 +230,5 @@ def test_a_missing_extra_is_named_with_the_line_that_adds_it():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1] == (
-        "kaggle-digits: pad: the package uvicorn is missing. Expected the extra [pad]. Add it: "
-        "pip install 'kaggle-digits[pad]'"
+        "kaggle-digits: pad: the package uvicorn is missing. Install the extra [pad]: pip install 'kaggle-digits[pad]'"
     )

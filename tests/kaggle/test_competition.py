@@ -21,18 +21,17 @@ from kaggle_digits.submission import write_submission
 RULES = "https://www.kaggle.com/competitions/digit-recognizer/rules"
 PAGE = "https://www.kaggle.com/competitions/digit-recognizer/submissions"
 JOIN = (
-    "Expected a user who has joined the competition 'digit-recognizer'. Accept its rules in a browser, as no program "
-    f"can: {RULES}. Kaggle may want a verified phone number first (https://www.kaggle.com/settings), and gives the "
-    "same answer for a misspelt name or a closed competition.\n"
+    "Expected a user who has joined the competition 'digit-recognizer'. Accept its rules in a browser, since no "
+    f"program can: {RULES}. Kaggle may want a verified phone number first (https://www.kaggle.com/settings), and gives "
+    "the same answer for a misspelt name or a closed competition.\n"
 )
 MAKE_ONE = (
     "Expected an access token in $KAGGLE_API_TOKEN or ~/.kaggle/access_token, or a legacy key in "
     "~/.kaggle/kaggle.json. Make one at https://www.kaggle.com/settings/api."
 )
 NO_ANSWER = (
-    "no whole answer from Kaggle ({}). Expected a network that reaches https://www.kaggle.com. Check it, for a login "
-    "page "
-    "too, and $HTTPS_PROXY if you need one; then repeat the command."
+    "no whole answer from Kaggle ({}). Expected a network that reaches https://www.kaggle.com. Check whether "
+    "it wants you to log in, and $HTTPS_PROXY if you need one. Then repeat the command."
 )
 FILE = "submissions/mine.csv"
 SENT = ["ListSubmissions", "GetSubmissionLimits", "StartSubmissionUpload", "PUT", "CreateSubmission"]
@@ -152,8 +151,8 @@ def test_download_of_something_else_is_no_data(terminal, tmp_path):
     code, _, err = terminal.run("download")
     assert code == 1
     assert err == (
-        "kaggle-digits: download of digit-recognizer: what came is not the competition's zip. Expected its data. Try "
-        "again later.\n"
+        "kaggle-digits: download of digit-recognizer: the file that came is not the competition's zip. Try again "
+        "later.\n"
     )
     assert not list((tmp_path / "cache").rglob("*.zip"))
 
@@ -375,7 +374,7 @@ def test_limit_for_all_time_is_named(terminal, mine):
     terminal.server.limits = {"numToday": 0, "numTotal": 100, "numAllowedNow": 0, "limitedByTotal": True}
     code, _, err = terminal.run("upload", FILE, "-m", "x")
     assert code == 1
-    assert "the competition's limit for all time is reached" in err
+    assert "the competition's total limit is reached" in err
 
 
 def test_first_submission_is_allowed_though_all_limits_are_zero(terminal, mine):
@@ -417,9 +416,8 @@ def test_lost_request_is_said_and_left_to_the_user(terminal, mine):
     code, _, err = terminal.run("upload", FILE, "-m", "x")
     assert code == 1
     assert err.splitlines()[-1] == (
-        f"kaggle-digits: {FILE}: Kaggle's answer was lost, and the submission is not in the list 60 s later. Expected "
-        f"to find it there. See {PAGE}; if it is missing there too, repeat the command: it looks again before it sends "
-        "anything."
+        f"kaggle-digits: {FILE}: Kaggle's answer was lost, and the submission is not in the list 60 s later. See "
+        f"{PAGE}. If it is missing there too, repeat the command: it looks again before it sends anything."
     )
     assert terminal.server.names().count("CreateSubmission") == 1
     assert terminal.server.submissions == []
@@ -482,8 +480,8 @@ def test_storage_that_refuses_is_named_without_its_signed_address(terminal, mine
     code, _, err = terminal.run("upload", FILE, "-m", "x")
     assert code == 1
     assert err.splitlines()[-1] == (
-        "kaggle-digits: upload of mine.csv: Kaggle's storage answered 400, 'bad upload'. Expected to be let in; its "
-        "addresses hold for a short time. Repeat the command."
+        "kaggle-digits: upload of mine.csv: Kaggle's storage answered 400, 'bad upload'. Its addresses are valid "
+        "only for a short time. Repeat the command."
     )
     assert SIGNATURE not in err
     assert terminal.server.submissions == []
@@ -501,7 +499,7 @@ def test_submission_that_cannot_be_scored_says_why(terminal, mine):
     assert code == 1
     assert err.splitlines()[-1] == (
         f"kaggle-digits: {FILE}: Kaggle could not score submission 40000000 (Submission must have 28000 rows). "
-        f"Expected a score. See {PAGE}"
+        f"See {PAGE}"
     )
     assert record_of(mine)["upload"]["state"] == "error"
     # The next try makes a new submission.
@@ -527,8 +525,8 @@ def test_score_that_never_comes_is_given_up(terminal, mine):
     code, _, err = terminal.run("upload", FILE, "-m", "x", "--wait")
     assert code == 1
     assert err.splitlines()[-1] == (
-        f"kaggle-digits: {FILE}: submission 40000000 is not scored after 30 minutes. Expected a score. Repeat the "
-        "command with --wait later: it sends nothing again."
+        f"kaggle-digits: {FILE}: submission 40000000 is not scored after 30 minutes. Repeat the command with "
+        "--wait later: it does not submit the file again."
     )
 
 
@@ -550,7 +548,7 @@ def test_submit_trains_checks_the_limits_first_uploads_and_waits(one_terminal, t
     file = "submissions/mlp-784-300-seed0.csv"
     assert f"file    {file}, 1,500 rows, checked\n" in out
     again = ["upload", file, "-m", "the main job", "--wait"]
-    assert err.splitlines()[-2] == f"The file is kept. To go on: kaggle-digits {shlex.join(again)}"
+    assert err.splitlines()[-2] == f"The file is kept. To continue: kaggle-digits {shlex.join(again)}"
     assert terminal.server.names()[0] == "GetSubmissionLimits"
     code, out, _ = terminal.run(*again, KDIGITS_COMPETITION="my-class-digits", KDIGITS_DATA=str(data))
     assert code == 0
@@ -601,15 +599,15 @@ def test_impossible_upload_is_refused_before_the_training(one_terminal, argument
             "Unauthenticated",
             "download of digit-recognizer: Kaggle refused your legacy key (401, 'Unauthenticated'; client {client}). "
             "Expected credentials that are valid today. Make new ones at https://www.kaggle.com/settings/api. A new "
-            "legacy key ends the old one, and an access token belongs into $KAGGLE_API_TOKEN or "
-            "~/.kaggle/access_token, not into kaggle.json.\n",
+            "legacy key invalidates the old one. An access token belongs in $KAGGLE_API_TOKEN or "
+            "~/.kaggle/access_token, not in kaggle.json.\n",
         ),
         (
             "DownloadDataFiles",
             500,
             "Internal error",
-            "download of digit-recognizer: Kaggle answered 500, 'Internal error'. Expected it to work. Repeat the "
-            "command in some minutes.\n",
+            "download of digit-recognizer: Kaggle answered 500, 'Internal error'. Repeat the command in a few "
+            "minutes.\n",
         ),
         (
             "CreateSubmission",
@@ -726,9 +724,36 @@ def test_unreadable_credentials_are_reported(terminal, mine):
         "2.0.2": "cannot read the credentials it found",
         "2.2.4": "found no credentials that Kaggle accepts; a token that has expired counts as none",
     }
+    where = f"{folder / 'kaggle.json'} is there but holds no username and key. Download it again. "
+    expected, make_one = MAKE_ONE.split("Make one at")
     assert err == (
-        f"kaggle-digits: Kaggle client {terminal.client}: {said.get(terminal.client, said['2.2.4'])}. {MAKE_ONE}\n"
+        f"kaggle-digits: Kaggle client {terminal.client}: {said.get(terminal.client, said['2.2.4'])}. "
+        f"{expected}{where}Make one at{make_one}\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "contents", "said"),
+    [
+        (
+            "kaggle.json",
+            b"\xef\xbb\xbf{}",
+            "is there but starts with a byte-order mark, which an editor has put there.",
+        ),
+        ("kaggle.json", b'{"username": "ada", "ke', "is there but is no whole JSON file; it may be cut off."),
+        ("kaggle.json.txt", b"{}", "is there but has another name. Rename it to kaggle.json."),
+        ("kaggle (1).json", b"{}", "is there but has another name. Rename it to kaggle.json."),
+    ],
+)
+def test_key_file_that_cannot_be_used_is_named(terminal, mine, name, contents, said):
+    file = terminal.home / ".kaggle" / name
+    file.parent.mkdir()
+    file.write_bytes(contents)
+    code, _, err = terminal.run("upload", FILE, "-m", "x", KAGGLE_USERNAME=None, KAGGLE_KEY=None)
+    assert code == 2
+    assert f"{file} {said}" in err
+    assert "Traceback" not in err
+    assert terminal.server.submissions == []
 
 
 def test_login_of_the_client_is_used(terminal, mine):

@@ -170,8 +170,8 @@ def test_kernel_that_kaggle_will_not_run_gets_advice_of_its_own(terminal):
     assert code == 1
     assert err == (
         f"kaggle-digits: push of {NAME}: Kaggle answered 400, 'Weekly GPU quota exceeded'. Expected a kernel that it "
-        "can run. "
-        "See https://www.kaggle.com/code, and what is left of your weekly hours at https://www.kaggle.com/settings.\n"
+        "can run. See https://www.kaggle.com/code, and how many of your weekly hours are left: "
+        "https://www.kaggle.com/settings.\n"
     )
 
 
@@ -185,7 +185,7 @@ def test_kernel_that_fails_at_once_is_a_failure_all_the_same(terminal):
     terminal.server.kernel_states = ["ERROR"]
     code, _, err = terminal.run("kernel", "run")
     assert code == 1
-    assert f"{NAME}: error (no reason given). Expected it to finish." in err
+    assert f"{NAME}: error (no reason given). See " in err
 
 
 def test_wait_goes_on_while_the_network_is_away_or_the_state_is_new(terminal):
@@ -215,15 +215,15 @@ def test_failed_upload_of_a_kernels_file_can_be_repeated(terminal):
     code, _, err = terminal.run("kernel", "run", "-m", "my kernel")
     assert code == 2
     file = "submissions/handwritten-digits-step-by-step-v1.csv"
-    assert f"The file is kept. To go on: kaggle-digits upload {file} -m 'my kernel' --wait\n" in err
+    assert f"The file is kept. To continue: kaggle-digits upload {file} -m 'my kernel' --wait\n" in err
     assert Path(file).read_text() == SUBMISSION
 
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["push", "--to", "x"], "kernel push: --to says where build writes. Expected it with build. Leave it out."),
-        (["build", "-m", "x"], "kernel build: -m describes what run submits. Expected it with run. Leave it out."),
+        (["push", "--to", "x"], "kernel push: --to says where build writes. Leave it out."),
+        (["build", "-m", "x"], "kernel build: -m describes what run submits. Leave it out."),
     ],
 )
 def test_option_of_another_step_is_refused(terminal, arguments, said):
@@ -238,8 +238,8 @@ def test_kernel_without_a_submission_is_not_submitted(terminal):
     code, _, err = terminal.run("kernel", "run")
     assert code == 1
     assert err.splitlines()[-1] == (
-        f"kaggle-digits: {NAME}: left no submission.csv but other.csv. Expected the output of the notebook that "
-        f"`kaggle-digits kernel build` makes. See {PAGE}"
+        f"kaggle-digits: {NAME}: left no submission.csv (it left other.csv). Expected the output of the notebook "
+        f"that `kaggle-digits kernel build` makes. See {PAGE}"
     )
 
 

@@ -153,8 +153,8 @@ def test_metadata_of_the_user_is_kept_and_what_misleads_kaggle_is_mended(tmp_pat
         ('{"title": "x"}', "not readable as kernel metadata (KeyError: 'id'). Expected JSON with at least an id, "),
         (
             '{"id": "ada/tiny"}',
-            "the id is 'ada/tiny'. Expected \"your-kaggle-name/name-of-the-kernel\", the name in small letters, "
-            "digits and hyphens, five at least. Correct it.",
+            "the id is 'ada/tiny'. Expected \"your-kaggle-name/name-of-the-kernel\", the name in at least five "
+            "lower-case letters, digits and hyphens. Correct it.",
         ),
         (
             '{"id": "ada/digits", "competition_sources": ["Digit Recognizer"]}',

@@ -178,7 +178,7 @@ def test_classical_member_runs_where_it_can(monkeypatch, capsys):
     monkeypatch.setitem(recipes.RECIPES, "mixed", mixed)
     train = ["train", "--recipe", "mixed", "--data", "sample", "--run", "run", "--backend", "tensorflow"]
     assert cli.main([*train, "--member", "2/2"]) == 0
-    said = "run/2-of-2: idm, to be asked where the networks are not sure. Gather all without --member.\n"
+    said = "run/2-of-2: idm, asked only where the networks are not sure. Combine all members without --member.\n"
     assert capsys.readouterr().out == said
     before = Path("run/2-of-2/model.npz").stat().st_mtime_ns
     assert cli.main(train) == 0
