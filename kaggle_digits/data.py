@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import logging
 import os
 import re
@@ -31,9 +32,24 @@ SAMPLE = "sample"
 """This word, given instead of a path, names the built-in sample."""
 SAMPLE_TEST_ROWS = 360
 KINDS = ("train", "test")
-TEXT = re.compile(r"(?:mnist[ _-]?)?(train|test)(?:ing)?(?: ?\(\d+\))?\.(?:csv|tsv|txt)(?:\.gz)?")
-"""The name of a text file with digits, also as a second download. The group is its kind."""
-IDX = re.compile(r"(train|t10k|test)-(images|labels)[-.]idx[13]-ubyte(?:\.gz)?")
+SPLITS = {"train": "train", "training": "train", "test": "test", "testing": "test", "t10k": "test"}
+WORDS = {
+    "mnist",
+    "emnist",
+    "digit",
+    "digits",
+    "recognizer",
+    "kaggle",
+    "data",
+    "set",
+    "small",
+    "full",
+    "csv",
+    "in",
+    "copy",
+}
+"""What the name of a text file with digits may hold besides "train" or "test", and besides numbers."""
+IDX = re.compile(r"(train|t10k|test)-(images|labels)[-.]idx[13][-.]ubyte(?:\.gz)?")
 """The name of one of MNIST's own files."""
 ZIP = re.compile(rf"{COMPETITION}(?: ?\(\d+\))?\.zip")
 """The name of the competition's zip, also as a second download."""
@@ -179,7 +195,12 @@ def _source_at(data: str | os.PathLike[str]) -> Source:
             f"{path}: no such file or folder. Expected a folder with train.csv and test.csv, {ZIP_NAME}, a CSV file, "
             f"or the word {SAMPLE}. Check the path, or run `kaggle-digits download`."
         )
-    tables = _tables_in_folder(path) if path.is_dir() else _tables_in_file(path)
+    if path.is_dir():
+        # torchvision, for one, keeps its files two folders further down.
+        below = (folder for level in ("*/", "*/*/") for folder in sorted(path.glob(level)))
+        tables = next((found for folder in itertools.chain([path], below) if (found := _tables_in_folder(folder))), {})
+    else:
+        tables = _tables_in_file(path)
     if not tables:
         raise DataError(
             f"{path}: no train.csv and no test.csv in it. Expected at least one of them (plain, .gz or .zip), "
@@ -195,8 +216,7 @@ def _tables_in_folder(folder: Path) -> dict[str, Table]:
         return {}
     files = {file.name: File(file) for file in sorted(folder.iterdir()) if file.is_file()}
     found = _tables_among(files)
-    zips = [file for name, file in files.items() if ZIP.fullmatch(name) or _kind_of(name.removesuffix(".zip"))]
-    zips = [file for file in zips if file.name.lower().endswith(".zip")]
+    zips = [file for name, file in files.items() if name.endswith(".zip") and (ZIP.fullmatch(name) or _kind_of(name))]
     for file in sorted(zips, key=lambda file: (ZIP.fullmatch(file.name) is not None, len(file.name))):
         if len(found) < len(KINDS):
             found = _tables_in_zip(file.path) | found
@@ -204,14 +224,13 @@ def _tables_in_folder(folder: Path) -> dict[str, Table]:
 
 
 def _tables_in_file(path: Path) -> dict[str, Table]:
-    name = path.name.lower()
-    if name.endswith(".zip"):
-        return _tables_in_zip(path)
-    file = File(path)
-    if name.endswith(".npz") or (found := _tables_among({path.name: file}, beside=path.parent)) is None:
+    name, file = path.name.lower(), File(path)
+    if name.endswith(".npz"):
         return {kind: KerasTable(file, kind) for kind in KINDS}
+    if name.endswith(".zip") or (zipfile.is_zipfile(path) and not name.endswith(".xlsx")):
+        return _tables_in_zip(path)
     # A file may have any name. Then its first line says whether it has labels.
-    return found or {_kind_by_content(CsvTable(file, is_kaggle=False)): CsvTable(file)}
+    return _tables_among({path.name: file}, beside=path.parent) or {_kind_by_content(CsvTable(file)): CsvTable(file)}
 
 
 def _kind_by_content(table: CsvTable) -> str:
@@ -239,22 +258,21 @@ def _tables_among(files: dict[str, File], beside: Path | None = None) -> dict[st
     found: dict[str, Table] = {
         kind: IdxTable(idx[kind, "images"], idx.get((kind, "labels"))) for kind in KINDS if (kind, "images") in idx
     }
-    for name in sorted(files, key=lambda name: (_copy_of(name), name)):
+    for name in sorted(files, key=lambda name: (len(name.partition(".")[0]), name)):  # train.csv before any other
         if (kind := _kind_of(name)) and not name.lower().endswith(".zip"):
             found.setdefault(kind, CsvTable(files[name], is_kaggle=not name.lower().startswith("mnist")))
     return found
 
 
 def _kind_of(name: str) -> str | None:
-    """Return the kind of a text file by its name, as in train.csv, test (1).csv.gz or mnist_train.csv."""
-    match = TEXT.fullmatch(name.lower())
-    return KINDS[match[1] == "test"] if match else None
-
-
-def _copy_of(name: str) -> int:
-    """Return the number of a second download: 1 of train (1).csv, 0 of train.csv."""
-    match = re.search(r"\((\d+)\)", name)
-    return int(match[1]) if match else 0
+    """Return the kind of a text file by its name, as in train.csv, test (1).csv.gz or mnist_train_small.csv."""
+    match = re.fullmatch(r"(.+)\.(?:csv|tsv|txt)(?:\.(?:gz|bz2|xz|zip))?", name.lower())
+    words = re.split(r"[ _.()-]+", match[1]) if match else []
+    kinds = [SPLITS[word] for word in words if word in SPLITS]
+    others = [word for word in words if word and word not in SPLITS and not word.isdigit()]
+    if len(kinds) != 1 or not WORDS.issuperset(others):
+        return None
+    return kinds[0]
 
 
 def _tables_in_zip(path: Path) -> dict[str, Table]:

@@ -8,10 +8,12 @@ Keras' ``mnist.npz`` skip the first steps. Whatever is understood differently fr
 
 from __future__ import annotations
 
+import bz2
 import codecs
 import csv
 import gzip
 import io
+import lzma
 import re
 import zipfile
 import zlib
@@ -19,7 +21,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Protocol
+from typing import IO, TYPE_CHECKING, Any, Protocol
 
 from kaggle_digits import CLASSES, PIXELS, SIDE
 from kaggle_digits.errors import DataError
@@ -33,7 +35,7 @@ BLOCK = 1 << 22
 HEAD = 1 << 20
 """Bytes from which the form of a file is told."""
 
-BROKEN = (OSError, EOFError, zlib.error, zipfile.BadZipFile, NotImplementedError, RuntimeError)
+BROKEN = (OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, NotImplementedError, RuntimeError)
 """What reading a damaged or encrypted archive raises."""
 
 LABELS = {"label", "labels", "class", "digit", "digits", "target", "y"}
@@ -80,11 +82,11 @@ class File:
                 with (
                     zipfile.ZipFile(self.path) as archive,
                     archive.open(self.member) as stream,
-                    _unzipped(stream, self.name) as plain,
+                    _unpacked(stream) as plain,
                 ):
                     yield plain
             else:
-                with self.path.open("rb") as stream, _unzipped(stream, self.name) as plain:
+                with self.path.open("rb") as stream, _unpacked(stream) as plain:
                     yield plain
         except BROKEN as error:
             raise DataError(
@@ -94,12 +96,15 @@ class File:
 
 
 @contextmanager
-def _unzipped(stream: IO[bytes], name: str) -> Iterator[IO[bytes]]:
-    if not name.endswith(".gz"):
-        yield stream
-        return
-    with gzip.open(stream) as plain:
-        yield io.BufferedReader(plain)
+def _unpacked(stream: Any) -> Iterator[IO[bytes]]:
+    """Unpack gzip, bzip2 or xz, whatever the file is called."""
+    start = stream.peek(6)
+    for mark, opener in ((b"\x1f\x8b", gzip.open), (b"BZh", bz2.open), (b"\xfd7zXZ", lzma.open)):
+        if start.startswith(mark):
+            with opener(stream) as plain:
+                yield io.BufferedReader(plain)
+            return
+    yield stream
 
 
 @dataclass(frozen=True)
@@ -713,6 +718,9 @@ def _columns_by_names(columns: list[int], names: Sequence[str], values: np.ndarr
         )
     if not pixels or unknown:
         raise _unknown_columns(columns, names, labels, indexes, unknown, bool(pixels), name)
+    if kind == "test" and labels and _is_empty(values[:, labels[0]]):
+        notes.append(f"the empty column {names[labels[0]]!r} left out")
+        labels = []
     if kind == "train" and not labels:
         raise DataError(
             f"{name}: {len(columns)} columns, and no label. {EXPECTED} This looks like test.csv; pass the training "

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import gzip
+import zipfile
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from kaggle_digits import cli
 from kaggle_digits.errors import SubmissionError
-from kaggle_digits.submission import check_submission, write_submission
+from kaggle_digits.kaggle.competition import upload
+from kaggle_digits.records import write_record
+from kaggle_digits.submission import check_submission, fix_submission, write_submission
 
 GOOD = "ImageId,Label\n1,7\n2,0\n3,9\n"
 
@@ -141,4 +146,108 @@ def test_place_that_cannot_be_written_to_is_refused(workplace):
     assert str(caught.value) == (
         f"file/s.csv: nothing can be written in {workplace / 'file'}. Expected a folder that can be written to. Choose "
         "another one."
+    )
+
+
+ACCEPTED = {
+    "quoted": b'"ImageId","Label"\n"1","7"\n"2","0"\n"3","9"\n',
+    "byte-order mark": b"\xef\xbb\xbf" + GOOD.encode(),
+    "CRLF": GOOD.replace("\n", "\r\n").encode(),
+    "gz": gzip.compress(GOOD.encode()),
+    "no last line end": GOOD.rstrip().encode(),
+}
+
+
+@pytest.mark.parametrize("form", ACCEPTED)
+def test_what_kaggle_accepts_is_accepted(workplace, form):
+    Path("s.csv").write_bytes(ACCEPTED[form])
+    assert check_submission(Path("s.csv"), rows=3) == [1, 0, 0, 0, 0, 0, 0, 1, 0, 1]
+    assert fix_submission(Path("s.csv"), Path("fixed.csv"), rows=3) is None
+    assert Path("fixed.csv").read_text() == GOOD
+
+
+def test_zip_of_one_file_is_accepted_and_of_two_refused(workplace):
+    with zipfile.ZipFile("s.zip", "w") as archive:
+        archive.writestr("s.csv", GOOD)
+        assert not Path("s.csv").exists()
+    assert sum(check_submission(Path("s.zip"), rows=3)) == 3
+    with zipfile.ZipFile("s.zip", "a") as archive:
+        archive.writestr("t.csv", GOOD)
+    with pytest.raises(SubmissionError, match="a zip of 2 files, where one is expected"):
+        check_submission(Path("s.zip"), rows=3)
+
+
+ONE_HOT = "ImageId,0,1,2,3,4,5,6,7,8,9\n1,0,0,0,0,0,0,0,1,0,0\n2,1,0,0,0,0,0,0,0,0,0\n3,0,0,0,0,0,0,0,0,0,1\n"
+MEANT = {
+    "spaces": (GOOD.replace(",", ", "), "line 1 is 'ImageId, Label', with spaces around values. Expected none."),
+    "semicolons": (
+        GOOD.replace(",", ";"),
+        "line 1 is 'ImageId;Label', with semicolons between values. Expected commas.",
+    ),
+    "tabs": (GOOD.replace(",", "\t"), "line 1 is 'ImageId\\tLabel', with tabs between values. Expected commas."),
+    "UTF-16": (GOOD.encode("utf-16"), "it is in UTF-16. Expected UTF-8 or ASCII."),
+    "index column": (
+        ",ImageId,Label\n0,1,7\n1,2,0\n2,3,9\n",
+        "line 1 is ',ImageId,Label', with an index column. Expected 'ImageId,Label'.",
+    ),
+    "shuffled ids": (
+        "ImageId,Label\n3,9\n1,7\n2,0\n",
+        "line 2 has id '3'. Expected 1: ids count up from 1, in the order of",
+    ),
+    "ids from 0": (
+        "ImageId,Label\n0,7\n1,0\n2,9\n",
+        "line 2 has id '0'. Expected 1: ids count up from 1, in the order of",
+    ),
+    "decimals": (
+        "ImageId,Label\n1,7.0\n2,0.0\n3,9.0\n",
+        "line 2 has label '7.0'. Expected a digit from 0 to 9, without",
+    ),
+    "one-hot": (
+        ONE_HOT,
+        "line 1 is 'ImageId,0,1,2,3,4,5,6,7,8,9': ten columns, one-hot. Expected one label in each row.",
+    ),
+    "other names": (GOOD.replace("ImageId,Label", "id,digit"), "line 1 is 'id,digit'. Expected 'ImageId,Label'."),
+    "columns swapped": ("Label,ImageId\n7,1\n0,2\n9,3\n", "line 1 is 'Label,ImageId'. Expected 'ImageId,Label'."),
+    "labels alone": ("Label\n7\n0\n9\n", "line 1 is 'Label'. Expected 'ImageId,Label'."),
+    "blank lines at the end": (GOOD + "\n\n", "line 5 is ''. Expected nothing after the last row."),
+}
+
+
+@pytest.mark.parametrize("fault", MEANT)
+def test_fault_is_named_and_what_was_meant_is_written(workplace, capsys, caplog, fault):
+    contents, said = MEANT[fault]
+    Path("s.csv").write_bytes(contents if isinstance(contents, bytes) else contents.encode())
+    with pytest.raises(SubmissionError) as caught:
+        check_submission(Path("s.csv"), rows=3)
+    assert str(caught.value).startswith(f"s.csv: {said}")
+    assert str(caught.value).endswith(" `kaggle-digits check s.csv --fix OUT.csv` writes the file that was meant.")
+    Path("d").mkdir()
+    Path("d/test.csv").write_text(
+        "\n".join([",".join(f"pixel{p}" for p in range(784)), *["0" + ",0" * 783] * 3]) + "\n"
+    )
+    assert cli.main(["check", "s.csv", "--data", "d", "--fix", "fixed.csv"]) == 0
+    assert Path("fixed.csv").read_text() == GOOD
+    assert capsys.readouterr().out.startswith("fixed.csv: valid, 3 rows as in d's test.csv")
+    assert cli.main(["check", "s.csv", "--data", "d", "--fix", "fixed.csv"]) == 2
+    assert "fixed.csv: exists already." in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "contents", ["ImageId,Label\n1,7\n1,0\n3,9\n", "ImageId,Label\n1,7\n2,\n3,9\n", "ImageId,Label\n1,7\n2,12\n3,9\n"]
+)
+def test_what_cannot_be_told_is_not_guessed(workplace, contents):
+    Path("s.csv").write_text(contents)
+    with pytest.raises(SubmissionError, match="What was meant cannot be told"):
+        fix_submission(Path("s.csv"), Path("fixed.csv"), rows=3)
+    assert not Path("fixed.csv").exists()
+
+
+def test_file_that_is_not_the_competitions_is_not_uploaded(workplace):
+    write_submission(Path("s.csv"), [1] * 28_000)
+    write_record(Path("s.csv"), [], not_for_upload="its test rows have labels")
+    with pytest.raises(SubmissionError) as caught:
+        upload(Path("s.csv"), "a message")
+    assert str(caught.value) == (
+        "s.csv: cannot be uploaded: its test rows have labels. Expected predictions for the test.csv of "
+        "digit-recognizer. Predict that file."
     )

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import bz2
 import contextlib
 import gzip
 import logging
+import lzma
 import struct
 import zipfile
 from pathlib import Path
@@ -322,3 +324,42 @@ def test_predict_says_when_it_is_unsure_of_many_rows(competition, caplog):
     """Noise is no digit."""
     assert cli.main(["predict", "--data", str(competition), "--out", "noise.csv"]) == 0
     assert "rows are read with less than 90 % certainty. Usually the images are transposed" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("train.csv", "train"),
+        ("Train (2).CSV", "train"),
+        ("mnist_train_small.csv", "train"),
+        ("emnist-digits-test.csv", "test"),
+        ("training.tsv", "train"),
+        ("test.csv.xz", "test"),
+        ("sample_submission.csv", None),
+        ("test_labels.csv", None),
+        ("train_test.csv", None),
+        ("train.json", None),
+    ],
+)
+def test_names_of_text_files_say_their_kind(name, kind):
+    assert data._kind_of(name) == kind
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, bz2.compress, lzma.compress])
+def test_packed_files_are_known_by_their_contents(pack):
+    pixels, digits = digits_like(5)
+    text = write({"label": digits, **columns_of(pixels, HEADERS["Kaggle's"])})
+    np.testing.assert_array_equal(read(pack(text.encode()), name="digits.data").pixels, pixels)
+
+
+def test_folders_of_torchvision_are_looked_through():
+    Path("root/MNIST").mkdir(parents=True)
+    write_idx(Path("root/MNIST/raw"), packed=False)
+    assert len(data.load_train(data.find_source("root"))) == 1437
+
+
+def test_empty_label_column_of_a_test_file_is_left_out():
+    pixels, _ = digits_like(5)
+    found = read(write({"label": np.full(5, np.nan), **columns_of(pixels, HEADERS["Kaggle's"])}), "test")
+    np.testing.assert_array_equal(found.pixels, pixels)
+    assert found.digits is None

@@ -21,9 +21,18 @@ from kaggle_digits.cli.output import exit_code_of, print_anywhere
 from kaggle_digits.errors import InputError
 
 VERBS: tuple[Verb, ...] = (
-    *(submission.submit, training.recipes, training.train, submission.predict, training.compare),
-    *(handwriting.recognize, handwriting.pad, training.devices),
-    *(submission.check, kaggle.download, kaggle.upload, kaggle.kernel),
+    submission.submit,
+    training.recipes,
+    training.train,
+    submission.predict,
+    training.compare,
+    handwriting.recognize,
+    handwriting.pad,
+    training.devices,
+    submission.check,
+    kaggle.download,
+    kaggle.upload,
+    kaggle.kernel,
 )
 
 

@@ -627,7 +627,7 @@ def test_impossible_upload_is_refused_before_the_training(one_terminal, argument
             "CreateSubmission",
             429,
             "Too many requests",
-            "submission of mine.csv: Kaggle answered 429, 'Too many requests'. Expected fewer requests. Wait some "
+            "submission of mine.csv: Kaggle answered 429, 'Too many requests'. Expected fewer requests. Wait a few "
             "minutes, then repeat the command.\n",
         ),
         ("StartSubmissionUpload", 404, "Not found", "upload of mine.csv: Kaggle answered 404, 'Not found'. " + JOIN),

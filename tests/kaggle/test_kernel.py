@@ -150,8 +150,8 @@ def test_failed_kernel_shows_the_end_of_its_log(terminal):
     code, _, err = terminal.run("kernel", "run")
     assert code == 1
     assert err.splitlines()[-1] == (
-        f"kaggle-digits: {NAME}: error (Your notebook tried to allocate more memory than is available.). Expected it "
-        f"to finish. See {PAGE}; its log ends: DeviceError: no GPU"
+        f"kaggle-digits: {NAME}: error (Your notebook tried to allocate more memory than is available.). See "
+        f"{PAGE}; its log ends: DeviceError: no GPU"
     )
     assert terminal.server.submissions == []
 
