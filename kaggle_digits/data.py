@@ -334,7 +334,7 @@ def _read_train(table: Table) -> TrainingRows:
 def _read(table: Table, kind: str) -> Rows:
     rows = table.read(kind)
     if rows.notes:
-        log.info("%s: understood as %s", table, "; ".join(rows.notes))
+        log.info("%s: not in Kaggle's own form: %s", table, "; ".join(rows.notes))
     return rows
 
 

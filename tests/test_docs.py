@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 import shlex
+import subprocess
 import sys
 from pathlib import Path
 
@@ -63,6 +64,13 @@ def test_python_of_the_readme_runs(capsys):
     exec(compile(code, "README.md", "exec"), {})
     assert re.fullmatch(r"[0-9.]+% of 72 held-out rows\n", capsys.readouterr().out)
     assert sum(kaggle_digits.check_submission(Path("mine.csv"), rows=360)) == 360
+
+
+def test_importing_the_package_imports_nothing_heavy():
+    heavy = "{'tensorflow', 'keras', 'pandas', 'numpy', 'sklearn', 'kaggle', 'jax'}"
+    code = f"import sys, kaggle_digits; print(sorted({heavy} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("[]\n", "")
 
 
 def test_every_public_name_is_in_the_readme():

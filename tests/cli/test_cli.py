@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import os
 import pty
+import resource
 import subprocess
 import sys
 import threading
-import time
 import zipfile
 from pathlib import Path
 
@@ -17,6 +17,12 @@ import pytest
 from kaggle_digits import cli
 from kaggle_digits.recipes import RECIPES, load_measured
 from kaggle_digits.submission import write_submission
+
+
+def processor_seconds() -> float:
+    """Seconds that a processor has spent on finished child processes: other work on the machine does not count."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 @pytest.mark.parametrize(
@@ -36,9 +42,9 @@ def test_light_verbs_import_neither_tensorflow_nor_pandas_and_are_quick(competit
     )
     durations = []
     for _ in range(3):
-        started = time.perf_counter()
+        started = processor_seconds()
         done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True)
-        durations.append(time.perf_counter() - started)
+        durations.append(processor_seconds() - started)
         assert (done.returncode, done.stderr) == (0, "")
         assert done.stdout
     assert min(durations) < 0.5
@@ -301,9 +307,9 @@ def test_mistyped_verb_gets_help(capsys, typed, hint):
 def test_help_is_quick():
     durations = []
     for _ in range(5):
-        started = time.perf_counter()
+        started = processor_seconds()
         assert run_cli("--help").returncode == 0
-        durations.append(time.perf_counter() - started)
+        durations.append(processor_seconds() - started)
     assert min(durations) < 0.3
 
 
