@@ -15,9 +15,12 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, cast
 
 from kaggle_digits import CLASSES, PIXELS, SIDE
+from kaggle_digits.columns import LABELS
 from kaggle_digits.errors import DataError
 from kaggle_digits.files import expand_home
-from kaggle_digits.tables import BROKEN, EXPECTED, LABELS, CsvTable, File, IdxTable, KerasTable, Rows, Table
+from kaggle_digits.form import EXPECTED
+from kaggle_digits.mnist import IdxTable, KerasTable
+from kaggle_digits.tables import BROKEN, CsvTable, File, Rows, Table
 
 if TYPE_CHECKING:  # importing NumPy costs 0.1 s, and `check` does not need it
     import numpy as np

@@ -1,0 +1,125 @@
+"""MNIST in the files of its makers, and in the one that Keras downloads."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from dataclasses import dataclass
+from typing import IO, TYPE_CHECKING
+
+from kaggle_digits import CLASSES, PIXELS, SIDE
+from kaggle_digits.errors import DataError
+from kaggle_digits.tables import File, Rows
+
+if TYPE_CHECKING:  # importing it costs 0.1 s, and `check` does not need it
+    import numpy as np
+
+
+@dataclass(frozen=True)
+class IdxTable:
+    """Images, and perhaps labels, in the files of MNIST's makers.
+
+    Args:
+        images: a file of 28 × 28 images.
+        labels: a file of as many labels, or None.
+
+    Source: LeCun, Cortes and Burges, THE MNIST DATABASE, "file formats".
+    """
+
+    images: File
+    labels: File | None = None
+    is_kaggle = False
+
+    def __str__(self) -> str:
+        return str(self.images)
+
+    def read(self, kind: str) -> Rows:
+        """Read the images and labels."""
+        pixels = self._load(self.images, (SIDE, SIDE)).reshape(-1, PIXELS)
+        digits = self._load(self.labels, ()).astype("int64") if self.labels else None
+        if digits is not None and len(digits) != len(pixels):
+            raise DataError(
+                f"{self.labels}: {len(digits)} labels for {len(pixels)} images. Expected as many. Check both."
+            )
+        if kind == "train" and digits is None:
+            raise DataError(f"{self.images}: no file of labels beside it. Expected one, as MNIST has it. Add it.")
+        _check_labels(digits, self.labels)
+        return Rows(pixels, digits, (f"MNIST's own files, {len(pixels):,} images",))
+
+    def count(self) -> int:
+        """Return the number of images that the file names."""
+        with self.images.open() as stream:
+            return self._sizes(stream, self.images, (SIDE, SIDE))[0]
+
+    def _load(self, file: File, shape: tuple[int, ...]) -> np.ndarray:
+        import numpy as np
+
+        with file.open() as stream:
+            sizes = self._sizes(stream, file, shape)
+            values = np.frombuffer(stream.read(), np.uint8)
+        if len(values) != np.prod(sizes):
+            raise DataError(
+                f"{file}: {len(values):,} bytes of data. Expected {np.prod(sizes):,}, as its head says. Download it "
+                "again."
+            )
+        return values.reshape(sizes)
+
+    def _sizes(self, stream: IO[bytes], file: File, shape: tuple[int, ...]) -> tuple[int, ...]:
+        head = stream.read(4 + 4 * (1 + len(shape)))
+        sizes = tuple(int.from_bytes(head[at : at + 4], "big") for at in range(4, len(head), 4))
+        if head[:4] != bytes([0, 0, 8, 1 + len(shape)]) or sizes[1:] != shape:
+            what = f"{len(shape) + 1}-dimensional bytes" + (f" of {SIDE} × {SIDE}" if shape else "")
+            raise DataError(f"{file}: not an IDX file of {what}. Expected MNIST's own file. Download it again.")
+        return sizes
+
+
+@dataclass(frozen=True)
+class KerasTable:
+    """One half of the file that ``keras.datasets.mnist`` downloads.
+
+    Args:
+        file: ``mnist.npz``.
+        part: "train" or "test".
+    """
+
+    file: File
+    part: str
+    is_kaggle = False
+
+    def __str__(self) -> str:
+        return str(self.file)
+
+    def read(self, kind: str) -> Rows:  # noqa: ARG002
+        """Read the images and labels."""
+        import numpy as np
+
+        try:
+            with self.file.open() as stream, np.load(io.BytesIO(stream.read()), allow_pickle=False) as arrays:
+                images, digits = arrays[f"x_{self.part}"], arrays[f"y_{self.part}"].astype(np.int64)
+        except (ValueError, KeyError, zipfile.BadZipFile, EOFError) as error:
+            raise DataError(
+                f"{self.file}: not readable as mnist.npz ({error}). Expected the arrays x_train, y_train, x_test and "
+                "y_test. Download it again."
+            ) from error
+        if images.shape != (len(digits), SIDE, SIDE) or images.dtype != np.uint8:
+            raise DataError(
+                f"{self.file}: x_{self.part} is {images.dtype} {images.shape}. Expected uint8 "
+                f"({len(digits)}, {SIDE}, {SIDE}). Download it again."
+            )
+        _check_labels(digits, self.file)
+        return Rows(images.reshape(-1, PIXELS), digits, (f"Keras' mnist.npz, {len(images):,} images",))
+
+    def count(self) -> int:
+        """Return the number of images."""
+        return len(self.read(self.part).pixels)
+
+
+def _check_labels(digits: np.ndarray | None, file: File | None) -> None:
+    if digits is None or not len(digits) or (digits.min() >= 0 and digits.max() < CLASSES):
+        return
+    import numpy as np
+
+    row = int(np.flatnonzero((digits < 0) | (digits >= CLASSES))[0])
+    raise DataError(
+        f"{file}: row {row + 1} has label {digits[row]}. Expected a digit from 0 to 9. Correct or remove the row."
+    )
