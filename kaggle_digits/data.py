@@ -139,7 +139,8 @@ def find_competition(data: str | os.PathLike[str] | None = None) -> Source | Non
         if tables := _tables_in_folder(folder):
             return Source(str(folder), tables)
     # Other things lie in the current folder, too, and a train.csv may be one of them.
-    if tables := {kind: table for kind, table in _tables_in_folder(Path()).items() if _is_of_digits(table)}:
+    tables = {kind: table for kind, table in _tables_in_folder(Path()).items() if _is_of_digits(table)}
+    if "train" in tables:
         return Source("this folder", tables)
     if tables := _tables_in_folder(cache_folder()):
         return Source(str(cache_folder()), tables)
@@ -172,10 +173,10 @@ def _is_of_digits(table: Table) -> bool:
 
 def _describe_nearby() -> str:
     """Say what lies in the current folder and might be meant, and how to use it."""
-    known = _tables_in_folder(Path())
-    if known:
-        files = ", ".join(str(table) for table in known.values())
-        return f" ({files} in this folder: not a table of digits, 28 × 28 pixels in a row.)"
+    for table in _tables_in_folder(Path()).values():
+        if _is_of_digits(table):
+            return f" (In this folder: {table}. To use it: --data {shlex.quote(str(table))})"
+        return f" ({table} in this folder: not a table of digits, 28 × 28 pixels in a row.)"
     nearby = [file for file in sorted(Path().iterdir()) if file.suffix.lower() in (".csv", ".zip", ".gz", ".npz")]
     return f" (In this folder: {nearby[0]}. To use it: --data {shlex.quote(str(nearby[0]))})" if nearby else ""
 
