@@ -42,8 +42,8 @@ def load_run(folder: str | Path, device: Device | None = None) -> Run:
 def _unfinished(run: Run) -> RunError:
     recipe, folder = run.recipe, run.folder
     usual = RECIPES.get(recipe.name)
-    lengths = [[network.epochs for network in each.networks] for each in (recipe, usual) if each]
-    epochs = f" --epochs {lengths[0][0]}" if usual and lengths[0] != lengths[1] else ""
+    lengths = [[(net.epochs, net.least_steps) for net in each.networks] for each in (recipe, usual) if each]
+    epochs = f" --epochs {lengths[0][0][0]}" if usual and lengths[0] != lengths[1] else ""
     where = str(folder)
     if member := MEMBER.fullmatch(folder.name):
         where = f"{folder.parent} --member {member[1]}/{member[2]}"

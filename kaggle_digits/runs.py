@@ -65,6 +65,9 @@ class RowCounts:
 class Run:
     """A training, as its ``run.json`` describes it.
 
+    Each field except ``folder`` and ``predictor`` is a key of ``run.json``. A new one needs a default, or older run
+    folders cannot be read. ``train`` fills it in.
+
     Args:
         folder: the run folder.
         recipe: what was trained.

@@ -1,9 +1,9 @@
-"""Read a table of digits in whatever form people have it.
+"""Read a table of digits from a text file, in whatever form people have it.
 
 A CSV file goes from bytes through ``form.sniff`` (encoding, separator, header) and pandas to numbers, and then through
 ``columns.find_columns`` (which columns are pixels, which is the label, which mean nothing) to values as Kaggle ships
-them. ``mnist`` reads MNIST's own files. ``Rows.notes`` says what was understood differently from Kaggle's own form. A
-table that can be understood in two ways, or in none, is refused.
+them. ``Rows.notes`` says what was understood differently from Kaggle's own form. A table that can be understood in two
+ways, or in none, is refused. ``mnist`` has tables in other forms, and ``data`` chooses one by the name of the file.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from kaggle_digits.form import SPACES, Form, sniff, split_line, wrong_length
 if TYPE_CHECKING:  # importing it costs 0.1 s, and `check` does not need it
     import numpy as np
 
-BLOCK = 1 << 22
-"""Bytes that pandas parses at once. More of them take more memory and no less time."""
+BLOCK = 1 << 24
+"""Bytes that pandas parses at once. Fewer take longer, since every block has 785 columns; more take more memory."""
 
 HEAD = 1 << 20
 """Bytes from which the form of a file is told."""
@@ -246,8 +246,7 @@ def _parse_block(block: bytes, file: File, form: Form, rows_before: int) -> np.n
             decimal=form.decimal,
             skipinitialspace=True,
             skip_blank_lines=False,
-            keep_default_na=False,
-            na_values=[""],
+            keep_default_na=False,  # what is missing is found below; to look for it here takes a third longer
             low_memory=False,
         )
     except (pd.errors.ParserError, pd.errors.EmptyDataError, ValueError) as error:
@@ -261,11 +260,12 @@ def _parse_block(block: bytes, file: File, form: Form, rows_before: int) -> np.n
     for column in frame.select_dtypes(exclude="number").columns:
         words = frame[column].astype(str)  # or pandas would count True as 1
         frame[column] = pd.to_numeric(words, errors="coerce").astype(float)
-    values = frame.to_numpy()
+    # Column by column, which takes half of the time of frame.to_numpy().
+    values = np.array([column.to_numpy() for _, column in frame.items()])
     if values.dtype.kind in "iu" and values.min() >= 0 and values.max() <= 255:
-        return values.astype(np.uint8)
+        return np.ascontiguousarray(values.astype(np.uint8).T)
     with np.errstate(over="ignore"):  # it becomes infinite, and is refused
-        values = values.astype(np.float32)
+        values = np.ascontiguousarray(values.astype(np.float32).T)
     missing = np.isnan(values)
     if (missing[:, -1] & ~missing.all(axis=1)).any():  # a row that ends early, or an empty last value
         _check_widths(block, file, form, rows_before)

@@ -176,8 +176,8 @@ def test_processes_with_different_recipes_are_told(start):
     second = subprocess.run(other, capture_output=True, text=True, env={**os.environ, "KERAS_BACKEND": ""}, timeout=200)
     assert second.returncode == 2
     assert second.stderr.splitlines()[-1] == (
-        "kaggle-digits: process 1: has another seed and rows than the first. Expected the same command and the same "
-        "data for all. Start all again."
+        "kaggle-digits: process 1: has another seed and rows than the first process. Expected the same command and "
+        "the same data for all. Start all again."
     )
     started[0].communicate(timeout=200)
     assert started[0].returncode == 1

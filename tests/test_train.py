@@ -40,11 +40,12 @@ TINY = replace(
     learning_rate=OneCycle(peak=0.02, warmup=0.3, start=0.1, end=0.01),
     epochs=4,
     batch_size=32,
+    least_steps=0,
     augmentation=Augmentation(rotation=10, scale=0.1, shear=0.1, shift=1),
     precision="float32",
 )
 # This is the default recipe, shortened: bfloat16 where the CPU has it, pooling, wide layers.
-SMALL_FAST = replace(RECIPES["fast"], epochs=4, batch_size=32)
+SMALL_FAST = replace(RECIPES["fast"], epochs=4, batch_size=32, least_steps=0)
 KILLED = """
 import os, signal, sys
 sys.path.insert(0, sys.argv[1])
@@ -486,7 +487,7 @@ def test_checkpoint_of_an_unknown_run_is_not_taken_up(finished, cpu):
 
 
 def test_advice_to_continue_names_other_epochs(cpu):
-    recipe = replace(RECIPES["fast"], epochs=2, batch_size=64, precision="float32")
+    recipe = replace(RECIPES["fast"], epochs=2, batch_size=64, precision="float32", least_steps=0)
 
     class Impatient(Recorder):
         def epoch(self, metrics: dict, epochs: int) -> None:

@@ -1,7 +1,7 @@
 """The command line, ``kaggle-digits VERB``.
 
-Each verb is a function, with its options right above it, in the module of its family. Whatever is slow to import is
-imported inside these functions, so that ``--help`` is quick.
+Each verb is a function, with its options right above it, in the module of its family, and is listed in ``VERBS``.
+Whatever is slow to import is imported inside these functions, so that ``--help`` is quick.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 A learner is a module with the two functions of ``Learner``. There is one for each kind of recipe: ``network``,
 ``classical`` and ``ensemble``. A new kind needs a subclass of ``Recipe``, such a module, and a line in ``LEARNERS``.
+The other modules here help these three.
 """
 
 from __future__ import annotations

@@ -2,6 +2,9 @@
 
 MNIST's writers were Americans with one kind of pen. Elsewhere a 1 has a long flag, a 7 has a bar, and pens are finer or
 broader. A network that has seen only MNIST takes such a 1 for a 7, so ``restyle_pixels`` draws what MNIST lacks.
+
+``recipe.Augmentation`` and ``recipe.Restyling`` say how far; ``network`` applies them to every epoch. Each step draws
+its numbers even if its limit is 0, so a new step in between would change what a seed gives.
 """
 
 from __future__ import annotations
