@@ -157,8 +157,12 @@ def read_submission(file: Path) -> Reading:
             f"{file}: cannot be read as text ({error}). Expected a CSV file that starts with {HEADER}. Make it again."
         ) from error
     lines = text.splitlines()
-    if not marked and lines[:1] == [HEADER] and all(
-        line[:-1] == f"{image_id}," and line[-1] in "0123456789" for image_id, line in enumerate(lines[1:], start=1)
+    if (
+        not marked
+        and lines[:1] == [HEADER]
+        and all(
+            line[:-1] == f"{image_id}," and line[-1] in "0123456789" for image_id, line in enumerate(lines[1:], start=1)
+        )
     ):  # Kaggle's own form, in a tenth of the time of what follows
         return Reading([int(line[-1]) for line in lines[1:]], None, "", len(lines))
     faults = [("it is in UTF-16. Expected UTF-8 or ASCII.", AGAIN)] if marked else []
