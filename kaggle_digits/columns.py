@@ -152,9 +152,6 @@ def _columns_by_names(columns: list[int], names: Sequence[str], values: np.ndarr
     labels = [column for column in columns if plain[column] in LABELS and column not in unnamed]
     numbered = _numbered(columns, names)
     others = [column for column in columns if column not in labels and column not in numbered]
-    if len(numbered) not in (PIXELS,):  # the pixels have no numbers, or not only they have
-        numbered = {}
-        others = [column for column in columns if column not in labels]
     indexes = [column for column in others if column in unnamed or plain[column] in INDEXES]
     unknown = [column for column in others if column not in indexes]
     pixels = list(numbered)

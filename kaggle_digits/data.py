@@ -173,7 +173,7 @@ def _is_of_digits(table: Table) -> bool:
 
 def _describe_nearby() -> str:
     """Say what lies in the current folder and might be meant, and how to use it."""
-    for table in _tables_in_folder(Path()).values():
+    if table := next(iter(_tables_in_folder(Path()).values()), None):
         if _is_of_digits(table):
             return f" (In this folder: {table}. To use it: --data {shlex.quote(str(table))})"
         return f" ({table} in this folder: not a table of digits, 28 × 28 pixels in a row.)"
@@ -379,7 +379,8 @@ def why_not_uploadable(source: Source, rows: Rows) -> str | None:
         return f"it was made from the built-in {SAMPLE}"
     if rows.digits is not None:
         return "its test rows have labels, which those of the competition do not have"
-    if not source.tables.get("test", source.tables["train" if "train" in source.tables else "test"]).is_kaggle:
+    table = source.tables.get("test") or source.tables["train"]
+    if not table.is_kaggle:
         return f"its test rows come from {source.name}, which is not the competition's file"
     return None
 

@@ -38,9 +38,8 @@ log = logging.getLogger(__name__)
     option(
         "--threshold",
         type=probability,
-        default=0.9,
         metavar="P",
-        help="print ? for a digit with a probability below P (default: %(default)s)",
+        help="print ? for a digit with a probability below P (default: 0.9)",
     ),
     option("--overlay", type=path, metavar="FILE.png", help="draw what was read on the picture"),
     option("--mistakes", type=path, metavar="FILE.png", help="draw the worst mistakes in pictures with labels"),
@@ -53,7 +52,7 @@ def recognize(
     backend: str | None,
     json: bool,
     single: bool,
-    threshold: float,
+    threshold: float | None,
     overlay: Path | None,
     mistakes: Path | None,
     force: bool,
@@ -62,6 +61,7 @@ def recognize(
     from kaggle_digits.handwriting import reader
     from kaggle_digits.submission import check_free
 
+    threshold = reader.THRESHOLD if threshold is None else threshold
     files = reader.find_pictures(pictures)
     labels = reader.find_labels(files)
     if overlay and len(files) > 1:
