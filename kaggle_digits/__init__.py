@@ -26,7 +26,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:  # what __getattr__ finds, for type checkers
     from kaggle_digits.data import TrainingRows, find_source, load_test, load_train, one_hot, split_rows
     from kaggle_digits.errors import DigitsError
-    from kaggle_digits.handwriting.reader import Digit, Reader, read_picture, text_of
+    from kaggle_digits.handwriting.page import Digit, Page
+    from kaggle_digits.handwriting.reader import Reader, read_picture
     from kaggle_digits.pipeline import make_submission, plan_submission
     from kaggle_digits.predict import load_run, predict_digits, write_checked
     from kaggle_digits.recipe import Classical, Ensemble, Network
@@ -54,6 +55,7 @@ __all__ = [
     "DigitsError",
     "Ensemble",
     "Network",
+    "Page",
     "Reader",
     "Run",
     "TrainingRows",
@@ -69,7 +71,6 @@ __all__ = [
     "predict_digits",
     "read_picture",
     "split_rows",
-    "text_of",
     "train_run",
     "write_checked",
 ]
@@ -77,7 +78,8 @@ __all__ = [
 _MODULES = {
     "data": ("TrainingRows", "find_source", "load_test", "load_train", "one_hot", "split_rows"),
     "errors": ("DigitsError",),
-    "handwriting.reader": ("Digit", "Reader", "read_picture", "text_of"),
+    "handwriting.page": ("Digit", "Page"),
+    "handwriting.reader": ("Reader", "read_picture"),
     "pipeline": ("make_submission", "plan_submission"),
     "predict": ("load_run", "predict_digits", "write_checked"),
     "recipe": ("Classical", "Ensemble", "Network"),

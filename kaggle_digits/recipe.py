@@ -259,6 +259,9 @@ class Network(Recipe):
         least_steps: optimizer steps of a training, at least. With few rows, batches become smaller for it, and then
             epochs more. Batch normalisation and one-cycle schedules learn nothing in a few dozen steps.
         augmentation: random changes of the training images, or None.
+        drawn: images that are drawn in addition to the training rows, as a share of their number: letters, signs,
+            scribbles and parts of digits, of which the network learns to be unsure, and some digits, see
+            ``learners.drawing``.
         precision: "float32", or "mixed_bfloat16" on devices that compute it natively.
         shift_averaging: pixels; above 0, the probabilities of an image that the network is unsure of are averaged over
             the image and its shifts up, down, left and right by that distance.
@@ -276,6 +279,7 @@ class Network(Recipe):
     batch_size: int
     least_steps: int = 0
     augmentation: Augmentation | None = None
+    drawn: float = 0.0
     precision: str = "float32"  # type: ignore[misc]
     shift_averaging: int = 0
     slant_averaging: float = 0.0

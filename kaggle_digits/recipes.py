@@ -194,13 +194,14 @@ _HANDWRITING = replace(
         *_block(conv(32, 5), pool()),
         *_block(conv(48, 3)),
         *_block(conv(64, 3), pool()),
-        *_block(conv(80, 3, padding="same")),
-        *_block(conv(96, 3)),
+        *_block(conv(96, 3, padding="same")),
+        *_block(conv(112, 3)),
         FLATTEN,
         dense(10),
     ),
     epochs=30,
     augmentation=Restyling(rotation=10.0, scale=0.12, shear=0.12, shift=1.5, strokes=0.7, bend=0.4, pen=0.8, blur=0.8),
+    drawn=0.4,
     slant_averaging=0.3,
 )
 

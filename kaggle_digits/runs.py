@@ -39,6 +39,21 @@ MEMBER = re.compile(r"([0-9]+)-of-([0-9]+)")
 
 
 @dataclass(frozen=True)
+class Threshold:
+    """The probability from which on a digit counts as sure, and what that was found to mean.
+
+    Args:
+        value: the least probability, 0–1.
+        unsure_digits: the share of held-out digits below it.
+        sure_letters: the share of letters at or above it, in fonts that were not trained on.
+    """
+
+    value: float
+    unsure_digits: float
+    sure_letters: float
+
+
+@dataclass(frozen=True)
 class RowCounts:
     """What tells one set of training rows from another.
 
@@ -82,6 +97,7 @@ class Run:
         parameters: how many numbers were learned.
         epochs: the metrics of each epoch; a method without epochs has one entry.
         temperature: calibrates the probabilities; None if no rows were held out.
+        threshold: where a network that was trained on what is no digit stops being sure; else None.
         submission: the submission file that was made with the run, or None.
         predictor: the trained form, if it was loaded.
     """
@@ -99,6 +115,7 @@ class Run:
     parameters: int | None = None
     epochs: list[dict[str, Any]] = field(default_factory=list)
     temperature: float | None = None
+    threshold: Threshold | None = None
     submission: str | None = None
     predictor: Predictor | None = field(default=None, compare=False, repr=False)
 
@@ -164,6 +181,7 @@ class Run:
             "recipe": to_json(self.recipe),
             "rows": dataclasses.asdict(self.rows),
             "device": device_to_json(self.device),
+            "threshold": self.threshold and dataclasses.asdict(self.threshold),
             "devices_before": [device_to_json(device) for device in self.devices_before],
         }
         if not self.devices_before:
@@ -226,7 +244,11 @@ def read_run(folder: Path) -> Run:
         fields["rows"] = RowCounts(**fields["rows"])
         fields["device"] = Device(strategy=None, **fields["device"])
         fields["devices_before"] = tuple(Device(strategy=None, **device) for device in fields.get("devices_before", ()))
+        if fields.get("threshold") is not None:
+            fields["threshold"] = Threshold(**fields["threshold"])
         run = Run(folder=folder, recipe=recipe, **fields)
+        if run.threshold and not isinstance(run.threshold.value, int | float):
+            raise TypeError("the threshold is not a number")
         if not (isinstance(recipe, Recipe) and isinstance(run.seed, int) and isinstance(run.seconds, int | float)):
             raise TypeError("a recipe, a seed or metrics are not what they are called")
     except FileNotFoundError as error:

@@ -16,7 +16,7 @@ import numpy as np
 
 import kaggle_digits
 from kaggle_digits.backend import import_backend
-from kaggle_digits.calibration import fit_temperature
+from kaggle_digits.calibration import calibrate, find_threshold, fit_temperature
 from kaggle_digits.data import find_source, load_train, split_rows
 from kaggle_digits.errors import DigitsError, InputError, RunError, TrainingError
 from kaggle_digits.files import atomic_path
@@ -30,6 +30,7 @@ from kaggle_digits.runs import (
     RowCounts,
     Run,
     State,
+    Threshold,
     claim,
     find_commit,
     member_folder,
@@ -44,6 +45,9 @@ if TYPE_CHECKING:
     from kaggle_digits.learners import Progress
 
 log = logging.getLogger(__name__)
+
+LETTERS = 2000
+"""On this many drawn letters the threshold of a network is measured."""
 
 
 def train_run(
@@ -226,17 +230,30 @@ def _finish(run: Run, fitted: Fitted, members: list[Run], held_out: TrainingRows
         if member.recipe.networks:  # it may have been trained elsewhere, by an earlier command
             run = replace(run, device=member.device, versions=member.versions, commit=member.commit)
             break
-    temperature = None
+    temperature = threshold = None
     if held_out and fitted.probabilities is not None:
         temperature = round(fit_temperature(fitted.probabilities, held_out.digits), 4)
+        threshold = _find_threshold(run, fitted, temperature)
     return replace(
         run,
         finished=True,
         parameters=fitted.predictor.parameters,
         epochs=fitted.epochs,
         temperature=temperature,
+        threshold=threshold,
         predictor=fitted.predictor,
     )
+
+
+def _find_threshold(run: Run, fitted: Fitted, temperature: float) -> Threshold | None:
+    """Measure how surely letters are taken for digits, if the recipe has learned that they are none."""
+    if fitted.probabilities is None or not any(network.drawn for network in run.recipe.networks):
+        return None
+    from kaggle_digits.learners.drawing import HELD_OUT_FONTS, draw_letters
+
+    letters = draw_letters(LETTERS, HELD_OUT_FONTS, np.random.default_rng(run.seed))
+    read = fitted.predictor.probabilities(letters)
+    return Threshold(*find_threshold(calibrate(fitted.probabilities, temperature), calibrate(read, temperature)))
 
 
 def _write(run: Run, fitted: Fitted, held_out: TrainingRows | None) -> None:

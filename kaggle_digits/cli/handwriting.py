@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
         nargs="+",
         type=path,
         metavar="IMAGE|FOLDER",
-        help="pages, or single digits named NUMBER_LABEL.png",
+        help="pages; or single digits, with --single or --labelled",
     ),
     ONE_RUN,
     BACKEND,
@@ -33,16 +33,22 @@ log = logging.getLogger(__name__)
     option(
         "--single",
         action="store_true",
-        help="every picture holds exactly one digit (assumed if the file names carry labels)",
+        help="every picture holds exactly one digit",
+    ),
+    option(
+        "--labelled",
+        action="store_true",
+        help="print the accuracy: every picture holds one digit, which its name tells (NUMBER_LABEL.png, or "
+        "LABEL_NUMBER.png) or its folder (0 to 9)",
     ),
     option(
         "--threshold",
         type=probability,
         metavar="P",
-        help="print ? for a digit with a probability below P (default: 0.9)",
+        help="print ? for a digit with a probability below P (default: what the run was measured to need, else 0.9)",
     ),
     option("--overlay", type=path, metavar="FILE.png", help="draw what was read on the picture"),
-    option("--mistakes", type=path, metavar="FILE.png", help="draw the worst mistakes in pictures with labels"),
+    option("--mistakes", type=path, metavar="FILE.png", help="draw the worst mistakes, with --labelled"),
     option("--force", action="store_true", help="replace FILE.png if it exists"),
 )
 def recognize(
@@ -52,6 +58,7 @@ def recognize(
     backend: str | None,
     json: bool,
     single: bool,
+    labelled: bool,
     threshold: float | None,
     overlay: Path | None,
     mistakes: Path | None,
@@ -61,30 +68,38 @@ def recognize(
     from kaggle_digits.handwriting import reader
     from kaggle_digits.submission import check_free
 
-    threshold = reader.THRESHOLD if threshold is None else threshold
-    files = reader.find_pictures(pictures)
-    labels = reader.find_labels(files)
+    found = reader.find_pictures(pictures, labelled=labelled)
+    files, labels = found.files, found.labels
     if overlay and len(files) > 1:
         raise InputError(f"--overlay: {len(files)} pictures were given. Expected one. Draw on one at a time.")
     if mistakes and labels is None:
-        raise InputError("--mistakes: the pictures have no labels. Expected names like 0012_7.png. Leave it out.")
+        raise InputError("--mistakes: without --labelled, no mistake can be told. Add --labelled, or leave it out.")
     for wanted in filter(None, (overlay, mistakes)):
         if wanted.suffix.lower() != ".png":
             raise InputError(f"{wanted}: is not named like a PNG file. Expected a name ending in .png. Change it.")
         check_free(wanted, overwrite=force)
-    digits = reader.read_files(files, _load_reader(run, backend), single=single or labels is not None)
-    for file, found in zip(files, digits, strict=True):
+    loaded = _load_reader(run, backend, threshold)
+    read = reader.read_files(files, loaded, single=single or labelled)
+    if overlay and len(read[0]) > 1:
+        raise InputError(f"--overlay: {files[0]} has {len(read[0])} pages. Expected one. Save one page as a picture.")
+    for file, pages in zip(files, read, strict=True):
         if json:
-            print(_json.dumps(reader.describe(str(file), found, threshold=threshold)))
+            for number, page in enumerate(pages, start=1):
+                more = {"page": number} if len(pages) > 1 else {}
+                print(_json.dumps(reader.describe(str(file), page) | more))
         elif labels is None:
-            lines = reader.text_of(found, threshold=threshold) or ["(no digits found)"]
-            print("\n".join(lines if len(files) == 1 else [f"{file}:", *(f"  {line}" for line in lines)]))
+            for number, page in enumerate(pages, start=1):
+                lines = reader.to_lines(page)
+                title = f"{file}, page {number}:" if len(pages) > 1 else f"{file}:"
+                several = len(files) > 1 or len(pages) > 1
+                print("\n".join([title, *(f"  {line}" for line in lines)] if several else lines))
+    first = [pages[0] for pages in read]
     if labels is not None and not json:
-        print(reader.tabulate(digits, labels, threshold=threshold))
+        print(reader.tabulate(first, labels))
     if overlay:
-        _save(overlay, reader.draw_overlay(files[0], digits[0], threshold=threshold).save)
+        _save(overlay, reader.draw_overlay(files[0], first[0]).save)
     if mistakes and labels is not None:
-        _save(mistakes, reader.plot_mistakes(digits, labels).savefig)
+        _save(mistakes, reader.plot_mistakes(first, labels).savefig)
 
 
 @verb(
@@ -105,10 +120,11 @@ def pad(*, run: Path | None, backend: str | None, host: str, port: int) -> None:
     serve(lambda: _load_reader(run, backend), host=host, port=port)
 
 
-def _load_reader(run: Path | None, backend: str | None) -> Reader:
+def _load_reader(run: Path | None, backend: str | None, threshold: float | None = None) -> Reader:
     from kaggle_digits.handwriting.reader import Reader
+    from kaggle_digits.predict import PACKAGED_RUN
 
-    return Reader(run, backend=backend) if run else Reader(backend=backend)
+    return Reader(run or PACKAGED_RUN, threshold=threshold, backend=backend)
 
 
 def _save(file: Path, save: Callable[[Path], None]) -> None:

@@ -21,7 +21,6 @@ from starlette.routing import Route
 
 from kaggle_digits import PIXELS
 from kaggle_digits.errors import DataError, InputError
-from kaggle_digits.handwriting.page import Found
 from kaggle_digits.handwriting.reader import Reader, describe, read_picture
 
 log = logging.getLogger(__name__)
@@ -46,8 +45,8 @@ def make_app(reader: Reader, *, host: str = "127.0.0.1") -> Starlette:
     """Build the server of the page, which also answers the page's requests. It writes no picture to disk.
 
     ``POST /digit`` takes a picture file with one digit as its body, ``POST /photo`` one with a page of digits. Both
-    answer with what ``kaggle-digits recognize --json`` prints, and add to each digit whether it is ``sure`` and the 784
-    ``pixels`` that the network saw. With the status 400, 403 or 413 they answer with an ``error``.
+    answer with what ``kaggle-digits recognize --json`` prints of the first page, how many ``pages`` there are, and for
+    each digit the 784 ``pixels`` that the network saw. With the status 400, 403 or 413 they answer with an ``error``.
 
     Args:
         reader: reads the digits.
@@ -60,10 +59,10 @@ def make_app(reader: Reader, *, host: str = "127.0.0.1") -> Starlette:
     def answer(picture: bytes, *, single: bool) -> dict[str, Any]:
         # One at a time, because each may take a few hundred megabytes.
         with one_at_a_time:
-            digits = read_picture(picture, reader=reader, single=single, name="the picture")
-        described = describe("", digits)
-        for entry, digit in zip(described["digits"], digits, strict=True):
-            entry |= {"sure": digit.is_sure(), "pixels": digit.pixels.tolist()}
+            page, *others = read_picture(picture, reader=reader, single=single, name="the picture")
+        described = describe("", page) | {"pages": 1 + len(others)}
+        for entry, digit in zip(described["digits"], page.digits, strict=True):
+            entry["pixels"] = digit.pixels.tolist()
         return described
 
     async def show_page(_: Request) -> Response:
@@ -86,7 +85,7 @@ def make_app(reader: Reader, *, host: str = "127.0.0.1") -> Starlette:
         return JSONResponse(answered, headers=HEADERS)
 
     # The first prediction takes longer than the others, so it is made before the page opens.
-    reader.read([[Found((0, 0, 1, 1), 0, np.zeros(PIXELS, np.uint8))]], single=True)
+    reader.classify(np.zeros((1, PIXELS), np.uint8))
     open_to_all = host in ("", "0", "0.0.0.0", "::")
     hosts = (
         ["*"] if open_to_all else ["127.0.0.1", "localhost", "[::1]", "[", host]

@@ -1,16 +1,20 @@
-"""Read image files as brightness, or say in one paragraph why that is impossible."""
+"""Read image files as brightness and colour, or say in one paragraph why that is impossible."""
 
 from __future__ import annotations
 
 import io
 import struct
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+import pillow_heif
+from PIL import Image, ImageOps, ImageSequence, UnidentifiedImageError
 
 from kaggle_digits.errors import DataError
+
+pillow_heif.register_heif_opener()
 
 MOST_PIXELS = 50_000_000
 """A picture's most pixels: more than the largest phone cameras take, few enough for any computer's memory."""
@@ -21,31 +25,58 @@ LEAST_SIDE = 8
 ENOUGH = 2000
 """A JPEG with a longer side of more pixels than this is read at a smaller size, which its format allows."""
 
-FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "GIF", "BMP", "PPM")
-"""The formats that Pillow may try. Some of its others start programs."""
+MOST_PAGES = 100
+"""A TIFF has at most this many pages, and an animation this many frames."""
 
-SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".pgm", ".ppm"}
-"""Files with these suffixes in a folder are pictures."""
+FORMATS = (
+    "PNG", "JPEG", "MPO", "JPEG2000", "HEIF", "AVIF", "WEBP", "TIFF", "GIF", "BMP", "DIB", "PPM", "TGA", "PCX", "QOI",
+    "SGI", "PSD", "ICO",
+)  # fmt: skip
+"""The formats that Pillow may try, whatever a file is called. Some of its others start programs."""
+
+PAGED = ("TIFF", "GIF", "WEBP", "PNG", "AVIF")
+"""In these formats a file may have several pages or frames. An MPO has the same picture in other sizes."""
 
 DAMAGED = (OSError, SyntaxError, ValueError, EOFError, struct.error, RuntimeError, TypeError, LookupError, MemoryError)
 """What Pillow raises for damaged files."""
 
 
-def load_photo(source: Path | bytes, *, name: str | None = None) -> tuple[np.ndarray, tuple[int, int]]:
-    """Read a picture as brightness, the right way up.
+@dataclass(frozen=True)
+class Photo:
+    """A picture, the right way up.
 
-    An animation gives its first frame. Transparent parts become paper from which the ink stands out.
+    Args:
+        picture: (H, W) or, with colours, (H, W, 3) float32 from 0 (black) to 1 (white). A large photograph may be at a
+            smaller size.
+        size: the picture's full width and height.
+    """
+
+    picture: np.ndarray
+    size: tuple[int, int]
+
+
+def is_picture(file: Path) -> bool:
+    """Return whether a file is a picture by its contents, whatever its name is."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(file, formats=FORMATS):
+                return True
+    except (*DAMAGED, Image.DecompressionBombError):
+        return False
+
+
+def load_photos(source: Path | bytes, *, name: str | None = None) -> list[Photo]:
+    """Read a picture, or each page or frame of it.
+
+    Transparent parts become paper from which the ink stands out.
 
     Args:
         source: an image file, or its contents.
         name: the name of the picture in messages; needed with contents.
 
-    Returns:
-        (H, W) float32 from 0 (black) to 1 (white), and the picture's full width and height. A large photograph may be
-        returned at a smaller size.
-
     Raises:
-        DataError: it is not a picture, or it is damaged, too large or too small.
+        DataError: it is not a picture, or it is damaged, too large or too small, or has too many pages.
         OSError: the file cannot be read.
     """
     name = name or str(source)
@@ -59,13 +90,21 @@ def load_photo(source: Path | bytes, *, name: str | None = None) -> tuple[np.nda
             # Pillow warns about large pictures, which are refused here, and about odd metadata, which does no harm.
             warnings.simplefilter("ignore")
             with Image.open(io.BytesIO(source), formats=FORMATS) as image:
-                return _brightness(image, name)
+                pages = getattr(image, "n_frames", 1) if image.format in PAGED else 1
+                if pages > MOST_PAGES:
+                    raise DataError(
+                        f"{name}: {pages:,} pages or frames. Expected at most {MOST_PAGES}. Split it, or save the "
+                        "pages that you want read."
+                    )
+                if pages == 1:
+                    return [_photo(image, name)]
+                return [_photo(page, name) for page in ImageSequence.Iterator(image)]
     except Image.DecompressionBombError as error:
         raise DataError(_too_large(name, "more than 178 million pixels")) from error
     except UnidentifiedImageError as error:
         raise DataError(
-            f"{name}: not a picture that can be read. Expected PNG, JPEG, WebP, TIFF, GIF or BMP. Save or export it as "
-            "one of these; phones that take HEIC can share JPEG."
+            f"{name}: not a picture that can be read. Expected PNG, JPEG, HEIC, WebP, TIFF, GIF or BMP. Save or export "
+            "it as one of these."
         ) from error
     except DAMAGED as error:
         raise DataError(
@@ -80,7 +119,7 @@ def _too_large(name: str, what: str) -> str:
     )
 
 
-def _brightness(image: Image.Image, name: str) -> tuple[np.ndarray, tuple[int, int]]:
+def _photo(image: Image.Image, name: str) -> Photo:
     width, height = image.size
     if width * height > MOST_PIXELS:
         raise DataError(_too_large(name, f"{width} × {height} pixels, {width * height / 1e6:.0f} million"))
@@ -91,13 +130,13 @@ def _brightness(image: Image.Image, name: str) -> tuple[np.ndarray, tuple[int, i
     turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
     # A long, thin picture would become too thin at a smaller size.
     if max(image.size) < 10 * min(image.size):
-        image.draft("L", (ENOUGH * width // max(image.size), ENOUGH * height // max(image.size)))
+        image.draft(None, (ENOUGH * width // max(image.size), ENOUGH * height // max(image.size)))
     image.load()
     upright = ImageOps.exif_transpose(image)
-    return _grey(upright), (height, width) if turned else (width, height)
+    return Photo(_values(upright), (height, width) if turned else (width, height))
 
 
-def _grey(image: Image.Image) -> np.ndarray:
+def _values(image: Image.Image) -> np.ndarray:
     if image.mode.startswith("I;16"):
         return np.asarray(image, np.float32) / 65535
     if image.mode in ("I", "F"):  # these modes have no fixed range
@@ -108,14 +147,23 @@ def _grey(image: Image.Image) -> np.ndarray:
             return np.ones(values.shape, np.float32)
         # Values that are not numbers say nothing. To take them for paper does the least harm.
         return np.nan_to_num((values - least) / (most - least), nan=1.0, posinf=1.0, neginf=0.0).astype(np.float32)
+    opaque = None
     if "A" in image.getbands() or "transparency" in image.info:
         image = image.convert("RGBA")
         opaque = np.asarray(image.getchannel("A"), np.float32) / 255
-        seen = np.asarray(image.convert("RGB").convert("L"), np.float32) / 255
-        # Light ink would be lost on white paper.
-        light = (seen * opaque).sum() > 0.5 * opaque.sum()
-        paper = 0.0 if light and opaque.mean() < 0.5 else 1.0
-        return seen * opaque + paper * (1 - opaque)
-    if image.mode == "CMYK":
+    if image.mode not in ("1", "L", "LA"):
         image = image.convert("RGB")
-    return np.asarray(image.convert("L"), np.float32) / 255
+    seen = np.asarray(image.convert("L") if image.mode != "RGB" or _is_grey(image) else image, np.float32) / 255
+    if opaque is None:
+        return seen
+    opaque = opaque if seen.ndim == 2 else opaque[:, :, None]
+    # Light ink would be lost on white paper.
+    light = (seen * opaque).mean() > 0.5 * opaque.mean()
+    paper = 0.0 if light and opaque.mean() < 0.5 else 1.0
+    return seen * opaque + paper * (1 - opaque)
+
+
+def _is_grey(image: Image.Image) -> bool:
+    """Return whether an RGB picture has no colours, as a scan in grey has."""
+    red, green, blue = image.split()
+    return red.tobytes() == green.tobytes() == blue.tobytes()

@@ -2,59 +2,43 @@
 
 from __future__ import annotations
 
+import logging
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont, ImageOps
+from PIL import Image, ImageDraw, ImageFont
 
 from kaggle_digits import CLASSES, PIXELS
 from kaggle_digits.calibration import calibrate
 from kaggle_digits.errors import DataError
-from kaggle_digits.handwriting.page import Found, find_digits, find_single
-from kaggle_digits.handwriting.photo import FORMATS, SUFFIXES, load_photo
+from kaggle_digits.handwriting.page import Box, Digit, LeftOut, Page, find_single, read_page
+from kaggle_digits.handwriting.photo import Photo, is_picture, load_photos
 from kaggle_digits.predict import PACKAGED_RUN, load_run
-from kaggle_digits.runs import read_run
+from kaggle_digits.runs import Run, read_run
 from kaggle_digits.strategy import device_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-THRESHOLD = 0.9
-"""A digit with a probability below this is reported as unsure."""
+log = logging.getLogger(__name__)
 
-LEAST = 0.4
-"""Something on a page with a probability below this is not taken for a digit: it looks like none, or like several."""
+THRESHOLD = 0.9
+"""A digit with a probability below this is reported as unsure if the run has no threshold of its own."""
+
+TINY = 32
+"""A picture of at most this many pixels on each side is no page."""
 
 UNSURE = "?"
-LABELLED = re.compile(r"[0-9]+_([^_]{1,3})")
-"""The name of a file that carries a label, without its suffix: NNNN_LABEL."""
+LABELS = (re.compile(r".*_([0-9])"), re.compile(r"([0-9])_.*"))
+"""The names of files that carry a label, without suffix: NUMBER_LABEL, and LABEL_NUMBER."""
 
-
-@dataclass(frozen=True)
-class Digit:
-    """A digit that was read.
-
-    Args:
-        box: left, top, right, bottom in pixels of the picture; right and bottom are just outside.
-        row: the row on the page, from 0.
-        digit: the likeliest digit, 0–9.
-        probabilities: (10,) float, calibrated if the run had held-out rows for it.
-        pixels: (784,) uint8, what the network saw.
-    """
-
-    box: tuple[int, int, int, int]
-    row: int
-    digit: int
-    probabilities: np.ndarray
-    pixels: np.ndarray
-
-    def is_sure(self, threshold: float = THRESHOLD) -> bool:
-        """Return whether the likeliest digit has at least this probability."""
-        return bool(self.probabilities[self.digit] >= threshold)
+SHOWN = 5
+"""At most this many names of skipped files are printed."""
 
 
 class Reader:
@@ -62,149 +46,52 @@ class Reader:
 
     Args:
         folder: a run folder; by default that of the small network that comes with the package.
+        threshold: a digit with a probability below this is unsure; None takes the run's own threshold.
         backend: the backend that computes a network, see ``backend.choose_backend``.
 
     Raises:
         RunError: the folder is not that of a finished run.
     """
 
-    def __init__(self, folder: str | Path = PACKAGED_RUN, *, backend: str | None = None) -> None:
+    def __init__(
+        self, folder: str | Path = PACKAGED_RUN, *, threshold: float | None = None, backend: str | None = None
+    ) -> None:
         folder = Path(folder)
         self.run = load_run(folder, device_of(read_run(folder).recipe, backend=backend))
-        self.temperature = self.run.temperature or 1.0
+        self.threshold = threshold if threshold is not None else _threshold(self.run)
 
-    def read(self, pages: Sequence[Sequence[Found]], *, single: bool) -> list[list[Digit]]:
-        """Read the digits that were found on pictures.
+    def classify(self, pixels: np.ndarray) -> np.ndarray:
+        """Return the calibrated probabilities of every digit, (N, 10), for pixels (N, 784)."""
+        return calibrate(self.run.predict(pixels), self.run.temperature or 1.0)
 
-        Args:
-            pages: the digits found on each picture.
-            single: whether each picture holds exactly one digit. On other pictures, whatever looks like no digit is
-                left out.
+    def read_pages(self, photos: Sequence[Photo]) -> list[Page]:
+        """Read all digits of each page, with boxes in the picture's own pixels."""
+        return [_scaled(read_page(photo.picture, self.classify, threshold=self.threshold), photo) for photo in photos]
 
-        Returns:
-            for each picture its digits, in the same order.
-        """
-        found = [each for page in pages for each in page]
-        if not found:
-            return [[] for _ in pages]
-        pixels = np.stack([each.pixels for each in found])
-        predicted = self.run.predict(pixels)
-        digits = [
-            Digit(each.box, each.row, int(row.argmax()), row, each.pixels)
-            for each, row in zip(found, calibrate(predicted, self.temperature), strict=True)
-        ]
-        ends = np.cumsum([len(page) for page in pages])
-        least = 0.0 if single else LEAST
-        return [
-            [digit for digit in digits[end - len(page) : end] if digit.is_sure(least)]
-            for page, end in zip(pages, ends, strict=True)
-        ]
+    def read_singles(self, photos: Sequence[Photo]) -> list[Page]:
+        """Read pictures that hold exactly one digit each. A picture without any ink has no digit."""
+        found = [find_single(photo.picture) for photo in photos]
+        pixels = [each.pixels for each in found if each]
+        probabilities = iter(self.classify(np.stack(pixels)) if pixels else ())
+        pages = []
+        for each, photo in zip(found, photos, strict=True):
+            digits = [Digit.of(each.box, 0, next(probabilities), each.pixels, self.threshold)] if each else []
+            pages.append(_scaled(Page(digits, []), photo))
+        return pages
 
 
-def find_pictures(named: Iterable[Path]) -> list[Path]:
-    """Return the given files, and the image files in the given folders, ordered by name within each folder.
-
-    Raises:
-        DataError: there is no picture in a folder.
-    """
-    files = []
-    for path in named:
-        if not path.is_dir():
-            files.append(path)
-            continue
-        inside = sorted(f for f in path.iterdir() if f.suffix.lower() in SUFFIXES and not f.name.startswith("."))
-        if not inside:
-            raise DataError(
-                f"{path}: no picture in this folder. Expected files that end in {', '.join(sorted(SUFFIXES))}. Name "
-                "the folder they are in."
-            )
-        files += inside
-    return files
+def _threshold(run: Run) -> float:
+    return run.threshold.value if run.threshold else THRESHOLD
 
 
-def find_labels(files: Sequence[Path]) -> np.ndarray | None:
-    """Return the labels in the names of files, NNNN_LABEL.png, or None if they carry none.
+def _scaled(page: Page, photo: Photo) -> Page:
+    """Return a page with places in pixels of the picture at its full size."""
+    (width, height), shape = photo.size, photo.picture.shape
+    across, down = width / shape[1], height / shape[0]
+    if across == down == 1:
+        return page
 
-    Returns:
-        (N,) int64, 0–9.
-
-    Raises:
-        DataError: some names carry a label and others do not, or a label is no digit.
-    """
-    matches = [LABELLED.fullmatch(file.stem) for file in files]
-    if not any(matches):
-        return None
-    labels = []
-    for file, match in zip(files, matches, strict=True):
-        label = match[1] if match else None
-        if label is None or not (label.isascii() and label.isdigit() and len(label) == 1):
-            what = f"the label {label}" if label else "no label in its name, though other files have one"
-            raise DataError(
-                f"{file}: {what}. Expected NUMBER_LABEL, as in 0012_7.png, with a label from 0 to 9. Rename it, or "
-                "read it apart from the others."
-            )
-        labels.append(int(label))
-    return np.array(labels, np.int64)
-
-
-def read_picture(
-    picture: str | Path | bytes, *, reader: Reader | None = None, single: bool = False, name: str | None = None
-) -> list[Digit]:
-    """Read the digits of one picture.
-
-    Args:
-        picture: an image file, or its contents.
-        reader: reads what is found; None loads the small network that comes with the package.
-        single: whether the picture holds exactly one digit.
-        name: the name of the picture in messages; needed with contents.
-
-    Returns:
-        its digits in reading order. ``text_of`` turns them into text.
-
-    Raises:
-        DataError: it is not a picture that can be read.
-    """
-    source = picture if isinstance(picture, bytes) else Path(picture)
-    (digits,) = (reader or Reader()).read([find(source, single=single, name=name)], single=single)
-    return digits
-
-
-def read_files(files: Sequence[Path], reader: Reader, *, single: bool) -> list[list[Digit]]:
-    """Read the digits of image files.
-
-    Args:
-        files: the pictures.
-        reader: reads what is found on them.
-        single: whether each picture holds exactly one digit.
-
-    Returns:
-        for each file its digits in reading order.
-
-    Raises:
-        DataError: a file is not a picture that can be read.
-    """
-    return reader.read([find(file, single=single) for file in files], single=single)
-
-
-def find(source: Path | bytes, *, single: bool, name: str | None = None) -> list[Found]:
-    """Find the digits of one picture, with boxes in the picture's own pixels.
-
-    Args:
-        source, name: as for ``load_photo``.
-        single: whether it holds exactly one digit.
-
-    Raises:
-        DataError: it is not a picture that can be read.
-    """
-    picture, (width, height) = load_photo(source, name=name)
-    if single:
-        digit = find_single(picture)
-        found = [digit] if digit else []
-    else:
-        found = find_digits(picture)
-    across, down = width / picture.shape[1], height / picture.shape[0]
-
-    def scaled(box: tuple[int, int, int, int]) -> tuple[int, int, int, int]:
+    def scaled(box: Box) -> Box:
         left, top, right, bottom = box
         return (
             round(left * across),
@@ -213,44 +100,185 @@ def find(source: Path | bytes, *, single: bool, name: str | None = None) -> list
             min(round(bottom * down), height),
         )
 
-    return [Found(scaled(each.box), each.row, each.pixels) for each in found]
+    return replace(
+        page,
+        digits=[replace(digit, box=scaled(digit.box)) for digit in page.digits],
+        left_out=[LeftOut(scaled(each.box), each.why) for each in page.left_out],
+        sheet=None if page.sheet is None else page.sheet * [across, down],
+    )
 
 
-def text_of(digits: Sequence[Digit], *, threshold: float = THRESHOLD) -> list[str]:
-    """Return what is written, one string per row, with ? for each digit whose probability is below the threshold."""
-    rows: dict[int, str] = {}
-    for each in digits:
-        rows[each.row] = rows.get(each.row, "") + (str(each.digit) if each.is_sure(threshold) else UNSURE)
-    return list(rows.values())
+def read_picture(
+    picture: str | Path | bytes, *, reader: Reader | None = None, single: bool = False, name: str | None = None
+) -> list[Page]:
+    """Read the digits of a picture.
+
+    Args:
+        picture: an image file, or its contents.
+        reader: reads what is found; None loads the small network that comes with the package.
+        single: whether the picture holds exactly one digit.
+        name: the name of the picture in messages; needed with contents.
+
+    Returns:
+        one page; for a TIFF or an animation one for each of its pages or frames.
+
+    Raises:
+        DataError: it is not a picture that can be read.
+    """
+    source = picture if isinstance(picture, bytes) else Path(picture)
+    reader = reader or Reader()
+    photos = load_photos(source, name=name)
+    return reader.read_singles(photos) if single else reader.read_pages(photos)
 
 
-def describe(file: str, digits: Sequence[Digit], *, threshold: float = THRESHOLD) -> dict[str, Any]:
-    """Return the JSON object of one picture: its file, its text by rows, and each digit's box and probabilities."""
+@dataclass(frozen=True)
+class Pictures:
+    """Image files, and what each holds.
+
+    Args:
+        files: the files, in order.
+        labels: (N,) int64, 0–9; None if they are not labelled.
+    """
+
+    files: list[Path]
+    labels: np.ndarray | None = None
+
+
+def find_pictures(named: Iterable[Path], *, labelled: bool = False) -> Pictures:
+    """Find image files by their contents. Files of a folder that are no pictures are skipped, which is logged.
+
+    Args:
+        named: files and folders. In a folder its files count, ordered by name, and those in its class folders 0 to 9.
+        labelled: whether each holds one digit that its class folder or its name tells: NUMBER_LABEL, as in 0012_7.png,
+            or LABEL_NUMBER, if only that is possible for all of them.
+
+    Raises:
+        DataError: there is no picture in a folder, or a label is missing.
+    """
+    files: list[Path] = []
+    skipped: list[Path] = []
+    classes: dict[Path, int] = {}
+    for path in named:
+        if not path.is_dir():
+            files.append(path)
+            continue
+        before = len(files)
+        for entry in sorted(path.iterdir()):
+            if entry.name.startswith("."):
+                continue
+            if entry.is_dir() and re.fullmatch("[0-9]", entry.name):
+                inside = sorted(file for file in entry.iterdir() if not file.name.startswith("."))
+                pictures = [file for file in inside if file.is_file() and is_picture(file)]
+                classes |= dict.fromkeys(pictures, int(entry.name))
+                skipped += [file for file in inside if file not in classes]
+                files += pictures
+            elif entry.is_file() and is_picture(entry):
+                files.append(entry)
+            else:
+                skipped.append(entry)
+        if len(files) == before:
+            raise DataError(
+                f"{path}: no picture in this folder. Expected pictures, or the folders 0 to 9 with pictures. Name the "
+                "folder they are in."
+            )
+    if skipped:
+        more = f" and {len(skipped) - SHOWN} more" if len(skipped) > SHOWN else ""
+        log.warning("Skipped, since they are no pictures: %s%s", ", ".join(map(str, skipped[:SHOWN])), more)
+    return Pictures(files, _find_labels(files, classes) if labelled else None)
+
+
+def _find_labels(files: Sequence[Path], classes: dict[Path, int]) -> np.ndarray:
+    named = [file for file in files if file not in classes]
+    fitting = [form for form in LABELS if all(form.fullmatch(file.stem) for file in named)]
+    if not fitting:
+        wrong = next(file for file in named if not LABELS[0].fullmatch(file.stem))
+        raise DataError(
+            f"{wrong}: no label in its name. Expected NUMBER_LABEL or LABEL_NUMBER, as in 0012_7.png, with a label "
+            "from 0 to 9, or class folders 0 to 9. Rename it, or leave --labelled out."
+        )
+    form = fitting[0]
+    labels = [classes[file] if file in classes else int(_match(form, file)) for file in files]
+    return np.array(labels, np.int64)
+
+
+def _match(form: re.Pattern[str], file: Path) -> str:
+    found = form.fullmatch(file.stem)
+    return found[1] if found else ""
+
+
+def read_files(files: Sequence[Path], reader: Reader, *, single: bool) -> list[list[Page]]:
+    """Read the digits of image files.
+
+    Args:
+        files: the pictures.
+        reader: reads what is found on them.
+        single: whether each picture holds exactly one digit.
+
+    Returns:
+        for each file its pages.
+
+    Raises:
+        DataError: a file is not a picture that can be read, or it is too small for a page.
+    """
+    if not single:
+        return [reader.read_pages(_of_pages(file)) for file in files]
+    photos = [load_photos(file) for file in files]
+    pages = iter(reader.read_singles([photo for each in photos for photo in each]))
+    return [[next(pages) for _ in each] for each in photos]
+
+
+def _of_pages(file: Path) -> list[Photo]:
+    photos = load_photos(file)
+    for photo in photos:
+        if max(photo.size) <= TINY:
+            raise DataError(
+                f"{file}: {photo.size[0]} × {photo.size[1]} pixels, too small for a page. Expected a larger picture. "
+                "Add --single if each picture holds one digit."
+            )
+    return photos
+
+
+def describe(file: str, page: Page) -> dict[str, Any]:
+    """Return the JSON object of one page: its file, its text by rows, and all that was found and left out."""
     return {
         "file": file,
-        "text": text_of(digits, threshold=threshold),
+        "text": page.text,
         "digits": [
             {
                 "box": list(each.box),
                 "digit": each.digit,
+                "sure": each.sure,
                 "probabilities": [round(float(p), 6) for p in each.probabilities],
             }
-            for each in digits
+            for each in page.digits
         ],
+        "left_out": [{"box": list(each.box), "why": each.why} for each in page.left_out],
+        "turned": page.turned,
+        "sheet": None if page.sheet is None else [[round(float(v), 1) for v in corner] for corner in page.sheet],
     }
 
 
-def tabulate(digits: Sequence[Sequence[Digit]], labels: np.ndarray, *, threshold: float = THRESHOLD) -> str:
+def to_lines(page: Page) -> list[str]:
+    """Return the text of a page by rows, and then whatever a reader must know about it, in brackets."""
+    lines = page.text or ["(no digits found)"]
+    if page.turned:
+        lines = [*lines, f"(turned clockwise by {page.turned}°)"]
+    if page.left_out:
+        counts = Counter(each.why for each in page.left_out)
+        kinds = ", ".join(f"{why}{f' ({count} times)' if count > 1 else ''}" for why, count in counts.most_common())
+        lines = [*lines, f"(left out: {kinds}; --overlay shows where)"]
+    return lines
+
+
+def tabulate(pages: Sequence[Page], labels: np.ndarray) -> str:
     """Return accuracy and confusion matrix of pictures with one digit each, for a terminal."""
     # A picture in which nothing was found counts as misread.
-    read = np.array([page[0].digit if page else -1 for page in digits])
-    sure = np.array([bool(page) and page[0].is_sure(threshold) for page in digits])
+    read = np.array([page.digits[0].digit if page.digits else -1 for page in pages])
+    sure = np.array([bool(page.digits) and page.digits[0].sure for page in pages])
     right = read == labels
     lines = [f"{right.mean():.2%} right: {right.sum():,} of {len(labels):,} digits"]
     if sure.any():
-        lines.append(
-            f"{sure.mean():.2%} read with {threshold:.0%} or more certainty, {right[sure].mean():.2%} of them right"
-        )
+        lines.append(f"{sure.mean():.2%} read for sure, {right[sure].mean():.2%} of them right")
     counts = np.zeros((CLASSES, CLASSES), int)
     np.add.at(counts, (labels[read >= 0], read[read >= 0]), 1)
     lines += ["", "is  read as" + "".join(f"{digit:6}" for digit in range(CLASSES))]
@@ -260,11 +288,11 @@ def tabulate(digits: Sequence[Sequence[Digit]], labels: np.ndarray, *, threshold
     return "\n".join(lines)
 
 
-def plot_mistakes(digits: Sequence[Sequence[Digit]], labels: np.ndarray) -> Figure:
+def plot_mistakes(pages: Sequence[Page], labels: np.ndarray) -> Figure:
     """Draw the worst mistakes in pictures with one digit each, as the network saw them."""
     from kaggle_digits.plots import plot_worst
 
-    read = [(page[0], label) for page, label in zip(digits, labels, strict=True) if page]
+    read = [(page.digits[0], label) for page, label in zip(pages, labels, strict=True) if page.digits]
     return plot_worst(
         np.array([digit.pixels for digit, _ in read]).reshape(-1, PIXELS),
         np.array([digit.probabilities for digit, _ in read]).reshape(-1, CLASSES),
@@ -272,24 +300,23 @@ def plot_mistakes(digits: Sequence[Sequence[Digit]], labels: np.ndarray) -> Figu
     )
 
 
-def draw_overlay(file: Path, digits: Sequence[Digit], *, threshold: float = THRESHOLD) -> Image.Image:
-    """Draw boxes and digits on a picture, in green where they are sure, else in orange."""
-    with Image.open(file, formats=FORMATS) as opened:
-        image = ImageOps.exif_transpose(opened)
-        if image.mode not in ("1", "L", "RGB", "CMYK", "P") or "transparency" in image.info:  # as it was read
-            image = Image.fromarray(np.rint(255 * load_photo(file)[0]).astype(np.uint8))
-        image = image.convert("RGB")
+def draw_overlay(file: Path, page: Page) -> Image.Image:
+    """Draw what was read on a picture: sure digits in green, others in orange, what was left out in grey."""
+    (photo,) = load_photos(file)
+    image = Image.fromarray(np.rint(255 * photo.picture).astype(np.uint8)).convert("RGB").resize(photo.size)
     size = max(12, max(image.size) // 45)
-    font = ImageFont.load_default(size)
+    font, small = ImageFont.load_default(size), ImageFont.load_default(max(10, size // 2))
     canvas = ImageDraw.Draw(image)
-    for each in digits:
-        sure = each.is_sure(threshold)
-        colour = "#0a8a3a" if sure else "#d26900"
+    line, margin = max(1, size // 8), size // 4
+    if page.sheet is not None:
+        canvas.polygon([(float(x), float(y)) for x, y in page.sheet], outline="#3b6ea5", width=line)
+    for left_out in page.left_out:
+        canvas.rectangle(left_out.box, outline="#888888", width=max(1, line // 2))
+        canvas.text((left_out.box[0], left_out.box[3]), left_out.why, fill="#888888", font=small, anchor="la")
+    for each in page.digits:
+        colour = "#0a8a3a" if each.sure else "#d26900"
         left, top, right, bottom = each.box
-        margin = size // 4
-        canvas.rectangle(
-            (left - margin, top - margin, right + margin, bottom + margin), outline=colour, width=max(1, size // 8)
-        )
-        text = str(each.digit) if sure else f"{each.digit}{UNSURE}"
+        canvas.rectangle((left - margin, top - margin, right + margin, bottom + margin), outline=colour, width=line)
+        text = str(each.digit) if each.sure else f"{each.digit}{UNSURE}"
         canvas.text((left - margin, top - margin), text, fill=colour, font=font, anchor="lb")
     return image

@@ -126,6 +126,8 @@ def fit(training: Training) -> Fitted:
     recipe = recipe.for_rows(len(rows))
     keras.utils.set_random_seed(training.seed)
     started = time.perf_counter()
+    if recipe.drawn:
+        rows = _with_drawn(rows, round(recipe.drawn * len(rows)), seed=training.seed)
     rows = replace(rows, pixels=normalise_for(recipe, rows.pixels))
     preparing_seconds = time.perf_counter() - started
     steps_per_epoch = math.ceil(len(rows) / recipe.batch_size)
@@ -256,6 +258,19 @@ class Batches:
     size: int
 
 
+def _with_drawn(rows: TrainingRows, count: int, *, seed: int) -> TrainingRows:
+    """Add drawn images, see ``drawing.draw_images``."""
+    from kaggle_digits.learners.drawing import draw_images
+
+    drawn = draw_images(count, rows, np.random.default_rng(seed))
+    return TrainingRows(np.concatenate([rows.pixels, drawn.pixels]), np.concatenate([rows.digits, drawn.digits]))
+
+
+def _labels(digits: np.ndarray) -> np.ndarray:
+    """Return one-hot labels, (N, 10) float32. Of an image that is no digit, every digit is equally likely."""
+    return np.where((digits >= 0)[:, None], one_hot(np.maximum(digits, 0)), np.float32(1 / CLASSES))
+
+
 def _make_batches(recipe: Network, rows: TrainingRows, epoch: int, *, seed: int, device: Device) -> Batches:
     """Shuffle and augment the rows of one epoch, counted from 0. The same seed and epoch give the same batches."""
     rng = np.random.default_rng([seed, epoch])
@@ -268,7 +283,7 @@ def _make_batches(recipe: Network, rows: TrainingRows, epoch: int, *, seed: int,
     taken, weights = share_batches(
         len(rows), recipe.batch_size, replicas=device.replicas, processes=device.processes, process=device.process
     )
-    images, labels = to_images(pixels[taken.ravel()], recipe), one_hot(digits[taken.ravel()])
+    images, labels = to_images(pixels[taken.ravel()], recipe), _labels(digits[taken.ravel()])
     return Batches(images, labels, weights.ravel(), taken.shape[1])
 
 

@@ -1,0 +1,239 @@
+"""Find a sheet of paper on a desk, or a board on a wall, and set it straight.
+
+Everything that is brighter, or darker, than one of several levels is a region. A sheet is a region with four straight
+and sharp sides. Where the picture cuts a side or a corner off, the sides are continued outside of it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+from scipy import ndimage, spatial
+from skimage.draw import polygon2mask
+from skimage.transform import ProjectiveTransform
+
+from kaggle_digits.learners.preprocess import resize
+
+SMALL_SIDE, SMOOTH = 256, 1.2
+"""A sheet is looked for in a copy with this many pixels on its longer side, smoothed by this many pixels, in which the
+texture of wood or cloth has faded."""
+
+LEVELS = 12
+"""This many levels of brightness are tried as the limit between sheet and desk."""
+
+LEAST_AREA, MOST_AREA = 0.08, 0.985
+"""A sheet covers at least and at most this share of the picture."""
+
+STRAIGHT = 0.955
+"""A sheet and the quadrilateral around it have this share of their common area in common."""
+
+SHARP, MOST_OF_IT, PART_OF_IT = 0.045, 0.7, 0.35
+"""Brightness changes by at least SHARP, on a scale from 0 to 1, across the sides of a sheet: along most of the two that
+meet in a corner, and along a part of the others."""
+
+BORDER = 4
+"""Nothing within so many pixels of the picture's border counts as an edge of the sheet."""
+
+MARGIN = 0.013
+"""This share of the sheet along each side belongs to the edge and its shadow."""
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """A sheet in a picture.
+
+    Args:
+        corners: (4, 2) float64, x and y in pixels of the picture: top left, top right, bottom right, bottom left. They
+            may lie outside of the picture.
+        picture: (H, W) or (H, W, 3) float32, the sheet set straight, without its margin.
+        known: (H, W) bool, true where the picture shows the sheet.
+    """
+
+    corners: np.ndarray
+    picture: np.ndarray
+    known: np.ndarray
+
+    def to_picture(self, points: np.ndarray) -> np.ndarray:
+        """Return where points on the straightened sheet, (N, 2) x and y, lie in the picture."""
+        height, width = self.known.shape
+        return _transform(_rectangle(width, height), _within(self.corners))(points)
+
+
+def find_sheet(picture: np.ndarray, *, most: int) -> Sheet | None:
+    """Find the sheet that a picture shows with its edge.
+
+    Args:
+        picture: (H, W) or (H, W, 3) float32, brightness from 0 to 1.
+        most: the straightened sheet has at most this many pixels on its longer side.
+
+    Returns:
+        the sheet, or None if no edge of a sheet is in the picture.
+    """
+    scale = min(1.0, SMALL_SIDE / max(picture.shape[:2]))
+    small = resize(picture, [max(1, round(side * scale)) for side in picture.shape[1::-1]])
+    small = ndimage.gaussian_filter(small, (SMOOTH, SMOOTH, 0)[: small.ndim])
+    channels = [small] if small.ndim == 2 else [small.mean(axis=2), small[:, :, 2], small[:, :, 0]]
+    best, corners = 0.0, None
+    for channel in channels:
+        dark, light = np.percentile(channel, [2, 98])
+        for level in np.linspace(dark, light, LEVELS + 2)[1:-1]:
+            above = channel > level
+            for region in (above, ~above):
+                part = _largest_part(region)
+                if part is None:
+                    continue
+                found = _quadrilateral(part)
+                if found is None:
+                    continue
+                sharpness = _sharpness(found, channel)
+                if sharpness > best and _is_filled_by(found, part):
+                    best, corners = sharpness, found
+    if corners is None:
+        return None
+    return _straighten(picture, corners / scale, most=most)
+
+
+def _largest_part(region: np.ndarray) -> np.ndarray | None:
+    """Return the largest connected part of a region, if it is as large as a sheet, without thin threads."""
+    opened = ndimage.binary_opening(region, iterations=2)
+    labels, count = ndimage.label(opened)
+    if not count:
+        return None
+    areas = np.bincount(labels.ravel())
+    areas[0] = 0
+    return labels == areas.argmax() if areas.max() >= LEAST_AREA / 2 * region.size else None
+
+
+def _quadrilateral(part: np.ndarray) -> np.ndarray | None:
+    """Return the corners of the quadrilateral around a region."""
+    across = [(y, *np.flatnonzero(row)[[0, -1]]) for y, row in enumerate(part) if row.any()]
+    y, first, last = np.array(across).T
+    outer = np.concatenate([np.stack([x, y + down], axis=1) for x in (first, last + 1) for down in (0, 1)])
+    corners = _four_sides(outer[spatial.ConvexHull(outer).vertices].astype(float))
+    return None if corners is None else _from_top_left(corners)
+
+
+def _is_filled_by(corners: np.ndarray, part: np.ndarray) -> bool:
+    """Return whether a region fills a quadrilateral, not counting what is written in it, and nothing else."""
+    inside = polygon2mask(part.shape, corners[:, ::-1] - 0.5)
+    part = ndimage.binary_fill_holes(part)
+    if not LEAST_AREA * part.size <= part.sum() <= MOST_AREA * part.size:
+        return False
+    return bool((inside & part).sum() >= STRAIGHT * (inside | part).sum())
+
+
+def _four_sides(polygon: np.ndarray) -> np.ndarray | None:
+    """Remove sides of a convex polygon, (N, 2), until four are left: each time the one that adds the least area."""
+    polygon = polygon.copy()
+    while len(polygon) > 4:
+        before, start, end, after = (np.roll(polygon, shift, axis=0) for shift in (1, 0, -1, -2))
+        meeting, ahead = _meeting(before, start, after, end)
+        added = np.abs(_cross(end - start, meeting - start)) / 2
+        added[~ahead] = np.inf
+        index = int(added.argmin())
+        if not np.isfinite(added[index]):
+            return None
+        polygon[index] = meeting[index]
+        polygon = np.delete(polygon, (index + 1) % len(polygon), axis=0)
+    return polygon if len(polygon) == 4 else None
+
+
+def _cross(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    return one[..., 0] * other[..., 1] - one[..., 1] * other[..., 0]
+
+
+def _meeting(a: np.ndarray, b: np.ndarray, c: np.ndarray, d: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return where the lines from a through b and from c through d meet, and whether that is beyond b and beyond d."""
+    along, other = b - a, d - c
+    turn = _cross(along, other)
+    safe = np.where(np.abs(turn) < 1e-9, 1.0, turn)
+    first, second = _cross(c - a, other) / safe, _cross(c - a, along) / safe
+    return a + first[:, None] * along, (np.abs(turn) >= 1e-9) & (first >= 1) & (second >= 1)
+
+
+def _from_top_left(corners: np.ndarray) -> np.ndarray:
+    """Order corners clockwise on the screen, so that the first side is the one nearest to level, at the top."""
+    if _cross(corners[1] - corners[0], corners[2] - corners[1]) < 0:
+        corners = corners[::-1]
+    sides = np.roll(corners, -1, axis=0) - corners
+    angles = np.degrees(np.arctan2(sides[:, 1], sides[:, 0]))
+    return np.roll(corners, -int(np.abs(angles).argmin()), axis=0)
+
+
+def _sharpness(corners: np.ndarray, brightness: np.ndarray) -> float:
+    """Return how much brightness changes across the sides in the picture, or 0 if the shape is not a sheet's."""
+    size = np.array(brightness.shape[::-1])
+    sides = np.roll(corners, -1, axis=0) - corners
+    lengths = np.hypot(*sides.T)
+    if lengths.min() < 0.1 * size.max():
+        return 0.0
+    inwards = np.stack([-sides[:, 1], sides[:, 0]], axis=1) / lengths[:, None]  # corners are in clockwise order
+    seen, total = [False] * 4, 0.0
+    for side in range(4):
+        at = corners[side] + np.linspace(0.03, 0.97, 60)[:, None] * sides[side]
+        at = at[((at > BORDER) & (at < size - BORDER)).all(axis=1)]
+        if len(at) < 9:  # this side is outside of the picture, or along its edge
+            continue
+        outside, edge, inside = (_at(brightness, at + offset * inwards[side]) for offset in (-2.5, 2.5, 5.5))
+        step = edge - outside
+        # Light that changes slowly is no edge.
+        slow = np.abs(inside - edge)
+        sharp = (np.sign(np.median(step)) * step > np.maximum(SHARP, slow)).mean()
+        if sharp < PART_OF_IT:
+            return 0.0
+        seen[side] = sharp >= MOST_OF_IT
+        total += float(np.median(np.abs(step))) * len(at)
+    # The edge of a shadow is a line, too, but it has no corner.
+    inner = np.all((corners > BORDER) & (corners < size - BORDER), axis=1)
+    return total if any(inner[side] and seen[side] and seen[side - 1] for side in range(4)) else 0.0
+
+
+def _at(image: np.ndarray, points: np.ndarray) -> np.ndarray:
+    return ndimage.map_coordinates(image, points[:, ::-1].T - 0.5, order=1, mode="nearest")
+
+
+def _transform(source: np.ndarray, target: np.ndarray) -> ProjectiveTransform:
+    return ProjectiveTransform.from_estimate(np.asarray(source, float), np.asarray(target, float))
+
+
+def _within(corners: np.ndarray) -> np.ndarray:
+    """Return the corners of the part of a sheet that is within its margin."""
+    middle = corners.mean(axis=0)
+    return middle + (1 - 2 * MARGIN) * (corners - middle)
+
+
+def _rectangle(width: int, height: int) -> np.ndarray:
+    return np.array([[0, 0], [width, 0], [width, height], [0, height]])
+
+
+def _straighten(picture: np.ndarray, corners: np.ndarray, *, most: int) -> Sheet | None:
+    within = _within(corners)
+    sides = np.hypot(*(np.roll(within, -1, axis=0) - within).T)
+    width, height = (sides[0] + sides[2]) / 2, (sides[1] + sides[3]) / 2
+    scale = min(1.0, most / max(width, height))
+    width, height = max(1, round(width * scale)), max(1, round(height * scale))
+    if scale < 1:
+        picture = resize(picture, [max(1, round(side * scale)) for side in picture.shape[1::-1]])
+    to_picture = _transform(_rectangle(width, height), within * scale)
+    if not to_picture:
+        return None
+    matrix = to_picture.params / to_picture.params[2, 2]
+
+    def warp(layer: np.ndarray, how: Image.Resampling) -> np.ndarray:
+        image = Image.fromarray(np.ascontiguousarray(layer, np.float32))
+        warped = image.transform(
+            (width, height), Image.Transform.PERSPECTIVE, tuple(matrix.ravel()[:8]), how, fillcolor=-1
+        )
+        return np.asarray(warped)
+
+    layers = np.moveaxis(np.atleast_3d(picture), 2, 0)
+    known = warp(np.ones(picture.shape[:2]), Image.Resampling.NEAREST) > 0
+    if not known.all():  # the border of the picture is no edge of the sheet
+        known = ndimage.binary_erosion(known, iterations=3, border_value=1)
+    if not known.any():
+        return None
+    warped = np.stack([warp(layer, Image.Resampling.BICUBIC) for layer in layers], axis=2).clip(0, 1)
+    warped[~known] = np.median(warped[known], axis=0)
+    return Sheet(corners, warped[:, :, 0] if picture.ndim == 2 else warped, known)

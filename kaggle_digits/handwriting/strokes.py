@@ -1,0 +1,333 @@
+"""Connected strokes on a page: separate them, join those of one digit, cut digits that touch, sort them into rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import ndimage
+
+from kaggle_digits.handwriting.ink import CONNECTED
+from kaggle_digits.handwriting.normalise import stroke_width
+
+SMALLEST = 8
+"""A piece with fewer pixels on its longer side is ignored."""
+
+BLOT, STEEP = 0.55, 2.5
+"""A piece is a blot if its stroke width is more than BLOT times its shorter side, and its longer side less than STEEP
+times its shorter side. This is true of 1 in 3,000 digits in train.csv."""
+
+LOW = 0.4
+"""A piece of less than this share of the usual height is no digit, unless it is a closed loop."""
+
+LEAST_LOOP = 0.13
+"""A closed loop of at least this share of the usual height, in a row of digits, is a small zero."""
+
+DASHES = 6
+"""This many short straight pieces in one line are a dashed line."""
+
+ROW_GAP = 0.5
+"""A gap of more than this share of the usual height of digits separates two rows."""
+
+
+@dataclass(frozen=True)
+class Strokes:
+    """Connected strokes.
+
+    Args:
+        box: left, top, right, bottom in pixels; right and bottom are just outside.
+        mask: (H, W) bool, the pixels in the box that belong to them.
+    """
+
+    box: tuple[int, int, int, int]
+    mask: np.ndarray
+
+    @property
+    def width(self) -> int:
+        """The width of the box in pixels."""
+        return self.box[2] - self.box[0]
+
+    @property
+    def height(self) -> int:
+        """The height of the box in pixels."""
+        return self.box[3] - self.box[1]
+
+    @property
+    def middle(self) -> tuple[float, float]:
+        """The middle of the box, x and y."""
+        left, top, right, bottom = self.box
+        return (left + right) / 2, (top + bottom) / 2
+
+    @classmethod
+    def of_mask(cls, mask: np.ndarray, left: int, top: int) -> Strokes:
+        """Return the true pixels of a mask whose upper left corner is at (left, top), in the box around them."""
+        (where,) = ndimage.find_objects(mask.astype(np.uint8))
+        down, across = where
+        box = (left + across.start, top + down.start, left + across.stop, top + down.stop)
+        return cls(box, mask[where])
+
+
+def separate(mask: np.ndarray) -> list[Strokes]:
+    """Split a mask of strokes, (H, W) bool, into connected ones."""
+    labels, _ = ndimage.label(mask, CONNECTED)
+    return [
+        Strokes((across.start, down.start, across.stop, down.stop), labels[down, across] == number)
+        for number, (down, across) in enumerate(ndimage.find_objects(labels), start=1)
+        if max(down.stop - down.start, across.stop - across.start) >= SMALLEST
+    ]
+
+
+def usual_height(pieces: list[Strokes]) -> float:
+    """Return the usual height of digits: the median height of the pieces, weighted by height."""
+    heights = np.sort([piece.height for piece in pieces])
+    return float(heights[np.searchsorted(np.cumsum(heights), heights.sum() / 2)])
+
+
+def find_dashes(pieces: list[Strokes]) -> np.ndarray:
+    """Return which pieces belong to dashed or dotted lines along or across the page, (N,) bool."""
+    found = np.zeros(len(pieces), bool)
+    boxes = np.array([piece.box for piece in pieces], float).reshape(-1, 4)
+    filled = np.array([piece.mask.mean() >= 0.55 for piece in pieces], bool)
+    for along in (0, 1):
+        first, last = boxes[:, along], boxes[:, along + 2]
+        upper, lower = boxes[:, 1 - along], boxes[:, 3 - along]
+        length, thickness, level = last - first, lower - upper, (upper + lower) / 2
+        flat = np.flatnonzero((length >= 1.8 * thickness) & filled)
+        order = flat[np.argsort(first[flat])]
+        chains: list[list[int]] = []
+        open_chains: list[list[int]] = []
+        for index in order:
+            open_chains = [chain for chain in open_chains if first[index] - last[chain[-1]] < 60 * thickness[index]]
+            for chain in open_chains:
+                before = chain[-1]
+                gap = first[index] - last[before]
+                if (
+                    -1 <= gap <= 2.5 * max(length[index], length[before])
+                    and abs(level[index] - level[before]) <= 0.12 * (gap + length[index]) + 0.3 * thickness[index]
+                    and max(length[index], length[before]) <= 2.2 * min(length[index], length[before])
+                    and max(thickness[index], thickness[before]) <= 2.5 * min(thickness[index], thickness[before])
+                ):
+                    chain.append(index)
+                    break
+            else:
+                chains.append([index])
+                open_chains.append(chains[-1])
+        for chain in chains:
+            if len(chain) < DASHES:
+                continue
+            x, y = first[chain], level[chain]
+            away = y - np.polyval(np.polyfit(x, y, 2), x)
+            if np.abs(away).mean() <= 0.4 * np.median(thickness[chain]):
+                found[chain] = True
+    return found
+
+
+def is_loop(piece: Strokes) -> bool:
+    """Return whether a piece is a line around some paper, like a zero. A tiny gap in it does no harm."""
+    if not 0.33 * piece.height <= piece.width <= 2.2 * piece.height:
+        return False
+    padded = np.pad(piece.mask, 4)
+    for closed in (padded, ndimage.binary_closing(padded, CONNECTED, iterations=2)):
+        inside = ndimage.binary_fill_holes(closed).sum()
+        if inside > closed.sum():
+            return bool(inside >= 0.5 * piece.mask.size and inside - piece.mask.sum() >= 0.03 * inside)
+    return False
+
+
+def enclosed_in(piece: Strokes, pieces: list[Strokes]) -> list[Strokes]:
+    """Return those of some pieces whose middle is enclosed by a piece, and which are large enough for a digit in it."""
+    left, top, right, bottom = piece.box
+    if min(piece.width, piece.height) < 2 * SMALLEST:
+        return []
+    least = max(SMALLEST, 0.2 * min(piece.width, piece.height)) if piece.width < 3 * piece.height else SMALLEST
+    near = [
+        each
+        for each in pieces
+        if least <= each.height < piece.height and left < each.middle[0] < right and top < each.middle[1] < bottom
+    ]
+    if not near:
+        return []
+    holes = ndimage.binary_fill_holes(piece.mask) & ~piece.mask
+    return [each for each in near if holes[int(each.middle[1]) - top, int(each.middle[0]) - left]]
+
+
+def is_rectangle(piece: Strokes) -> bool:
+    """Return whether a piece is an empty box: straight lines along all four sides, and nothing else."""
+    band = max(2, round(0.12 * min(piece.width, piece.height)))
+    if min(piece.width, piece.height) < 4 * band:
+        return False
+    edge = np.ones(piece.mask.shape, bool)
+    edge[band:-band, band:-band] = False
+    sides = (piece.mask[:band].any(axis=0), piece.mask[-band:].any(axis=0),
+             piece.mask[:, :band].any(axis=1), piece.mask[:, -band:].any(axis=1))  # fmt: skip
+    return all(side.mean() >= 0.9 for side in sides) and piece.mask[edge].sum() >= 0.9 * piece.mask.sum()
+
+
+def moved(piece: Strokes, right: int, down: int) -> Strokes:
+    """Return a piece moved by so many pixels."""
+    left, top, end, bottom = piece.box
+    return Strokes((left + right, top + down, end + right, bottom + down), piece.mask)
+
+
+def is_blot(piece: Strokes) -> bool:
+    """Return whether a piece is filled, as no digit is."""
+    short, long = sorted((piece.width, piece.height))
+    return long < STEEP * short and stroke_width(piece.mask) > BLOT * short
+
+
+def join(pieces: list[Strokes], usual: float) -> list[Strokes]:
+    """Join strokes of one digit: they lie close together, one above the other, and are not too tall when joined."""
+    joined: list[Strokes] = []
+    for piece in sorted(pieces, key=lambda piece: -piece.height):
+        # Only a small piece can be part of a digit. A page full of print has thousands of pieces, too many to try all.
+        for index, other in enumerate(joined) if piece.height <= 0.7 * usual else ():
+            overlap = min(piece.box[2], other.box[2]) - max(piece.box[0], other.box[0])
+            gap = max(piece.box[1], other.box[1]) - min(piece.box[3], other.box[3])
+            height = max(piece.box[3], other.box[3]) - min(piece.box[1], other.box[1])
+            if (
+                overlap >= 0.4 * min(piece.width, other.width)
+                and gap <= 0.2 * usual
+                and height <= 1.4 * max(usual, other.height)
+                and not (is_loop(piece) and gap > 0.05 * usual)
+            ):
+                joined[index] = union(other, piece)
+                break
+        else:
+            joined.append(piece)
+    return joined
+
+
+def union(one: Strokes, other: Strokes) -> Strokes:
+    """Return the strokes of both pieces as one."""
+    left, top = (min(one.box[axis], other.box[axis]) for axis in (0, 1))
+    right, bottom = (max(one.box[axis], other.box[axis]) for axis in (2, 3))
+    mask = np.zeros((bottom - top, right - left), bool)
+    for part in (one, other):
+        mask[part.box[1] - top : part.box[3] - top, part.box[0] - left : part.box[2] - left] |= part.mask
+    return Strokes((left, top, right, bottom), mask)
+
+
+def turn(piece: Strokes, turns: int, shape: tuple[int, ...]) -> Strokes:
+    """Turn a piece clockwise by quarters, together with the picture of this shape that it is on."""
+    return Strokes(turn_box(piece.box, turns, shape), np.rot90(piece.mask, -turns))
+
+
+def turn_box(box: tuple[int, int, int, int], turns: int, shape: tuple[int, ...]) -> tuple[int, int, int, int]:
+    """Turn a box clockwise by quarters, together with the picture of this shape (height, width) that it is on."""
+    height, width = shape[:2]
+    for _ in range(turns % 4):
+        left, top, right, bottom = box
+        box, height, width = (height - bottom, left, height - top, right), width, height
+    return box
+
+
+def touches_edge(piece: Strokes, shape: tuple[int, ...]) -> bool:
+    """Return whether a piece lies at the edge of a picture of this shape."""
+    left, top, right, bottom = piece.box
+    return left <= 1 or top <= 1 or right >= shape[1] - 1 or bottom >= shape[0] - 1
+
+
+def rows_of(pieces: list[Strokes], usual: float) -> np.ndarray:
+    """Number the rows of a page, even if it is turned a little.
+
+    Args:
+        pieces: at least one.
+        usual: the usual height of digits, in pixels.
+
+    Returns:
+        (N,) int, the row of every piece, from 0 at the top.
+    """
+    middles = np.array([piece.middle for piece in pieces])
+
+    def levels(slope: float) -> np.ndarray:
+        return middles[:, 1] - slope * middles[:, 0]
+
+    def spread(slope: float) -> float:
+        gaps = np.diff(np.sort(levels(slope)))
+        return float(np.minimum(gaps, ROW_GAP * usual).sum())
+
+    # At the page's own slope, rows are narrow and most of the height lies between them.
+    slope = min(np.tan(np.deg2rad(np.linspace(-12, 12, 97))), key=lambda slope: (round(spread(slope)), abs(slope)))
+    order = np.argsort(levels(slope))
+    rows = np.empty(len(pieces), int)
+    rows[order] = np.concatenate([[0], np.cumsum(np.diff(levels(slope)[order]) > ROW_GAP * usual)])
+    return rows
+
+
+def cuts(piece: Strokes, ink: np.ndarray) -> list[np.ndarray]:
+    """Return the ways in which a piece may be cut from top to bottom, through as little ink as possible.
+
+    Args:
+        piece: digits that touch, perhaps.
+        ink: (H, W) float32, how dark the pixels in the piece's box are.
+
+    Returns:
+        from left to right, (height,) int each: the first column right of the cut, for every row.
+    """
+    height, width = piece.mask.shape
+    # A cut prefers paper, and pale ink to dark ink. On paper, a short way is best.
+    cost = np.where(piece.mask, 0.2 + np.clip(ink, 0, 1), 0.0) + 0.01
+    around = max(2, round(0.22 * height))
+    found: list[tuple[float, np.ndarray]] = []
+    for middle in np.arange(0.12 * height, width - 0.12 * height, max(2.0, 0.07 * height)):
+        start, end = max(1, round(middle) - around), min(width - 1, round(middle) + around + 1)
+        if end - start < 2:
+            continue
+        seam, crossed = _seam(cost[:, start:end])
+        found.append((crossed, seam + start))
+    kept: list[np.ndarray] = []
+    limit = 0.8 * height
+    for crossed, seam in sorted(found, key=lambda each: each[0]):
+        if crossed <= limit and all(np.abs(seam - other).mean() > 0.07 * height for other in kept):
+            kept.append(seam)
+    return sorted(kept[:12], key=lambda seam: float(seam.mean()))
+
+
+def _seam(cost: np.ndarray) -> tuple[np.ndarray, float]:
+    """Return the cheapest way from top to bottom, which moves at most one column from row to row, and its cost."""
+    total = cost.copy()
+    steps = np.zeros(cost.shape, np.int8)
+    for row in range(1, len(cost)):
+        above = np.pad(total[row - 1], 1, constant_values=np.inf)
+        ways = np.stack([above[1:-1], above[:-2] + 0.005, above[2:] + 0.005])
+        best = ways.argmin(axis=0)
+        steps[row] = np.array([0, -1, 1])[best]
+        total[row] += np.take_along_axis(ways, best[None], axis=0)[0]
+    seam = np.empty(len(cost), int)
+    seam[-1] = int(total[-1].argmin())
+    for row in range(len(cost) - 1, 0, -1):
+        seam[row - 1] = seam[row] + steps[row, seam[row]]
+    return seam, float(total[-1].min())
+
+
+def between(piece: Strokes, start: np.ndarray | None, end: np.ndarray | None) -> Strokes | None:
+    """Return the part of a piece between two cuts; None stands for its own side. Return None if too little is left."""
+    columns = np.arange(piece.width)
+    mask = piece.mask.copy()
+    if start is not None:
+        mask &= columns >= start[:, None]
+    if end is not None:
+        mask &= columns < end[:, None]
+    labels, count = ndimage.label(mask, CONNECTED)
+    if not count:
+        return None
+    sizes = np.bincount(labels.ravel())
+    sizes[0] = 0
+    # Crumbs at the cut belong to the neighbour.
+    mask = sizes[labels] >= 0.12 * sizes.max()
+    part = Strokes.of_mask(mask, piece.box[0], piece.box[1])
+    return part if max(part.width, part.height) >= SMALLEST else None
+
+
+def ways_to_cut(piece: Strokes, ink: np.ndarray, usual: float) -> Iterator[tuple[int, int, Strokes]]:
+    """Yield what lies between any two cuts of a piece, if it has the size of a digit: first cut, last cut, part."""
+    seams: list[np.ndarray | None] = [None, *cuts(piece, ink), None]
+    for first in range(len(seams) - 1):
+        for last in range(first + 1, len(seams)):
+            if (first, last) == (0, len(seams) - 1):
+                yield first, last, piece
+                continue
+            part = between(piece, seams[first], seams[last])
+            if part and part.height >= LOW * min(usual, piece.height) and part.width <= 1.5 * max(usual, part.height):
+                yield first, last, part

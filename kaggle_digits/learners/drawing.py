@@ -1,0 +1,315 @@
+"""Draw images to train on that MNIST lacks: digits of other kinds, and what is no digit.
+
+A network that has seen only digits takes every letter for one. ``draw_images`` draws letters and signs in many fonts
+and with many pens, scribbles and blots. It also takes real digits apart, joins, mirrors and turns them. A network is
+trained on these images with the label "each digit is equally likely". Digits are drawn as well, in the same fonts and
+in strokes as Europeans write them. Otherwise a network would learn that whatever is printed is no digit.
+
+Source of the labels: Hendrycks, Mazeika and Dietterich 2019, Deep anomaly detection with outlier exposure,
+arXiv 1812.04606.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+from scipy import ndimage
+
+from kaggle_digits import CLASSES, SIDE
+from kaggle_digits.data import TrainingRows
+from kaggle_digits.learners.preprocess import ink_box, place_ink
+
+OUTLIER = -1
+"""Stands in the place of the digit for an image that is none."""
+
+SHARES = {
+    "printed digit": 0.12,
+    "written digit": 0.08,
+    "letter": 0.33,
+    "sign": 0.07,
+    "scribble": 0.05,
+    "blot": 0.02,
+    "piece": 0.06,
+    "joined": 0.15,
+    "turned": 0.12,
+}
+"""What is drawn, as shares of all that is drawn."""
+
+DRAWN_DIGITS = 2
+"""The first kinds are digits."""
+
+LETTERS = "ACEFHKMNPRTUVWXacdefkmnprtuvwx"
+"""Letters that look like no digit. In somebody's hand, B, D, G, I, J, O, Q, S, Y, Z, b, g, h, i, j, l, o, q, s, y and z
+look like one."""
+
+SIGNS = "+-=×÷%#@<>*~^±€πΔΣΩΨωμλ"
+"""Signs that look like no digit."""
+
+FONTS = (
+    "DejaVuSans", "DejaVuSans-Oblique", "DejaVuSans-Bold", "DejaVuSansMono", "DejaVuSerif", "DejaVuSerif-Italic",
+    "STIXGeneral", "cmr10", "cmmi10", "cmss10", "cmtt10",
+)  # fmt: skip
+"""Fonts that Matplotlib ships."""
+
+HELD_OUT_FONTS = ("DejaVuSansMono-Oblique", "STIXGeneralItalic")
+"""In these fonts nothing is drawn that is trained on."""
+
+CANVAS = 96
+"""The side in pixels of the canvas that shapes are drawn on."""
+
+ASYMMETRIC = (2, 3, 4, 5, 7)
+"""Turned by a quarter, these look like no digit. 0 and 8 stay much the same, and so may 6 and 9."""
+
+Line = Sequence[tuple[float, float]]
+
+
+def _arc(x: float, y: float, across: float, down: float, start: float, end: float) -> Line:
+    """Return points on an ellipse around (x, y), from one angle to another in degrees, clockwise from the right."""
+    angles = np.deg2rad(np.linspace(start, end, 20))
+    return [(x + across * float(np.cos(angle)), y + down * float(np.sin(angle))) for angle in angles]
+
+
+WRITTEN: dict[int, Sequence[Sequence[Line]]] = {
+    0: [[_arc(0.5, 0.5, 0.32, 0.48, -80, 280)], [_arc(0.5, 0.5, 0.25, 0.48, -110, 260)]],
+    1: [[[(0.15, 0.5), (0.55, 0.02), (0.5, 0.98)]], [[(0.3, 0.3), (0.55, 0.02), (0.52, 0.98)]]],
+    2: [
+        [[*_arc(0.48, 0.27, 0.28, 0.25, -170, 40), (0.2, 0.95), (0.85, 0.93)]],
+        [[*_arc(0.48, 0.25, 0.28, 0.23, -160, 50), *_arc(0.32, 0.85, 0.14, 0.1, 40, -250), (0.85, 0.95)]],
+    ],
+    3: [
+        [[*_arc(0.45, 0.26, 0.28, 0.24, -150, 90), *_arc(0.45, 0.72, 0.33, 0.25, -90, 150)]],
+        [[(0.2, 0.05), (0.75, 0.05), (0.42, 0.42), *_arc(0.45, 0.7, 0.32, 0.27, -80, 150)]],
+    ],
+    4: [
+        [[(0.42, 0.02), (0.15, 0.62), (0.85, 0.6)], [(0.66, 0.3), (0.6, 0.98)]],
+        [[(0.3, 0.02), (0.18, 0.5), (0.45, 0.52), (0.75, 0.42)], [(0.75, 0.15), (0.65, 0.98)]],
+        [[(0.35, 0.02), (0.2, 0.55), *_arc(0.5, 0.55, 0.2, 0.14, -150, 0), (0.66, 0.98)]],
+        [[(0.6, 0.02), (0.12, 0.65), (0.9, 0.65)], [(0.62, 0.02), (0.62, 0.98)]],
+    ],
+    5: [
+        [[(0.75, 0.05), (0.34, 0.05), (0.28, 0.42), *_arc(0.45, 0.67, 0.32, 0.28, -115, 150)]],
+        [[(0.35, 0.05), (0.28, 0.42), *_arc(0.45, 0.67, 0.32, 0.28, -115, 150)], [(0.35, 0.05), (0.85, 0.02)]],
+    ],
+    6: [
+        [[(0.65, 0.02), (0.38, 0.3), (0.24, 0.65), *_arc(0.5, 0.72, 0.26, 0.25, 190, -170)]],
+        [[*_arc(0.75, 0.55, 0.5, 0.52, -100, -190), *_arc(0.5, 0.74, 0.25, 0.23, 180, -160)]],
+    ],
+    7: [
+        [[(0.15, 0.1), (0.82, 0.08), (0.4, 0.98)], [(0.32, 0.52), (0.78, 0.48)]],
+        [[(0.12, 0.2), (0.2, 0.08), (0.82, 0.06), (0.45, 0.98)]],
+        [[(0.15, 0.08), (0.82, 0.08), (0.4, 0.98)]],
+    ],
+    8: [
+        [[*_arc(0.5, 0.27, 0.22, 0.23, 80, -280), *_arc(0.5, 0.74, 0.28, 0.24, -80, 280)]],
+        [
+            [
+                (0.75, 0.15),
+                *_arc(0.48, 0.25, 0.24, 0.22, -40, -220),
+                *_arc(0.5, 0.74, 0.26, 0.23, -50, 230),
+                (0.75, 0.12),
+            ]
+        ],
+    ],
+    9: [
+        [[*_arc(0.47, 0.3, 0.26, 0.26, -10, -370), (0.72, 0.4), (0.6, 0.98)]],
+        [[*_arc(0.47, 0.28, 0.26, 0.25, -10, -370), (0.74, 0.6), *_arc(0.45, 0.72, 0.28, 0.25, 0, 130)]],
+    ],
+}
+"""Ways to write each digit: its lines, in a box of 1 × 1 whose y axis points down."""
+
+MIRRORED = (3, 4, 6, 7, 9)
+"""Mirrored from left to right, these look like no digit. A 2 becomes a kind of 5, and a 5 a kind of 2."""
+
+
+def draw_images(count: int, rows: TrainingRows, rng: np.random.Generator) -> TrainingRows:
+    """Draw images that are no digit, and a fourth as many digits.
+
+    Args:
+        count: how many images in all.
+        rows: digits to cut, join, mirror and turn. Only training rows may be given.
+        rng: the source of randomness.
+
+    Returns:
+        ``count`` rows, each placed in the image as MNIST's digits are. An image that is no digit has OUTLIER in the
+        place of the digit.
+    """
+    kinds = list(SHARES)
+    chosen = rng.choice(len(kinds), size=count, p=list(SHARES.values()))
+    digits = np.where(chosen < DRAWN_DIGITS, rng.integers(0, CLASSES, count), OUTLIER)
+    drawn = [_draw(kinds[kind], int(digit), rows, rng) for kind, digit in zip(chosen, digits, strict=True)]
+    return TrainingRows(np.stack(drawn), digits)
+
+
+def draw_letters(count: int, fonts: Sequence[str], rng: np.random.Generator) -> np.ndarray:
+    """Draw letters that look like no digit in some of Matplotlib's fonts, (count, 784) uint8, as ``draw_images`` does."""
+    return np.stack([_placed(lambda: _glyph(LETTERS, rng, fonts)) for _ in range(count)])
+
+
+def _draw(kind: str, digit: int, rows: TrainingRows, rng: np.random.Generator) -> np.ndarray:
+    draw: dict[str, Callable[[], np.ndarray]] = {
+        "printed digit": lambda: _glyph(str(digit), rng),
+        "written digit": lambda: _written(digit, rng),
+        "letter": lambda: _glyph(LETTERS, rng),
+        "sign": lambda: _glyph(SIGNS, rng),
+        "scribble": lambda: _scribble(rng),
+        "blot": lambda: _blot(rng),
+        "piece": lambda: _piece(rows, rng),
+        "joined": lambda: _joined(rows, rng),
+        "turned": lambda: _turned(rows, rng),
+    }
+    return _placed(draw[kind])
+
+
+def _placed(draw: Callable[[], np.ndarray]) -> np.ndarray:
+    """Draw until something is there, and place it."""
+    while True:
+        ink = draw()
+        if ink.max() > 0.5:
+            return place_ink(ink)
+
+
+@functools.cache
+def _font(name: str) -> ImageFont.FreeTypeFont:
+    import matplotlib as mpl
+
+    return ImageFont.truetype(str(Path(mpl.get_data_path(), "fonts/ttf", f"{name}.ttf")), CANVAS * 5 // 8)
+
+
+@functools.cache
+def _has(name: str, character: str) -> bool:
+    missing, present = (_font(name).getmask(text) for text in ("\uffff", character))
+    return present.getbbox() is not None and (present.size != missing.size or bytes(present) != bytes(missing))
+
+
+def _glyph(characters: str, rng: np.random.Generator, fonts: Sequence[str] = FONTS) -> np.ndarray:
+    """Draw a character of any font, half of them with a pen of one width along their middle lines."""
+    while True:
+        character, name = rng.choice(list(characters)), str(rng.choice(fonts))
+        if _has(name, character):
+            break
+    canvas = Image.new("L", (CANVAS, CANVAS))
+    ImageDraw.Draw(canvas).text((CANVAS / 2, CANVAS / 2), character, fill=255, font=_font(name), anchor="mm")
+    ink = np.asarray(canvas, np.float32) / 255
+    ink = _distort(ink, rng)
+    return _with_pen(ink, rng) if rng.random() < 0.6 else ink
+
+
+def _distort(ink: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Stretch, lean, turn and bend a shape."""
+    side = len(ink)
+    angle, lean = rng.normal(0, 0.12), rng.uniform(-0.25, 0.45)
+    stretch = np.exp(rng.normal(0, 0.2, 2))
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    matrix = np.diag(stretch) @ turn @ np.array([[1, 0], [lean, 1]])
+    middle = (side - 1) / 2
+    grid = np.mgrid[:side, :side] - middle
+    nodes = rng.normal(0, 0.035 * side, (2, 4, 4))
+    bend = np.stack([ndimage.zoom(field, side / 4, order=3, grid_mode=True, mode="nearest") for field in nodes])
+    at = np.tensordot(matrix, grid, 1) + middle + bend
+    return ndimage.map_coordinates(ink, at, order=1)
+
+
+def _with_pen(ink: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Redraw a shape along its middle lines with a pen of some width."""
+    from skimage.morphology import skeletonize
+
+    return _stroked(skeletonize(ink > 0.5), rng)
+
+
+def _stroked(lines: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Draw along lines, (H, W) bool, with a pen as broad or fine as those of MNIST's writers."""
+    if not lines.any():
+        return np.zeros(lines.shape, np.float32)
+    left, top, right, bottom = ink_box(lines)
+    width = rng.uniform(0.08, 0.2) * max(right - left, bottom - top)
+    return np.clip(width / 2 + 0.5 - ndimage.distance_transform_edt(~lines), 0, 1).astype(np.float32)
+
+
+def _written(digit: int, rng: np.random.Generator) -> np.ndarray:
+    """Draw a digit in strokes."""
+    ways = WRITTEN[digit]
+    canvas = Image.new("1", (CANVAS, CANVAS))
+    pen = ImageDraw.Draw(canvas)
+    for line in ways[int(rng.integers(len(ways)))]:
+        points = (0.22 + 0.56 * np.array(line)) * CANVAS + rng.normal(0, 0.008 * CANVAS, (len(line), 2))
+        pen.line([tuple(point) for point in points], fill=1, width=2)
+    return _stroked(np.asarray(_distort(np.asarray(canvas, np.float32), rng)) > 0.5, rng)
+
+
+def _scribble(rng: np.random.Generator) -> np.ndarray:
+    """Draw a long line with many turns, or several short ones across each other."""
+    canvas = Image.new("1", (CANVAS, CANVAS))
+    pen = ImageDraw.Draw(canvas)
+    low, high = CANVAS / 4, 3 * CANVAS / 4
+    if rng.random() < 0.6:
+        pen.line([tuple(point) for point in rng.uniform(low, high, (rng.integers(6, 12), 2))], fill=1, width=2)
+    else:
+        for _ in range(rng.integers(3, 6)):
+            pen.line([tuple(point) for point in rng.uniform(low, high, (2, 2))], fill=1, width=2)
+    return _stroked(np.asarray(_distort(np.asarray(canvas, np.float32), rng)) > 0.5, rng)
+
+
+def _blot(rng: np.random.Generator) -> np.ndarray:
+    """Draw a filled shape."""
+    grid = np.mgrid[:CANVAS, :CANVAS] - CANVAS / 2
+    distance, angle = np.hypot(*grid), np.arctan2(*grid)
+    radius = sum(rng.normal(0, 4) * np.cos(n * angle + rng.uniform(0, 7)) for n in range(2, 7))
+    stretch = np.exp(rng.normal(0, 0.4))
+    return _distort(np.clip(20 + radius - distance * (1 + (stretch - 1) * np.abs(np.cos(angle))), 0, 1), rng)
+
+
+def _any(rows: TrainingRows, rng: np.random.Generator, digits: tuple[int, ...] | None = None) -> np.ndarray:
+    while True:
+        index = rng.integers(len(rows))
+        if digits is None or rows.digits[index] in digits:
+            return rows.pixels[index].reshape(SIDE, SIDE).astype(np.float32) / 255
+
+
+def _piece(rows: TrainingRows, rng: np.random.Generator) -> np.ndarray:
+    """Cut a piece off a digit, or several digits' parts out of a row of them."""
+    digit = _any(rows, rng, (2, 3, 4, 5, 6, 7, 8, 9) if rng.random() < 0.5 else None)
+    if rng.random() < 0.5:  # two halves of neighbours
+        other = _any(rows, rng)
+        shift = int(rng.integers(8, 15))
+        wide = np.zeros((SIDE, SIDE + 20), np.float32)
+        wide[:, :SIDE] = digit
+        wide[:, shift : shift + SIDE] = np.maximum(wide[:, shift : shift + SIDE], other)
+        start = 6 + shift // 2
+        return wide[:, start : start + int(rng.integers(9, 14))]
+    angle = rng.uniform(0, 2 * np.pi)
+    y, x = np.mgrid[:SIDE, :SIDE] - (SIDE - 1) / 2
+    return np.where(np.cos(angle) * x + np.sin(angle) * y > rng.uniform(-3, 3), digit, 0)
+
+
+def _joined(rows: TrainingRows, rng: np.random.Generator) -> np.ndarray:
+    """Put two or three digits beside each other so that they touch."""
+    whole = _trim(_any(rows, rng))
+    for _ in range(1 if rng.random() < 0.8 else 2):
+        other = _trim(_any(rows, rng))
+        height = max(len(whole), len(other))
+        down = [int(rng.integers(0, height - len(each) + 1)) for each in (whole, other)]
+        overlap = min(int(rng.integers(-1, 4)), whole.shape[1] - 1, other.shape[1] - 1)
+        wide = np.zeros((height, whole.shape[1] + other.shape[1] - overlap), np.float32)
+        for each, top, left in ((whole, down[0], 0), (other, down[1], wide.shape[1] - other.shape[1])):
+            place = wide[top : top + len(each), left : left + each.shape[1]]
+            np.maximum(place, each, out=place)
+        whole = wide
+    return whole
+
+
+def _trim(ink: np.ndarray) -> np.ndarray:
+    across, down = (np.flatnonzero(ink.max(axis=axis) > 0.3) for axis in (0, 1))
+    return ink[down[0] : down[-1] + 1, across[0] : across[-1] + 1]
+
+
+def _turned(rows: TrainingRows, rng: np.random.Generator) -> np.ndarray:
+    """Turn a digit by a quarter, or mirror it."""
+    if rng.random() < 0.65:
+        return np.rot90(_any(rows, rng, ASYMMETRIC), rng.choice([1, 3]))
+    if rng.random() < 0.5:
+        return np.rot90(_any(rows, rng, (3, 7)), 2)
+    return _any(rows, rng, MIRRORED)[:, ::-1]
