@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image, ImageDraw
 from scipy import ndimage
+from skimage.transform import ProjectiveTransform, warp
 
 Stroke = list[tuple[float, float]]
 
@@ -31,7 +32,14 @@ STROKES: dict[int, list[Stroke]] = {
 
 
 def draw_page(
-    rows: list[str], *, size: int = 60, pen: float = 5.0, seed: int = 0, turn: float = 0.0, ruling: str = "plain"
+    rows: list[str],
+    *,
+    size: int = 60,
+    pen: float = 5.0,
+    seed: int = 0,
+    turn: float = 0.0,
+    ruling: str = "plain",
+    gap: float = 1.5,
 ) -> np.ndarray:
     """Draw a page of digits.
 
@@ -41,7 +49,8 @@ def draw_page(
         pen: width of the strokes in pixels.
         seed: seed for the size, slant and place of each digit, and for the noise.
         turn: rotation of the page in degrees.
-        ruling: "plain", "ruled" or "squared" paper.
+        ruling: "plain", "ruled", "squared" or "dashed" paper.
+        gap: from one digit to the next, in heights of a digit. A space in a row leaves a place empty.
 
     Returns:
         (H, W) float32 brightness, 0 to 1.
@@ -53,7 +62,9 @@ def draw_page(
     canvas = ImageDraw.Draw(page)
     for number, row in enumerate(rows):
         for place, digit in enumerate(row):
-            left = (0.9 + 1.5 * place + rng.uniform(-0.1, 0.1)) * size
+            if digit == " ":
+                continue
+            left = (0.9 + gap * place + rng.uniform(-0.1, 0.1)) * size
             top = (0.9 + 1.8 * number + rng.uniform(-0.12, 0.12)) * size
             tall, slant = size * rng.uniform(0.85, 1.1), rng.uniform(-0.05, 0.2)
             for stroke in STROKES[int(digit)]:
@@ -65,10 +76,12 @@ def draw_page(
                     canvas.circle((x, y), pen * fine / 2, fill=255)
     ink = np.asarray(page.resize((width, height), Image.Resampling.BOX), np.float32) / 255
     lines = np.zeros_like(ink)
-    if ruling in ("ruled", "squared"):
+    if ruling in ("ruled", "squared", "dashed"):
         lines[int(0.5 * size) :: int(0.6 * size)] = 1
     if ruling == "squared":
         lines[:, int(0.2 * size) :: int(0.6 * size)] = 1
+    if ruling == "dashed":
+        lines[:, np.arange(width) % 14 < 5] = 0
     reflected = 0.92 * (1 - 0.75 * ink) * (1 - 0.4 * ndimage.gaussian_filter(lines, 0.6))
     reflected = ndimage.rotate(reflected, turn, reshape=False, order=1, mode="nearest")
     y, x = np.mgrid[:height, :width]
@@ -77,3 +90,30 @@ def draw_page(
     light *= 1 - 0.3 / (1 + np.exp(-(y - 0.6 * height - 0.2 * x) / (0.08 * height)))
     photographed = ndimage.gaussian_filter(reflected * light, 0.7) + rng.normal(0, 0.01, reflected.shape)
     return np.clip(photographed, 0, 1).astype(np.float32)
+
+
+def put_on_desk(page: np.ndarray, *, desk: float, turn: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Photograph a page that lies on a desk, from a little to one side.
+
+    Args:
+        page: (H, W) float32 brightness, 0 to 1.
+        desk: how bright the desk is.
+        turn: degrees by which the page is turned, clockwise.
+        seed: seed for the grain of the desk.
+
+    Returns:
+        the picture, and the corners of the page in it, (4, 2) x and y, clockwise from the top left.
+    """
+    rng = np.random.default_rng(seed)
+    height, width = page.shape
+    angle = np.deg2rad(turn)
+    corners = np.array([[-width, -height], [width, -height], [0.94 * width, height], [-width, 0.95 * height]]) / 2
+    corners = corners @ np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+    size = np.ceil(1.25 * np.ptp(corners, axis=0)).astype(int)
+    corners += size / 2
+    grain = ndimage.gaussian_filter(rng.normal(0, 1, size[::-1]), (2, 30))
+    picture = desk * (1 + 0.1 * grain / grain.std())
+    transform = ProjectiveTransform.from_estimate(np.array([[0, 0], [width, 0], [width, height], [0, height]]), corners)
+    lying = warp(page.astype(float), transform.inverse, output_shape=size[::-1], order=1, cval=-1)
+    picture = ndimage.gaussian_filter(np.where(lying >= 0, lying, picture), 0.8)
+    return np.clip(picture, 0, 1).astype(np.float32), corners

@@ -89,7 +89,12 @@ def level_paper(picture: np.ndarray, *, window: float = WINDOW) -> np.ndarray | 
 def _darker_than_paper(brightness: np.ndarray, small: np.ndarray) -> np.ndarray:
     paper = ndimage.gaussian_filter(ndimage.percentile_filter(small, 75, WINDOW_SIDE, mode="nearest"), WINDOW_SIDE / 4)
     ink = 1 - brightness / np.maximum(resize(paper, brightness.shape[::-1]), 0.05)
-    return ink - np.median(ink)
+    ink -= np.median(ink)
+    # At the edge of a shadow the light changes within less than a window. Most of a smaller window is paper as well.
+    coarse = resize(ink, small.shape[::-1])
+    left = ndimage.percentile_filter(coarse, 30, WINDOW_SIDE * 3 // 4, mode="nearest")
+    left = ndimage.gaussian_filter(np.maximum(left, 0), 1)
+    return ink - resize(left, brightness.shape[::-1])
 
 
 def contrast(picture: np.ndarray) -> np.ndarray | None:
@@ -182,7 +187,7 @@ def _slope_of_lines(mask: np.ndarray) -> float:
 
     def peaks(slope: float) -> float:
         counts = np.bincount(np.rint(y - slope * x).astype(int) + sum(mask.shape))
-        return float(np.square(counts, dtype=float).sum())
+        return float(np.square(np.diff(counts), dtype=float).sum())
 
     slopes = np.tan(np.deg2rad(np.linspace(-MOST_TILTED, MOST_TILTED, 4 * MOST_TILTED + 1)))
     return float(max(slopes, key=lambda slope: (peaks(slope), -abs(slope))))
@@ -216,8 +221,10 @@ def _remove_lines(
         ratio: a whole line is at least this many times as long as thick.
     """
     mask, ink = _level(mask, slope), _level(ink, slope)
-    # Thickened lines stay in one piece even if they are not quite level.
+    # Thickened lines stay in one piece even if they are not quite level, or interrupted here and there.
     thick = ndimage.maximum_filter1d(mask, 5, axis=0)
+    gap = max(5, length // 8)
+    thick = ndimage.minimum_filter1d(ndimage.maximum_filter1d(thick, gap, axis=1), gap, axis=1)
     pieces = ndimage.maximum_filter1d(ndimage.minimum_filter1d(thick, length, axis=1), length, axis=1)
     labels, _ = ndimage.label(pieces, CONNECTED)
     runs = _run_lengths(mask)
@@ -227,11 +234,13 @@ def _remove_lines(
         line = mask[where] & (labels[where] == number)
         if extent < least or not line.any():
             continue
-        thickness = np.median(runs[where][line])
+        # A stroke that lies on the line covers only a few of its columns, so it does not change these medians.
+        columns = line.any(axis=0)
+        thickness = np.median(np.where(line, runs[where], 0).max(axis=0)[columns])
         if thickness <= extent / ratio:
             # A stroke that crosses the line is taller than the line. One that lies along the line is usually darker.
             core = ndimage.maximum_filter1d(np.where(line, ink[where], 0), 2 * int(thickness) + 1, axis=0)
-            pale = core <= WRITTEN * np.median(core[line])
+            pale = core <= WRITTEN * np.median(np.where(line, ink[where], 0).max(axis=0)[columns])
             removed[where] |= line & pale & (runs[where] <= 1.5 * thickness + 1)
     if removed.any():
         left = mask & ~removed

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy import ndimage
 
+from kaggle_digits import CLASSES
 from kaggle_digits.handwriting import strokes as s
 from kaggle_digits.handwriting.ink import (
     CONNECTED,
@@ -44,16 +45,14 @@ LEAST = 0.25
 """Something on a page with a probability below this is not taken for a digit: it looks like none."""
 
 LIKELY = 0.6
-"""A row in which half of all pieces reach this probability is one of digits."""
+"""A row in which half of all pieces reach this probability is one of digits, and a page on which three quarters do."""
 
 SURE = 0.85
-"""A digit that is read with at least this probability is not cut."""
+"""A digit that is read with at least this probability is not cut, unless it is wide."""
 
-CUT_COST, NARROW_CUT_COST = 0.15, 1.5
-"""A piece is cut if the sum of the logarithms of its parts' probabilities, less this for each part, is greatest."""
-
-WIDE, NARROW = 1.1, 0.7
-"""Width over height of a piece: it may well be two digits if it is wide, and is hardly if it is narrow."""
+SHAPES, COSTS = (0.75, 1.1, 1.5), (2.5, 0.15, -0.1)
+"""A piece is cut where the sum of the logarithms of the parts' probabilities, less a cost for each part, is greatest.
+The cost depends on the width over the height of the piece: two digits side by side are wide, and only ones are narrow."""
 
 FRAME_LINE = 1.15
 """A straight line of this many times the height of the digits in a box is part of the box."""
@@ -61,8 +60,8 @@ FRAME_LINE = 1.15
 COVERING = 0.35
 """What covers this share of a picture is never a sure digit."""
 
-BETTER = 0.12
-"""A page is turned if its digits' mean probability then rises by at least this."""
+BETTER, GOOD = 0.06, 0.8
+"""A page is turned if its digits' mean probability then rises by at least BETTER, and to at least GOOD."""
 
 Box = tuple[int, int, int, int]
 Classify = Callable[[np.ndarray], np.ndarray]
@@ -170,7 +169,9 @@ def find_single(picture: np.ndarray) -> Found | None:
     if found is None:
         return None
     left, top, right, bottom = (side * factor for side in found.box)
-    return Found((int(left), int(top), int(np.ceil(right)), int(np.ceil(bottom))), _pixels(found, ink))
+    return Found(
+        (int(left), int(top), int(np.ceil(right)), int(np.ceil(bottom))), normalise_digit(_cut_out(found, ink))
+    )
 
 
 def read_page(picture: np.ndarray, classify: Classify, *, threshold: float) -> Page:
@@ -254,7 +255,7 @@ def _better_turn(ink: np.ndarray, pieces: list[Strokes], classify: Classify) -> 
         for turns in range(4)
     ]
     best = int(np.argmax(means))
-    return best if means[best] >= means[0] + BETTER else 0
+    return best if means[best] >= max(GOOD, means[0] + BETTER) else 0
 
 
 def _read_upright(
@@ -265,18 +266,19 @@ def _read_upright(
         return [], []
     usual = s.usual_height(pieces)
     pieces, left_out = _sort_out(s.join(pieces, usual), usual, ink.shape)
-    parts, probabilities, pixels = _cut(pieces, ink, usual, classify)
-    rows = s.rows_of(parts, usual) if parts else np.empty(0, int)
-    likely = np.array([row.max() >= LIKELY for row in probabilities], bool)
+    parts = _read_pieces(pieces, ink, usual, classify)
+    if not parts:
+        return [], left_out
+    rows = s.rows_of([part.strokes for part in parts], usual)
+    likely = np.array([part.certainty >= LIKELY for part in parts])
     # What looks like no digit, but stands among digits, is more likely one that cannot be read.
-    among_digits = {row: likely[rows == row].mean() >= 0.5 for row in set(rows)}
+    of_digits = {row: likely[rows == row].mean() >= 0.5 or likely.mean() >= 0.75 for row in set(rows)}
     digits = []
-    for index in sorted(range(len(parts)), key=lambda index: (rows[index], parts[index].middle[0])):
-        row = probabilities[index]
-        if row.max() < LEAST and not among_digits[rows[index]]:
-            left_out.append(LeftOut(parts[index].box, "looks like no digit"))
+    for row, part in sorted(zip(rows, parts, strict=True), key=lambda each: (each[0], each[1].strokes.middle[0])):
+        if part.certainty < LEAST and not of_digits[row]:
+            left_out.append(LeftOut(part.strokes.box, "looks like no digit"))
         else:
-            digits.append(Digit.of(parts[index].box, int(rows[index]), row, pixels[index], threshold))
+            digits.append(Digit.of(part.strokes.box, int(row), part.probabilities, part.pixels, threshold))
     return _renumbered(digits), left_out
 
 
@@ -331,54 +333,76 @@ def _why_not(piece: Strokes, usual: float, shape: tuple[int, int]) -> str | None
     return None
 
 
-def _cut(
-    pieces: list[Strokes], ink: np.ndarray, usual: float, classify: Classify
-) -> tuple[list[Strokes], np.ndarray, np.ndarray]:
-    """Cut pieces where the network reads the parts better than the whole. Return parts, probabilities and pixels."""
+@dataclass(frozen=True)
+class _Part:
+    """A piece, or a part of one, as the network read it: pixels (784,) uint8, and probabilities (10,)."""
+
+    strokes: Strokes
+    pixels: np.ndarray
+    probabilities: np.ndarray
+
+    @property
+    def certainty(self) -> float:
+        return float(self.probabilities.max())
+
+    def doubted(self) -> _Part:
+        """Return the same part, but never sure."""
+        return replace(self, probabilities=(self.probabilities + 1 / CLASSES) / 2)
+
+
+def _read_pieces(pieces: list[Strokes], ink: np.ndarray, usual: float, classify: Classify) -> list[_Part]:
+    """Read pieces, and cut those whose parts are read better than the whole."""
+    parts = _read(pieces, ink, classify)
+    tried: list[tuple[int, int, int, Strokes]] = []
+    for index, part in enumerate(parts):
+        piece = part.strokes
+        one = part.certainty >= SURE and piece.width < SHAPES[1] * piece.height
+        if not one and piece.width >= 0.5 * usual:
+            left, top, right, bottom = piece.box
+            for first, last, strokes in s.ways_to_cut(piece, ink[top:bottom, left:right], usual):
+                tried.append((index, first, last, strokes))
+    ways: dict[int, list[tuple[int, int, _Part]]] = {}
+    for (index, first, last, _), part in zip(tried, _read([each[3] for each in tried], ink, classify), strict=True):
+        ways.setdefault(index, []).append((first, last, part))
+    cut = [_best_way(ways[index]) if index in ways else [part] for index, part in enumerate(parts)]
+    # Among letters, a piece that can be cut into digits is a letter, too.
+    whole = [each[0].certainty >= LIKELY for each in cut if len(each) == 1]
+    doubtful = 2 * sum(whole) < len(whole)
+    return [part.doubted() if doubtful and len(each) > 1 else part for each in cut for part in each]
+
+
+def _read(pieces: list[Strokes], ink: np.ndarray, classify: Classify) -> list[_Part]:
     if not pieces:
-        return [], np.empty((0, 10)), np.empty((0, 784), np.uint8)
-    pixels = [_pixels(piece, ink) for piece in pieces]
-    probabilities = classify(np.stack(pixels))
-    tried: list[tuple[int, int, int, Strokes, np.ndarray]] = []
-    for index, piece in enumerate(pieces):
-        if probabilities[index].max() >= SURE or piece.width < 0.5 * usual:
-            continue
-        left, top, right, bottom = piece.box
-        for first, last, part in s.ways_to_cut(piece, ink[top:bottom, left:right], usual):
-            tried.append((index, first, last, part, _pixels(part, ink)))
-    read = classify(np.stack([each[-1] for each in tried])) if tried else np.empty((0, 10))
-    ways: dict[int, list[tuple[int, int, Strokes, np.ndarray, np.ndarray]]] = {}
-    for (index, first, last, part, seen), row in zip(tried, read, strict=True):
-        ways.setdefault(index, []).append((first, last, part, seen, row))
-    cut: list[tuple[Strokes, np.ndarray, np.ndarray]] = []
-    for index, piece in enumerate(pieces):
-        best = _best_way(ways[index]) if index in ways else []
-        cut += best or [(piece, probabilities[index], pixels[index])]
-    parts, rows, seen = zip(*cut, strict=True)
-    return list(parts), np.stack(rows), np.stack(seen)
+        return []
+    pixels = np.stack([normalise_digit(_cut_out(piece, ink)) for piece in pieces])
+    return [_Part(*each) for each in zip(pieces, pixels, classify(pixels), strict=True)]
 
 
-def _best_way(
-    ways: list[tuple[int, int, Strokes, np.ndarray, np.ndarray]],
-) -> list[tuple[Strokes, np.ndarray, np.ndarray]]:
-    """Return the parts of the best way through a piece, from its left side to its right side."""
-    ends = max(last for _, last, *_ in ways)
-    whole = next(part for first, last, part, *_ in ways if (first, last) == (0, ends))
-    # Two digits side by side are wider than one. Only ones are as narrow as that.
-    narrow = np.clip((WIDE - whole.width / whole.height) / (WIDE - NARROW), 0, 1)
-    cost = CUT_COST + narrow * (NARROW_CUT_COST - CUT_COST)
-    best: list[tuple[float, list[tuple[Strokes, np.ndarray, np.ndarray]]] | None] = [(0.0, [])] + [None] * ends
-    for first, last, part, seen, row in sorted(ways, key=lambda way: way[:2]):
-        before = best[first]
-        if before is None:
+def _best_way(ways: list[tuple[int, int, _Part]]) -> list[_Part]:
+    """Return the parts of the best way through a piece, from its left side to its right side.
+
+    Args:
+        ways: what lies between two cuts, as ``strokes.ways_to_cut`` numbers them, and the whole piece.
+    """
+    ends = max(last for _, last, _ in ways)
+    whole = next(part for first, last, part in ways if (first, last) == (0, ends))
+    width, height = whole.strokes.width, whole.strokes.height
+    cost = float(np.interp(width / height, SHAPES, COSTS))
+    best: list[tuple[float, list[_Part]] | None] = [(0.0, []), *[None] * ends]
+    for first, last, part in sorted(ways, key=lambda way: way[:2]):
+        before, reached = best[first], best[last]
+        if before is None or (part is whole and width > SHAPES[2] * height and len(ways) > 1):
             continue
-        gained = np.log(max(float(row.max()), 1e-4)) - cost
-        score = before[0] + gained
-        reached = best[last]
+        # A broad part that cannot be read weighs as much as the digits that it may be.
+        weight = max(1.0, part.strokes.width / (0.7 * height))
+        score = before[0] + weight * float(np.log(max(part.certainty, 1e-4))) - cost
         if reached is None or score > reached[0]:
-            best[last] = (score, [*before[1], (part, row, seen)])
+            best[last] = (score, [*before[1], part])
     reached = best[ends]
-    return reached[1] if reached else []
+    parts = reached[1] if reached else [whole]
+    # An m, an n or a u becomes ones if it is cut.
+    ones = [part.probabilities.argmax() == 1 for part in parts]
+    return [part.doubted() if one and sum(ones) > 1 else part for part, one in zip(parts, ones, strict=True)]
 
 
 def _main_strokes(mask: np.ndarray, *, cropped: bool) -> Strokes | None:
@@ -411,11 +435,6 @@ def _main_strokes(mask: np.ndarray, *, cropped: bool) -> Strokes | None:
         if piece.mask.sum() >= 0.06 * pieces[0].mask.sum():
             whole = s.union(whole, piece)
     return whole
-
-
-def _pixels(strokes: Strokes, ink: np.ndarray) -> np.ndarray:
-    """Cut strokes out of a page's ink, and normalise them."""
-    return normalise_digit(_cut_out(strokes, ink))
 
 
 def _cut_out(strokes: Strokes, ink: np.ndarray) -> np.ndarray:

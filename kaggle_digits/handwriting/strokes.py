@@ -140,16 +140,17 @@ def enclosed_in(piece: Strokes, pieces: list[Strokes]) -> list[Strokes]:
     left, top, right, bottom = piece.box
     if min(piece.width, piece.height) < 2 * SMALLEST:
         return []
-    least = max(SMALLEST, 0.2 * min(piece.width, piece.height)) if piece.width < 3 * piece.height else SMALLEST
     near = [
         each
         for each in pieces
-        if least <= each.height < piece.height and left < each.middle[0] < right and top < each.middle[1] < bottom
+        if SMALLEST <= each.height < piece.height and left < each.middle[0] < right and top < each.middle[1] < bottom
     ]
     if not near:
         return []
     holes = ndimage.binary_fill_holes(piece.mask) & ~piece.mask
-    return [each for each in near if holes[int(each.middle[1]) - top, int(each.middle[0]) - left]]
+    inside = [each for each in near if holes[int(each.middle[1]) - top, int(each.middle[0]) - left]]
+    # A zero may have a dot in it.
+    return inside if len(inside) > 1 or any(each.height >= 0.4 * piece.height for each in inside) else []
 
 
 def is_rectangle(piece: Strokes) -> bool:
@@ -277,11 +278,10 @@ def cuts(piece: Strokes, ink: np.ndarray) -> list[np.ndarray]:
         seam, crossed = _seam(cost[:, start:end])
         found.append((crossed, seam + start))
     kept: list[np.ndarray] = []
-    limit = 0.8 * height
     for crossed, seam in sorted(found, key=lambda each: each[0]):
-        if crossed <= limit and all(np.abs(seam - other).mean() > 0.07 * height for other in kept):
+        if crossed <= 1.5 * height and all(np.abs(seam - other).mean() > 0.07 * height for other in kept):
             kept.append(seam)
-    return sorted(kept[:12], key=lambda seam: float(seam.mean()))
+    return sorted(kept[: 4 + 6 * width // height], key=lambda seam: float(seam.mean()))
 
 
 def _seam(cost: np.ndarray) -> tuple[np.ndarray, float]:
