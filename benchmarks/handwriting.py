@@ -24,13 +24,10 @@ import numpy as np
 from kaggle_digits.calibration import accuracy, calibrate, calibration_error, fit_temperature
 from kaggle_digits.data import find_source, load_train, split_rows
 from kaggle_digits.handwriting.reader import (
-    THRESHOLD,
     Reader,
-    find_labels,
     find_pictures,
     read_files,
     tabulate,
-    text_of,
 )
 from kaggle_digits.plots import plot_reliability
 from kaggle_digits.predict import PACKAGED_RUN
@@ -38,10 +35,10 @@ from kaggle_digits.predict import PACKAGED_RUN
 
 def print_digits(reader: Reader, folder: Path) -> None:
     """Print the accuracy, and the share of digits above the threshold."""
-    files = find_pictures([folder])
-    labels = find_labels(files)
-    assert labels is not None
-    print("\n".join(tabulate(read_files(files, reader, single=True), labels).splitlines()[:2]))
+    found = find_pictures([folder], labelled=True)
+    assert found.labels is not None
+    pages = [page for (page,) in read_files(found.files, reader, single=True)]
+    print("\n".join(tabulate(pages, found.labels).splitlines()[:2]))
 
 
 def print_sheets(reader: Reader, folder: Path) -> None:
@@ -52,18 +49,18 @@ def print_sheets(reader: Reader, folder: Path) -> None:
             truth.setdefault(line["file"], []).append(line["text"])
     found = missed = wrong = right = sure = 0
     started = time.perf_counter()
-    pages = read_files([folder / name for name in truth], reader, single=False)
+    pages = [page for (page,) in read_files([folder / name for name in truth], reader, single=False)]
     seconds = time.perf_counter() - started
     for page, rows in zip(pages, truth.values(), strict=True):
-        expected, read = "".join(rows), "".join(text_of(page, threshold=0))
+        expected, read = "".join(rows), "".join(str(digit.digit) for digit in page.digits)
         found += len(read)
-        in_rows = [len(row) for row in text_of(page)] == [len(row) for row in rows]
+        in_rows = [len(row) for row in page.text] == [len(row) for row in rows]
         changes = difflib.SequenceMatcher(None, expected, read, autojunk=False).get_opcodes()
         for what, start, end, first, last in changes:
             missed += max(0, (end - start) - (last - first))
             wrong += max(0, (last - first) - (end - start))
             right += end - start if what == "equal" and in_rows else 0
-        sure += sum(digit.is_sure() for digit in page)
+        sure += sum(digit.sure for digit in page.digits)
     total = sum(len(row) for rows in truth.values() for row in rows)
     print(
         f"{len(truth)} sheets: {total} digits, {found} found, {missed} missed, {wrong} too many; {right / total:.2%} "
@@ -117,7 +114,7 @@ def main() -> None:
     parser.add_argument("--photo", type=Path, help="a large photograph to time the command on")
     options = parser.parse_args()
     reader = Reader(options.run)
-    print(f"threshold {THRESHOLD}")
+    print(f"threshold {reader.threshold}, as the run has it: {reader.run.threshold}")
     if options.digits:
         print_digits(reader, options.digits)
     if options.sheets:

@@ -9,8 +9,8 @@ import numpy as np
 
 BINS = 15
 """Digits are grouped by certainty into this many bins of equal width."""
-MOST_SURE, MOST_UNSURE = 0.03, 0.01
-"""At most these shares of letters may be taken for sure digits, and of digits may become unsure."""
+HIGHEST, MOST_UNSURE = 0.9, 0.01
+"""A digit is sure from the probability HIGHEST on, or less, so that at most this share of the digits is unsure."""
 LEAST = 1e-12
 """Smaller probabilities are raised to this value, because 0 has no logarithm."""
 
@@ -55,20 +55,18 @@ def fit_temperature(probabilities: np.ndarray, digits: np.ndarray) -> float:
 
 
 def find_threshold(digits: np.ndarray, letters: np.ndarray) -> tuple[float, float, float]:
-    """Find the probability from which on a digit is sure: the lowest one that at most MOST_SURE of the letters reach.
+    """Find the probability from which on a digit is sure: HIGHEST, or less, so that few digits are unsure.
 
     Args:
         digits: (N, 10) calibrated probabilities of held-out digits.
         letters: (M, 10) those of letters that look like no digit.
 
     Returns:
-        the threshold, 0.5 or more, but so low that at most MOST_UNSURE of the digits are below it; the share of digits
-        below it; and the share of letters that reach it.
+        the threshold; the share of digits below it, at most MOST_UNSURE; and the share of letters that reach it.
     """
     digits, letters = digits.max(axis=1), letters.max(axis=1)
-    value = max(0.5, float(np.quantile(letters, 1 - MOST_SURE, method="higher")) + 1e-4)
-    value = round(min(value, max(0.5, float(np.quantile(digits, MOST_UNSURE, method="lower")))), 4)
-    return (value, round(float((digits < value).mean()), 4), round(float((letters >= value).mean()), 4))
+    value = min(HIGHEST, float(np.floor(1e4 * np.quantile(digits, MOST_UNSURE, method="lower")) / 1e4))
+    return value, round(float((digits < value).mean()), 4), round(float((letters >= value).mean()), 4)
 
 
 def reliability(probabilities: np.ndarray, digits: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

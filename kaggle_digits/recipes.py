@@ -189,7 +189,7 @@ _CHAMPION = Ensemble(
 _HANDWRITING = replace(
     _SMALL,
     name="handwriting",
-    summary="five convolutions for digits written elsewhere: extra strokes, bends, other pens; averaged over slants",
+    summary="five convolutions for digits written elsewhere, which are told from letters and scribbles",
     layers=(
         *_block(conv(32, 5), pool()),
         *_block(conv(48, 3)),

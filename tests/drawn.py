@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image, ImageDraw
 from scipy import ndimage
-from skimage.transform import ProjectiveTransform, warp
+from skimage.transform import warp
+
+from kaggle_digits.handwriting.sheet import homography
 
 Stroke = list[tuple[float, float]]
 
@@ -40,6 +42,7 @@ def draw_page(
     turn: float = 0.0,
     ruling: str = "plain",
     gap: float = 1.5,
+    fade: float = 0.0,
 ) -> np.ndarray:
     """Draw a page of digits.
 
@@ -50,6 +53,7 @@ def draw_page(
         seed: seed for the size, slant and place of each digit, and for the noise.
         turn: rotation of the page in degrees.
         ruling: "plain", "ruled", "squared" or "dashed" paper.
+        fade: the share of its darkness that the ink loses in places.
         gap: from one digit to the next, in heights of a digit. A space in a row leaves a place empty.
 
     Returns:
@@ -75,6 +79,7 @@ def draw_page(
                 for x, y in (points[0], points[-1]):
                     canvas.circle((x, y), pen * fine / 2, fill=255)
     ink = np.asarray(page.resize((width, height), Image.Resampling.BOX), np.float32) / 255
+    ink *= 1 - fade * np.abs(np.sin(np.arange(width) / 23))
     lines = np.zeros_like(ink)
     if ruling in ("ruled", "squared", "dashed"):
         lines[int(0.5 * size) :: int(0.6 * size)] = 1
@@ -113,7 +118,7 @@ def put_on_desk(page: np.ndarray, *, desk: float, turn: float, seed: int = 0) ->
     corners += size / 2
     grain = ndimage.gaussian_filter(rng.normal(0, 1, size[::-1]), (2, 30))
     picture = desk * (1 + 0.1 * grain / grain.std())
-    transform = ProjectiveTransform.from_estimate(np.array([[0, 0], [width, 0], [width, height], [0, height]]), corners)
-    lying = warp(page.astype(float), transform.inverse, output_shape=size[::-1], order=1, cval=-1)
+    matrix = homography(np.array([[0, 0], [width, 0], [width, height], [0, height]]), corners)
+    lying = warp(page.astype(float), np.linalg.inv(matrix), output_shape=size[::-1], order=1, cval=-1)
     picture = ndimage.gaussian_filter(np.where(lying >= 0, lying, picture), 0.8)
     return np.clip(picture, 0, 1).astype(np.float32), corners

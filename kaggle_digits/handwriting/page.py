@@ -45,14 +45,14 @@ LEAST = 0.25
 """Something on a page with a probability below this is not taken for a digit: it looks like none."""
 
 LIKELY = 0.6
-"""A row in which half of all pieces reach this probability is one of digits, and a page on which three quarters do."""
+"""Where half of the pieces of a row, or three quarters of a page's, reach this probability, digits are written."""
 
 SURE = 0.85
 """A digit that is read with at least this probability is not cut, unless it is wide."""
 
 SHAPES, COSTS = (0.75, 1.1, 1.5), (2.5, 0.15, -0.1)
 """A piece is cut where the sum of the logarithms of the parts' probabilities, less a cost for each part, is greatest.
-The cost depends on the width over the height of the piece: two digits side by side are wide, and only ones are narrow."""
+The cost depends on the width over the height of the piece: two digits side by side are wide, only ones are narrow."""
 
 FRAME_LINE = 1.15
 """A straight line of this many times the height of the digits in a box is part of the box."""

@@ -12,7 +12,6 @@ import numpy as np
 from PIL import Image
 from scipy import ndimage, spatial
 from skimage.draw import polygon2mask
-from skimage.transform import ProjectiveTransform
 
 from kaggle_digits.learners.preprocess import resize
 
@@ -58,7 +57,9 @@ class Sheet:
     def to_picture(self, points: np.ndarray) -> np.ndarray:
         """Return where points on the straightened sheet, (N, 2) x and y, lie in the picture."""
         height, width = self.known.shape
-        return _transform(_rectangle(width, height), _within(self.corners))(points)
+        matrix = homography(_rectangle(width, height), _within(self.corners))
+        x, y, scale = matrix @ np.column_stack([points, np.ones(len(points))]).T
+        return np.stack([x / scale, y / scale], axis=1)
 
 
 def find_sheet(picture: np.ndarray, *, most: int) -> Sheet | None:
@@ -194,8 +195,12 @@ def _at(image: np.ndarray, points: np.ndarray) -> np.ndarray:
     return ndimage.map_coordinates(image, points[:, ::-1].T - 0.5, order=1, mode="nearest")
 
 
-def _transform(source: np.ndarray, target: np.ndarray) -> ProjectiveTransform:
-    return ProjectiveTransform.from_estimate(np.asarray(source, float), np.asarray(target, float))
+def homography(source: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """Return the projective map, (3, 3), that takes four points (4, 2) to four others; no three may be in a line."""
+    rows = []
+    for (x, y), (u, v) in zip(source, target, strict=True):
+        rows += [[x, y, 1, 0, 0, 0, -u * x, -u * y], [0, 0, 0, x, y, 1, -v * x, -v * y]]
+    return np.append(np.linalg.solve(np.array(rows, float), np.ravel(target)), 1).reshape(3, 3)
 
 
 def _within(corners: np.ndarray) -> np.ndarray:
@@ -216,10 +221,7 @@ def _straighten(picture: np.ndarray, corners: np.ndarray, *, most: int) -> Sheet
     width, height = max(1, round(width * scale)), max(1, round(height * scale))
     if scale < 1:
         picture = resize(picture, [max(1, round(side * scale)) for side in picture.shape[1::-1]])
-    to_picture = _transform(_rectangle(width, height), within * scale)
-    if not to_picture:
-        return None
-    matrix = to_picture.params / to_picture.params[2, 2]
+    matrix = homography(_rectangle(width, height), within * scale)
 
     def warp(layer: np.ndarray, how: Image.Resampling) -> np.ndarray:
         image = Image.fromarray(np.ascontiguousarray(layer, np.float32))

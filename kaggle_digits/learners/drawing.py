@@ -145,7 +145,7 @@ def draw_images(count: int, rows: TrainingRows, rng: np.random.Generator) -> Tra
 
 
 def draw_letters(count: int, fonts: Sequence[str], rng: np.random.Generator) -> np.ndarray:
-    """Draw letters that look like no digit in some of Matplotlib's fonts, (count, 784) uint8, as ``draw_images`` does."""
+    """Draw letters that look like no digit, in some of Matplotlib's fonts: (count, 784) uint8."""
     return np.stack([_placed(lambda: _glyph(LETTERS, rng, fonts)) for _ in range(count)])
 
 

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from kaggle_digits.errors import DataError
-from kaggle_digits.handwriting.photo import load_photo
+from kaggle_digits.handwriting.photo import MOST_PAGES, is_picture, load_photos
 
 # It is dark on the left and light on the right, with a mark in the upper left corner that shows how it is turned.
 PICTURE = np.tile(np.linspace(40, 220, 60, dtype=np.uint8), (30, 1))
@@ -27,12 +27,13 @@ def saved(image: Image.Image, kind: str = "PNG", **options) -> bytes:
 
 
 def load(contents: bytes) -> np.ndarray:
-    return load_photo(contents, name="photo")[0]
+    (photo,) = load_photos(contents, name="photo")
+    return photo.picture
 
 
 def message(contents: bytes) -> str:
     with pytest.raises(DataError) as raised:
-        load_photo(contents, name="photo")
+        load_photos(contents, name="photo")
     return str(raised.value)
 
 
@@ -79,8 +80,8 @@ def test_what_is_not_a_number_is_paper():
 
 @pytest.mark.parametrize("size", [(20_000, 8), (9000, 31), (12, 30_000)])
 def test_long_thin_jpegs_are_read_whole(size):
-    brightness, found = load_photo(saved(Image.new("L", size, 128), "JPEG"), name="photo")
-    assert found == brightness.shape[::-1] == size
+    (photo,) = load_photos(saved(Image.new("L", size, 128), "JPEG"), name="photo")
+    assert photo.size == photo.picture.shape[::-1] == size
 
 
 def test_cmyk_is_light_where_there_is_no_ink():
@@ -98,11 +99,40 @@ def test_transparent_paper_stands_out_from_the_ink(ink, paper):
     assert brightness[15, 22] == pytest.approx(ink / 255)
 
 
-def test_of_an_animation_the_first_frame_counts():
-    frames = [Image.fromarray(PICTURE), Image.new("L", (60, 30), 128)]
-    for kind in ("GIF", "PNG"):
-        contents = saved(frames[0], kind, save_all=True, append_images=frames[1:])
-        np.testing.assert_allclose(load(contents), PICTURE / 255, atol=0.01)
+@pytest.mark.parametrize("kind", ["GIF", "PNG", "TIFF"])
+def test_every_page_and_frame_is_read(kind):
+    frames = [Image.fromarray(PICTURE), Image.new("L", (60, 30), 128), Image.fromarray(255 - PICTURE)]
+    photos = load_photos(saved(frames[0], kind, save_all=True, append_images=frames[1:]), name="photo")
+    assert len(photos) == 3
+    for photo, frame in zip(photos, frames, strict=True):
+        np.testing.assert_allclose(photo.picture, np.asarray(frame) / 255, atol=0.01)
+
+
+def test_too_many_frames_are_refused():
+    frames = [Image.new("L", (8, 8), shade) for shade in range(MOST_PAGES + 1)]
+    contents = saved(frames[0], "GIF", save_all=True, append_images=frames[1:])
+    assert message(contents) == (
+        "photo: 101 pages or frames. Expected at most 100. Split it, or save the pages that you want read."
+    )
+
+
+def test_colours_are_kept_and_grey_pictures_have_none():
+    image = Image.new("RGB", (60, 30), (250, 220, 40))
+    np.testing.assert_allclose(load(saved(image))[0, 0], [250 / 255, 220 / 255, 40 / 255])
+    assert load(saved(Image.fromarray(PICTURE).convert("RGB"))).ndim == 2
+
+
+def test_photographs_of_phones_are_read():
+    assert np.abs(load(saved(Image.fromarray(PICTURE).convert("RGB"), "HEIF")) - PICTURE / 255).mean() < 0.03
+
+
+@pytest.mark.parametrize("name", ["a.jfif", "b.heic", "scan", "photo.txt"])
+def test_a_picture_is_known_by_its_contents(tmp_path: Path, name):
+    kind = {"a.jfif": "JPEG", "b.heic": "HEIF"}.get(name, "PNG")
+    (tmp_path / name).write_bytes(saved(Image.new("RGB", (60, 30)), kind))
+    assert is_picture(tmp_path / name)
+    (tmp_path / name).write_text("file,row,text\n")
+    assert not is_picture(tmp_path / name)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -122,28 +152,28 @@ def test_exif_turns_the_picture_upright(orientation):
         held = held.transpose(turns[orientation])
     exif = Image.Exif()
     exif[0x0112] = orientation
-    brightness, size = load_photo(saved(held, "PNG", exif=exif.tobytes()), name="photo")
-    np.testing.assert_allclose(brightness, PICTURE / 255, atol=1e-6)
-    assert size == (60, 30)
+    (photo,) = load_photos(saved(held, "PNG", exif=exif.tobytes()), name="photo")
+    np.testing.assert_allclose(photo.picture, PICTURE / 255, atol=1e-6)
+    assert photo.size == (60, 30)
 
 
 def test_a_large_jpeg_is_unpacked_smaller_but_keeps_its_size():
     large = Image.fromarray(np.kron(PICTURE, np.ones((100, 100), np.uint8)))
-    brightness, size = load_photo(saved(large, "JPEG"), name="photo")
-    assert size == (6000, 3000)
-    assert max(brightness.shape) == 3000
-    np.testing.assert_allclose(brightness.mean(), PICTURE.mean() / 255, atol=0.01)
+    (photo,) = load_photos(saved(large, "JPEG"), name="photo")
+    assert photo.size == (6000, 3000)
+    assert max(photo.picture.shape) == 3000
+    np.testing.assert_allclose(photo.picture.mean(), PICTURE.mean() / 255, atol=0.01)
 
 
 def test_a_file_is_read_as_its_contents_are(tmp_path: Path):
     file = tmp_path / "a.png"
     file.write_bytes(saved(Image.fromarray(PICTURE)))
-    np.testing.assert_array_equal(load_photo(file)[0], load(file.read_bytes()))
+    np.testing.assert_array_equal(load_photos(file)[0].picture, load(file.read_bytes()))
 
 
 def test_no_file(tmp_path: Path):
     with pytest.raises(DataError, match=r"a\.png: no such file\. Expected a picture\. Check the name\.$"):
-        load_photo(tmp_path / "a.png")
+        load_photos(tmp_path / "a.png")
 
 
 EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 90 90\n%%EndComments\nshowpage\n"
@@ -152,8 +182,8 @@ EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 90 90\n%%EndComments\nshowpa
 @pytest.mark.parametrize("contents", [b"", b"no picture", b"%PDF-1.4 ...", EPS])
 def test_not_a_picture(contents):
     assert message(contents) == (
-        "photo: not a picture that can be read. Expected PNG, JPEG, WebP, TIFF, GIF or BMP. Save or export it as one "
-        "of these; phones that take HEIC can share JPEG."
+        "photo: not a picture that can be read. Expected PNG, JPEG, HEIC, WebP, TIFF, GIF or BMP. Save or export it as "
+        "one of these."
     )
 
 
@@ -164,7 +194,7 @@ def test_a_file_that_is_cut_off(kind):
     for share in (0.3, 0.6, 0.9):
         said = message(whole[: int(share * len(whole))])
         assert said.startswith("photo: the picture is damaged or cut off (") or "not a picture" in said
-        assert said.endswith(("Copy or export it again.", "can share JPEG."))
+        assert said.endswith(("Copy or export it again.", "as one of these."))
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "TIFF", "BMP", "WEBP"])
@@ -177,7 +207,7 @@ def test_a_file_with_wrong_bytes_is_read_or_refused(kind):
         wrong = np.frombuffer(whole, np.uint8).copy()
         wrong[rng.integers(0, len(wrong), 4)] = rng.integers(0, 256, 4)
         with contextlib.suppress(DataError):
-            assert np.isfinite(load(wrong.tobytes())).all()
+            assert all(np.isfinite(photo.picture).all() for photo in load_photos(wrong.tobytes(), name="photo"))
 
 
 def test_a_picture_that_is_too_small():

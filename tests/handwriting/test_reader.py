@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from drawn import draw_page
-from PIL import Image
+from drawn import draw_page, put_on_desk
+from PIL import Image, ImageDraw
 
 from kaggle_digits import cli
 from kaggle_digits.data import find_source, load_train, split_rows
@@ -65,13 +65,56 @@ def test_a_folder_without_labels_is_one_of_pages(capsys, page):
     Path("pages").mkdir()
     page.rename("pages/IMG_2041.png")
     Path("pages/notes.txt").write_text("not a picture")
-    assert recognize(capsys, "pages") == "31415\n926\n"
+    assert cli.main(["recognize", "pages"]) == 0
+    printed = capsys.readouterr()
+    assert printed.out == "31415\n926\n"
+    assert "Skipped, since they are no pictures: pages/notes.txt" in printed.err
+
+
+def test_a_page_whose_name_looks_like_a_label_is_a_page(capsys, page):
+    """Accuracy is printed only with --labelled."""
+    page.rename("1_2.png")
+    assert recognize(capsys, "1_2.png") == "31415\n926\n"
+
+
+def test_every_page_of_a_tiff_is_read(capsys, page):
+    with Image.open(page) as first:
+        first.save("scan.tif", save_all=True, append_images=[first.copy()])
+    rows = "  31415\n  926\n"
+    assert recognize(capsys, "scan.tif") == f"scan.tif, page 1:\n{rows}scan.tif, page 2:\n{rows}"
+    answers = [json.loads(line) for line in recognize(capsys, "scan.tif", "--json").splitlines()]
+    assert [(answer["page"], answer["text"]) for answer in answers] == [(1, ROWS), (2, ROWS)]
+    assert refused(capsys, "scan.tif", "--overlay", "a.png") == (
+        "kaggle-digits: --overlay: scan.tif has 2 pages. Expected one. Save one page as a picture."
+    )
+
+
+def test_what_was_turned_and_left_out_is_said(capsys, workplace):
+    picture = Image.fromarray(np.rint(255 * draw_page(["3140", "5927"], seed=8)).astype(np.uint8))
+    ImageDraw.Draw(picture).ellipse((300, 10, 340, 48), fill=40)
+    picture.transpose(Image.Transpose.ROTATE_90).save("turned.png")
+    *rows, turned, left_out = recognize(capsys, "turned.png").splitlines()
+    assert rows == ["3140", "5927"]
+    assert turned == "(turned clockwise by 90°)"
+    assert left_out == "(left out: a blot; --overlay shows where)"
+    answer = json.loads(recognize(capsys, "turned.png", "--json"))
+    assert (answer["turned"], answer["sheet"]) == (90, None)
+    assert [each["why"] for each in answer["left_out"]] == ["a blot"]
+
+
+def test_a_sheet_is_reported(capsys, workplace):
+    picture, corners = put_on_desk(draw_page(["3140", "5926"], seed=3), desk=0.15, turn=12)
+    save("desk.png", picture)
+    answer = json.loads(recognize(capsys, "desk.png", "--json"))
+    assert answer["text"] == ["3140", "5926"]
+    np.testing.assert_allclose(answer["sheet"], corners, atol=6)
+    recognize(capsys, "desk.png", "--overlay", "read.png")
 
 
 def test_json_has_an_object_per_picture_and_line(capsys, page):
     save("empty.png", np.ones((200, 300)))
     first, second = map(json.loads, recognize(capsys, page, "empty.png", "--json").splitlines())
-    assert second == {"file": "empty.png", "text": [], "digits": []}
+    assert second == {"file": "empty.png", "text": [], "digits": [], "left_out": [], "turned": 0, "sheet": None}
     assert (first["file"], first["text"]) == ("page.png", ROWS)
     assert [digit["digit"] for digit in first["digits"]] == [int(digit) for digit in "".join(ROWS)]
     for digit in first["digits"]:
@@ -97,10 +140,10 @@ def test_a_threshold_is_a_probability(capsys, page, threshold):
 
 
 def test_labels_in_the_names_give_a_table(capsys, labelled):
-    table = recognize(capsys, labelled).splitlines()
+    table = recognize(capsys, labelled, "--labelled").splitlines()
     right = sum(
         json.loads(line)["digits"][0]["digit"] == digit
-        for digit, line in enumerate(recognize(capsys, labelled, "--json").splitlines())
+        for digit, line in enumerate(recognize(capsys, labelled, "--labelled", "--json").splitlines())
     )
     assert right >= 9
     assert table[0] == f"{right / 10:.2%} right: {right} of 10 digits"
@@ -110,9 +153,28 @@ def test_labels_in_the_names_give_a_table(capsys, labelled):
     assert np.sum(counts, axis=1).tolist() == [1] * 10
 
 
+@pytest.mark.parametrize("layout", ["LABEL_NUMBER", "class folders"])
+def test_labels_come_first_or_from_class_folders(capsys, labelled, layout):
+    table = recognize(capsys, labelled, "--labelled")
+    for file in sorted(labelled.iterdir()):
+        number, label = file.stem.split("_")
+        to = {"LABEL_NUMBER": f"{label}_{number}.png", "class folders": f"{label}/{number}.png"}[layout]
+        (labelled / to).parent.mkdir(exist_ok=True)
+        file.rename(labelled / to)
+    assert recognize(capsys, labelled, "--labelled") == table
+
+
+def test_small_pictures_of_one_digit_are_no_pages(capsys, workplace):
+    save("0001_7.png", np.ones((28, 28)))
+    assert refused(capsys, "0001_7.png") == (
+        "kaggle-digits: 0001_7.png: 28 × 28 pixels, too small for a page. Expected a larger picture. Add --single if "
+        "each picture holds one digit."
+    )
+
+
 def test_the_worst_mistakes_are_drawn(capsys, labelled):
     Path("digits/0003_3.png").rename("digits/0003_4.png")
-    recognize(capsys, labelled, "--mistakes", "mistakes.png")
+    recognize(capsys, labelled, "--labelled", "--mistakes", "mistakes.png")
     with Image.open("mistakes.png") as drawn:
         assert min(drawn.size) > 60
 
@@ -192,13 +254,13 @@ def test_bad_input_is_refused_in_one_line(capsys, page, labelled):
         "kaggle-digits: nowhere.png: no such file. Expected a picture. Check the name."
     )
     assert refused(capsys, "none") == (
-        "kaggle-digits: none: no picture in this folder. Expected files that end in .bmp, .gif, .jpeg, .jpg, .pgm, "
-        ".png, .ppm, .tif, .tiff, .webp. Name the folder they are in."
+        "kaggle-digits: none: no picture in this folder. Expected pictures, or the folders 0 to 9 with pictures. Name "
+        "the folder they are in."
     )
     assert refused(capsys, page, "page.jpg").startswith("kaggle-digits: page.jpg: the picture is damaged or cut off (")
-    assert refused(capsys, page, labelled / "0001_1.png", "--overlay", "a.png") == (
-        "kaggle-digits: page.png: no label in its name, though other files have one. Expected NUMBER_LABEL, as in "
-        "0012_7.png, with a label from 0 to 9. Rename it, or read it apart from the others."
+    assert refused(capsys, page, labelled / "0001_1.png", "--labelled") == (
+        "kaggle-digits: page.png: no label in its name. Expected NUMBER_LABEL or LABEL_NUMBER, as in 0012_7.png, with "
+        "a label from 0 to 9, or class folders 0 to 9. Rename it, or leave --labelled out."
     )
     assert refused(capsys, labelled, "--overlay", "a.png") == (
         "kaggle-digits: --overlay: 10 pictures were given. Expected one. Draw on one at a time."
@@ -207,7 +269,7 @@ def test_bad_input_is_refused_in_one_line(capsys, page, labelled):
         "kaggle-digits: a.jpg: is not named like a PNG file. Expected a name ending in .png. Change it."
     )
     assert refused(capsys, page, "--mistakes", "a.png") == (
-        "kaggle-digits: --mistakes: the pictures have no labels. Expected names like 0012_7.png. Leave it out."
+        "kaggle-digits: --mistakes: without --labelled, no mistake can be told. Add --labelled, or leave it out."
     )
     assert refused(capsys, page, "--run", "none").startswith("kaggle-digits: none: no run.json in it.")
     assert not list(Path().glob("a.*"))
@@ -216,9 +278,9 @@ def test_bad_input_is_refused_in_one_line(capsys, page, labelled):
 @pytest.mark.parametrize("label", ["x", "12", "-1"])
 def test_a_label_that_is_no_digit_is_refused(capsys, labelled, label):
     (labelled / "0003_3.png").rename(labelled / f"0003_{label}.png")
-    assert refused(capsys, labelled) == (
-        f"kaggle-digits: digits/0003_{label}.png: the label {label}. Expected NUMBER_LABEL, as in 0012_7.png, with a "
-        "label from 0 to 9. Rename it, or read it apart from the others."
+    assert refused(capsys, labelled, "--labelled") == (
+        f"kaggle-digits: digits/0003_{label}.png: no label in its name. Expected NUMBER_LABEL or LABEL_NUMBER, as in "
+        "0012_7.png, with a label from 0 to 9, or class folders 0 to 9. Rename it, or leave --labelled out."
     )
 
 
