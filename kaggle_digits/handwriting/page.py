@@ -168,10 +168,7 @@ def find_single(picture: np.ndarray) -> Found | None:
     found = _main_strokes(mask, cropped=cropped)
     if found is None:
         return None
-    left, top, right, bottom = (side * factor for side in found.box)
-    return Found(
-        (int(left), int(top), int(np.ceil(right)), int(np.ceil(bottom))), normalise_digit(_cut_out(found, ink))
-    )
+    return Found(_in_picture(found.box, None, factor, picture.shape), normalise_digit(_cut_out(found, ink)))
 
 
 def read_page(picture: np.ndarray, classify: Classify, *, threshold: float) -> Page:

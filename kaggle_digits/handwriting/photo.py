@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import struct
 import warnings
@@ -29,16 +30,23 @@ MOST_PAGES = 100
 """A TIFF has at most this many pages, and an animation this many frames."""
 
 FORMATS = (
-    "PNG", "JPEG", "MPO", "JPEG2000", "HEIF", "AVIF", "WEBP", "TIFF", "GIF", "BMP", "DIB", "PPM", "TGA", "PCX", "QOI",
+    "PNG", "JPEG", "JPEG2000", "HEIF", "AVIF", "WEBP", "TIFF", "GIF", "BMP", "DIB", "PPM", "TGA", "PCX", "QOI",
     "SGI", "PSD", "ICO",
 )  # fmt: skip
 """The formats that Pillow may try, whatever a file is called. Some of its others start programs."""
 
 PAGED = ("TIFF", "GIF", "WEBP", "PNG", "AVIF")
-"""In these formats a file may have several pages or frames. An MPO has the same picture in other sizes."""
+"""In these formats a file may have several pages or frames. A JPEG with several has the same picture in other sizes."""
 
 DAMAGED = (OSError, SyntaxError, ValueError, EOFError, struct.error, RuntimeError, TypeError, LookupError, MemoryError)
 """What Pillow raises for damaged files."""
+
+
+@functools.cache
+def _formats() -> tuple[str, ...]:
+    """Return those of FORMATS that this release of Pillow has."""
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
 @dataclass(frozen=True)
@@ -60,7 +68,7 @@ def is_picture(file: Path) -> bool:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with Image.open(file, formats=FORMATS):
+            with Image.open(file, formats=_formats()):
                 return True
     except (*DAMAGED, Image.DecompressionBombError):
         return False
@@ -89,7 +97,7 @@ def load_photos(source: Path | bytes, *, name: str | None = None) -> list[Photo]
         with warnings.catch_warnings():
             # Pillow warns about large pictures, which are refused here, and about odd metadata, which does no harm.
             warnings.simplefilter("ignore")
-            with Image.open(io.BytesIO(source), formats=FORMATS) as image:
+            with Image.open(io.BytesIO(source), formats=_formats()) as image:
                 pages = getattr(image, "n_frames", 1) if image.format in PAGED else 1
                 if pages > MOST_PAGES:
                     raise DataError(
