@@ -16,6 +16,7 @@ from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
+from kaggle_digits.recipe import Recipe
 from kaggle_digits.recipes import MEASURED_FILE, RECIPES
 from kaggle_digits.report import format_accuracy
 
@@ -35,14 +36,22 @@ def load_rows(files: list[Path]) -> dict[str, dict[str, Any]]:
         assert sizes == (36_000, 6_000), f"{file}: not the competition's data"
         for row in comparison["recipes"]:
             name = row["recipe"]
-            # A setting that did not exist yet when the recipe was measured had its default.
-            defaults = {field.name: field.default for field in fields(RECIPES[name]) if field.default is not MISSING}
-            assert {**defaults, **row["settings"]} == {**defaults, **RECIPES[name].settings()}, (
+            recipe = RECIPES[name]
+            assert _with_defaults(recipe, row["settings"]) == _with_defaults(recipe, recipe.settings()), (
                 f"{file}: {name} has other settings now; measure it anew"
             )
             if not row["failed"] and len(row["accuracies"]) > len(rows.get(name, {"accuracies": ()})["accuracies"]):
                 rows[name] = row
     return {name: rows[name] for name in RECIPES if name in rows}
+
+
+def _with_defaults(recipe: Recipe, settings: dict[str, Any]) -> dict[str, Any]:
+    """Add the defaults of settings that did not exist yet when a recipe was measured."""
+    whole = {field.name: field.default for field in fields(recipe) if field.default is not MISSING} | settings
+    if recipe.members:
+        pairs = zip(recipe.members, settings["members"], strict=True)
+        whole["members"] = [_with_defaults(member, own) for member, own in pairs]
+    return whole
 
 
 def recipes_table(rows: dict[str, dict[str, Any]]) -> str:
