@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from kaggle_digits.calibration import calibrate, calibration_error, fit_temperature, reliability
+from kaggle_digits.calibration import calibrate, calibration_error, find_threshold, fit_temperature, reliability
 
 
 def draw(temperature: float, count: int = 20_000) -> tuple[np.ndarray, np.ndarray]:
@@ -56,3 +56,17 @@ def test_reliability_by_hand():
     assert np.flatnonzero(counts).tolist() == [4, 13]
     np.testing.assert_allclose(sure[[4, 13]], [0.3, 0.9])
     np.testing.assert_allclose(accuracy[[4, 13]], [0.5, 1.0])
+
+
+def test_few_digits_become_unsure_by_the_threshold():
+    rng = np.random.default_rng(0)
+    digits = np.zeros((1000, 10))
+    digits[:, 0] = np.concatenate([rng.uniform(0.95, 1, 985), rng.uniform(0.5, 0.85, 15)])
+    letters = np.full((100, 10), 0.1)
+    letters[:3, 1] = 0.99
+    value, unsure, sure = find_threshold(digits, letters)
+    assert 0.5 < value < 0.9
+    assert unsure <= 0.01
+    assert sure == 0.03
+    digits[:, 0] = 0.99
+    assert find_threshold(digits, letters) == (0.9, 0.0, 0.03)
