@@ -288,12 +288,13 @@ def _seam(cost: np.ndarray) -> tuple[np.ndarray, float]:
     """Return the cheapest way from top to bottom, which moves at most one column from row to row, and its cost."""
     total = cost.copy()
     steps = np.zeros(cost.shape, np.int8)
+    above = np.full(cost.shape[1] + 2, np.inf)
     for row in range(1, len(cost)):
-        above = np.pad(total[row - 1], 1, constant_values=np.inf)
+        above[1:-1] = total[row - 1]
         ways = np.stack([above[1:-1], above[:-2] + 0.005, above[2:] + 0.005])
         best = ways.argmin(axis=0)
         steps[row] = np.array([0, -1, 1])[best]
-        total[row] += np.take_along_axis(ways, best[None], axis=0)[0]
+        total[row] += ways.min(axis=0)
     seam = np.empty(len(cost), int)
     seam[-1] = int(total[-1].argmin())
     for row in range(len(cost) - 1, 0, -1):
