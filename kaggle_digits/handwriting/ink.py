@@ -7,7 +7,7 @@ from scipy import ndimage
 from skimage.filters import apply_hysteresis_threshold, threshold_otsu
 
 from kaggle_digits.handwriting.normalise import stroke_width
-from kaggle_digits.learners.preprocess import resize
+from kaggle_digits.learners.preprocess import rescale, resize
 
 WINDOW = 1 / 6
 """The brightest part of a window counts as paper. The window's size is this share of the page's longer side, which
@@ -65,7 +65,7 @@ def level_paper(picture: np.ndarray, *, window: float = WINDOW) -> np.ndarray | 
     """
     # A small copy is enough to estimate the light, and averages the noise away.
     scale = WINDOW_SIDE / (window * max(picture.shape))
-    small = resize(picture, [max(1, round(side * scale)) for side in picture.shape[1::-1]])
+    small = rescale(picture, scale)
     grey = brightness(small)
     away = grey - ndimage.median_filter(grey, WINDOW_SIDE, mode="nearest")
     least = 0.4 * np.percentile(np.abs(away), 99.5)
@@ -220,12 +220,15 @@ def _remove_lines(
         least: pixels of a whole line, at least.
         ratio: a whole line is at least this many times as long as thick.
     """
+    given = mask
     mask, ink = _level(mask, slope), _level(ink, slope)
     # Thickened lines stay in one piece even if they are not quite level, or interrupted here and there.
     thick = ndimage.maximum_filter1d(mask, 5, axis=0)
     gap = max(5, length // 8)
     thick = ndimage.minimum_filter1d(ndimage.maximum_filter1d(thick, gap, axis=1), gap, axis=1)
     pieces = ndimage.maximum_filter1d(ndimage.minimum_filter1d(thick, length, axis=1), length, axis=1)
+    if not pieces.any():
+        return given
     labels, _ = ndimage.label(pieces, CONNECTED)
     runs = _run_lengths(mask)
     removed = np.zeros_like(mask)
@@ -242,13 +245,13 @@ def _remove_lines(
             core = ndimage.maximum_filter1d(np.where(line, ink[where], 0), 2 * int(thickness) + 1, axis=0)
             pale = core <= WRITTEN * np.median(np.where(line, ink[where], 0).max(axis=0)[columns])
             removed[where] |= line & pale & (runs[where] <= 1.5 * thickness + 1)
-    if removed.any():
-        left = mask & ~removed
-        # Mend strokes that went through a line at a flat angle.
-        gap = int(2 * np.median(runs[removed])) + 1
-        mended = ndimage.minimum_filter1d(ndimage.maximum_filter1d(left, gap, axis=0), gap, axis=0)
-        mask = left | (mended & removed)
-    return _level(mask, slope, back=True)
+    if not removed.any():
+        return given
+    left = mask & ~removed
+    # Mend strokes that went through a line at a flat angle.
+    gap = int(2 * np.median(runs[removed])) + 1
+    mended = ndimage.minimum_filter1d(ndimage.maximum_filter1d(left, gap, axis=0), gap, axis=0)
+    return _level(left | (mended & removed), slope, back=True)
 
 
 def _run_lengths(mask: np.ndarray) -> np.ndarray:

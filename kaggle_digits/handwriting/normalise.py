@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy import ndimage
 
-from kaggle_digits.learners.preprocess import BOX, ink_box, place_ink, resize
+from kaggle_digits.learners.preprocess import BOX, ink_box, place_ink, rescale
 
 FINE = 80
 """A digit has this many pixels on its longer side while its strokes are measured."""
@@ -31,7 +31,7 @@ def normalise_digit(ink: np.ndarray) -> np.ndarray:
     framed = np.pad(ink, 2)
     left, top, right, bottom = ink_box(framed > 0.35 * framed.max())
     scale = FINE / max(right - left, bottom - top)
-    fine = np.clip(resize(framed, [max(1, round(side * scale)) for side in reversed(framed.shape)]), 0, 1)
+    fine = np.clip(rescale(framed, scale), 0, 1)
     strokes = fine > 0.5 * fine.max()
     left, top, right, bottom = ink_box(strokes)
     side = max(right - left, bottom - top)

@@ -63,6 +63,8 @@ COVERING = 0.35
 BETTER, GOOD = 0.06, 0.8
 """A page is turned if its digits' mean probability then rises by at least BETTER, and to at least GOOD."""
 
+UNSURE = "?"
+
 Box = tuple[int, int, int, int]
 Classify = Callable[[np.ndarray], np.ndarray]
 """(N, 784) uint8 → (N, 10) probabilities."""
@@ -143,7 +145,7 @@ class Page:
         """What is written, one string per row, with ? for each digit that is not sure."""
         rows: dict[int, str] = {}
         for each in self.digits:
-            rows[each.row] = rows.get(each.row, "") + (str(each.digit) if each.sure else "?")
+            rows[each.row] = rows.get(each.row, "") + (str(each.digit) if each.sure else UNSURE)
         return list(rows.values())
 
 
@@ -242,7 +244,7 @@ def _better_turn(ink: np.ndarray, pieces: list[Strokes], classify: Classify) -> 
     """Return by how many quarters, clockwise, a page must be turned to be read best."""
     if not pieces:
         return 0
-    usual = s.usual_height([s.turn(piece, 1, ink.shape) for piece in pieces] + pieces)
+    usual = s.usual_size([side for piece in pieces for side in (piece.width, piece.height)])
     whole = [p for p in pieces if 0.5 * usual <= max(p.width, p.height) <= 2 * usual and not s.is_blot(p)]
     if not whole:
         return 0
@@ -261,7 +263,7 @@ def _read_upright(
     """Read a page that is the right way up. Boxes are in pixels of the ink."""
     if not pieces:
         return [], []
-    usual = s.usual_height(pieces)
+    usual = s.usual_size([piece.height for piece in pieces])
     pieces, left_out = _sort_out(s.join(pieces, usual), usual, ink.shape)
     parts = _read_pieces(pieces, ink, usual, classify)
     if not parts:
@@ -404,14 +406,9 @@ def _best_way(ways: list[tuple[int, int, _Part]]) -> list[_Part]:
 
 def _main_strokes(mask: np.ndarray, *, cropped: bool) -> Strokes | None:
     """Return the strokes of the one digit: the largest piece and other large ones, without remains of a frame."""
-    labels, count = ndimage.label(mask, CONNECTED)
-    if not count:
+    pieces = s.separate(mask, smallest=1)
+    if not pieces:
         return None
-    boxes = ndimage.find_objects(labels)
-    pieces = [
-        Strokes((where[1].start, where[0].start, where[1].stop, where[0].stop), labels[where] == number)
-        for number, where in enumerate(boxes, start=1)
-    ]
 
     # Remains of a printed box lie along the edge.
     margin = max(2, round(0.06 * min(mask.shape)))
@@ -438,9 +435,9 @@ def _cut_out(strokes: Strokes, ink: np.ndarray) -> np.ndarray:
     """Cut strokes out of a page's ink, with their soft edge."""
     left, top, right, bottom = strokes.box
     mask = ndimage.binary_dilation(np.pad(strokes.mask, 2), CONNECTED, iterations=2)
-    around = np.pad(ink[max(0, top - 2) : bottom + 2, max(0, left - 2) : right + 2], 0)
-    missing = [(max(0, 2 - top), max(0, bottom + 2 - len(ink))), (max(0, 2 - left), max(0, right + 2 - ink.shape[1]))]
-    around = np.pad(around, missing)
+    # Only the part is padded: a copy of the whole page for each piece would take most of the time.
+    beyond = [(max(0, 2 - top), max(0, bottom + 2 - len(ink))), (max(0, 2 - left), max(0, right + 2 - ink.shape[1]))]
+    around = np.pad(ink[max(0, top - 2) : bottom + 2, max(0, left - 2) : right + 2], beyond)
     dark = max(0.5, float(np.percentile(around[2:-2, 2:-2][strokes.mask], 75)))
     return np.clip(np.where(mask, around, 0) / dark, 0, 1)
 

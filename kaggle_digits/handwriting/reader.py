@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw, ImageFont
 from kaggle_digits import CLASSES, PIXELS
 from kaggle_digits.calibration import calibrate
 from kaggle_digits.errors import DataError
-from kaggle_digits.handwriting.page import Box, Digit, LeftOut, Page, find_single, read_page
+from kaggle_digits.handwriting.page import UNSURE, Box, Digit, LeftOut, Page, find_single, read_page
 from kaggle_digits.handwriting.photo import Photo, is_picture, load_photos
 from kaggle_digits.predict import PACKAGED_RUN, load_run
 from kaggle_digits.runs import Run, read_run
@@ -33,7 +33,6 @@ THRESHOLD = 0.9
 TINY = 32
 """A picture of at most this many pixels on each side is no page."""
 
-UNSURE = "?"
 LABELS = (re.compile(r".*_([0-9])"), re.compile(r"([0-9])_.*"))
 """The names of files that carry a label, without suffix: NUMBER_LABEL, and LABEL_NUMBER."""
 

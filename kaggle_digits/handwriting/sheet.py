@@ -13,7 +13,7 @@ from PIL import Image
 from scipy import ndimage, spatial
 from skimage.draw import polygon2mask
 
-from kaggle_digits.learners.preprocess import resize
+from kaggle_digits.learners.preprocess import rescale
 
 SMALL_SIDE, SMOOTH = 256, 1.2
 """A sheet is looked for in a copy with this many pixels on its longer side, smoothed by this many pixels, in which the
@@ -73,7 +73,7 @@ def find_sheet(picture: np.ndarray, *, most: int) -> Sheet | None:
         the sheet, or None if no edge of a sheet is in the picture.
     """
     scale = min(1.0, SMALL_SIDE / max(picture.shape[:2]))
-    small = resize(picture, [max(1, round(side * scale)) for side in picture.shape[1::-1]])
+    small = rescale(picture, scale)
     small = ndimage.gaussian_filter(small, (SMOOTH, SMOOTH, 0)[: small.ndim])
     channels = [small] if small.ndim == 2 else [small.mean(axis=2), small[:, :, 2], small[:, :, 0]]
     best, corners = 0.0, None
@@ -98,13 +98,16 @@ def find_sheet(picture: np.ndarray, *, most: int) -> Sheet | None:
 
 def _largest_part(region: np.ndarray) -> np.ndarray | None:
     """Return the largest connected part of a region, if it is as large as a sheet, without thin threads."""
+    least = LEAST_AREA / 2 * region.size
+    if region.sum() < least:
+        return None
     opened = ndimage.binary_opening(region, iterations=2)
     labels, count = ndimage.label(opened)
     if not count:
         return None
     areas = np.bincount(labels.ravel())
     areas[0] = 0
-    return labels == areas.argmax() if areas.max() >= LEAST_AREA / 2 * region.size else None
+    return labels == areas.argmax() if areas.max() >= least else None
 
 
 def _quadrilateral(part: np.ndarray) -> np.ndarray | None:
@@ -220,7 +223,7 @@ def _straighten(picture: np.ndarray, corners: np.ndarray, *, most: int) -> Sheet
     scale = min(1.0, most / max(width, height))
     width, height = max(1, round(width * scale)), max(1, round(height * scale))
     if scale < 1:
-        picture = resize(picture, [max(1, round(side * scale)) for side in picture.shape[1::-1]])
+        picture = rescale(picture, scale)
     matrix = homography(_rectangle(width, height), within * scale)
 
     def warp(layer: np.ndarray, how: Image.Resampling) -> np.ndarray:

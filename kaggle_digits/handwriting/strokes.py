@@ -10,6 +10,7 @@ from scipy import ndimage
 
 from kaggle_digits.handwriting.ink import CONNECTED
 from kaggle_digits.handwriting.normalise import stroke_width
+from kaggle_digits.learners.preprocess import ink_box
 
 SMALLEST = 8
 """A piece with fewer pixels on its longer side is ignored."""
@@ -62,25 +63,23 @@ class Strokes:
     @classmethod
     def of_mask(cls, mask: np.ndarray, left: int, top: int) -> Strokes:
         """Return the true pixels of a mask whose upper left corner is at (left, top), in the box around them."""
-        (where,) = ndimage.find_objects(mask.astype(np.uint8))
-        down, across = where
-        box = (left + across.start, top + down.start, left + across.stop, top + down.stop)
-        return cls(box, mask[where])
+        first, upper, last, lower = ink_box(mask)
+        return cls((left + first, top + upper, left + last, top + lower), mask[upper:lower, first:last])
 
 
-def separate(mask: np.ndarray) -> list[Strokes]:
-    """Split a mask of strokes, (H, W) bool, into connected ones."""
+def separate(mask: np.ndarray, *, smallest: int = SMALLEST) -> list[Strokes]:
+    """Split a mask, (H, W) bool, into connected strokes of at least ``smallest`` pixels on their longer side."""
     labels, _ = ndimage.label(mask, CONNECTED)
     return [
         Strokes((across.start, down.start, across.stop, down.stop), labels[down, across] == number)
         for number, (down, across) in enumerate(ndimage.find_objects(labels), start=1)
-        if max(down.stop - down.start, across.stop - across.start) >= SMALLEST
+        if max(down.stop - down.start, across.stop - across.start) >= smallest
     ]
 
 
-def usual_height(pieces: list[Strokes]) -> float:
-    """Return the usual height of digits: the median height of the pieces, weighted by height."""
-    heights = np.sort([piece.height for piece in pieces])
+def usual_size(sizes: list[int]) -> float:
+    """Return the usual height of digits: the median of the heights of pieces, weighted by height."""
+    heights = np.sort(sizes)
     return float(heights[np.searchsorted(np.cumsum(heights), heights.sum() / 2)])
 
 
@@ -163,12 +162,6 @@ def is_rectangle(piece: Strokes) -> bool:
     sides = (piece.mask[:band].any(axis=0), piece.mask[-band:].any(axis=0),
              piece.mask[:, :band].any(axis=1), piece.mask[:, -band:].any(axis=1))  # fmt: skip
     return all(side.mean() >= 0.9 for side in sides) and piece.mask[edge].sum() >= 0.9 * piece.mask.sum()
-
-
-def moved(piece: Strokes, right: int, down: int) -> Strokes:
-    """Return a piece moved by so many pixels."""
-    left, top, end, bottom = piece.box
-    return Strokes((left + right, top + down, end + right, bottom + down), piece.mask)
 
 
 def is_blot(piece: Strokes) -> bool:

@@ -186,7 +186,7 @@ def _has(name: str, character: str) -> bool:
 
 
 def _glyph(characters: str, rng: np.random.Generator, fonts: Sequence[str] = FONTS) -> np.ndarray:
-    """Draw a character of any font, half of them with a pen of one width along their middle lines."""
+    """Draw a character of any font, more than half of them with a pen of one width along their middle lines."""
     while True:
         character, name = rng.choice(list(characters)), str(rng.choice(fonts))
         if _has(name, character):
@@ -237,7 +237,7 @@ def _written(digit: int, rng: np.random.Generator) -> np.ndarray:
     for line in ways[int(rng.integers(len(ways)))]:
         points = (0.22 + 0.56 * np.array(line)) * CANVAS + rng.normal(0, 0.008 * CANVAS, (len(line), 2))
         pen.line([tuple(point) for point in points], fill=1, width=2)
-    return _stroked(np.asarray(_distort(np.asarray(canvas, np.float32), rng)) > 0.5, rng)
+    return _stroked(_distort(np.asarray(canvas, np.float32), rng) > 0.5, rng)
 
 
 def _scribble(rng: np.random.Generator) -> np.ndarray:
@@ -250,7 +250,7 @@ def _scribble(rng: np.random.Generator) -> np.ndarray:
     else:
         for _ in range(rng.integers(3, 6)):
             pen.line([tuple(point) for point in rng.uniform(low, high, (2, 2))], fill=1, width=2)
-    return _stroked(np.asarray(_distort(np.asarray(canvas, np.float32), rng)) > 0.5, rng)
+    return _stroked(_distort(np.asarray(canvas, np.float32), rng) > 0.5, rng)
 
 
 def _blot(rng: np.random.Generator) -> np.ndarray:
@@ -302,8 +302,8 @@ def _joined(rows: TrainingRows, rng: np.random.Generator) -> np.ndarray:
 
 
 def _trim(ink: np.ndarray) -> np.ndarray:
-    across, down = (np.flatnonzero(ink.max(axis=axis) > 0.3) for axis in (0, 1))
-    return ink[down[0] : down[-1] + 1, across[0] : across[-1] + 1]
+    left, top, right, bottom = ink_box(ink > 0.3)
+    return ink[top:bottom, left:right]
 
 
 def _turned(rows: TrainingRows, rng: np.random.Generator) -> np.ndarray:

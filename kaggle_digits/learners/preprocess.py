@@ -173,6 +173,11 @@ def resize(image: np.ndarray, size: Sequence[int]) -> np.ndarray:
     return resized[:, :, 0] if image.ndim == 2 else resized
 
 
+def rescale(image: np.ndarray, factor: float) -> np.ndarray:
+    """Make an image, (H, W) or (H, W, 3), larger or smaller by a factor, but keep at least a pixel each way."""
+    return resize(image, [max(1, round(side * factor)) for side in image.shape[1::-1]])
+
+
 def ink_box(mask: np.ndarray) -> tuple[int, int, int, int]:
     """Return left, top, right, bottom of the true pixels of a mask; right and bottom are just outside."""
     across, down = np.flatnonzero(mask.any(axis=0)), np.flatnonzero(mask.any(axis=1))
