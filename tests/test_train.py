@@ -147,7 +147,7 @@ def test_run_folder_says_what_was_done(finished, cpu):
     record = json.loads((finished.folder / "run.json").read_text())
     assert set(record) == {
         *("finished", "recipe", "seed", "source", "rows", "device", "versions", "commit", "submission"),
-        *("parameters", "epochs", "temperature"),
+        *("parameters", "epochs", "temperature", "threshold"),
     }
     assert record["finished"] is True
     assert (record["seed"], record["source"]) == (7, "test")

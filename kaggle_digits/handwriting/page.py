@@ -249,10 +249,15 @@ def _better_turn(ink: np.ndarray, pieces: list[Strokes], classify: Classify) -> 
     if not whole:
         return 0
     cut_out = [_cut_out(piece, ink) for piece in whole]
-    means = [
-        classify(np.stack([normalise_digit(np.rot90(each, -turns)) for each in cut_out])).max(axis=1).mean()
-        for turns in range(4)
-    ]
+
+    def mean(turns: int) -> float:
+        pixels = np.stack([normalise_digit(np.rot90(each, -turns)) for each in cut_out])
+        return float(classify(pixels).max(axis=1).mean())
+
+    means = [mean(0)]
+    if means[0] + BETTER > 1:  # nothing can be so much better
+        return 0
+    means += [mean(turns) for turns in (1, 2, 3)]
     best = int(np.argmax(means))
     return best if means[best] >= max(GOOD, means[0] + BETTER) else 0
 

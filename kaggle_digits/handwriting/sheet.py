@@ -22,6 +22,9 @@ texture of wood or cloth has faded."""
 LEVELS = 12
 """This many levels of brightness are tried as the limit between sheet and desk."""
 
+THREAD = ndimage.iterate_structure(ndimage.generate_binary_structure(2, 1), 2)
+"""What is thinner than this, in the small copy, is a thread, and no part of a sheet."""
+
 LEAST_AREA, MOST_AREA = 0.08, 0.985
 """A sheet covers at least and at most this share of the picture."""
 
@@ -78,11 +81,12 @@ def find_sheet(picture: np.ndarray, *, most: int) -> Sheet | None:
     channels = [small] if small.ndim == 2 else [small.mean(axis=2), small[:, :, 2], small[:, :, 0]]
     best, corners = 0.0, None
     for channel in channels:
-        dark, light = np.percentile(channel, [2, 98])
-        for level in np.linspace(dark, light, LEVELS + 2)[1:-1]:
-            above = channel > level
-            for region in (above, ~above):
-                part = _largest_part(region)
+        for brightness in (channel, -channel):  # a light sheet on a dark desk, and a dark one on a light desk
+            opened = brightness
+            for filtered in (ndimage.minimum_filter, ndimage.maximum_filter):
+                opened = filtered(opened, footprint=THREAD, mode="constant", cval=-np.inf)
+            for level in np.linspace(*np.percentile(brightness, [2, 98]), LEVELS + 2)[1:-1]:
+                part = _largest_part(opened > level)
                 if part is None:
                     continue
                 found = _quadrilateral(part)
@@ -97,14 +101,11 @@ def find_sheet(picture: np.ndarray, *, most: int) -> Sheet | None:
 
 
 def _largest_part(region: np.ndarray) -> np.ndarray | None:
-    """Return the largest connected part of a region, if it is as large as a sheet, without thin threads."""
+    """Return the largest connected part of a region, if it is as large as a sheet."""
     least = LEAST_AREA / 2 * region.size
     if region.sum() < least:
         return None
-    opened = ndimage.binary_opening(region, iterations=2)
-    labels, count = ndimage.label(opened)
-    if not count:
-        return None
+    labels, _ = ndimage.label(region)
     areas = np.bincount(labels.ravel())
     areas[0] = 0
     return labels == areas.argmax() if areas.max() >= least else None
@@ -112,9 +113,9 @@ def _largest_part(region: np.ndarray) -> np.ndarray | None:
 
 def _quadrilateral(part: np.ndarray) -> np.ndarray | None:
     """Return the corners of the quadrilateral around a region."""
-    across = [(y, *np.flatnonzero(row)[[0, -1]]) for y, row in enumerate(part) if row.any()]
-    y, first, last = np.array(across).T
-    outer = np.concatenate([np.stack([x, y + down], axis=1) for x in (first, last + 1) for down in (0, 1)])
+    y = np.flatnonzero(part.any(axis=1))
+    first, last = part[y].argmax(axis=1), part.shape[1] - part[y, ::-1].argmax(axis=1)
+    outer = np.concatenate([np.stack([x, y + down], axis=1) for x in (first, last) for down in (0, 1)])
     corners = _four_sides(outer[spatial.ConvexHull(outer).vertices].astype(float))
     return None if corners is None else _from_top_left(corners)
 

@@ -260,45 +260,54 @@ def cuts(piece: Strokes, ink: np.ndarray) -> list[np.ndarray]:
         from left to right, (height,) int each: the first column right of the cut, for every row.
     """
     height, width = piece.mask.shape
+    around = max(2, round(0.22 * height))
+    middles = np.rint(np.arange(0.12 * height, width - 0.12 * height, max(2.0, 0.07 * height))).astype(int)
     # A cut prefers paper, and pale ink to dark ink. On paper, a short way is best.
     cost = np.where(piece.mask, 0.2 + np.clip(ink, 0, 1), 0.0) + 0.01
-    around = max(2, round(0.22 * height))
-    found: list[tuple[float, np.ndarray]] = []
-    for middle in np.arange(0.12 * height, width - 0.12 * height, max(2.0, 0.07 * height)):
-        start, end = max(1, round(middle) - around), min(width - 1, round(middle) + around + 1)
-        if end - start < 2:
-            continue
-        seam, crossed = _seam(cost[:, start:end])
-        found.append((crossed, seam + start))
+    cost[:, [0, -1]] = np.inf
+    cost = np.pad(cost, [(0, 0), (around, around)], constant_values=np.inf)
+    seams, crossed = _seams(cost[:, middles[:, None] + np.arange(2 * around + 1)])
+    seams += (middles - around)[:, None]
     kept: list[np.ndarray] = []
-    for crossed, seam in sorted(found, key=lambda each: each[0]):
-        if crossed <= 1.5 * height and all(np.abs(seam - other).mean() > 0.07 * height for other in kept):
-            kept.append(seam)
+    for index in np.argsort(crossed, kind="stable"):
+        if crossed[index] > 1.5 * height:
+            break
+        if all(np.abs(seams[index] - other).mean() > 0.07 * height for other in kept):
+            kept.append(seams[index])
     return sorted(kept[: 4 + 6 * width // height], key=lambda seam: float(seam.mean()))
 
 
-def _seam(cost: np.ndarray) -> tuple[np.ndarray, float]:
-    """Return the cheapest way from top to bottom, which moves at most one column from row to row, and its cost."""
+def _seams(cost: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the cheapest way from top to bottom through each of several windows, and what it costs.
+
+    Args:
+        cost: (height, N, width), of every pixel of N windows. A way moves at most one column from row to row.
+
+    Returns:
+        (N, height) int, the column in every row; and (N,) float.
+    """
     total = cost.copy()
+    height, count, width = cost.shape
     steps = np.zeros(cost.shape, np.int8)
-    above = np.full(cost.shape[1] + 2, np.inf)
-    for row in range(1, len(cost)):
-        above[1:-1] = total[row - 1]
-        ways = np.stack([above[1:-1], above[:-2] + 0.005, above[2:] + 0.005])
-        best = ways.argmin(axis=0)
-        steps[row] = np.array([0, -1, 1])[best]
+    above = np.full((count, width + 2), np.inf)
+    for row in range(1, height):
+        above[:, 1:-1] = total[row - 1]
+        ways = np.stack([above[:, 1:-1], above[:, :-2] + 0.005, above[:, 2:] + 0.005])
+        steps[row] = np.array([0, -1, 1])[ways.argmin(axis=0)]
         total[row] += ways.min(axis=0)
-    seam = np.empty(len(cost), int)
-    seam[-1] = int(total[-1].argmin())
-    for row in range(len(cost) - 1, 0, -1):
-        seam[row - 1] = seam[row] + steps[row, seam[row]]
-    return seam, float(total[-1].min())
+    seams = np.empty((count, height), int)
+    seams[:, -1] = total[-1].argmin(axis=1)
+    for row in range(height - 1, 0, -1):
+        seams[:, row - 1] = seams[:, row] + steps[row, np.arange(count), seams[:, row]]
+    return seams, total[-1].min(axis=1)
 
 
 def between(piece: Strokes, start: np.ndarray | None, end: np.ndarray | None) -> Strokes | None:
     """Return the part of a piece between two cuts; None stands for its own side. Return None if too little is left."""
-    columns = np.arange(piece.width)
-    mask = piece.mask.copy()
+    first = 0 if start is None else int(start.min())
+    last = piece.width if end is None else int(end.max())
+    columns = np.arange(first, last)
+    mask = piece.mask[:, first:last].copy()
     if start is not None:
         mask &= columns >= start[:, None]
     if end is not None:
@@ -310,7 +319,7 @@ def between(piece: Strokes, start: np.ndarray | None, end: np.ndarray | None) ->
     sizes[0] = 0
     # Crumbs at the cut belong to the neighbour.
     mask = sizes[labels] >= 0.12 * sizes.max()
-    part = Strokes.of_mask(mask, piece.box[0], piece.box[1])
+    part = Strokes.of_mask(mask, piece.box[0] + first, piece.box[1])
     return part if max(part.width, part.height) >= SMALLEST else None
 
 
