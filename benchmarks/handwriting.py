@@ -1,36 +1,35 @@
 """Measure how well handwriting is read, and print the figures that the README gives.
 
-    .venv/bin/python benchmarks/handwriting.py --digits handwriting/digits --sheets handwriting/sheets \\
-        --data digit-recognizer.zip
+    .venv/bin/python benchmarks/handwriting.py --digits handwriting/digits \\
+        --pages handwriting/photos handwriting/sheets --data digit-recognizer.zip --write
 
---digits is a folder of single digits named NUMBER_LABEL.png. --sheets is a folder of pages, with a table truth.csv that
-has the columns file, row and text. The calibration error is measured on the held-out rows of train.csv, each half with
-the temperature that was found on the other half. This script chooses nothing by any of these figures. But earlier,
-settings of ``learners.augment`` and ``handwriting.page`` were chosen on these digits and sheets.
+--digits is a folder of single digits named NUMBER_LABEL.png. --pages are folders of pages named KIND_NUMBER, with a
+table truth.csv that has the columns file, row and text. --write keeps the figures of the pages in
+benchmarks/handwriting.csv. The calibration error is measured on the held-out rows of train.csv, each half with the
+temperature that was found on the other half. This script chooses nothing by any of these figures. But earlier, settings
+of ``learners.augment`` and ``handwriting.page`` were chosen on these digits and pages.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
-import difflib
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from kaggle_digits.calibration import accuracy, calibrate, calibration_error, fit_temperature
 from kaggle_digits.data import find_source, load_train, split_rows
-from kaggle_digits.handwriting.reader import (
-    Reader,
-    find_pictures,
-    read_files,
-    tabulate,
-)
+from kaggle_digits.handwriting.page import UNSURE
+from kaggle_digits.handwriting.reader import Reader, find_pictures, read_files, read_picture, tabulate
 from kaggle_digits.plots import plot_reliability
 from kaggle_digits.predict import PACKAGED_RUN
+
+KINDS_FILE = Path(__file__).with_name("handwriting.csv")
 
 
 def print_digits(reader: Reader, folder: Path) -> None:
@@ -41,31 +40,63 @@ def print_digits(reader: Reader, folder: Path) -> None:
     print("\n".join(tabulate(pages, found.labels).splitlines()[:2]))
 
 
-def print_sheets(reader: Reader, folder: Path) -> None:
-    """Print how many digits were found, missed, found where there is none, and how many are right and in order."""
-    truth: dict[str, list[str]] = {}
-    with (folder / "truth.csv").open(encoding="utf-8", newline="") as stream:
-        for line in csv.DictReader(stream):
-            truth.setdefault(line["file"], []).append(line["text"])
-    found = missed = wrong = right = sure = 0
-    started = time.perf_counter()
-    pages = [page for (page,) in read_files([folder / name for name in truth], reader, single=False)]
-    seconds = time.perf_counter() - started
-    for page, rows in zip(pages, truth.values(), strict=True):
-        expected, read = "".join(rows), "".join(str(digit.digit) for digit in page.digits)
-        found += len(read)
-        in_rows = [len(row) for row in page.text] == [len(row) for row in rows]
-        changes = difflib.SequenceMatcher(None, expected, read, autojunk=False).get_opcodes()
-        for what, start, end, first, last in changes:
-            missed += max(0, (end - start) - (last - first))
-            wrong += max(0, (last - first) - (end - start))
-            right += end - start if what == "equal" and in_rows else 0
-        sure += sum(digit.sure for digit in page.digits)
-    total = sum(len(row) for rows in truth.values() for row in rows)
-    print(
-        f"{len(truth)} sheets: {total} digits, {found} found, {missed} missed, {wrong} too many; {right / total:.2%} "
-        f"right and in order, {sure / total:.2%} sure; {seconds / len(truth):.2f} s each"
-    )
+def count_edits(truth: str, read: str) -> tuple[int, int]:
+    """Count the edits between what is written and what was read, and those among them that no ? shows.
+
+    >>> count_edits("123", "1?3"), count_edits("123", "13"), count_edits("123", "1234")
+    ((1, 0), (1, 1), (1, 1))
+    """
+    costs = [(missing, missing) for missing in range(len(truth) + 1)]
+    for sign in read:
+        shown = (1, 0) if sign == UNSURE else (1, 1)
+        before, costs = costs, [_plus(costs[0], shown)]
+        for place, digit in enumerate(truth):
+            changed = before[place] if digit == sign else _plus(before[place], shown)
+            costs.append(min(changed, _plus(before[place + 1], shown), _plus(costs[place], (1, 1))))
+    return costs[-1]
+
+
+def _plus(one: tuple[int, int], other: tuple[int, int]) -> tuple[int, int]:
+    return one[0] + other[0], one[1] + other[1]
+
+
+def print_pages(reader: Reader, folders: list[Path]) -> list[dict[str, Any]]:
+    """Print for each kind of page how many digits are right, and how many wrong without a ?. Return the same."""
+    sums: dict[str, list[int]] = {}
+    total = [0] * 4
+    started, pages = time.perf_counter(), 0
+    for folder in folders:
+        truth: dict[str, str] = {}
+        with (folder / "truth.csv").open(encoding="utf-8", newline="") as stream:
+            for line in csv.DictReader(stream):
+                truth[line["file"]] = truth.get(line["file"], "") + line["text"]
+        for name, text in truth.items():
+            (page,) = read_picture(folder / name, reader=reader)
+            pages += 1
+            best = "".join(str(digit.digit) for digit in page.digits)
+            figures = (len(text), *count_edits(text, "".join(page.text)), count_edits(text, best)[0])
+            kind = name.rpartition("_")[0]
+            sums[kind], total = (
+                [before + figure for before, figure in zip(each, figures, strict=True)]
+                for each in (sums.get(kind, [0] * 4), total)
+            )
+    sums["all"] = total
+    rows = [
+        {
+            "kind": kind,
+            "digits": digits,
+            "right": f"{100 - 100 * edits / digits:.2f}",
+            "silent": f"{100 * silent / digits:.2f}",
+        }
+        for kind, (digits, edits, silent, _) in sums.items()
+    ]
+    for row, (digits, _, _, guessed) in zip(rows, sums.values(), strict=True):
+        print(
+            f"{row['kind']:9} {digits:5} digits: {row['right']} % right, {row['silent']} % wrong without a ?; "
+            f"{100 - 100 * guessed / digits:.2f} % of the best guesses right"
+        )
+    print(f"{(time.perf_counter() - started) / pages:.2f} s a page")
+    return rows
 
 
 def print_calibration(reader: Reader, data: str, plot: Path | None) -> None:
@@ -81,7 +112,7 @@ def print_calibration(reader: Reader, data: str, plot: Path | None) -> None:
     print(
         f"{len(held_out):,} held-out rows: {accuracy(predicted, held_out.digits):.2%} right, calibration error "
         f"{100 * calibration_error(calibrated, held_out.digits):.2f} points "
-        f"({100 * calibration_error(predicted, held_out.digits):.2f} before), temperature {reader.temperature}"
+        f"({100 * calibration_error(predicted, held_out.digits):.2f} before), temperature {run.temperature}"
     )
     if plot:
         plot_reliability(calibrated, held_out.digits).savefig(plot, dpi=100)
@@ -106,7 +137,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--run", type=Path, default=PACKAGED_RUN)
     parser.add_argument("--digits", type=Path, help="a folder of single digits with labels in their names")
-    parser.add_argument("--sheets", type=Path, help="a folder of pages, with truth.csv")
+    parser.add_argument("--pages", nargs="+", type=Path, help="folders of pages, with truth.csv")
+    parser.add_argument("--write", action="store_true", help=f"write the figures of the pages into {KINDS_FILE.name}")
     parser.add_argument("--data", help="the competition's data")
     parser.add_argument(
         "--reliability", type=Path, metavar="FILE.png", help="draw certainty against accuracy; with --data"
@@ -117,8 +149,13 @@ def main() -> None:
     print(f"threshold {reader.threshold}, as the run has it: {reader.run.threshold}")
     if options.digits:
         print_digits(reader, options.digits)
-    if options.sheets:
-        print_sheets(reader, options.sheets)
+    if options.pages:
+        rows = print_pages(reader, options.pages)
+        if options.write:
+            with KINDS_FILE.open("w", encoding="utf-8", newline="") as stream:
+                writer = csv.DictWriter(stream, list(rows[0]))
+                writer.writeheader()
+                writer.writerows(rows)
     if options.data:
         print_calibration(reader, options.data, options.reliability)
     if options.photo:
