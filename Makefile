@@ -1,5 +1,7 @@
 # Everything runs in .venv. `setup` makes it from pyproject.toml, with the versions of constraints.txt.
 PYTHON ?= python3
+# Empty for the newest versions of everything: make test CONSTRAINTS=
+CONSTRAINTS ?= constraints.txt
 BIN := .venv/bin
 INSTALLED := .venv/installed
 
@@ -8,7 +10,7 @@ CLIENTS := .venv/clients
 # An environment like Kaggle's own image.
 KAGGLE := .venv-kaggle
 
-.PHONY: help setup submit test test-kaggle check notebooks
+.PHONY: help setup submit test test-kaggle test-package check docs notebooks
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -21,7 +23,8 @@ $(INSTALLED): pyproject.toml constraints.txt
 	with venv and pip, 3.11 or newer. Install it (on Debian: python3 and python3-venv), or name one: \
 	make PYTHON=python3.12" >&2; exit 1; }
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[test,check]'
+	$(BIN)/pip install --quiet --disable-pip-version-check $(addprefix --constraint ,$(CONSTRAINTS)) --editable \
+	'.[all,test,check,docs]'
 	touch $@
 
 submit: setup  ## the main job: train, predict, write a checked submission (options: make submit ARGS='--seed 1')
@@ -42,15 +45,31 @@ test-kaggle: $(KAGGLE)/installed  ## run all tests with the versions of Kaggle's
 
 $(KAGGLE)/installed: pyproject.toml constraints-kaggle.txt
 	$(PYTHON) -m venv $(KAGGLE)
-	$(KAGGLE)/bin/pip install --quiet --disable-pip-version-check --constraint constraints-kaggle.txt --editable '.[test]'
+	$(KAGGLE)/bin/pip install --quiet --disable-pip-version-check --constraint constraints-kaggle.txt --editable '.[all,test]'
 	touch $@
 
 notebooks: setup  ## rebuild notebooks/*.ipynb after a change of notebooks/digits.py or of the package
 	$(BIN)/jupytext --quiet --to ipynb --update --output notebooks/digits.ipynb notebooks/digits.py
 	$(BIN)/kaggle-digits kernel build --to .
 
-check: setup  ## check lint, formatting, types and layers
+check: setup docs  ## check lint, formatting, types, layers, spelling, and the documentation with its links
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/codespell
+
+docs: setup  ## build the documentation into docs/_build/html; warnings are errors
+	cp CHANGELOG.md docs/changelog.md
+	cp CONTRIBUTING.md docs/contributing.md
+	cp benchmarks/log.md docs/benchmarks/log.md
+	cp notebooks/digits.ipynb docs/tutorial.ipynb
+	KDIGITS_DATA=sample $(BIN)/sphinx-build --quiet --fail-on-warning --keep-going docs docs/_build/html
+	$(BIN)/python docs/check_links.py docs/_build/html
+
+test-package: setup  ## build wheel and sdist, install the wheel into an empty environment, and run the main job there
+	rm -rf dist build/package
+	$(BIN)/python -m build --outdir dist .
+	$(PYTHON) -m venv build/package
+	build/package/bin/pip install --quiet --disable-pip-version-check dist/*.whl
+	cd build/package && bin/kaggle-digits submit --data sample

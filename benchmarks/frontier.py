@@ -1,4 +1,4 @@
-"""Draw the accuracy of our recipes and of public ones against time. Writes benchmarks/frontier.csv and frontier.png.
+"""Draw the accuracy of our recipes and of public ones against time. Writes benchmarks/frontier.csv and the plot.
 
     .venv/bin/python benchmarks/frontier.py --data digit-recognizer.zip --out frontier
 
@@ -31,14 +31,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import seaborn
 from main_job import epoch_seconds
+from matplotlib import rc_context
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
 from kaggle_digits.compare import HELD_OUT_FRACTION, run_folder
 from kaggle_digits.data import TEST_ROWS, TrainingRows, find_source, load_train, split_rows
 from kaggle_digits.files import atomic_path
+from kaggle_digits.plots import BLUE, PALETTE, STYLE
 from kaggle_digits.recipe import (
     FLATTEN,
     RELU,
@@ -58,7 +59,8 @@ from kaggle_digits.strategy import device_of
 from kaggle_digits.train import train_run
 
 HERE = Path(__file__).parent
-CSV_FILE, PLOT_FILE = HERE / "frontier.csv", HERE / "frontier.png"
+CSV_FILE, PLOT_FILE = HERE / "frontier.csv", HERE.parent / "docs" / "pictures" / "frontier.png"
+SCORED = 6_000
 SHORT = 8
 """Trainings of up to this many epochs are repeated with three seeds."""
 
@@ -77,6 +79,19 @@ OURS = (
         for name, epochs in (("flash", 2), ("fast", 2), ("fast", 3))
     ),
 )
+
+LABELLED = {
+    "flash": ("flash", (-36, 8)),
+    "fast": ("fast", (-4, 12)),
+    "strong": ("strong", (-8, 14)),
+    "champion": ("champion", (-12, 12)),
+    "tiny": ("tiny, 7,586 parameters", (-30, -14)),
+    "one-cycle-24-32": ("the 1.24 M-MAC network", (8, -4)),
+    "keras-convnet": ("Keras' own example", (6, -2)),
+    "ghouzam": ("notebook of 0.99671", (10, -8)),
+    "deotte": ("one network of\nthe record of 0.99757", (10, 4)),
+}
+"""What the plot calls the recipes that it names, and how far from the last point, in points."""
 
 SHARED: dict[str, Any] = {"pixel_scale": 255.0, "loss": "crossentropy"}
 ADAM: dict[str, Any] = {"beta_1": 0.9, "beta_2": 0.999, "epsilon": 1e-7}
@@ -289,40 +304,45 @@ def peers_above(points: list[dict[str, Any]]) -> list[tuple[str, int]]:
     ]
 
 
+@rc_context(STYLE)
 def draw(points: list[dict[str, Any]]) -> Figure:
-    """Draw each of our trainings, the means of the public recipes after every epoch, and our best so far as a line."""
-    figure = Figure(figsize=(10, 5), layout="constrained")
+    """Draw our recipes, each training and their mean, public ones after every epoch, and our best so far as a line."""
+    figure = Figure(figsize=(9, 4.8), layout="constrained")
     axes = figure.subplots()
-    axes.set(xscale="log", yscale="log", xlabel="time, in epochs of cnn-32-64", ylabel="accuracy on held-out rows")
-    for who, palette, styles in (("ours", "husl", "os^D"), ("public", "Greys_d", (".-", ".--", ".:", ".-."))):
-        names = list(dict.fromkeys(point["recipe"] for point in points if point["who"] == who))
-        colours = seaborn.color_palette(palette, len(names))
-        for name, colour, style in zip(names, colours, itertools.cycle(styles)):
-            own = [point for point in points if point["recipe"] == name]
-            label = name if who == "ours" else f"{name}: {own[0]['what']}"
-            drawn = means_of(own) if who == "public" else [(p["time"], p["accuracy"]) for p in own]
-            times, errors = [at for at, *_ in drawn], [1 - accuracy for _, accuracy, *_ in drawn]
-            axes.plot(times, errors, style, color=colour, label=label, markersize=7 if who == "ours" else 4, alpha=0.8)
+    axes.set(
+        xscale="log",
+        yscale="log",
+        xlabel="time of the whole job, in epochs of cnn-32-64",
+        ylabel=f"accuracy on {SCORED:,} held-out rows",
+        title="Blue: our recipes, each training and their mean. Other colours: public systems, after each epoch",
+    )
     times, accuracies = best_so_far([point for point in points if point["who"] == "ours"])
     errors = [1 - accuracy for accuracy in accuracies]
-    axes.step(
-        [*times, max(60.0, 1.1 * times[-1])],
-        [*errors, errors[-1]],
-        where="post",
-        color="black",
-        linewidth=1.5,
-        label="ours, best so far",
-    )
+    axes.step([*times, 40.0], [*errors, errors[-1]], where="post", color=BLUE, linewidth=1.5)
+    others = itertools.cycle(PALETTE[1:5])
+    for name in dict.fromkeys(point["recipe"] for point in points):
+        own = [point for point in points if point["recipe"] == name]
+        means = means_of(own)
+        at, accuracy = means[-1][:2]
+        if own[0]["who"] == "ours":
+            axes.plot([p["time"] for p in own], [1 - p["accuracy"] for p in own], ".", color=BLUE, alpha=0.4)
+            axes.plot(at, 1 - accuracy, "o", color=BLUE)
+            colour = BLUE
+        else:
+            colour = next(others)
+            axes.plot([m[0] for m in means], [1 - m[1] for m in means], ".-", color=colour, linewidth=0.8, markersize=4)
+        if name in LABELLED:
+            text, offset = LABELLED[name]
+            place = {"xytext": offset, "textcoords": "offset points", "va": "center"}
+            axes.annotate(text, (at, 1 - accuracy), color=colour, fontsize=9, **place)
     ticks = (0.05, 0.02, 0.01, 0.005, 0.003, 0.002)
     axes.set_yticks(ticks, [f"{1 - error:.1%}" for error in ticks])
-    at = (0.2, 0.5, 1, 2, 5, 10, 20, 50)
-    axes.set_xticks(at, [f"{time:g}" for time in at])
+    at_times = (0.2, 0.5, 1, 2, 5, 10, 20)
+    axes.set_xticks(at_times, [f"{time:g}" for time in at_times])
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_minor_locator(NullLocator())
-    axes.set_ylim(0.06, 0.0018)
-    axes.grid(alpha=0.3)
-    axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
-    seaborn.despine(ax=axes)
+    axes.set(xlim=(0.13, 40), ylim=(0.06, 0.0018))
+    axes.grid()
     return figure
 
 
@@ -358,7 +378,7 @@ def main() -> None:
         writer = csv.DictWriter(stream, list(points[0]))
         writer.writeheader()
         writer.writerows(points)
-    draw(points).savefig(PLOT_FILE, dpi=150)
+    draw(points).savefig(PLOT_FILE, dpi=130)
     print("public recipes above our line:", peers_above(points) or "none")
 
 

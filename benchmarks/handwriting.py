@@ -1,4 +1,4 @@
-"""Measure how well handwriting is read, and print the figures that the README gives.
+"""Measure how well handwriting is read, and print the figures that the documentation gives.
 
     .venv/bin/python benchmarks/handwriting.py --digits handwriting/digits \\
         --pages handwriting/photos handwriting/sheets --data digit-recognizer.zip --write

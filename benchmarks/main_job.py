@@ -1,4 +1,4 @@
-"""Time the main job, measure its accuracy, and print the rows of the README's table.
+"""Time the main job, measure its accuracy, and print the rows of the documentation's table.
 
     .venv/bin/python benchmarks/main_job.py --data digit-recognizer.zip --recipes fast --seeds 0 1 2
 

@@ -1,11 +1,11 @@
-"""Write the figures of comparisons into the README and into kaggle_digits/measured.json.
+"""Write the figures of comparisons into docs/benchmarks/recipes.md and into kaggle_digits/measured.json.
 
     .venv/bin/kaggle-digits compare --recipes all --data digit-recognizer.zip --out compare
     .venv/bin/python benchmarks/recipes_table.py compare/compare.json
 
 Seconds are worth something only if nothing else ran meanwhile. You can name several files. If a recipe is in more than
 one, its most repeated measurement counts. Without a name, the script reads benchmarks/compare, which holds the files
-that the README's figures come from.
+that the figures come from.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from kaggle_digits.report import format_accuracy
 
 ROOT = Path(__file__).parent.parent
 KEPT = ROOT / "benchmarks" / "compare"
-README = ROOT / "README.md"
+PAGE = ROOT / "docs" / "benchmarks" / "recipes.md"
 MEASURED = ROOT / "kaggle_digits" / MEASURED_FILE
 THIRD_CONVOLUTION = ("cnn-16-32", "cnn-16-32-64")
 
@@ -101,23 +101,23 @@ def replace_between(text: str, name: str, table: str) -> str:
     begin, end = f"<!-- {name}: made by benchmarks/recipes_table.py -->\n", f"<!-- end of {name} -->\n"
     before, found, rest = text.partition(begin)
     _, found_end, after = rest.partition(end)
-    assert found, f"README.md has no mark {begin.strip()}"
-    assert found_end, f"README.md has no mark {end.strip()}"
+    assert found, f"{PAGE} has no mark {begin.strip()}"
+    assert found_end, f"{PAGE} has no mark {end.strip()}"
     return f"{before}{begin}{table}\n{end}{after}"
 
 
-def made_from(rows: dict[str, dict[str, Any]], readme: str) -> str:
-    """Return the README with both tables made from these rows."""
-    text = replace_between(readme, "recipes", recipes_table(rows))
+def made_from(rows: dict[str, dict[str, Any]], page: str) -> str:
+    """Return the page with both tables made from these rows."""
+    text = replace_between(page, "recipes", recipes_table(rows))
     return replace_between(text, "third convolution", third_convolution_table(rows))
 
 
 def main() -> None:
-    """Write the README and measured.json."""
+    """Write the page and measured.json."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("files", nargs="*", type=Path, help="compare.json of comparisons on the competition's data")
     rows = load_rows(parser.parse_args().files or sorted(KEPT.glob("*.json")))
-    README.write_text(made_from(rows, README.read_text(encoding="utf-8")), encoding="utf-8")
+    PAGE.write_text(made_from(rows, PAGE.read_text(encoding="utf-8")), encoding="utf-8")
     MEASURED.write_text(json.dumps(measured(rows), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 

@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 import seaborn
+from cycler import cycler
+from matplotlib import rc_context
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullFormatter, NullLocator, StrMethodFormatter
 
@@ -17,9 +19,27 @@ from kaggle_digits import CLASSES, SIDE
 from kaggle_digits.calibration import calibration_error, reliability
 from kaggle_digits.runs import Trace
 
-BLUE = "#3b6ea5"
+PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+"""Colours that people with any kind of colour vision can tell apart. Source: Okabe and Ito 2008."""
+
+BLUE, GREY = PALETTE[0], "#787878"
+
+STYLE: dict[str, Any] = {
+    # Without a background, and with text in a grey of medium brightness, plots are readable in light and dark.
+    **dict.fromkeys(("figure.facecolor", "axes.facecolor"), "none"),
+    **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), GREY),
+    "grid.color": GREY,
+    "grid.alpha": 0.25,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlesize": "medium",
+    "axes.prop_cycle": cycler(color=PALETTE),
+    "legend.frameon": False,
+}
+"""How every plot looks."""
 
 
+@rc_context(STYLE)
 def plot_label_counts(digits: np.ndarray) -> Figure:
     """Draw how often each digit occurs.
 
@@ -33,10 +53,10 @@ def plot_label_counts(digits: np.ndarray) -> Figure:
     for digit, count in enumerate(counts):
         axes.text(digit, count, f"{count:,}", ha="center", va="bottom", fontsize=8)
     axes.set(xlabel="digit", ylabel="rows", title=f"{len(digits):,} rows by digit")
-    seaborn.despine(ax=axes)
     return figure
 
 
+@rc_context(STYLE)
 def plot_digits(pixels: np.ndarray, titles: Sequence[object], *, columns: int = 10) -> Figure:
     """Draw digits in a grid, dark ink on white as on paper.
 
@@ -56,6 +76,7 @@ def plot_digits(pixels: np.ndarray, titles: Sequence[object], *, columns: int = 
     return figure
 
 
+@rc_context(STYLE)
 def plot_curves(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
     """Draw loss and accuracy over the epochs, with a colour for each run.
 
@@ -66,7 +87,7 @@ def plot_curves(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
     """
     figure = Figure(figsize=(9, 3.2), layout="constrained")
     losses, accuracies = figure.subplots(1, 2)
-    for colour, (name, epochs) in zip(seaborn.color_palette("deep"), runs.items(), strict=False):
+    for colour, (name, epochs) in zip(_colours(len(runs)), runs.items(), strict=True):
         numbers = [metrics["epoch"] for metrics in epochs]
         losses.plot(numbers, [metrics["loss"] for metrics in epochs], ".-", color=colour, label=name)
         accuracies.plot(numbers, [metrics["accuracy"] for metrics in epochs], ".--", color=colour, alpha=0.6)
@@ -77,10 +98,10 @@ def plot_curves(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
     for axes in (losses, accuracies):
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.legend()
-        seaborn.despine(ax=axes)
     return figure
 
 
+@rc_context(STYLE)
 def plot_traces(traces: Mapping[str, Sequence[Trace]]) -> Figure:
     """Draw held-out accuracy and training loss against batches and against seconds.
 
@@ -92,9 +113,8 @@ def plot_traces(traces: Mapping[str, Sequence[Trace]]) -> Figure:
     """
     figure = Figure(figsize=(11, 7 + 0.06 * len(traces)), layout="constrained")
     grid = figure.subplots(2, 2, sharex="col", sharey="row")
-    colours = seaborn.color_palette("deep" if len(traces) <= 10 else "husl", max(1, len(traces)))
     worst, best = 0.0, 1.0
-    for colour, (name, repeats) in zip(colours, traces.items(), strict=True):
+    for colour, (name, repeats) in zip(_colours(len(traces)), traces.items(), strict=True):
         for number, trace in enumerate(repeats):
             label = {"label": name} if number == 0 else {}
             window = min(20, len(trace.losses))
@@ -121,15 +141,15 @@ def plot_traces(traces: Mapping[str, Sequence[Trace]]) -> Figure:
         axes.set_xscale("log")
         axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
         axes.xaxis.set_minor_formatter(NullFormatter())
-        axes.grid(alpha=0.3)
-        seaborn.despine(ax=axes)
+        axes.grid()
     grid[0, 0].set_ylabel("accuracy on held-out rows")
     grid[1, 0].set(ylabel="loss, mean of 20 batches", xlabel="batches")
     grid[1, 1].set(xlabel="seconds of training")
-    figure.legend(loc="outside lower center", ncols=4, frameon=False, fontsize=8)
+    figure.legend(loc="outside lower center", ncols=4, fontsize=8)
     return figure
 
 
+@rc_context(STYLE)
 def plot_confusion(probabilities: np.ndarray, digits: np.ndarray) -> Figure:
     """Draw how often each digit is read as each of the others. The diagonal, which is right, has no colour.
 
@@ -150,6 +170,7 @@ def plot_confusion(probabilities: np.ndarray, digits: np.ndarray) -> Figure:
     return figure
 
 
+@rc_context(STYLE)
 def plot_reliability(probabilities: np.ndarray, digits: np.ndarray) -> Figure:
     """Draw the share of digits that are right against how surely they were read.
 
@@ -163,7 +184,7 @@ def plot_reliability(probabilities: np.ndarray, digits: np.ndarray) -> Figure:
     there = counts > 0
     figure = Figure(figsize=(5, 5), layout="constrained")
     axes, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
-    axes.plot([0, 1], [0, 1], color="grey", linewidth=1, linestyle="--")
+    axes.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle="--")
     # The bars show one standard error, because the share that is right says little if there are few digits.
     spread = np.sqrt(sure * (1 - sure) / np.maximum(1, counts))
     axes.errorbar(sure[there], accuracy[there], spread[there], fmt="o-", color=BLUE, capsize=2)
@@ -175,11 +196,10 @@ def plot_reliability(probabilities: np.ndarray, digits: np.ndarray) -> Figure:
     )
     below.bar(sure[there], counts[there], width=0.04, color=BLUE)
     below.set(yscale="log", xlabel="certainty", ylabel="digits", xlim=(0, 1.03))
-    for each in (axes, below):
-        seaborn.despine(ax=each)
     return figure
 
 
+@rc_context(STYLE)
 def plot_worst(pixels: np.ndarray, probabilities: np.ndarray, digits: np.ndarray, *, most: int = 20) -> Figure:
     """Draw the mistakes that were made with the greatest certainty, the surest first.
 
@@ -193,3 +213,7 @@ def plot_worst(pixels: np.ndarray, probabilities: np.ndarray, digits: np.ndarray
     worst = [row for row in np.argsort(-certainty, kind="stable") if read[row] != digits[row]][:most]
     titles = [f"is {digits[row]}\nread {read[row]} ({certainty[row]:.0%})" for row in worst]
     return plot_digits(pixels[worst], titles, columns=min(10, max(1, len(worst))))
+
+
+def _colours(count: int) -> Sequence[Any]:
+    return PALETTE[:count] if count <= len(PALETTE) else seaborn.color_palette("husl", count)

@@ -56,8 +56,14 @@ def build_kernel(
         DeviceError: there is no such device.
         InputError: a source file is missing, or the metadata cannot be used.
     """
-    import jupytext
-    import nbformat
+    try:
+        import jupytext
+        import nbformat
+    except ImportError as error:
+        raise InputError(
+            f"kernel: the package {error.name} is missing. Install the extra [notebook]: pip install "
+            "'kaggle-digits[notebook]'"
+        ) from error
 
     if device not in DEVICES:
         raise DeviceError(f"--device {device}: no such device. Expected one of {', '.join(DEVICES)}. Correct the name.")

@@ -139,7 +139,7 @@ def compile_model(model: keras.Sequential, recipe: Network, *, steps: int, steps
         "crossentropy": keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=recipe.label_smoothing),
     }
     kind, settings = recipe.optimizer
-    optimizer = getattr(keras.optimizers, kind)(learning_rate=_learning_rate(recipe, steps), **settings)
+    optimizer = getattr(keras.optimizers, kind)(learning_rate=learning_rate_of(recipe, steps), **settings)
     # jit_compile stays "auto": XLA trains four times slower on a CPU, and must not be forced on under a strategy.
     model.compile(
         optimizer=optimizer,
@@ -150,7 +150,8 @@ def compile_model(model: keras.Sequential, recipe: Network, *, steps: int, steps
     model.optimizer.build(model.trainable_variables)
 
 
-def _learning_rate(recipe: Network, steps: int) -> float | keras.optimizers.schedules.LearningRateSchedule:
+def learning_rate_of(recipe: Network, steps: int) -> float | keras.optimizers.schedules.LearningRateSchedule:
+    """Return the learning rate of a training: a schedule over its steps, or the number to begin with."""
     rate = recipe.learning_rate
     if not isinstance(rate, OneCycle):
         return epoch_rate(recipe, [])

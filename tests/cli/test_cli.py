@@ -374,3 +374,19 @@ def test_file_in_the_place_of_a_run_folder_is_named(capsys, verb):
         "kaggle-digits: my_model.keras: is a file. Expected a run folder, as `kaggle-digits train` leaves it. Name the "
         "folder."
     )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "missing", "extra"), [(["pad"], "uvicorn", "pad"), (["kernel", "build"], "jupytext", "notebook")]
+)
+def test_a_missing_extra_is_named_with_the_line_that_adds_it(arguments, missing, extra, tmp_path):
+    code = (
+        f"import sys; sys.modules[{missing!r}] = None\n"
+        f"from kaggle_digits.cli import main; sys.exit(main({arguments!r}))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1] == (
+        f"kaggle-digits: {arguments[0]}: the package {missing} is missing. Install the extra [{extra}]: "
+        f"pip install 'kaggle-digits[{extra}]'"
+    )

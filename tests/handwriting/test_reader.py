@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -279,16 +277,4 @@ def test_a_label_that_is_no_digit_is_refused(capsys, labelled, label):
     assert refused(capsys, labelled, "--labelled") == (
         f"kaggle-digits: digits/0003_{label}.png: no label in its name. Expected NUMBER_LABEL or LABEL_NUMBER, as in "
         "0012_7.png, with a label from 0 to 9, or class folders 0 to 9. Rename it, or leave --labelled out."
-    )
-
-
-def test_a_missing_extra_is_named_with_the_line_that_adds_it():
-    code = (
-        "import sys; sys.modules['starlette.applications'] = None; sys.modules['uvicorn'] = None\n"
-        "from kaggle_digits.cli import main; sys.exit(main(['pad']))"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.returncode == 2
-    assert done.stderr.splitlines()[-1] == (
-        "kaggle-digits: pad: the package uvicorn is missing. Install the extra [pad]: pip install 'kaggle-digits[pad]'"
     )

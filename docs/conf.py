@@ -1,0 +1,33 @@
+"""How Sphinx builds the documentation. ``make docs`` copies what lies elsewhere into this folder, and runs it."""
+
+from __future__ import annotations
+
+import kaggle_digits
+
+project = "kaggle_digits"
+author = "The kaggle_digits authors"
+version = release = kaggle_digits.__version__
+
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinxarg.ext"]
+exclude_patterns = ["_build"]
+html_theme = "furo"
+html_title = f"kaggle_digits {version}"
+html_copy_source = False
+
+myst_enable_extensions = ["dollarmath"]
+myst_heading_anchors = 3
+
+# The notebook runs on the built-in sample.
+nb_execution_mode = "cache"
+nb_execution_timeout = 600
+nb_execution_raise_on_error = True
+nb_execution_show_tb = True
+nb_merge_streams = True
+
+autodoc_member_order = "bysource"
+autodoc_typehints = "signature"
+autodoc_default_options = {"exclude-members": "__init__, __new__"}
+napoleon_google_docstring = True
+
+# sphinx-argparse has no answer when a link is looked up everywhere; MyST says so for each link.
+suppress_warnings = ["myst.domains"]
