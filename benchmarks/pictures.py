@@ -44,6 +44,9 @@ from kaggle_digits.runs import Run
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
+sys.path.insert(0, str(ROOT / "tests"))
+from drawn import STROKES, draw_page, put_on_desk  # noqa: E402
+
 PICTURES = ROOT / "docs" / "pictures"
 KINDS_FILE = HERE / "handwriting.csv"
 CHROMIUM, DATA = "/usr/bin/chromium", "digit-recognizer.zip"
@@ -87,13 +90,6 @@ def draw_augmentation() -> Figure:
         shown += [one, augment_pixels(many, augmentation, rng)]
         titles += ["as written", *[f"in {name}"] * VERSIONS]
     return plot_digits(np.concatenate(shown), titles, columns=1 + VERSIONS)
-
-
-def draw_mean_digits() -> Figure:
-    """Draw the mean of all digits of each class."""
-    pixels, digits = sample_digits()
-    means = np.stack([pixels[digits == digit].mean(axis=0) for digit in range(CLASSES)])
-    return plot_digits(means, [f"mean {digit}" for digit in range(CLASSES)])
 
 
 @rc_context(STYLE)
@@ -183,11 +179,6 @@ def draw_kinds() -> Figure:
 
 def draw_desk(folder: Path) -> Path:
     """Draw a photograph of a sheet on a desk, and return the file."""
-    sys.path.insert(0, str(ROOT / "tests"))
-    try:
-        from drawn import draw_page, put_on_desk
-    finally:
-        sys.path.pop(0)
     page = draw_page(["31415926", "27182818", "14142135"], size=70, pen=6, seed=3, ruling="ruled")
     picture, _ = put_on_desk(page, desk=0.3, turn=8, seed=1)
     file = folder / "photo.png"
@@ -249,6 +240,17 @@ def shoot_pad(photo: Path, out: Path) -> None:
             browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
             page = browser.new_page(viewport={"width": 1120, "height": 760})
             page.goto(f"http://127.0.0.1:{port}/")
+            box = page.locator("#drawing").bounding_box()
+            assert box
+            for stroke in STROKES[2]:
+                for number, (x, y) in enumerate(stroke):
+                    page.mouse.move(
+                        box["x"] + box["width"] * (0.2 + 0.6 * x), box["y"] + box["height"] * (0.2 + 0.6 * y)
+                    )
+                    if number == 0:
+                        page.mouse.down()
+                page.mouse.up()
+            page.locator("#digit", has_text="2").wait_for()
             page.set_input_files("#file", photo)
             page.wait_for_selector("#text:not(:empty)")
             page.screenshot(path=out, full_page=True)
@@ -268,7 +270,6 @@ def main() -> None:
     runs = [load_run(folder) for folder in options.runs]
     figures: dict[str, Callable[[], Figure]] = {
         "augmentation": draw_augmentation,
-        "mean_digits": draw_mean_digits,
         "learning_rate": draw_learning_rate,
         "handwriting": draw_kinds,
     }

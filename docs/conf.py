@@ -11,14 +11,17 @@ version = release = kaggle_digits.__version__
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinxarg.ext"]
 exclude_patterns = ["_build"]
 html_theme = "furo"
+smartquotes = False
 html_title = f"kaggle_digits {version}"
 html_copy_source = False
+html_static_path = ["static"]
+html_css_files = ["style.css"]
 
-myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 3
 
 # The notebook runs on the built-in sample.
 nb_execution_mode = "cache"
+nb_execution_in_temp = True
 nb_execution_timeout = 600
 nb_execution_raise_on_error = True
 nb_execution_show_tb = True

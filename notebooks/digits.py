@@ -55,6 +55,22 @@ device = resolve_device(DEVICE)
 print(device)
 
 # %% [markdown]
+# Each *replica* is a copy of the network. It computes its share of every batch; then all replicas exchange their
+# gradients and take the same step, so their weights stay equal. The result is that of one device, only sooner. What
+# would differ on other machines:
+#
+# | machine | strategy | replicas | rows of a batch of 256 on each |
+# |---|---|---|---|
+# | a CPU, or one GPU | none needed | 1 | 256 |
+# | Kaggle's two T4 GPUs | TensorFlow's `MirroredStrategy` | 2 | 128 |
+# | Kaggle's TPU v5e-8 | JAX: Keras' `DataParallel` | 8 | 32 |
+#
+# Nothing else changes below: the same cells run on all of them.
+
+# %%
+print(f"{device.replicas} here: each takes {256 // device.replicas} rows of a batch of 256")
+
+# %% [markdown]
 # ## The data
 #
 # `train.csv` has a label and 784 pixels in each row, `test.csv` the pixels only. A pixel is a whole number from 0
@@ -86,6 +102,13 @@ plots and plots.plot_label_counts(rows.digits)
 # %%
 some = np.concatenate([np.flatnonzero(rows.digits == digit)[:4] for digit in range(10)])
 plots and plots.plot_digits(rows.pixels[some], rows.digits[some], columns=10)
+
+# %% [markdown]
+# The mean of all digits of a class. Where people write in different ways, it is blurred.
+
+# %%
+means = np.stack([rows.pixels[rows.digits == digit].mean(axis=0) for digit in range(10)])
+plots and plots.plot_digits(means, [f"mean {digit}" for digit in range(10)], columns=10)
 
 # %% [markdown]
 # ## One-hot labels
@@ -125,6 +148,7 @@ build_model(mlp).summary()
 # %%
 from kaggle_digits.train import train_run
 
+# It builds and trains the network inside `device.scope()`, where every weight is made on every replica.
 mlp_run = train_run(
     mlp, training, Path("runs/mlp"), seed=0, device=device, source=source.name, held_out=held_out, resume=True
 )
@@ -152,6 +176,9 @@ pd.DataFrame(cnn_run.epochs).set_index("epoch")
 
 # %% [markdown]
 # ## How they learned
+#
+# Left: the loss while training. Right: the share of digits read right, on held-out rows (solid) and while training
+# (dashed). Augmented digits are harder than held-out ones, so the good network reads fewer of them.
 
 # %%
 plots and plots.plot_curves({run.recipe.name: run.epochs for run in (mlp_run, cnn_run)})
@@ -162,12 +189,12 @@ plots and plots.plot_curves({run.recipe.name: run.epochs for run in (mlp_run, cn
 # Each row is a true digit, each column what the network reads.
 
 # %%
-
 probabilities = cnn_run.predict(held_out.pixels)
 plots and plots.plot_confusion(probabilities, held_out.digits)
 
 # %% [markdown]
-# Its worst mistakes, those it was surest of. Would you have read them?
+# Its worst mistakes, those it was surest of: what the digit is, what was read, and how sure the network was. Would you
+# have read them?
 
 # %%
 plots and plots.plot_worst(held_out.pixels, probabilities, held_out.digits)
@@ -177,7 +204,8 @@ plots and plots.plot_worst(held_out.pixels, probabilities, held_out.digits)
 #
 # Of the digits that a network is 90 % sure of, 90 % should be right. But a network is too sure, or not sure enough. One
 # number, the temperature, corrects that. It is found on the held-out rows, so on these rows it looks a little better
-# than it is.
+# than it is. Above: how many are right, against how sure the network is; on the dashed line it is honest. Below: how
+# many digits there are.
 
 # %%
 from kaggle_digits.calibration import calibrate
