@@ -14,6 +14,7 @@ html_theme = "furo"
 smartquotes = False
 html_title = f"kaggle_digits {version}"
 html_copy_source = False
+html_show_copyright = False
 html_static_path = ["static"]
 html_css_files = ["style.css"]
 

@@ -211,8 +211,12 @@ def plot_worst(pixels: np.ndarray, probabilities: np.ndarray, digits: np.ndarray
     """
     read, certainty = probabilities.argmax(axis=1), probabilities.max(axis=1)
     worst = [row for row in np.argsort(-certainty, kind="stable") if read[row] != digits[row]][:most]
+    if not worst:
+        figure = Figure(figsize=(5, 0.5))
+        figure.text(0, 0.4, f"No mistake among {len(digits):,} digits.")
+        return figure
     titles = [f"is {digits[row]}\nread {read[row]} ({certainty[row]:.0%})" for row in worst]
-    return plot_digits(pixels[worst], titles, columns=min(10, max(1, len(worst))))
+    return plot_digits(pixels[worst], titles, columns=min(10, len(worst)))
 
 
 def _colours(count: int) -> Sequence[Any]:

@@ -19,6 +19,8 @@
 # network and a good one, looks at what they get wrong, and writes `submission.csv`.
 #
 # On two CPU cores this takes about three minutes. The good network reads about 99.6 % of digits it has never seen.
+# Without the competition's data, everything runs on a built-in sample of 1,797 digits, and the figures are those of the
+# sample.
 
 # %%
 # %matplotlib inline
