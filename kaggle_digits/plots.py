@@ -24,7 +24,7 @@ PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 
 BLUE, GREY = PALETTE[0], "#787878"
 
-STYLE: dict[str, Any] = {
+STYLE: Any = {
     # Without a background, and with text in a grey of medium brightness, plots are readable in light and dark.
     **dict.fromkeys(("figure.facecolor", "axes.facecolor"), "none"),
     **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), GREY),

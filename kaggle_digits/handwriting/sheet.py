@@ -88,7 +88,8 @@ def find_sheet(picture: np.ndarray, *, most: int) -> Sheet | None:
             opened = brightness
             for filtered in (ndimage.minimum_filter, ndimage.maximum_filter):
                 opened = filtered(opened, footprint=THREAD, mode="constant", cval=-np.inf)
-            for level in np.linspace(*np.percentile(brightness, [2, 98]), LEVELS + 2)[1:-1]:
+            low, high = np.percentile(brightness, [2, 98])
+            for level in np.linspace(low, high, LEVELS + 2)[1:-1]:
                 part = _largest_part(opened > level)
                 if part is None:
                     continue
