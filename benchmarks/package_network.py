@@ -3,20 +3,21 @@
     kaggle-digits train --recipe handwriting --data digit-recognizer.zip --run network
     .venv/bin/python benchmarks/package_network.py network
 
-The weights are stored in half precision, so that twice as many fit.
+The kernels are stored in half precision, so that twice as many weights fit.
 """
 
 from __future__ import annotations
 
 import argparse
-import tempfile
-import zipfile
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
+from kaggle_digits.arrays import write_arrays
 from kaggle_digits.backend import import_backend
-from kaggle_digits.files import atomic_path
-from kaggle_digits.predict import PACKAGED_RUN
-from kaggle_digits.runs import RUN_FILE, read_run
+from kaggle_digits.predict import PACKAGED_RUN, load_run
+from kaggle_digits.runs import MODEL_FILE
 
 
 def main() -> None:
@@ -25,24 +26,16 @@ def main() -> None:
     parser.add_argument("run", type=Path, help="a finished run folder of a network")
     options = parser.parse_args()
     import_backend("tensorflow")
-    from kaggle_digits.learners.models import build_model, without_own_normalisation
-    from kaggle_digits.learners.network import MODEL_FILE
+    from kaggle_digits.learners.network import named_weights
 
-    (recipe,) = read_run(options.run).recipe.networks
-    small, trained = (build_model(recipe, precision=precision) for precision in ("float16", "float32"))
-    trained.load_weights(options.run / MODEL_FILE)
-    small.set_weights(trained.get_weights())
-    with tempfile.TemporaryDirectory() as folder, atomic_path(PACKAGED_RUN / MODEL_FILE) as path:
-        plain = Path(folder) / MODEL_FILE
-        without_own_normalisation(small).save(plain)
-        # Keras writes the archive without compression.
-        with (
-            zipfile.ZipFile(plain) as stored,
-            zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as packed,
-        ):
-            for entry in stored.infolist():
-                packed.writestr(entry.filename, stored.read(entry))
-    (PACKAGED_RUN / RUN_FILE).write_bytes((options.run / RUN_FILE).read_bytes())
+    run = load_run(options.run)
+    network = run.predictor
+    while not hasattr(network, "layers"):  # preprocessing and averages wrap a network
+        network = network.model  # type: ignore[union-attr]
+    weights = {name: np.asarray(weight) for name, weight in named_weights(network).items()}
+    halved = {name: weight.astype(np.float16) if weight.ndim > 1 else weight for name, weight in weights.items()}
+    write_arrays(PACKAGED_RUN / MODEL_FILE, halved, compressed=True)
+    replace(run, folder=PACKAGED_RUN, source=Path(run.source).name).with_checksums().save()
     print(sum(file.stat().st_size for file in PACKAGED_RUN.iterdir()), "bytes")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import io
 import os
 import zipfile
@@ -58,6 +59,12 @@ def locked(path: Path, busy: DigitsError | None = None) -> Iterator[None]:
         yield
     finally:
         os.close(handle)
+
+
+def checksum(file: Path) -> str:
+    """Return the SHA-256 of a file, as hexadecimal digits."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def numbered_names(path: Path) -> Iterator[Path]:

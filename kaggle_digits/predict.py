@@ -12,7 +12,7 @@ from kaggle_digits.errors import RunError
 from kaggle_digits.learners import learner_of
 from kaggle_digits.recipes import RECIPES
 from kaggle_digits.records import check_record_free, write_record
-from kaggle_digits.runs import MEMBER, Run, member_folders, read_run
+from kaggle_digits.runs import MEMBER, MODEL_FILE, Run, member_folders, read_run
 from kaggle_digits.strategy import Device, device_of
 from kaggle_digits.submission import check_free, check_submission, write_submission
 
@@ -36,6 +36,7 @@ def load_run(folder: str | Path, device: Device | None = None) -> Run:
     device = device or device_of(run.recipe)
     members = [load_run(member, device) for member in member_folders(run.folder, len(run.recipe.members))]
     predictors = [member.predictor for member in members if member.predictor]
+    run.verify(MODEL_FILE)
     return replace(run, predictor=learner_of(run.recipe).load(run, device, predictors))
 
 

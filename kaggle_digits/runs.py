@@ -1,8 +1,8 @@
 """The run folder: what one training hands over to everything after it.
 
-It holds ``run.json`` (what was trained, where, and what came of it), the trained form (``model.keras`` of a network,
-``model.npz`` of a classical method), and ``validation.npz`` if rows were held out. An ensemble holds the run folders of
-its members instead of a trained form.
+It holds ``run.json`` (what was trained, where, and what came of it), ``model.npz`` (the weights of a network, or what a
+classical method has learned, as plain arrays), and ``validation.npz`` if rows were held out. An ensemble holds the run
+folders of its members instead of a model. The files may come from anyone: reading them runs no code.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import json
 import logging
 import re
 import subprocess
-import zipfile
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -22,8 +21,10 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
+from kaggle_digits import CLASSES
+from kaggle_digits.arrays import read_arrays
 from kaggle_digits.errors import RunError
-from kaggle_digits.files import atomic_path, locked, numbered_names
+from kaggle_digits.files import atomic_path, checksum, locked, numbered_names
 from kaggle_digits.recipe import Recipe, from_json, to_json
 from kaggle_digits.strategy import Device
 
@@ -33,7 +34,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-RUN_FILE, VALIDATION_FILE, CHECKPOINT_FILE = "run.json", "validation.npz", "checkpoint.npz"
+RUN_FILE, MODEL_FILE = "run.json", "model.npz"
+VALIDATION_FILE, CHECKPOINT_FILE = "validation.npz", "checkpoint.npz"
+MOST_CHARACTERS = 2**26
+"""A ``run.json`` has at most so many bytes. A traced training of a hundred epochs takes a twentieth of it."""
+
 MEMBER = re.compile(r"([0-9]+)-of-([0-9]+)")
 """The name of a member's run folder."""
 
@@ -98,6 +103,7 @@ class Run:
         epochs: the metrics of each epoch; a method without epochs has one entry.
         temperature: calibrates the probabilities; None if no rows were held out.
         threshold: where a network that was trained on what is no digit stops being sure; else None.
+        checksums: SHA-256 of the model and of the probabilities, by the names of their files.
         submission: the submission file that was made with the run, or None.
         predictor: the trained form, if it was loaded.
     """
@@ -116,6 +122,7 @@ class Run:
     epochs: list[dict[str, Any]] = field(default_factory=list)
     temperature: float | None = None
     threshold: Threshold | None = None
+    checksums: dict[str, str] = field(default_factory=dict)
     submission: str | None = None
     predictor: Predictor | None = field(default=None, compare=False, repr=False)
 
@@ -210,15 +217,34 @@ class Run:
         return summary | {"members": members} if members else summary
 
     def _validation(self, name: str) -> np.ndarray:
-        file = self.folder / VALIDATION_FILE
+        file, rows = self.folder / VALIDATION_FILE, self.rows.held_out
+        self.verify(VALIDATION_FILE)
         try:
-            with np.load(file) as saved:
-                return saved[name]
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            return read_arrays(file, {"probabilities": ((rows, CLASSES), "f"), "digits": ((rows,), "iu")})[name]
+        except (OSError, ValueError) as error:
             raise RunError(
-                f"{file}: not readable ({type(error).__name__}). Expected the probabilities of the held-out rows, "
-                f"which training wrote. Remove {self.folder} and train it again."
+                f"{file}: not readable ({error}). Expected the probabilities of the held-out rows, which training "
+                f"wrote. Remove {self.folder} and train it again."
             ) from error
+
+    def with_checksums(self) -> Run:
+        """Return the run with the checksums of the files that now lie in its folder."""
+        files = [self.folder / name for name in (MODEL_FILE, VALIDATION_FILE)]
+        return replace(self, checksums={file.name: checksum(file) for file in files if file.exists()})
+
+    def verify(self, name: str) -> None:
+        """Check that a file of the folder is the one that belongs to this run, if the checksum is known.
+
+        Raises:
+            RunError: it is another file, or damaged.
+        """
+        file = self.folder / name
+        if name in self.checksums and file.exists() and checksum(file) != self.checksums[name]:
+            raise RunError(
+                f"{file}: is not the file that {RUN_FILE} beside it belongs to (the checksums differ). Expected the "
+                "file that the same training wrote. It was damaged or exchanged: copy the whole folder again, or train "
+                "again."
+            )
 
 
 def device_to_json(device: Device) -> dict[str, Any]:
@@ -239,6 +265,8 @@ def read_run(folder: Path) -> Run:
             f"{folder}: is a file. Expected a run folder, as `kaggle-digits train` leaves it. Name the folder."
         )
     try:
+        if (folder / RUN_FILE).stat().st_size > MOST_CHARACTERS:
+            raise ValueError(f"more than {MOST_CHARACTERS:,} bytes")
         fields = json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))
         recipe = from_json(fields.pop("recipe"))
         fields["rows"] = RowCounts(**fields["rows"])
@@ -255,7 +283,7 @@ def read_run(folder: Path) -> Run:
         raise RunError(
             f"{folder}: no {RUN_FILE} in it. Expected a run folder, as `kaggle-digits train --run {folder}` leaves it."
         ) from error
-    except (ValueError, LookupError, TypeError, AttributeError, OSError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError, OSError) as error:
         raise RunError(
             f"{folder / RUN_FILE}: not readable as a run ({type(error).__name__}: {error}). Expected the file that "
             "training wrote. Train again into a new folder."

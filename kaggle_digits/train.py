@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 import kaggle_digits
+from kaggle_digits.arrays import write_arrays
 from kaggle_digits.backend import import_backend
 from kaggle_digits.calibration import calibrate, find_threshold, fit_temperature
 from kaggle_digits.data import find_source, load_train, split_rows
 from kaggle_digits.errors import DigitsError, InputError, RunError, TrainingError
-from kaggle_digits.files import atomic_path
 from kaggle_digits.learners import Fitted, Training, learner_of
 from kaggle_digits.predict import load_run
 from kaggle_digits.recipe import Recipe, to_json
@@ -136,7 +136,7 @@ def train_run(
             )
         run = _finish(run, fitted, members, held_out)
         if keeps_folder:
-            _write(run, fitted, held_out)
+            run = _write(run, fitted, held_out)
         return run
 
 
@@ -256,14 +256,16 @@ def _find_threshold(run: Run, fitted: Fitted, temperature: float) -> Threshold |
     return Threshold(*find_threshold(calibrate(fitted.probabilities, temperature), calibrate(read, temperature)))
 
 
-def _write(run: Run, fitted: Fitted, held_out: TrainingRows | None) -> None:
+def _write(run: Run, fitted: Fitted, held_out: TrainingRows | None) -> Run:
     """Write all that a run folder holds; ``run.json`` comes last and declares it finished."""
     fitted.predictor.save(run.folder)
     if held_out and fitted.probabilities is not None:
-        with atomic_path(run.folder / VALIDATION_FILE) as path:
-            np.savez_compressed(path, probabilities=fitted.probabilities, digits=held_out.digits)
+        arrays = {"probabilities": fitted.probabilities, "digits": held_out.digits}
+        write_arrays(run.folder / VALIDATION_FILE, arrays, compressed=True)
+    run = run.with_checksums()
     run.save()
     (run.folder / CHECKPOINT_FILE).unlink(missing_ok=True)
+    return run
 
 
 @contextlib.contextmanager

@@ -47,8 +47,8 @@ BUILD = None  # a mark in the submission's record, set by `kaggle-digits kernel 
 # ## Where it runs, and why there
 #
 # A *strategy* decides which processors share the work. Ask for it before anything else, because it also chooses what
-# computes under Keras: TensorFlow, or JAX on Kaggle's TPUs, which the TensorFlow there cannot use. That choice is fixed
-# once it is in use.
+# computes under Keras: TensorFlow, or JAX on Kaggle's TPUs, which the TensorFlow there cannot use. That choice cannot
+# change once Keras is imported.
 
 # %%
 from kaggle_digits.strategy import resolve_device
@@ -58,8 +58,10 @@ print(device)
 
 # %% [markdown]
 # Each *replica* is a copy of the network. It computes its share of every batch; then all replicas exchange their
-# gradients and take the same step, so their weights stay equal. The result is that of one device, only sooner. What
-# would differ on other machines:
+# gradients and take the same step, so their weights stay equal. The result is that of one device, only sooner.
+
+# %% [markdown]
+# On other machines, this would differ:
 #
 # | machine | strategy | replicas | rows of a batch of 256 on each |
 # |---|---|---|---|
@@ -138,7 +140,7 @@ print(f"{len(training):,} rows to train on, {len(held_out):,} held out")
 # %% [markdown]
 # ## A simple network: the perceptron
 #
-# Three dense layers: every unit sees every pixel, and nothing tells it which pixels are neighbours.
+# Three dense layers. Each unit of the first one sees every pixel, and nothing tells it which pixels are neighbours.
 
 # %%
 from kaggle_digits.learners.models import build_model

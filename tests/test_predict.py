@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,10 +14,11 @@ from run_folder import write_run
 from kaggle_digits import cli
 from kaggle_digits.data import find_source, load_test
 from kaggle_digits.errors import RunError
-from kaggle_digits.learners.models import build_model
+from kaggle_digits.learners.models import build_model, safe_layers
 from kaggle_digits.learners.network import network_predictor
 from kaggle_digits.learners.preprocess import SURE, normalise_pixels, to_images
 from kaggle_digits.predict import PACKAGED_RUN, load_run, predict_digits
+from kaggle_digits.recipe import Network
 from kaggle_digits.recipes import RECIPES
 from kaggle_digits.runs import read_run
 from kaggle_digits.strategy import Device
@@ -105,7 +107,7 @@ def test_folder_without_a_run_is_refused(workplace, cpu):
     )
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{}", '{"recipe": {"name": "x"}}', "\0"])
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"recipe": {"name": "x"}}', "\0", "[" * 100_000])
 def test_damaged_run_json_is_refused(workplace, content):
     Path("run").mkdir()
     Path("run/run.json").write_text(content)
@@ -115,17 +117,54 @@ def test_damaged_run_json_is_refused(workplace, content):
 
 def test_damaged_model_is_refused(workplace, cpu):
     write_run("run", RECIPES["fast"])
-    build_model(RECIPES["fast"]).save("run/whole.keras")
-    whole = Path("run/whole.keras").read_bytes()
+    network_predictor(build_model(RECIPES["fast"]), RECIPES["fast"]).save(Path("run"))
+    whole = Path("run/model.npz").read_bytes()
+    assert load_run(Path("run"), cpu).predictor.parameters == 68_650
     for damaged in (b"", b"not a model", whole[: len(whole) // 2], whole[:-90_000] + bytes(5000) + whole[-85_000:]):
-        Path("run/model.keras").write_bytes(damaged)
-        with pytest.raises(RunError, match=r"model.keras: cannot be loaded .* Train it again\.$"):
+        Path("run/model.npz").write_bytes(damaged)
+        with pytest.raises(RunError, match=r"model.npz: cannot be loaded .* Train it again\.$"):
             load_run(Path("run"), cpu)
+    network_predictor(build_model(RECIPES["flash"]), RECIPES["flash"]).save(Path("run"))
+    with pytest.raises(RunError, match=r"model.npz: cannot be loaded \(it holds other arrays than expected"):
+        load_run(Path("run"), cpu)
+
+
+@pytest.mark.parametrize(
+    ("layer", "said"),
+    [
+        (("TFSMLayer", {"filepath": "/tmp/evil"}), "'TFSMLayer' is no layer that a run folder may have"),
+        (("Lambda", {"function": "print"}), "'Lambda' is no layer that a run folder may have"),
+        (("__class__", {}), "'__class__' is no layer that a run folder may have"),
+        (("Dense", {"units": 10**12}), "Dense is larger than any network for digits"),
+        (("Conv2D", {"filters": 10, "kernel_size": 10**6, "padding": "same"}), "Conv2D is larger than"),
+        (("ZeroPadding2D", {"padding": 10**6}), "ZeroPadding2D is larger than any network for digits"),
+        (("UpSampling2D", {"size": 10**4}), "UpSampling2D is larger than any network for digits"),
+        (("Dense", {"units": 10, "activation": {"class_name": "os>system"}}), "the option activation of Dense is"),
+        (("Dense", {"units": 11}), "its output has the shape"),
+        (("Dense", {"units": "ten"}), "units"),
+        (("Dense", {"units": 10, "unknown": 1}), "unknown"),
+        (("Conv2D", {"filters": 1, "kernel_size": 99}), "cannot be built"),
+    ],
+)
+def test_layers_of_a_stranger_are_refused_before_they_are_built(workplace, cpu, layer, said):
+    write_run("run", replace(RECIPES["fast"], layers=(("Flatten", {}), layer) if "Dense" in layer[0] else (layer,)))
+    tracemalloc.start()
+    with pytest.raises(RunError) as caught:
+        load_run(Path("run"), cpu)
+    assert tracemalloc.get_traced_memory()[1] < 100_000_000
+    tracemalloc.stop()
+    assert said in str(caught.value)
+    assert str(caught.value).startswith("run: its recipe cannot be built (")
+
+
+@pytest.mark.parametrize("name", [name for name, recipe in RECIPES.items() if isinstance(recipe, Network)])
+def test_every_recipe_of_ours_passes_as_a_strangers(name):
+    safe_layers(RECIPES[name])
 
 
 def test_network_of_the_package_is_small_and_read_without_naming_a_run(cpu, capsys):
     files = sorted(PACKAGED_RUN.iterdir())
-    assert [file.name for file in files] == ["model.keras", "run.json"]
+    assert [file.name for file in files] == ["model.npz", "run.json"]
     assert sum(file.stat().st_size for file in files) <= 400_000
     run = read_run(PACKAGED_RUN)
     assert run.finished

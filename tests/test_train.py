@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import io
 import json
 import signal
 import subprocess
 import sys
-import zipfile
 from dataclasses import replace
 from pathlib import Path
 
-import h5py
 import keras
 import numpy as np
 import pytest
@@ -76,7 +73,8 @@ def held_out() -> TrainingRows:
 
 
 def weights(folder: Path) -> list[np.ndarray]:
-    return keras.saving.load_model(folder / "model.keras", compile=False).get_weights()
+    with np.load(folder / "model.npz", allow_pickle=False) as saved:
+        return list(dict(saved).values())
 
 
 def assert_equal_weights(first: Path, second: Path) -> None:
@@ -135,19 +133,35 @@ def finished(cpu):
     return train("finished", cpu)
 
 
-def test_saved_network_is_without_its_optimizer(finished):
-    with zipfile.ZipFile(finished.folder / "model.keras") as archive:
-        contents = archive.read("model.weights.h5")
-    with h5py.File(io.BytesIO(contents)) as weights:
-        assert "optimizer" not in weights
+def test_saved_network_is_plain_arrays_without_its_optimizer(finished):
+    with np.load(finished.folder / "model.npz", allow_pickle=False) as saved:
+        assert sum(array.size for array in dict(saved).values()) == finished.parameters
+        assert {array.dtype for array in dict(saved).values()} == {np.dtype(np.float32)}
+        assert next(iter(saved)) == "0.Conv2D.0.kernel"
+
+
+def test_a_file_of_another_training_in_the_folder_is_noticed(finished, cpu):
+    other = train("other", cpu, seed=8)
+    for name in ("model.npz", "validation.npz"):
+        kept = (finished.folder / name).read_bytes()
+        (finished.folder / name).write_bytes((other.folder / name).read_bytes())
+        with pytest.raises(RunError) as caught:
+            _ = load_run(finished.folder, cpu).probabilities
+        assert str(caught.value) == (
+            f"finished/{name}: is not the file that run.json beside it belongs to (the checksums differ). Expected the "
+            "file that the same training wrote. It was damaged or exchanged: copy the whole folder again, or train "
+            "again."
+        )
+        (finished.folder / name).write_bytes(kept)
+    assert load_run(finished.folder, cpu).probabilities.shape == (50, 10)
 
 
 def test_run_folder_says_what_was_done(finished, cpu):
-    assert sorted(p.name for p in finished.folder.iterdir()) == ["model.keras", "run.json", "validation.npz"]
+    assert sorted(p.name for p in finished.folder.iterdir()) == ["model.npz", "run.json", "validation.npz"]
     record = json.loads((finished.folder / "run.json").read_text())
     assert set(record) == {
         *("finished", "recipe", "seed", "source", "rows", "device", "versions", "commit", "submission"),
-        *("parameters", "epochs", "temperature", "threshold"),
+        *("parameters", "epochs", "temperature", "threshold", "checksums"),
     }
     assert record["finished"] is True
     assert (record["seed"], record["source"]) == (7, "test")
@@ -223,7 +237,7 @@ def test_kill_9_in_the_middle_of_an_epoch_loses_that_epoch_only(finished, cpu, s
         timeout=300,
     )
     assert done.returncode == -signal.SIGKILL, done.stderr
-    assert not Path("killed/model.keras").exists()
+    assert not Path("killed/model.npz").exists()
     assert would_resume("killed", cpu)
     with pytest.raises(RunError, match=r"^killed: its training is not finished"):
         load_run(Path("killed"), cpu)
@@ -232,7 +246,7 @@ def test_kill_9_in_the_middle_of_an_epoch_loses_that_epoch_only(finished, cpu, s
     resumed = train("killed", cpu, resume=True, progress=recorder)
     assert recorder.epochs == ([1, *left] if step == 2 else left)
     assert_equal_weights(finished.folder, resumed.folder)
-    assert sorted(p.name for p in resumed.folder.iterdir()) == ["model.keras", "run.json", "validation.npz"]
+    assert sorted(p.name for p in resumed.folder.iterdir()) == ["model.npz", "run.json", "validation.npz"]
     times = {"seconds", "validation_seconds"}
     for one, other in zip(finished.epochs, resumed.epochs, strict=True):
         assert {k: v for k, v in one.items() if k not in times} == {k: v for k, v in other.items() if k not in times}
@@ -309,11 +323,11 @@ def test_stop_between_last_epoch_and_end_is_resumable(finished, cpu):
 
 
 def test_finished_run_is_returned_and_not_trained_again(finished, cpu):
-    before = (finished.folder / "model.keras").stat().st_mtime_ns
+    before = (finished.folder / "model.npz").stat().st_mtime_ns
     recorder = Recorder()
     train("finished", cpu, resume=True, progress=recorder)
     assert recorder.epochs == []
-    assert (finished.folder / "model.keras").stat().st_mtime_ns == before
+    assert (finished.folder / "model.npz").stat().st_mtime_ns == before
     # A finished run is offered for resuming until a submission has been made from it.
     assert would_resume("finished", cpu)
     mark_used([finished], Path("s.csv"))

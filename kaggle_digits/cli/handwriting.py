@@ -115,7 +115,8 @@ def pad(*, run: Path | None, backend: str | None, host: str, port: int) -> None:
         from kaggle_digits.handwriting.pad import serve
     except ImportError as error:
         raise InputError(
-            f"pad: the package {error.name} is missing. Install the extra [pad]: pip install 'kaggle-digits[pad]'"
+            f"pad: the package {error.name} is missing. Install the extra [pad], or what "
+            "it consists of: pip install starlette uvicorn"
         ) from error
     serve(lambda: _load_reader(run, backend), host=host, port=port)
 

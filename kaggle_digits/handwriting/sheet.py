@@ -205,16 +205,19 @@ def _on_the_edge(corners: np.ndarray, brightness: np.ndarray) -> np.ndarray:
     sides = np.roll(corners, -1, axis=0) - corners
     inwards = np.stack([-sides[:, 1], sides[:, 0]], axis=1) / np.hypot(*sides.T)[:, None]
     offsets = np.linspace(-NEAR, NEAR, 8 * NEAR + 1)
-    starts = corners.copy()
+    lines = np.stack([corners, corners + sides], axis=1)
     for side in range(4):
         at = corners[side] + np.linspace(0.03, 0.97, 60)[:, None] * sides[side]
         at = at[((at > BORDER) & (at < size - BORDER)).all(axis=1)]
-        if len(at) >= 9:
-            profile = [np.median(_at(brightness, at + offset * inwards[side])) for offset in offsets]
-            starts[side] += offsets[np.abs(np.gradient(profile)).argmax()] * inwards[side]
-    before = np.roll(starts, 1, axis=0)
-    meeting, _ = _meeting(before, before + np.roll(sides, 1, axis=0), starts, starts + sides)
-    return meeting
+        if len(at) < 18:  # hardly anything of this side is in the picture
+            continue
+        for end, half in enumerate(np.array_split(at, 2)):
+            profile = [np.median(_at(brightness, half + offset * inwards[side])) for offset in offsets]
+            lines[side, end] = half.mean(axis=0) + offsets[np.abs(np.gradient(profile)).argmax()] * inwards[side]
+    before = np.roll(lines, 1, axis=0)
+    meeting, _ = _meeting(before[:, 0], before[:, 1], lines[:, 0], lines[:, 1])
+    near = np.abs(meeting - corners).max(axis=1, keepdims=True) <= 3 * NEAR
+    return np.where(near, meeting, corners)
 
 
 def _at(image: np.ndarray, points: np.ndarray) -> np.ndarray:

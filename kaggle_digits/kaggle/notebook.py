@@ -61,8 +61,8 @@ def build_kernel(
         import nbformat
     except ImportError as error:
         raise InputError(
-            f"kernel: the package {error.name} is missing. Install the extra [notebook]: pip install "
-            "'kaggle-digits[notebook]'"
+            f"kernel: the package {error.name} is missing. Install the extra [notebook], or what it consists of: "
+            "pip install jupytext nbformat"
         ) from error
 
     if device not in DEVICES:

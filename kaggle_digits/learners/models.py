@@ -8,15 +8,14 @@ from typing import Any, cast
 
 import keras
 
-from kaggle_digits import SIDE
+from kaggle_digits import CLASSES, SIDE
 from kaggle_digits.backend import import_tensorflow
-from kaggle_digits.recipe import Milestones, Network, OneCycle, Plateau
+from kaggle_digits.recipe import Layer, Milestones, Network, OneCycle, Plateau
 
 FUSED_CHANNELS = 16
 """TensorFlow's fused operation is fast for a multiple of this many channels, else slower than Keras' own steps."""
 
 
-@keras.saving.register_keras_serializable(package="kaggle_digits")
 class Residual(keras.layers.Layer):
     """A residual block: two 3×3 convolutions with a ReLU between them, beside a 1×1 convolution, and a ReLU on the sum.
 
@@ -30,7 +29,7 @@ class Residual(keras.layers.Layer):
 
     def __init__(self, filters: int, kernel_initializer: Any = "glorot_uniform", **options: Any) -> None:
         super().__init__(**options)
-        self.filters, self.kernel_initializer = filters, kernel_initializer
+        self.filters = filters
         shared = {
             "padding": "same",
             "data_format": "channels_last",
@@ -51,12 +50,11 @@ class Residual(keras.layers.Layer):
         """Return (N, height, width, filters), 0 or more."""
         return keras.ops.relu(self.second(self.first(images)) + self.side(images))
 
-    def get_config(self) -> dict[str, Any]:
-        """Return what the block is made of, so that a saved network can be loaded."""
-        return {**super().get_config(), "filters": self.filters, "kernel_initializer": self.kernel_initializer}
+    def compute_output_shape(self, input_shape: Any) -> tuple[int | None, ...]:
+        """Return the shape of the output, (N, height, width, filters)."""
+        return (*input_shape[:-1], self.filters)
 
 
-@keras.saving.register_keras_serializable(package="kaggle_digits")
 class BatchNormalization(keras.layers.BatchNormalization):
     """Keras' layer, but with TensorFlow's fused operation where a training on images in one replica can use it.
 
@@ -83,19 +81,22 @@ class BatchNormalization(keras.layers.BatchNormalization):
         return outputs
 
 
-def without_own_normalisation(model: keras.Sequential) -> keras.Sequential:
-    """Return an uncompiled copy of a network that, except for residual blocks, Keras can load without this package."""
-
-    def copy(layer: keras.layers.Layer) -> keras.layers.Layer:
-        kind = keras.layers.BatchNormalization if isinstance(layer, BatchNormalization) else type(layer)
-        return kind.from_config(layer.get_config())
-
-    network = keras.Sequential([keras.Input(model.input_shape[1:]), *map(copy, model.layers)], name=model.name)
-    network.set_weights(model.get_weights())
-    return network
-
-
 OWN_LAYERS = {"Residual": Residual, "BatchNormalization": BatchNormalization}
+
+PLAIN_LAYERS = (
+    *("Activation", "AveragePooling2D", "BatchNormalization", "Conv2D", "Cropping2D", "Dense", "DepthwiseConv2D"),
+    *("Dropout", "ELU", "Flatten", "GaussianDropout", "GaussianNoise", "GlobalAveragePooling2D", "GlobalMaxPooling2D"),
+    *("GroupNormalization", "LayerNormalization", "LeakyReLU", "MaxPooling2D", "PReLU", "Permute", "ReLU", "Rescaling"),
+    *("Reshape", "Residual", "SeparableConv2D", "Softmax", "SpatialDropout2D", "UpSampling2D", "ZeroPadding2D"),
+)
+"""Layers that only compute. Others of Keras' layers load files or run code that they are given."""
+
+ONLY_IN_TRAINING = ("_initializer", "_regularizer", "_constraint")
+"""Options with these endings do not matter once a network is trained. Keras builds objects from them."""
+
+MOST_WEIGHTS, MOST_OUTPUTS = 2**27, 2**20
+"""A network has at most so many weights, by a bound that may be four times too high, and so many values for an image
+after a layer."""
 
 
 def build_model(recipe: Network, *, precision: str = "float32", synchronized: bool = False) -> keras.Sequential:
@@ -121,6 +122,39 @@ def build_model(recipe: Network, *, precision: str = "float32", synchronized: bo
         layer = OWN_LAYERS.get(kind) or getattr(keras.layers, kind)
         model.add(layer(**options, dtype=dtype))
     return model
+
+
+def safe_layers(recipe: Network) -> tuple[Layer, ...]:
+    """Return the layers of a trained network that may come from anyone, without what matters only in training.
+
+    Raises:
+        ValueError, TypeError: one of them does more than compute, or takes an absurd amount of memory.
+    """
+    shape: tuple[int, ...] = (SIDE, SIDE, 1)
+    weights, layers = 0, []
+    for kind, options in recipe.layers:
+        if kind not in PLAIN_LAYERS:
+            raise ValueError(f"{kind!r} is no layer that a run folder may have")
+        plain = {name: value for name, value in options.items() if not name.endswith(ONLY_IN_TRAINING)}
+        for name, value in plain.items():
+            parts = value if isinstance(value, tuple) else (value,)
+            if not all(isinstance(part, str | int | float | None) for part in parts):
+                raise ValueError(f"the option {name} of {kind} is neither text nor a number")
+        layer = (OWN_LAYERS.get(kind) or getattr(keras.layers, kind))(**plain)
+        after = tuple(int(size or 0) for size in layer.compute_output_shape((None, *shape))[1:])
+        if kind in ("Conv2D", "Dense", "DepthwiseConv2D", "Residual", "SeparableConv2D"):
+            kernel = math.prod(getattr(layer, "kernel_size", (3, 3) if kind == "Residual" else (1,)))
+            kernel *= int(getattr(layer, "depth_multiplier", 1))
+            weights += 4 * kernel * max(shape[-1], after[-1]) * after[-1]
+        else:  # at most some for each value
+            weights += 4 * math.prod(shape)
+        if weights > MOST_WEIGHTS or math.prod(after) > MOST_OUTPUTS:
+            raise ValueError(f"{kind} is larger than any network for digits")
+        layers.append((kind, plain))
+        shape = after
+    if shape != (CLASSES,):
+        raise ValueError(f"its output has the shape {shape} instead of ten values")
+    return tuple(layers)
 
 
 def compile_model(model: keras.Sequential, recipe: Network, *, steps: int, steps_per_execution: int = 1) -> None:

@@ -12,7 +12,6 @@ import io
 import json
 import math
 import time
-import zipfile
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -23,22 +22,21 @@ import keras
 import numpy as np
 
 from kaggle_digits import CLASSES, PIXELS
+from kaggle_digits.arrays import read_arrays, write_arrays
 from kaggle_digits.calibration import accuracy
 from kaggle_digits.data import TrainingRows, one_hot, split_rows
 from kaggle_digits.errors import RunError, TrainingError
-from kaggle_digits.files import atomic_path
 from kaggle_digits.learners import Fitted, Predictor, Progress, Training
 from kaggle_digits.learners.augment import augment_pixels, restyle_pixels
-from kaggle_digits.learners.models import build_model, compile_model, epoch_rate, without_own_normalisation
+from kaggle_digits.learners.models import build_model, compile_model, epoch_rate, safe_layers
 from kaggle_digits.learners.preprocess import averaged, normalise_for, normalised, to_images
 from kaggle_digits.recipe import Network, OneCycle, Restyling
-from kaggle_digits.runs import CHECKPOINT_FILE
+from kaggle_digits.runs import CHECKPOINT_FILE, MODEL_FILE
 from kaggle_digits.strategy import TPU_STEPS_PER_EXECUTION, Device
 
 if TYPE_CHECKING:
     from kaggle_digits.runs import Run
 
-MODEL_FILE = "model.keras"
 BATCH_SIZE = 1024
 """The number of images predicted at once."""
 TUNING_FRACTION = 0.05
@@ -85,9 +83,17 @@ class NetworkPredictor:
 
     def save(self, folder: Path) -> None:
         """Write the trained network, which replaces its checkpoint."""
-        # For a compiled network Keras would also write the optimizer, which is twice as large as the network.
-        with atomic_path(folder / MODEL_FILE) as path:
-            without_own_normalisation(self.model).save(path)
+        weights = named_weights(self.model)
+        write_arrays(folder / MODEL_FILE, {name: keras.ops.convert_to_numpy(w) for name, w in weights.items()})
+
+
+def named_weights(model: keras.Sequential) -> dict[str, Any]:
+    """Return every weight of a network, by a name that does not depend on what Keras has built before."""
+    return {
+        f"{index}.{type(layer).__name__}.{number}.{weight.name}": weight
+        for index, layer in enumerate(model.layers)
+        for number, weight in enumerate(layer.weights)
+    }
 
 
 def _shares(outputs: np.ndarray) -> np.ndarray:
@@ -181,11 +187,22 @@ def load(run: Run, device: Device, members: Sequence[Predictor]) -> Predictor:  
     """Load a network from its run folder, inside the scope of the device."""
     recipe, file = cast(Network, run.recipe), run.folder / MODEL_FILE
     try:
-        # The network is built anew, because the file remembers precision and replicas of the device that trained it.
+        layers = safe_layers(recipe)
+    except (ValueError, TypeError) as error:
+        raise RunError(
+            f"{run.folder}: its recipe cannot be built ({error}). Expected a network that training wrote. Train it "
+            "again."
+        ) from error
+    try:
         with device.scope():
-            model = build_model(recipe, precision=device.precision)
-            model.load_weights(file)
-    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+            model = build_model(replace(recipe, layers=layers), precision=device.precision)
+            weights = named_weights(model)
+            arrays = read_arrays(file, {name: (tuple(weight.shape), "f") for name, weight in weights.items()})
+            for name, weight in weights.items():
+                if not np.isfinite(arrays[name]).all():
+                    raise ValueError(f"not all of {name} is finite")
+                weight.assign(arrays[name].astype(np.float32))
+    except (OSError, ValueError) as error:
         raise RunError(
             f"{file}: cannot be loaded ({error}). Expected the network that training wrote. Train it again."
         ) from error
@@ -409,8 +426,8 @@ def _variables(model: keras.Model) -> list[Any]:
 def write_checkpoint(folder: Path, model: keras.Model, epochs: list[dict[str, Any]]) -> None:
     """Write what training needs to continue: every variable of a compiled network, and the metrics so far."""
     values = {f"v{i}": keras.ops.convert_to_numpy(v) for i, v in enumerate(_variables(model))}
-    with atomic_path(folder / CHECKPOINT_FILE) as path:
-        np.savez(path, epochs=np.array(json.dumps(epochs)), **values)
+    values["epochs"] = np.frombuffer(json.dumps(epochs).encode(), np.uint8)
+    write_arrays(folder / CHECKPOINT_FILE, values)
 
 
 def _load_checkpoint(folder: Path, model: keras.Model, device: Device) -> list[dict[str, Any]]:
@@ -421,16 +438,19 @@ def _load_checkpoint(folder: Path, model: keras.Model, device: Device) -> list[d
     contents = device.from_first(b"there" + file.read_bytes() if there else b"")
     if not contents:
         return []
+    variables = {f"v{i}": variable for i, variable in enumerate(_variables(model))}
+    expected = {name: (tuple(v.shape), np.dtype(v.dtype).kind) for name, v in variables.items()}
     try:
-        with np.load(io.BytesIO(contents.removeprefix(b"there"))) as saved:
-            for index, variable in enumerate(_variables(model)):
-                variable.assign(saved[f"v{index}"])
-            return json.loads(str(saved["epochs"]))
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        saved = read_arrays(io.BytesIO(contents.removeprefix(b"there")), expected, others=["epochs"])
+        epochs = json.loads(saved.pop("epochs").tobytes())
+        for name, value in saved.items():
+            variables[name].assign(value)
+    except (OSError, ValueError) as error:
         raise RunError(
-            f"{file}: cannot be resumed from ({type(error).__name__}: {error}). Expected the checkpoint that training "
-            "wrote. Remove the run folder and train again."
+            f"{file}: cannot be resumed from ({error}). Expected the checkpoint that training wrote. Remove the run "
+            "folder and train again."
         ) from error
+    return epochs
 
 
 class _StepCounter(keras.callbacks.Callback):

@@ -377,9 +377,13 @@ def test_file_in_the_place_of_a_run_folder_is_named(capsys, verb):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "missing", "extra"), [(["pad"], "uvicorn", "pad"), (["kernel", "build"], "jupytext", "notebook")]
+    ("arguments", "missing", "extra", "packages"),
+    [
+        (["pad"], "uvicorn", "pad", "starlette uvicorn"),
+        (["kernel", "build"], "jupytext", "notebook", "jupytext nbformat"),
+    ],
 )
-def test_a_missing_extra_is_named_with_the_line_that_adds_it(arguments, missing, extra, tmp_path):
+def test_a_missing_extra_is_named_with_the_line_that_adds_it(arguments, missing, extra, packages, tmp_path):
     code = (
         f"import sys; sys.modules[{missing!r}] = None\n"
         f"from kaggle_digits.cli import main; sys.exit(main({arguments!r}))"
@@ -387,6 +391,6 @@ def test_a_missing_extra_is_named_with_the_line_that_adds_it(arguments, missing,
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1] == (
-        f"kaggle-digits: {arguments[0]}: the package {missing} is missing. Install the extra [{extra}]: "
-        f"pip install 'kaggle-digits[{extra}]'"
+        f"kaggle-digits: {arguments[0]}: the package {missing} is missing. Install the extra [{extra}], or what it "
+        f"consists of: pip install {packages}"
     )

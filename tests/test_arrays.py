@@ -1,0 +1,182 @@
+"""Arrays: what is written is read again; whatever a stranger may have changed is refused before memory is taken."""
+
+from __future__ import annotations
+
+import io
+import pickle
+import tracemalloc
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from kaggle_digits.arrays import read_arrays, write_arrays
+
+SMALL = {"weights": np.arange(6, dtype=np.float32).reshape(2, 3), "step": np.array(7, np.int64)}
+EXPECTED = {"weights": ((2, 3), "f"), "step": ((), "i")}
+
+
+@pytest.fixture(autouse=True)
+def workplace(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def header(shape: object, descr: str = "<f4") -> bytes:
+    """The first bytes of an array, with any shape that an attacker may write there."""
+    text = f"{{'descr': {descr!r}, 'fortran_order': False, 'shape': {shape}, }}".encode()
+    text += b" " * (-(len(text) + 11) % 64) + b"\n"
+    return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text
+
+
+def write_members(members: dict[str, bytes], *, compress: int = zipfile.ZIP_STORED) -> Path:
+    file = Path("arrays.npz")
+    with zipfile.ZipFile(file, "w", compress) as archive:
+        for name, contents in members.items():
+            archive.writestr(name, contents)
+    return file
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_arrays_are_read_as_they_were_written(compressed):
+    write_arrays(Path("arrays.npz"), SMALL, compressed=compressed)
+    read = read_arrays(Path("arrays.npz"), EXPECTED)
+    assert list(read) == list(SMALL)
+    for name, array in SMALL.items():
+        np.testing.assert_array_equal(read[name], array)
+        assert (read[name].dtype, read[name].shape) == (array.dtype, array.shape)
+    # NumPy itself reads the same file.
+    with np.load("arrays.npz", allow_pickle=False) as saved:
+        np.testing.assert_array_equal(saved["weights"], SMALL["weights"])
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    hnp.arrays(st.sampled_from([np.float16, np.float32, np.uint8, np.int64]), hnp.array_shapes(min_dims=0, max_dims=3))
+)
+def test_arrays_of_any_shape_survive(array):
+    write_arrays(Path("any.npz"), {"array": array})
+    read = read_arrays(Path("any.npz"), {"array": (array.shape, array.dtype.kind)})["array"]
+    assert read.tobytes() == array.tobytes()
+
+
+@pytest.mark.parametrize(
+    ("expected", "said"),
+    [
+        ({"weights": ((3, 2), "f"), "step": ((), "i")}, "weights.npy is float32 (2, 3); expected (3, 2)"),
+        ({"weights": ((2, 3), "i"), "step": ((), "i")}, "weights.npy is float32 (2, 3); expected (2, 3)"),
+        ({"weights": ((2, 3), "f")}, "it holds other arrays than expected: step"),
+        ({**EXPECTED, "more": ((), "i")}, "it holds other arrays than expected: more"),
+    ],
+)
+def test_other_arrays_than_expected_are_refused(expected, said):
+    write_arrays(Path("arrays.npz"), SMALL)
+    with pytest.raises(ValueError, match="expected") as caught:
+        read_arrays(Path("arrays.npz"), expected)
+    assert str(caught.value) == said
+
+
+class Attack:
+    def __reduce__(self):
+        return (Path.touch, (Path("was-run"),))
+
+
+def test_a_pickle_is_never_opened():
+    np.savez("arrays.npz", weights=np.array([Attack()], object), allow_pickle=True)
+    for kinds in ("f", "O"):
+        with pytest.raises(ValueError, match=r"weights|other arrays"):
+            read_arrays(Path("arrays.npz"), {"weights": ((1,), kinds)})
+    write_members({"weights.npy": pickle.dumps(Attack())})
+    with pytest.raises(ValueError, match="magic string"):
+        read_arrays(Path("arrays.npz"), {"weights": ((1,), "f")})
+    assert not Path("was-run").exists()
+
+
+@pytest.mark.parametrize(
+    "contents",
+    [
+        header((10**12,)) + bytes(24),
+        header((10**6, 10**6)),
+        header((-1,)) + bytes(24),
+        header((6,), "|O") + bytes(48),
+        header((6,), "<U100000000"),
+        header("(6, None)"),
+        header((7,)) + bytes(24),
+        header((5,)) + bytes(24),
+        b"\x93NUMPY\x03\x00" + header((6,))[8:] + bytes(24),
+        b"\x93NUMPY\x01\x00\xff\xff" + b"(" * 65_535,
+        b"",
+        b"\x93NUMPY",
+    ],
+)
+def test_absurd_headers_are_refused_without_taking_memory(contents):
+    file = write_members({"weights.npy": contents})
+    for call in (
+        lambda: read_arrays(file, {"weights": ((6,), "f")}),
+        lambda: read_arrays(file, {}, others=["weights"]),
+    ):
+        tracemalloc.start()
+        with pytest.raises(ValueError, match=r"."):
+            call()
+        assert tracemalloc.get_traced_memory()[1] < 20_000_000
+        tracemalloc.stop()
+
+
+def test_a_zip_bomb_is_refused_without_taking_memory():
+    file = write_members({"weights.npy": header((10**8,)) + bytes(4 * 10**8)}, compress=zipfile.ZIP_DEFLATED)
+    assert file.stat().st_size < 500_000
+    tracemalloc.start()
+    with pytest.raises(ValueError, match=r"it holds more than 67,108,864 bytes"):
+        read_arrays(file, {}, others=["weights"])
+    with pytest.raises(ValueError, match=r"expected \(6,\)"):
+        read_arrays(file, {"weights": ((6,), "f")})
+    assert tracemalloc.get_traced_memory()[1] < 20_000_000
+    tracemalloc.stop()
+
+
+def test_a_name_twice_is_refused():
+    with zipfile.ZipFile("arrays.npz", "w") as archive:
+        archive.writestr("weights.npy", header((6,)) + bytes(24))
+        with pytest.warns(UserWarning, match="Duplicate name"):
+            archive.writestr("weights.npy", header((6,)) + bytes(24))
+    with pytest.raises(ValueError, match="one twice"):
+        read_arrays(Path("arrays.npz"), {"weights": ((6,), "f")})
+
+
+def test_every_flipped_byte_is_noticed_or_harmless():
+    write_arrays(Path("arrays.npz"), SMALL)
+    whole = Path("arrays.npz").read_bytes()
+    for place in range(len(whole)):
+        changed = whole[:place] + bytes([whole[place] ^ 0xFF]) + whole[place + 1 :]
+        try:
+            read = read_arrays(io.BytesIO(changed), EXPECTED)
+        except ValueError:
+            continue
+        # Times, attributes and the like may change; numbers may not.
+        for name, array in SMALL.items():
+            np.testing.assert_array_equal(read[name], array)
+
+
+def test_every_shortened_file_is_refused():
+    write_arrays(Path("arrays.npz"), SMALL)
+    whole = Path("arrays.npz").read_bytes()
+    for length in range(len(whole)):
+        with pytest.raises(ValueError, match=r"."):
+            read_arrays(io.BytesIO(whole[:length]), EXPECTED)
+
+
+def test_a_failed_write_leaves_the_old_file():
+    write_arrays(Path("arrays.npz"), SMALL)
+    before = Path("arrays.npz").read_bytes()
+
+    class Unwilling:
+        def __array__(self, *_, **__):
+            raise OSError("the disk is full")
+
+    with pytest.raises(OSError, match="the disk is full"):
+        write_arrays(Path("arrays.npz"), {"weights": Unwilling()})
+    assert Path("arrays.npz").read_bytes() == before
+    assert [file.name for file in Path().iterdir()] == ["arrays.npz"]
