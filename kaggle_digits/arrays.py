@@ -75,7 +75,7 @@ def _read(archive: zipfile.ZipFile, member: zipfile.ZipInfo, expected: tuple[Sha
         shape, by_columns, dtype = np.lib.format.read_array_header_1_0(stream)
         wanted, kinds = expected or (shape, NUMBERS)
         if shape != wanted or dtype.kind not in kinds or dtype.itemsize > 8 or by_columns:
-            raise ValueError(f"{name} is {dtype} {shape}; expected {wanted}")
+            raise ValueError(f"{name} is {dtype} {shape}, where {wanted} of the kind {kinds!r} was expected")
         size = math.prod(shape) * dtype.itemsize
         if member.file_size - stream.tell() != size:
             raise ValueError(f"{name} has {member.file_size:,} bytes, which do not make {dtype} {shape}")

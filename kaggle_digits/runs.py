@@ -35,7 +35,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 RUN_FILE, MODEL_FILE = "run.json", "model.npz"
-VALIDATION_FILE, CHECKPOINT_FILE = "validation.npz", "checkpoint.npz"
+VALIDATION_FILE, CHECKPOINT_FILES = "validation.npz", ("checkpoint.npz", "checkpoint-before.npz")
+"""The checkpoints of the last epoch and of the one before it."""
+
 MOST_CHARACTERS = 2**26
 """A ``run.json`` has at most so many bytes. A traced training of a hundred epochs takes a twentieth of it."""
 
@@ -387,7 +389,7 @@ def _locked_folder(folder: Path) -> Any:
 def _decide(wanted: Run, *, resume: bool) -> Claim:
     folder = wanted.folder
     if not (folder / RUN_FILE).exists():  # without a run.json nobody knows what a checkpoint belongs to
-        (folder / CHECKPOINT_FILE).unlink(missing_ok=True)
+        remove_checkpoints(folder)
         return Claim(wanted, "fresh")
     if not resume:
         raise RunError(
@@ -402,6 +404,12 @@ def _decide(wanted: Run, *, resume: bool) -> Claim:
         return Claim(replace(wanted, devices_before=found.devices_before), "resumable")
     log.warning("%s was begun on %s and goes on on %s: the result will differ.", folder, found.device, wanted.device)
     return Claim(replace(wanted, devices_before=(*found.devices_before, found.device)), "resumable")
+
+
+def remove_checkpoints(folder: Path) -> None:
+    """Remove the checkpoints of a training that has ended, or that nobody knows any more."""
+    for name in CHECKPOINT_FILES:
+        (folder / name).unlink(missing_ok=True)
 
 
 def _place(device: Device) -> tuple[object, ...]:

@@ -24,7 +24,6 @@ from kaggle_digits.learners import Fitted, Training, learner_of
 from kaggle_digits.predict import load_run
 from kaggle_digits.recipe import Recipe, to_json
 from kaggle_digits.runs import (
-    CHECKPOINT_FILE,
     VALIDATION_FILE,
     Claim,
     RowCounts,
@@ -36,6 +35,7 @@ from kaggle_digits.runs import (
     member_folder,
     member_folders,
     member_seed,
+    remove_checkpoints,
 )
 from kaggle_digits.strategy import Device, device_of
 
@@ -264,7 +264,7 @@ def _write(run: Run, fitted: Fitted, held_out: TrainingRows | None) -> Run:
         write_arrays(run.folder / VALIDATION_FILE, arrays, compressed=True)
     run = run.with_checksums()
     run.save()
-    (run.folder / CHECKPOINT_FILE).unlink(missing_ok=True)
+    remove_checkpoints(run.folder)
     return run
 
 

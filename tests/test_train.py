@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -362,14 +363,45 @@ def test_run_on_other_rows_is_not_resumed(finished, cpu):
         train("finished", cpu, resume=True, held_out=None)
 
 
+def damages(whole: bytes) -> tuple[bytes, ...]:
+    return whole[:-100], b"", b"not an archive", whole[:100] + bytes(5000) + whole[5100:]
+
+
 def test_damaged_checkpoint_is_refused(cpu):
     interrupt("stopped", cpu, after=1)
     checkpoint = Path("stopped/checkpoint.npz")
-    whole = checkpoint.read_bytes()
-    for damaged in (whole[:-100], b"", b"not an archive", whole[:100] + bytes(5000) + whole[5100:]):
+    for damaged in damages(checkpoint.read_bytes()):
         checkpoint.write_bytes(damaged)
         with pytest.raises(RunError, match=r"checkpoint.npz: cannot be resumed from .* train again\.$"):
             train("stopped", cpu, resume=True)
+
+
+def test_of_a_damaged_checkpoint_the_one_before_is_taken_and_that_is_said(finished, cpu, caplog):
+    interrupt("stopped", cpu, after=3)
+    kept = {file.name: file.read_bytes() for file in Path("stopped").iterdir()}
+    assert sorted(kept) == ["checkpoint-before.npz", "checkpoint.npz", "run.json"]
+    for damaged in damages(kept["checkpoint.npz"]):
+        for name, contents in kept.items():
+            Path("stopped", name).write_bytes(contents)
+        Path("stopped/checkpoint.npz").write_bytes(damaged)
+        caplog.clear()
+        recorder = Recorder()
+        train("stopped", cpu, resume=True, progress=recorder)
+        assert recorder.epochs == [3, 4]
+        assert_equal_weights(finished.folder, Path("stopped"))
+        assert "Going on from stopped/checkpoint-before.npz, an epoch earlier." in caplog.text
+        assert sorted(p.name for p in Path("stopped").iterdir()) == ["model.npz", "run.json", "validation.npz"]
+        shutil.rmtree("stopped")
+        Path("stopped").mkdir()
+
+
+def test_a_kill_between_two_checkpoints_loses_one_epoch_only(finished, cpu):
+    interrupt("stopped", cpu, after=3)
+    Path("stopped/checkpoint.npz").replace("stopped/checkpoint-before.npz")  # the new one was not written yet
+    recorder = Recorder()
+    train("stopped", cpu, resume=True, progress=recorder)
+    assert recorder.epochs == [4]
+    assert_equal_weights(finished.folder, Path("stopped"))
 
 
 @pytest.mark.filterwarnings("ignore:overflow encountered:RuntimeWarning")

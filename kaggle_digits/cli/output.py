@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import codecs
 import os
+import signal
 import sys
+import threading
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 from kaggle_digits.errors import DigitsError
 
@@ -15,8 +17,18 @@ ASCII = {"±": "+/-", "–": "-", "−": "-", "×": "x", "…": "...", "“": '"
 """Replacements for characters that a terminal cannot show."""
 
 
+class _Stopped(KeyboardInterrupt):
+    """SIGTERM, by which schedulers end a job: it ends like Ctrl+C."""
+
+
+def _stop(*_: object) -> NoReturn:
+    raise _Stopped
+
+
 def exit_code_of(work: Callable[[], object]) -> int:
     """Do the work of a verb, say what went wrong, and return the exit code."""
+    in_main_thread = threading.current_thread() is threading.main_thread()  # others cannot be told
+    before = signal.signal(signal.SIGTERM, _stop) if in_main_thread else None
     try:
         work()
         sys.stdout.flush()
@@ -33,9 +45,12 @@ def exit_code_of(work: Callable[[], object]) -> int:
             file=sys.stderr,
         )
         return 1
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         print("Interrupted.", file=sys.stderr)
-        return 130
+        return 128 + (signal.SIGTERM if isinstance(error, _Stopped) else signal.SIGINT)
+    finally:
+        if in_main_thread:
+            signal.signal(signal.SIGTERM, before)
     return 0
 
 

@@ -10,9 +10,10 @@ import contextlib
 import functools
 import io
 import json
+import logging
 import math
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -31,11 +32,16 @@ from kaggle_digits.learners.augment import augment_pixels, restyle_pixels
 from kaggle_digits.learners.models import build_model, compile_model, epoch_rate, safe_layers
 from kaggle_digits.learners.preprocess import averaged, normalise_for, normalised, to_images
 from kaggle_digits.recipe import Network, OneCycle, Restyling
-from kaggle_digits.runs import CHECKPOINT_FILE, MODEL_FILE
+from kaggle_digits.runs import CHECKPOINT_FILES, MODEL_FILE
 from kaggle_digits.strategy import TPU_STEPS_PER_EXECUTION, Device
 
 if TYPE_CHECKING:
     from kaggle_digits.runs import Run
+
+log = logging.getLogger(__name__)
+
+FAULT = b"!"
+"""What the first process sends starts with this if it is the reason why nobody can go on."""
 
 BATCH_SIZE = 1024
 """The number of images predicted at once."""
@@ -424,33 +430,66 @@ def _variables(model: keras.Model) -> list[Any]:
 
 
 def write_checkpoint(folder: Path, model: keras.Model, epochs: list[dict[str, Any]]) -> None:
-    """Write what training needs to continue: every variable of a compiled network, and the metrics so far."""
+    """Write what training needs to continue: every variable of a compiled network, and the metrics so far.
+
+    The checkpoint before is kept, in case this one is damaged later.
+    """
     values = {f"v{i}": keras.ops.convert_to_numpy(v) for i, v in enumerate(_variables(model))}
     values["epochs"] = np.frombuffer(json.dumps(epochs).encode(), np.uint8)
-    write_arrays(folder / CHECKPOINT_FILE, values)
+    newest, before = (folder / name for name in CHECKPOINT_FILES)
+    if newest.exists():
+        newest.replace(before)
+    write_arrays(newest, values)
 
 
 def _load_checkpoint(folder: Path, model: keras.Model, device: Device) -> list[dict[str, Any]]:
     """Restore the last whole epoch into the model and return the metrics up to it; [] if there was none."""
-    file = folder / CHECKPOINT_FILE
-    # Only the first process has the folder. It sends the others what it reads.
-    there = device.process == 0 and file.exists()
-    contents = device.from_first(b"there" + file.read_bytes() if there else b"")
+    variables = {f"v{i}": variable for i, variable in enumerate(_variables(model))}
+    # The two backends keep the state of their generators in different kinds of integers.
+    expected = {name: (tuple(v.shape), "f" if np.dtype(v.dtype).kind == "f" else "iu") for name, v in variables.items()}
+    # Only the first process has the folder. It sends the others what it reads, or why it cannot.
+    contents = device.from_first(_read_checkpoint(folder, expected) if device.process == 0 else b"")
+    if contents.startswith(FAULT):
+        raise RunError(contents.removeprefix(FAULT).decode())
     if not contents:
         return []
-    variables = {f"v{i}": variable for i, variable in enumerate(_variables(model))}
-    expected = {name: (tuple(v.shape), np.dtype(v.dtype).kind) for name, v in variables.items()}
-    try:
-        saved = read_arrays(io.BytesIO(contents.removeprefix(b"there")), expected, others=["epochs"])
-        epochs = json.loads(saved.pop("epochs").tobytes())
-        for name, value in saved.items():
-            variables[name].assign(value)
-    except (OSError, ValueError) as error:
-        raise RunError(
-            f"{file}: cannot be resumed from ({error}). Expected the checkpoint that training wrote. Remove the run "
-            "folder and train again."
-        ) from error
+    saved, epochs = _parse_checkpoint(contents, expected)
+    for name, value in saved.items():
+        variables[name].assign(value)
     return epochs
+
+
+def _read_checkpoint(folder: Path, expected: Mapping[str, tuple[tuple[int, ...], str]]) -> bytes:
+    """Return the newest checkpoint that is whole; nothing if there is none, or what is wrong with all of them."""
+    fault = ""
+    for file in (folder / name for name in CHECKPOINT_FILES):
+        if not file.exists():
+            continue
+        try:
+            contents = file.read_bytes()
+            _parse_checkpoint(contents, expected)
+        except (OSError, ValueError) as error:
+            fault = fault or f"{file}: cannot be resumed from ({error})."
+            continue
+        if fault:
+            log.warning("%s Going on from %s, an epoch earlier.", fault, file)
+        return contents
+    if not fault:
+        return b""
+    return (
+        FAULT + f"{fault} Expected the checkpoint that training wrote. Remove the run folder and train again.".encode()
+    )
+
+
+def _parse_checkpoint(
+    contents: bytes, expected: Mapping[str, tuple[tuple[int, ...], str]]
+) -> tuple[dict[str, np.ndarray], list[dict[str, Any]]]:
+    """Return the values of all variables, and the metrics."""
+    saved = read_arrays(io.BytesIO(contents), expected, others=["epochs"])
+    epochs = json.loads(saved.pop("epochs").tobytes())
+    if not (isinstance(epochs, list) and all(isinstance(metrics, dict) for metrics in epochs)):
+        raise ValueError("its metrics are no list")
+    return saved, epochs
 
 
 class _StepCounter(keras.callbacks.Callback):
