@@ -22,6 +22,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys, ensurepip, venv; sys.exit(sys.version_info < (3, 11))' || { echo "$(PYTHON): no Python \
 	with venv and pip, 3.11 or newer. Install it (on Debian: python3 and python3-venv), or name one: \
 	make PYTHON=python3.12" >&2; exit 1; }
+	@echo "Installing what is needed into .venv. This takes a few minutes, and is done once."
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check $(addprefix --constraint ,$(CONSTRAINTS)) --editable \
 	'.[all,test,check,docs]'
