@@ -6,6 +6,7 @@ and sharp sides. Where the picture cuts a side or a corner off, the sides are co
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -171,21 +172,25 @@ def _from_top_left(corners: np.ndarray) -> np.ndarray:
     return np.roll(corners, -int(np.abs(angles).argmin()), axis=0)
 
 
+def _sides(corners: np.ndarray, size: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield, for each side, the points on it that are in a picture of this size, (N, 2), and the direction inwards."""
+    for start, end in zip(corners, np.roll(corners, -1, axis=0), strict=True):
+        along = end - start
+        at = start + np.linspace(0.03, 0.97, 60)[:, None] * along
+        # Corners are in clockwise order.
+        yield at[((at > BORDER) & (at < size - BORDER)).all(axis=1)], np.array([-along[1], along[0]]) / np.hypot(*along)
+
+
 def _sharpness(corners: np.ndarray, brightness: np.ndarray) -> float:
     """Return how much brightness changes across the sides in the picture, or 0 if the shape is not a sheet's."""
     size = np.array(brightness.shape[::-1])
-    sides = np.roll(corners, -1, axis=0) - corners
-    lengths = np.hypot(*sides.T)
-    if lengths.min() < 0.1 * size.max():
+    if np.hypot(*(np.roll(corners, -1, axis=0) - corners).T).min() < 0.1 * size.max():
         return 0.0
-    inwards = np.stack([-sides[:, 1], sides[:, 0]], axis=1) / lengths[:, None]  # corners are in clockwise order
     seen, total = [False] * 4, 0.0
-    for side in range(4):
-        at = corners[side] + np.linspace(0.03, 0.97, 60)[:, None] * sides[side]
-        at = at[((at > BORDER) & (at < size - BORDER)).all(axis=1)]
+    for side, (at, inwards) in enumerate(_sides(corners, size)):
         if len(at) < 9:  # this side is outside of the picture, or along its edge
             continue
-        outside, edge, inside = (_at(brightness, at + offset * inwards[side]) for offset in (-2.5, 2.5, 5.5))
+        outside, edge, inside = (_at(brightness, at + offset * inwards) for offset in (-2.5, 2.5, 5.5))
         step = edge - outside
         # Light that changes slowly is no edge.
         slow = np.abs(inside - edge)
@@ -201,19 +206,14 @@ def _sharpness(corners: np.ndarray, brightness: np.ndarray) -> float:
 
 def _on_the_edge(corners: np.ndarray, brightness: np.ndarray) -> np.ndarray:
     """Move each side of a sheet to where brightness changes most, because a blurred edge is darker than the sheet."""
-    size = np.array(brightness.shape[::-1])
-    sides = np.roll(corners, -1, axis=0) - corners
-    inwards = np.stack([-sides[:, 1], sides[:, 0]], axis=1) / np.hypot(*sides.T)[:, None]
     offsets = np.linspace(-NEAR, NEAR, 8 * NEAR + 1)
-    lines = np.stack([corners, corners + sides], axis=1)
-    for side in range(4):
-        at = corners[side] + np.linspace(0.03, 0.97, 60)[:, None] * sides[side]
-        at = at[((at > BORDER) & (at < size - BORDER)).all(axis=1)]
+    lines = np.stack([corners, np.roll(corners, -1, axis=0)], axis=1)
+    for side, (at, inwards) in enumerate(_sides(corners, np.array(brightness.shape[::-1]))):
         if len(at) < 18:  # hardly anything of this side is in the picture
             continue
         for end, half in enumerate(np.array_split(at, 2)):
-            profile = [np.median(_at(brightness, half + offset * inwards[side])) for offset in offsets]
-            lines[side, end] = half.mean(axis=0) + offsets[np.abs(np.gradient(profile)).argmax()] * inwards[side]
+            profile = [np.median(_at(brightness, half + offset * inwards)) for offset in offsets]
+            lines[side, end] = half.mean(axis=0) + offsets[np.abs(np.gradient(profile)).argmax()] * inwards
     before = np.roll(lines, 1, axis=0)
     meeting, _ = _meeting(before[:, 0], before[:, 1], lines[:, 0], lines[:, 1])
     near = np.abs(meeting - corners).max(axis=1, keepdims=True) <= 3 * NEAR
