@@ -76,7 +76,7 @@ def make_app(reader: Reader, *, host: str = "127.0.0.1") -> Starlette:
             )
         try:
             picture = await _body(request)
-            answered = await run_in_threadpool(answer, picture, single=request.url.path == "/digit")
+            answered = await run_in_threadpool(answer, picture, single=request.scope["path"] == "/digit")
         except ClientDisconnect:  # the page was closed, or gave the request up
             return Response(status_code=400)
         except DataError as error:
