@@ -53,7 +53,7 @@ def train_here(recipe_name: str, steps: int, sgd: bool, place: str, cluster_word
     from kaggle_digits.data import find_source, load_train
     from kaggle_digits.devices import write_start
     from kaggle_digits.recipes import RECIPES
-    from kaggle_digits.runs import CHECKPOINT_FILE
+    from kaggle_digits.runs import CHECKPOINT_FILES
     from kaggle_digits.strategy import resolve_device
 
     backend, devices, _ = PLACES[place]
@@ -73,7 +73,7 @@ def train_here(recipe_name: str, steps: int, sgd: bool, place: str, cluster_word
         folder = Path(name)
         write_start(recipe, folder)
         if "rounded" in place:
-            change_last_digits(folder / CHECKPOINT_FILE)
+            change_last_digits(folder / CHECKPOINT_FILES[0])
         started = time.perf_counter()
         training = Training(recipe=recipe, rows=rows, folder=folder, seed=0, device=device, trace=True)
         fitted = learner_of(recipe).fit(training)
