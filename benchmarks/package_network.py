@@ -15,9 +15,8 @@ from pathlib import Path
 import numpy as np
 
 from kaggle_digits.arrays import write_arrays
-from kaggle_digits.backend import import_backend
-from kaggle_digits.predict import PACKAGED_RUN, load_run
-from kaggle_digits.runs import MODEL_FILE
+from kaggle_digits.predict import PACKAGED_RUN
+from kaggle_digits.runs import MODEL_FILE, read_run
 
 
 def main() -> None:
@@ -25,14 +24,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run", type=Path, help="a finished run folder of a network")
     options = parser.parse_args()
-    import_backend("tensorflow")
-    from kaggle_digits.learners.network import named_weights
-
-    run = load_run(options.run)
-    network = run.predictor
-    while not hasattr(network, "layers"):  # preprocessing and averages wrap a network
-        network = network.model  # type: ignore[union-attr]
-    weights = {name: np.asarray(weight) for name, weight in named_weights(network).items()}
+    run = read_run(options.run)
+    with np.load(options.run / MODEL_FILE) as saved:
+        weights = dict(saved)
     halved = {name: weight.astype(np.float16) if weight.ndim > 1 else weight for name, weight in weights.items()}
     write_arrays(PACKAGED_RUN / MODEL_FILE, halved, compressed=True)
     replace(run, folder=PACKAGED_RUN, source=Path(run.source).name).with_checksums().save()

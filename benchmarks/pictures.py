@@ -22,7 +22,6 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from matplotlib import rc_context
@@ -37,10 +36,9 @@ from kaggle_digits.calibration import calibrate
 from kaggle_digits.data import find_source, load_train
 from kaggle_digits.handwriting.reader import Reader, draw_overlay
 from kaggle_digits.plots import BLUE, PALETTE, STYLE, plot_digits, plot_reliability
-from kaggle_digits.predict import load_run
 from kaggle_digits.recipe import Network
 from kaggle_digits.recipes import find_recipe
-from kaggle_digits.runs import Run
+from kaggle_digits.runs import MODEL_FILE, Run, read_run
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
@@ -116,10 +114,8 @@ def draw_learning_rate() -> Figure:
 @rc_context(STYLE)
 def draw_filters(run: Run) -> Figure:
     """Draw the filters of the first convolution."""
-    network: Any = run.predictor
-    while not hasattr(network, "layers"):  # preprocessing and averages wrap a network
-        network = network.model
-    weights = network.layers[0].get_weights()[0]
+    with np.load(run.folder / MODEL_FILE) as saved:
+        weights = saved["0.Conv2D.0.kernel"]
     figure = Figure(figsize=(8, 1.5), layout="constrained")
     scheme = LinearSegmentedColormap.from_list("filters", [PALETTE[1], "white", BLUE])
     for axes, image in zip(figure.subplots(2, 16).ravel(), np.moveaxis(weights[:, :, 0], -1, 0), strict=True):
@@ -267,7 +263,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="the competition's data, for the picture of the terminal")
     options = parser.parse_args()
     PICTURES.mkdir(parents=True, exist_ok=True)
-    runs = [load_run(folder) for folder in options.runs]
+    runs = [read_run(folder) for folder in options.runs]
     figures: dict[str, Callable[[], Figure]] = {
         "augmentation": draw_augmentation,
         "learning_rate": draw_learning_rate,

@@ -396,7 +396,9 @@ def _check(kind: str, learned: Learned) -> None:
     for name in {"prior", "variances", "gamma", "counts"} & set(learned):
         if not (learned[name] > 0).all():
             raise ValueError(f"not all of {name} is above 0")
-    if kind == "DummyClassifier" and not (learned["seed"] >= 0 and learned["prior"].max() <= 1):
+    if kind == "DummyClassifier" and not (
+        learned["seed"] >= 0 and learned["prior"].max() <= 1 and learned["prior"].sum() < 2
+    ):
         raise ValueError("its seed or its shares are not possible")
     if kind == "SVC" and learned["counts"].sum() != sizes["V"]:
         raise ValueError("its support vectors do not add up")

@@ -194,7 +194,7 @@ def load(run: Run, device: Device, members: Sequence[Predictor]) -> Predictor:  
     recipe, file = cast(Network, run.recipe), run.folder / MODEL_FILE
     try:
         layers = safe_layers(recipe)
-    except (ValueError, TypeError) as error:
+    except Exception as error:  # whatever a stranger's options can do to Keras
         raise RunError(
             f"{run.folder}: its recipe cannot be built ({error}). Expected a network that training wrote. Train it "
             "again."
