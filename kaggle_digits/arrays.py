@@ -27,10 +27,14 @@ NUMBERS = "biuf"
 
 
 def write_arrays(file: Path, arrays: Mapping[str, np.ndarray], *, compressed: bool = False) -> None:
-    """Write named arrays, whole or not at all."""
-    named = {name: np.asarray(array, order="C") for name, array in arrays.items()}
-    with atomic_path(file) as path:
-        (np.savez_compressed if compressed else np.savez)(path, **named)  # type: ignore[arg-type]
+    """Write named arrays, whole or not at all. The same arrays make the same bytes, whatever the clock says."""
+    method = zipfile.ZIP_DEFLATED if compressed else zipfile.ZIP_STORED
+    with atomic_path(file) as path, zipfile.ZipFile(path, "w", method) as archive:
+        for name, array in arrays.items():
+            member = zipfile.ZipInfo(f"{name}.npy")  # dated 1980. NumPy's own writer fails if it is earlier
+            member.compress_type = method
+            with archive.open(member, "w", force_zip64=True) as stream:
+                np.lib.format.write_array(stream, np.asarray(array, order="C"), version=(1, 0), allow_pickle=False)
 
 
 def read_arrays(
@@ -75,10 +79,10 @@ def _read(archive: zipfile.ZipFile, member: zipfile.ZipInfo, expected: tuple[Sha
             raise ValueError(f"{name} is in an unknown format")
         shape, by_columns, dtype = np.lib.format.read_array_header_1_0(stream)
         wanted, kinds = expected or (shape, NUMBERS)
-        if shape != wanted or dtype.kind not in kinds or dtype.itemsize > 8 or by_columns:
+        if shape != wanted or dtype.kind not in kinds or dtype.itemsize > 8:
             raise ValueError(f"{name} is {dtype} {shape}, where {wanted} of the kind {kinds!r} was expected")
         size = math.prod(shape) * dtype.itemsize
         if member.file_size - stream.tell() != size:
             raise ValueError(f"{name} has {member.file_size:,} bytes, which do not make {dtype} {shape}")
         # To the end, where the archive compares the checksum.
-        return np.frombuffer(stream.read(), dtype).reshape(shape).copy()
+        return np.frombuffer(stream.read(), dtype).reshape(shape, order="F" if by_columns else "C").copy()

@@ -73,7 +73,8 @@ def _named(names: Sequence[str], column: int) -> bool:
     return column < len(names) and bool(names[column])
 
 
-def _wrong_width(name: str, width: int, what: str | None = None) -> DataError:
+def wrong_width(name: str, width: int, what: str | None = None) -> DataError:
+    """Return the error about a table that has another number of columns than images of 28 × 28 make."""
     sides = [round(pixels**0.5) for pixels in (width, width - 1) if round(pixels**0.5) ** 2 == pixels]
     like = f", like images of {sides[0]} × {sides[0]}" if sides and sides[0] > 1 and sides[0] != SIDE else ""
     return DataError(
@@ -101,12 +102,12 @@ def _columns_without_names(columns: list[int], values: np.ndarray, kind: str, na
     notes: list[str] = []
     extra = len(columns) - PIXELS
     if extra not in (0, 1, 2):
-        raise _wrong_width(name, len(columns))
+        raise wrong_width(name, len(columns))
     first, last = values[:, columns[0]], values[:, columns[-1]]
     can_be_index = _counts_up(first)
     if extra == 2:
         if not can_be_index:
-            raise _wrong_width(name, len(columns), f"{len(columns)} columns, and the first does not number the rows")
+            raise wrong_width(name, len(columns), f"{len(columns)} columns, and the first does not number the rows")
         columns, notes = columns[1:], ["a first column that numbers the rows left out"]
         first, can_be_index, extra = values[:, columns[0]], False, 1
     if extra == 0:
@@ -127,7 +128,7 @@ def _columns_without_names(columns: list[int], values: np.ndarray, kind: str, na
         ways["label last"] = False
     possible = [way for way, is_possible in ways.items() if is_possible]
     if not possible:
-        raise _wrong_width(
+        raise wrong_width(
             name, len(columns), f"{len(columns)} columns without a header, and no column of labels from 0 to 9"
         )
     if len(possible) > 1:
@@ -271,7 +272,7 @@ def _unknown_columns(
     count = len(unknown)
     side = round(count**0.5)
     if count == side**2 and count != PIXELS:
-        return _wrong_width(name, count, f"{count:,} pixels in a row")
+        return wrong_width(name, count, f"{count:,} pixels in a row")
     pixel_names = {f"pixel{number}" for number in range(PIXELS)}
     missing = [each for each in (f"pixel{number}" for number in range(PIXELS)) if each not in names]
     if count and len(missing) < PIXELS:
@@ -286,7 +287,7 @@ def _unknown_columns(
             f"{name}: {len(columns)} columns; {'; '.join(faults)}. {EXPECTED} Correct the header, or pass the "
             "competition's own file."
         )
-    return _wrong_width(name, len(columns) - len(labels) - len(indexes), f"{len(columns):,} columns")
+    return wrong_width(name, len(columns) - len(labels) - len(indexes), f"{len(columns):,} columns")
 
 
 def _some(names: Sequence[str]) -> str:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import gzip
 import hashlib
 import io
+import json
 import os
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
+from typing import IO, Any
 
 from kaggle_digits.errors import DigitsError
 
@@ -20,6 +22,15 @@ except ImportError:  # Windows has no such locks: two processes are not kept apa
     fcntl = None  # type: ignore[assignment]
 
 
+MOST_BYTES = 2**26
+"""A small file has at most this many bytes, also when it is unpacked. A submission takes a three-hundredth of it, and
+the ``run.json`` of a traced training of a hundred epochs a twentieth."""
+
+
+CHECKSUM = "checksum"
+"""The key under which a file of named values keeps their checksum."""
+
+
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside ``path``, and move it there when the block ends without an error.
@@ -27,9 +38,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     A reader sees the old file or the whole new one, never a part, even after a kill.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    # The temporary name is fixed, so that the next try overwrites what a kill has left. It keeps the suffix, because
-    # NumPy and Keras choose the format by it.
-    partial = path.with_name(f".{path.stem}.partial{path.suffix}")
+    partial = path.with_name(partial_name(path))
     try:
         yield partial
         with partial.open("rb+") as stream:
@@ -37,6 +46,15 @@ def atomic_path(path: Path) -> Iterator[Path]:
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def partial_name(path: Path) -> str:
+    """Return the temporary name of a file that is being written.
+
+    It is fixed, so that the next try overwrites what a kill has left. It keeps the suffix, because libraries choose the
+    format by it.
+    """
+    return f".{path.stem}.partial{path.suffix}"
 
 
 @contextmanager
@@ -67,6 +85,31 @@ def checksum(file: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def write_json(path: Path, fields: dict[str, Any]) -> None:
+    """Write named values as JSON, whole or not at all, with a checksum of them, by which damage is noticed."""
+    with atomic_path(path) as partial:
+        partial.write_text(json.dumps(fields | {CHECKSUM: _seal(fields)}, indent=1) + "\n", encoding="utf-8")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read named values, and check them against the checksum, if there is one.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError, AttributeError, TypeError, RecursionError: it is too large, no JSON of named values, or was changed.
+    """
+    with path.open("rb") as stream:
+        fields = json.loads(_limited(stream))
+    found = fields.pop(CHECKSUM, None)
+    if found is not None and found != _seal(fields):
+        raise ValueError("its checksum differs: it was damaged, or changed by hand")
+    return fields
+
+
+def _seal(fields: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
+
+
 def numbered_names(path: Path) -> Iterator[Path]:
     """Yield ``path``, then name-2, name-3 and so on, without end.
 
@@ -91,18 +134,29 @@ def expand_home(path: str | os.PathLike[str]) -> Path:
 
 
 def unpacked(file: Path) -> bytes:
-    """Return the contents of a file, or of the only file in a zip or gz.
+    """Return the contents of a small file, or of the only file in a zip or gz.
 
     Raises:
-        OSError, EOFError, zlib.error, zipfile.BadZipFile: it cannot be read, is damaged, or holds several files.
+        OSError, EOFError, ValueError, LookupError, …: it cannot be read, is damaged or too large, or holds several
+            files, see ``tables.BROKEN``.
     """
-    contents = file.read_bytes()
+    with file.open("rb") as stream:
+        contents = _limited(stream)
     if contents.startswith(b"\x1f\x8b"):
-        return gzip.decompress(contents)
+        with gzip.open(io.BytesIO(contents)) as stream:
+            return _limited(stream)
     if not contents.startswith(b"PK\x03\x04"):
         return contents
     with zipfile.ZipFile(io.BytesIO(contents)) as archive:
         names = [name for name in archive.namelist() if not name.endswith("/") and "__MACOSX" not in name]
         if len(names) != 1:
             raise zipfile.BadZipFile(f"a zip of {len(names)} files, where one is expected")
-        return archive.read(names[0])
+        with archive.open(names[0]) as stream:
+            return _limited(stream)
+
+
+def _limited(stream: IO[bytes] | gzip.GzipFile) -> bytes:
+    contents = stream.read(MOST_BYTES + 1)
+    if len(contents) > MOST_BYTES:
+        raise ValueError(f"more than {MOST_BYTES:,} bytes")
+    return contents

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import io
-import zipfile
+import math
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING
 
 from kaggle_digits import CLASSES, PIXELS, SIDE
 from kaggle_digits.errors import DataError
-from kaggle_digits.tables import File, Rows
+from kaggle_digits.tables import MOST_ROWS, File, Rows, check_rows
 
 if TYPE_CHECKING:  # importing it costs 0.1 s, and `check` does not need it
     import numpy as np
+
+NAMES = ("x_train", "y_train", "x_test", "y_test")
+"""The arrays of ``mnist.npz``."""
+
+MOST_BYTES = 2 * MOST_ROWS * PIXELS
+"""These arrays take at most this many bytes together."""
 
 
 @dataclass(frozen=True)
@@ -56,11 +62,12 @@ class IdxTable:
 
         with file.open() as stream:
             sizes = self._sizes(stream, file, shape)
-            values = np.frombuffer(stream.read(), np.uint8)
-        if len(values) != np.prod(sizes):
+            expected = math.prod(sizes)
+            values = np.frombuffer(stream.read(expected + 1), np.uint8)
+        if len(values) != expected:
+            arrived = f"more than {expected:,}" if len(values) > expected else f"{len(values):,}"
             raise DataError(
-                f"{file}: {len(values):,} bytes of data. Expected {np.prod(sizes):,}, as its head says. Download it "
-                "again."
+                f"{file}: {arrived} bytes of data. Expected {expected:,}, as its head says. Download it again."
             )
         return values.reshape(sizes)
 
@@ -70,6 +77,7 @@ class IdxTable:
         if head[:4] != bytes([0, 0, 8, 1 + len(shape)]) or sizes[1:] != shape:
             what = f"{len(shape) + 1}-dimensional bytes" + (f" of {SIDE} × {SIDE}" if shape else "")
             raise DataError(f"{file}: not an IDX file of {what}. Expected MNIST's own file. Download it again.")
+        check_rows(file, sizes[0])
         return sizes
 
 
@@ -93,18 +101,22 @@ class KerasTable:
         """Read the images and labels."""
         import numpy as np
 
+        from kaggle_digits.arrays import read_arrays
+
+        with self.file.open() as stream:
+            contents = stream.read(MOST_BYTES)
         try:
-            with self.file.open() as stream, np.load(io.BytesIO(stream.read()), allow_pickle=False) as arrays:
-                images, digits = arrays[f"x_{self.part}"], arrays[f"y_{self.part}"].astype(np.int64)
-        except (ValueError, KeyError, zipfile.BadZipFile, EOFError) as error:
+            arrays = read_arrays(io.BytesIO(contents), {}, others=NAMES, most=MOST_BYTES)
+        except (OSError, ValueError) as error:
             raise DataError(
-                f"{self.file}: not readable as mnist.npz ({error}). Expected the arrays x_train, y_train, x_test and "
-                "y_test. Download it again."
+                f"{self.file}: not readable as mnist.npz ({error}). Expected the arrays {', '.join(NAMES)}. Download "
+                "it again."
             ) from error
-        if images.shape != (len(digits), SIDE, SIDE) or images.dtype != np.uint8:
+        images, digits = arrays[f"x_{self.part}"], arrays[f"y_{self.part}"].astype(np.int64)
+        if digits.ndim != 1 or images.shape != (len(digits), SIDE, SIDE) or images.dtype != np.uint8:
             raise DataError(
-                f"{self.file}: x_{self.part} is {images.dtype} {images.shape}. Expected uint8 "
-                f"({len(digits)}, {SIDE}, {SIDE}). Download it again."
+                f"{self.file}: x_{self.part} is {images.dtype} {images.shape}, and y_{self.part} {digits.shape}. "
+                f"Expected uint8 (N, {SIDE}, {SIDE}) and (N,). Download it again."
             )
         _check_labels(digits, self.file)
         return Rows(images.reshape(-1, PIXELS), digits, (f"Keras' mnist.npz, {len(images):,} images",))

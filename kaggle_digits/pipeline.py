@@ -23,11 +23,11 @@ from kaggle_digits.data import (
     split_rows,
     why_not_uploadable,
 )
-from kaggle_digits.errors import InputError
+from kaggle_digits.errors import InputError, RunError
 from kaggle_digits.predict import PACKAGED_RUN, check_out, predict_runs, write_checked
 from kaggle_digits.recipe import Recipe
 from kaggle_digits.recipes import DEFAULT_RECIPE, find_recipe
-from kaggle_digits.records import SUBMISSIONS, free_name
+from kaggle_digits.records import SUBMISSIONS, free_name, record_path
 from kaggle_digits.runs import Run, mark_used, read_run, run_folders
 from kaggle_digits.strategy import Device, device_of
 from kaggle_digits.train import train_run
@@ -146,6 +146,7 @@ def plan_submission(
     with _timed(seconds, "load"):
         source = find_source(data)
         out = submission_name(out, stem=f"{chosen.name}-seed{seed}", from_sample=source.is_sample)
+        overwrite = overwrite or _is_begun(out)
         check_out(out, overwrite=overwrite)
         rows = load_train(source)
         test = load_test_rows(source)
@@ -205,6 +206,8 @@ def make_submission(plan: Plan, *, progress: Progress | None = None) -> Result:
     with _timed(seconds, "predict"):
         probabilities = run.predict(plan.test_pixels)
     with _timed(seconds, "write"):
+        # First the run folders name the file. A job that is stopped before the record exists is known by that.
+        run = mark_used([measured, run] if plan.recipe.retrain else [run], plan.out)[-1]
         counts = write_checked(
             plan.out,
             [probabilities],
@@ -213,7 +216,6 @@ def make_submission(plan: Plan, *, progress: Progress | None = None) -> Result:
             overwrite=plan.overwrite,
             not_for_upload=plan.not_for_upload,
         )
-        run = mark_used([measured, run] if plan.recipe.retrain else [run], plan.out)[-1]
     held_out_accuracy = measured.accuracy or 0.0
     return Result(
         plan=plan,
@@ -292,7 +294,17 @@ def submission_name(out: Path | None, *, stem: str, from_sample: bool) -> Path:
     named = out or Path(SUBMISSIONS) / f"{stem}.csv"
     if from_sample and named.name and not named.name.startswith(f"{SAMPLE}-"):
         named = named.with_name(f"{SAMPLE}-{named.name}")
-    return named if out else free_name(named)
+    return named if out else free_name(named, besides=_is_begun)
+
+
+def _is_begun(out: Path) -> bool:
+    """Whether a job was stopped when it had written this file, and before it wrote the record."""
+    if not out.is_file() or record_path(out).exists():
+        return False
+    try:
+        return read_run(RUNS / out.stem).submission == str(out)
+    except RunError:
+        return False
 
 
 @contextmanager

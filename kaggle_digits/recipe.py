@@ -7,19 +7,31 @@ matter of a learner; ``learners.learner_of`` knows which one.
 
 from __future__ import annotations
 
+import builtins
 import dataclasses
 import math
+import types
+import typing
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, TypeVar
 
+from kaggle_digits import SIDE
 from kaggle_digits.errors import InputError
+
+T = TypeVar("T")
 
 Layer = tuple[str, dict[str, Any]]
 """A class of Keras or scikit-learn as data: its name and its arguments."""
 
+PRECISIONS = ("float32", "mixed_bfloat16")
+"""Keras' names of the precisions that are used."""
+
 SMALLEST_BATCH = 32
 """Batches do not become smaller than this on small data: batch normalisation needs some rows."""
+
+MOST = 1e30
+"""No number of a recipe is as large as this."""
 
 WORDS = {"summary", "source", "published", "published_accuracy", "published_seconds", "note"}
 """What people read about a recipe. None of it changes the training."""
@@ -60,8 +72,47 @@ def from_json(value: Any) -> Any:
         kinds = dict(Part.find_kinds())
         if kind not in kinds:
             raise ValueError(f"{kind!r} is no kind of recipe, nor of a part of one")
-        return kinds[kind](**parts)
+        return build(kinds[kind], parts)
     return tuple(from_json(part) for part in value) if isinstance(value, list) else value
+
+
+def build(kind: type[T], fields: dict[str, Any], **types: type) -> T:
+    """Make a dataclass of values that may come from anyone, each of which must be of the type of its field.
+
+    Args:
+        kind: the dataclass.
+        fields: its values, by name.
+        types: what its annotations name and only type checkers import.
+
+    Raises:
+        TypeError: a value is of another type, or a field is missing or unknown.
+    """
+    hints = typing.get_type_hints(kind, localns=types)
+    for name, value in fields.items():
+        if name in hints and not _fits(value, hints[name]):
+            raise TypeError(f"{name} is {repr(value)[:40]}, which cannot be")
+    return kind(**fields)
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Return whether a value is of the type that a field is annotated with. Numbers must be finite."""
+    if hint is Any:
+        return True
+    parts = typing.get_args(hint)
+    match typing.get_origin(hint):
+        case typing.Union | types.UnionType:
+            return any(_fits(value, part) for part in parts)
+        case builtins.tuple if parts[-1] is Ellipsis:
+            return isinstance(value, tuple) and all(_fits(each, parts[0]) for each in value)
+        case builtins.tuple:
+            return isinstance(value, tuple) and len(value) == len(parts) and all(map(_fits, value, parts))
+        case builtins.list:
+            return isinstance(value, list) and all(_fits(each, parts[0]) for each in value)
+        case builtins.dict:
+            return isinstance(value, dict) and all(_fits(each, parts[1]) for each in value.values())
+    if hint in (int, float):
+        return isinstance(value, int | hint) and not isinstance(value, bool) and abs(value) < MOST
+    return isinstance(value, hint)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,6 +242,11 @@ class Recipe(Part):
     validation_fraction: float = 0.05
     retrain: bool = False
 
+    def __post_init__(self) -> None:
+        """Refuse numbers with which nothing can be predicted."""
+        if not (self.pixel_scale and 0 <= self.spread <= SIDE and 0 < self.validation_fraction < 1):
+            raise ValueError(f"{self.name}: its pixel_scale, spread or validation_fraction is not possible")
+
     @property
     def normalises(self) -> bool:
         """Whether digits are changed by the moments of their ink."""
@@ -240,6 +296,7 @@ class Classical(Recipe):
     estimator: Layer
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _check_layer(self, "estimator", self.estimator)
 
 
@@ -285,6 +342,9 @@ class Network(Recipe):
     slant_averaging: float = 0.0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
+        if not (0 <= self.shift_averaging < SIDE and 0 <= self.slant_averaging < SIDE and self.precision in PRECISIONS):
+            raise ValueError(f"{self.name}: its shift_averaging, slant_averaging or precision is not possible")
         for layer in (self.optimizer, *self.layers):
             _check_layer(self, "layers and optimizer", layer)
         if not isinstance(self.learning_rate, LearningRate | int):
@@ -341,6 +401,7 @@ class Ensemble(Recipe):
     members: tuple[Recipe, ...] = ()  # type: ignore[misc]
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not self.networks:
             raise ValueError(f"{self.name}: no network among its members")
         for name in ("pixel_offset", "pixel_scale", "validation_fraction", "retrain", "precision"):

@@ -19,13 +19,12 @@ that state ``reference`` belongs to an earlier try, if there was one.
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 from kaggle_digits.errors import SubmissionError
-from kaggle_digits.files import atomic_path, numbered_names, unpacked
+from kaggle_digits.files import numbered_names, read_json, unpacked, write_json
 
 FORMAT = "kaggle_digits submission"
 SUBMISSIONS = "submissions"
@@ -42,9 +41,16 @@ def record_path(file: Path) -> Path:
     return file.with_suffix(".json")
 
 
-def free_name(file: Path) -> Path:
-    """Return the first of file, file-2, file-3 … that neither a submission nor a record has."""
-    return next(name for name in numbered_names(file) if not (name.exists() or record_path(name).exists()))
+def free_name(file: Path, *, besides: Callable[[Path], bool] = lambda _: False) -> Path:
+    """Return the first of file, file-2, file-3 … that neither a submission nor a record has.
+
+    Args:
+        file: the name to begin with.
+        besides: tells of a name that is taken whether it may be taken all the same.
+    """
+    return next(
+        name for name in numbered_names(file) if not (name.exists() or record_path(name).exists()) or besides(name)
+    )
 
 
 def write_record(
@@ -83,8 +89,7 @@ def read_record(file: Path) -> dict[str, Any]:
 
 def save_record(file: Path, record: dict[str, Any]) -> None:
     """Write the record of a submission file, whole or not at all."""
-    with atomic_path(record_path(file)) as path:
-        path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    write_json(record_path(file), record)
 
 
 def check_record_free(file: Path, *, overwrite: bool = False) -> None:
@@ -118,13 +123,13 @@ def _new_record(file: Path) -> dict[str, Any]:
 def load_record(path: Path) -> dict[str, Any] | None:
     """Return the record in a file, or None where there is none: no file, somebody else's, or a damaged one."""
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = read_json(path)
         is_record = record["format"] == FORMAT
         [record[name] for name in ("file", "sha256", "build")]
         [[run[name] for name in RUN_FIELDS] for run in record["runs"]]
         if record["upload"]:
             [record["upload"][name] for name in UPLOAD_FIELDS]
-    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return None
     return record if is_record else None
 
@@ -140,7 +145,7 @@ def _record_there(file: Path) -> dict[str, Any] | None:
         return None
     found = load_record(path)
     if not found:
-        raise _name_taken(file, "is not a record of kaggle-digits")
+        raise _name_taken(file, "is not a record of kaggle-digits, or a damaged one")
     return found
 
 

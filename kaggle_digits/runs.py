@@ -8,7 +8,6 @@ folders of its members instead of a model. The files may come from anyone: readi
 from __future__ import annotations
 
 import dataclasses
-import json
 import logging
 import re
 import subprocess
@@ -24,8 +23,9 @@ import numpy as np
 from kaggle_digits import CLASSES
 from kaggle_digits.arrays import read_arrays
 from kaggle_digits.errors import RunError
-from kaggle_digits.files import atomic_path, checksum, locked, numbered_names
-from kaggle_digits.recipe import Recipe, from_json, to_json
+from kaggle_digits.files import checksum, locked, numbered_names, partial_name, read_json, write_json
+from kaggle_digits.recipe import Recipe, build, from_json, to_json
+from kaggle_digits.records import record_path
 from kaggle_digits.strategy import Device
 
 if TYPE_CHECKING:
@@ -37,9 +37,6 @@ log = logging.getLogger(__name__)
 RUN_FILE, MODEL_FILE = "run.json", "model.npz"
 VALIDATION_FILE, CHECKPOINT_FILES = "validation.npz", ("checkpoint.npz", "checkpoint-before.npz")
 """The checkpoints of the last epoch and of the one before it."""
-
-MOST_CHARACTERS = 2**26
-"""A ``run.json`` has at most so many bytes. A traced training of a hundred epochs takes a twentieth of it."""
 
 MEMBER = re.compile(r"([0-9]+)-of-([0-9]+)")
 """The name of a member's run folder."""
@@ -106,7 +103,7 @@ class Run:
         temperature: calibrates the probabilities; None if no rows were held out.
         threshold: where a network that was trained on what is no digit stops being sure; else None.
         checksums: SHA-256 of the model and of the probabilities, by the names of their files.
-        submission: the submission file that was made with the run, or None.
+        submission: the submission file that was made with the run, or was about to be made; or None.
         predictor: the trained form, if it was loaded.
     """
 
@@ -166,6 +163,11 @@ class Run:
         """
         return [read_run(folder) for folder in member_folders(self.folder, len(self.recipe.members))]
 
+    @property
+    def is_used(self) -> bool:
+        """Whether a submission was made with it. It is, once it has its record, which is written last."""
+        return self.submission is not None and record_path(Path(self.submission)).exists()
+
     def predict(self, pixels: np.ndarray) -> np.ndarray:
         """Predict the probability of every digit for every row.
 
@@ -195,8 +197,7 @@ class Run:
         }
         if not self.devices_before:
             del fields["devices_before"]
-        with atomic_path(self.folder / RUN_FILE) as path:
-            path.write_text(json.dumps(fields, indent=1) + "\n", encoding="utf-8")
+        write_json(self.folder / RUN_FILE, fields)
 
     def summary(self) -> dict[str, Any]:
         """Return, as JSON, what the record of a submission says about the run."""
@@ -256,6 +257,10 @@ def device_to_json(device: Device) -> dict[str, Any]:
     return fields
 
 
+def _device_from_json(fields: dict[str, Any]) -> Device:
+    return build(Device, {"strategy": None, **fields})
+
+
 def read_run(folder: Path) -> Run:
     """Read the ``run.json`` of a run folder.
 
@@ -267,20 +272,18 @@ def read_run(folder: Path) -> Run:
             f"{folder}: is a file. Expected a run folder, as `kaggle-digits train` leaves it. Name the folder."
         )
     try:
-        if (folder / RUN_FILE).stat().st_size > MOST_CHARACTERS:
-            raise ValueError(f"more than {MOST_CHARACTERS:,} bytes")
-        fields = json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))
+        fields = read_json(folder / RUN_FILE)
         recipe = from_json(fields.pop("recipe"))
-        fields["rows"] = RowCounts(**fields["rows"])
-        fields["device"] = Device(strategy=None, **fields["device"])
-        fields["devices_before"] = tuple(Device(strategy=None, **device) for device in fields.get("devices_before", ()))
+        fields["rows"] = build(RowCounts, fields["rows"])
+        fields["device"] = _device_from_json(fields["device"])
+        fields["devices_before"] = tuple(map(_device_from_json, fields.get("devices_before", ())))
         if fields.get("threshold") is not None:
-            fields["threshold"] = Threshold(**fields["threshold"])
-        run = Run(folder=folder, recipe=recipe, **fields)
-        if run.threshold and not isinstance(run.threshold.value, int | float):
-            raise TypeError("the threshold is not a number")
-        if not (isinstance(recipe, Recipe) and isinstance(run.seed, int) and isinstance(run.seconds, int | float)):
-            raise TypeError("a recipe, a seed or metrics are not what they are called")
+            fields["threshold"] = build(Threshold, fields["threshold"])
+        run = build(Run, {"folder": folder, "recipe": recipe, **fields}, Predictor=object)
+        if not all(isinstance(value, int | float) for value in (run.seconds, run.accuracy or 0.0)):
+            raise TypeError("metrics are not numbers")
+        if run.temperature is not None and run.temperature <= 0:
+            raise ValueError(f"a temperature of {run.temperature}")
     except FileNotFoundError as error:
         raise RunError(
             f"{folder}: no {RUN_FILE} in it. Expected a run folder, as `kaggle-digits train --run {folder}` leaves it."
@@ -355,26 +358,31 @@ def claim(wanted: Run, *, resume: bool = False, numbered: bool = False) -> Itera
     Args:
         wanted: the training that is about to start, with the folder to train into.
         resume: take up the same training if the folder holds it.
-        numbered: take up the same training only until a submission was made with it. If the folder holds something
-            else or is in use, take the next of name-2, name-3 and so on.
+        numbered: take up the same training only until a submission was made with it, see ``Run.is_used``. If the
+            folder holds something else or is in use, take the next of name-2, name-3 and so on.
 
     Raises:
         RunError: the folder holds another training, or this one and ``resume`` is off, or another process has it.
     """
     with ExitStack() as stack:
         for folder in numbered_names(wanted.folder) if numbered else (wanted.folder,):
-            is_ours = not numbered or not folder.exists() or (folder / RUN_FILE).exists()
+            is_ours = not numbered or (folder / RUN_FILE).exists() or _is_free(folder)
             try:
                 if is_ours:
                     stack.enter_context(_locked_folder(folder))
                     claimed = _decide(replace(wanted, folder=folder), resume=resume or numbered)
-                    if not (numbered and claimed.run.submission):
+                    if not (numbered and claimed.run.is_used):
                         break
             except RunError:
                 if not numbered:
                     raise
             stack.pop_all().close()
         yield claimed
+
+
+def _is_free(folder: Path) -> bool:
+    """Whether a folder holds nothing but what a kill has left while the first run.json was written."""
+    return not folder.exists() or {file.name for file in folder.iterdir()} <= {partial_name(Path(RUN_FILE))}
 
 
 def _locked_folder(folder: Path) -> Any:
@@ -432,7 +440,7 @@ def find_difference(found: Run, wanted: Run) -> str | None:
 
 
 def mark_used(runs: Iterable[Run], submission: Path) -> list[Run]:
-    """Note in run folders which submission file was made with them: the same command then trains anew.
+    """Note in run folders which submission file is made with them, see ``Run.is_used``.
 
     Returns:
         the runs with the note.

@@ -152,7 +152,7 @@ def read_submission(file: Path) -> Reading:
         text = contents.decode("utf-16" if marked else "utf-8-sig")
     except FileNotFoundError as error:
         raise SubmissionError(f"{file}: no such file. Expected a submission. Check the path.") from error
-    except (*BROKEN, UnicodeDecodeError) as error:
+    except BROKEN as error:
         raise SubmissionError(
             f"{file}: cannot be read as text ({error}). Expected a CSV file that starts with {HEADER}. Make it again."
         ) from error

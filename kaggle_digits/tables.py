@@ -13,6 +13,7 @@ import codecs
 import gzip
 import io
 import lzma
+import struct
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
@@ -22,7 +23,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Protocol
 
 from kaggle_digits import CLASSES, PIXELS
-from kaggle_digits.columns import Columns, find_columns
+from kaggle_digits.columns import Columns, find_columns, wrong_width
 from kaggle_digits.errors import DataError
 from kaggle_digits.form import SPACES, Form, sniff, split_line, wrong_length
 
@@ -35,7 +36,19 @@ BLOCK = 1 << 24
 HEAD = 1 << 20
 """Bytes from which the form of a file is told."""
 
-BROKEN = (OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, NotImplementedError, RuntimeError)
+MOST_ROWS = 2**20
+"""A table has at most this many rows. The largest set of handwritten characters in use, EMNIST, has 814,255."""
+
+MOST_COLUMNS = 4 * PIXELS
+"""A table with more columns than this is not of digits, whatever is in them."""
+
+LONGEST_LINE = 2**20
+"""A line has at most this many bytes. A row of 784 fractions with all their decimals takes a fortieth of it."""
+
+BROKEN = (
+    *(OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, NotImplementedError, RuntimeError),
+    *(ValueError, LookupError, ArithmeticError, struct.error, MemoryError),
+)
 """What reading a damaged or encrypted archive raises."""
 
 NEAR_WHITE = 224
@@ -111,6 +124,16 @@ class Rows:
     notes: tuple[str, ...] = ()
 
 
+def check_rows(name: object, rows: int) -> None:
+    """Check that a table is not absurdly long, before memory is taken for it.
+
+    Raises:
+        DataError: it has too many rows.
+    """
+    if rows > MOST_ROWS:
+        raise DataError(f"{name}: more than {MOST_ROWS:,} rows. Expected at most so many. Split the file.")
+
+
 class Table(Protocol):
     """A table of digits."""
 
@@ -151,20 +174,20 @@ class CsvTable:
     def form(self) -> Form:
         """Tell how the file is written from its beginning."""
         with self.file.open() as stream:
-            return sniff(stream.read(HEAD), str(self.file))
+            form = sniff(stream.read(HEAD), str(self.file))
+        if form.width > MOST_COLUMNS:  # pandas would take minutes for them
+            raise wrong_width(str(self), form.width)
+        return form
 
     def count(self) -> int:
         """Count the lines with something in them behind the header."""
         form = self.form()
-        blank = f"{form.separator if form.separator != SPACES else ''}{form.quote} \t\r\n".encode()
-        newline = form.newline.encode()
         lines = trailing = 0
         with self.file.open() as stream:
-            for block in _blocks(stream, form):
-                ends = block.count(newline)
-                filled = block.rstrip(blank)
-                trailing = block[len(filled) :].count(newline) - 1 if filled else trailing + ends
-                lines += ends
+            for block in _blocks(stream, form, str(self)):
+                filled, blank = _without_blank_end(block, form)
+                trailing = blank if filled else trailing + blank
+                lines += block.count(form.newline.encode())
         return lines - trailing - form.head_lines
 
     def read(self, kind: str) -> Rows:
@@ -181,7 +204,7 @@ class CsvTable:
         return _as_kaggle(self.file, form, values, columns)
 
 
-def _blocks(stream: IO[bytes], form: Form) -> Iterator[bytes]:
+def _blocks(stream: IO[bytes], form: Form, name: str) -> Iterator[bytes]:
     """Yield the file as UTF-8, in blocks of whole lines."""
     newline = form.newline.encode()
     decode = None if form.encoding == "utf-8" else codecs.getincrementaldecoder(form.encoding)("replace").decode
@@ -191,6 +214,11 @@ def _blocks(stream: IO[bytes], form: Form) -> Iterator[bytes]:
         lines, end, rest = (rest + (decode(block).encode() if decode else block)).rpartition(newline)
         if end:
             yield lines + end
+        if len(rest) > LONGEST_LINE:
+            raise DataError(
+                f"{name}: a line of more than {LONGEST_LINE:,} bytes. Expected one image in each line. Download it "
+                "again, or check how it was made."
+            )
     if rest:
         yield rest + newline
 
@@ -203,34 +231,58 @@ def _parse(file: File, form: Form) -> tuple[np.ndarray, list[str]]:
     import numpy as np
 
     parsed: list[np.ndarray] = []
-    rows, skip = 0, form.head_lines
+    rows, blank, skip = 0, 0, form.head_lines
+    newline = form.newline.encode()
     with file.open() as stream:
-        for block in _blocks(stream, form):
+        for block in _blocks(stream, form, str(file)):
             for _ in range(skip):
-                block = block.partition(form.newline.encode())[2]
+                block = block.partition(newline)[2]
             skip = 0
-            if block:
-                parsed.append(_parse_block(block, file, form, rows))
-                rows += len(parsed[-1])
+            filled, more = _without_blank_end(block, form)
+            if filled:
+                if blank:
+                    raise _blank_line(file, form, rows)
+                lines = filled.count(newline)
+                if lines * form.width > len(filled):  # too many for whole rows, and pandas would fill them up
+                    _check_widths(filled, file, form, rows)
+                    raise _blank_line(file, form, rows + _first_blank(filled, newline))
+                parsed.append(_parse_block(filled, file, form, rows))
+                rows += lines
+                check_rows(file, rows)
+            blank += more
+    notes = ["blank lines at the end left out"] if blank else []
     if not parsed:
-        return np.empty((0, form.width), np.uint8), []
+        return np.empty((0, form.width), np.uint8), notes
     wide = np.float32 if any(part.dtype == np.float32 for part in parsed) else np.uint8
     values = np.concatenate([part.astype(wide, copy=False) for part in parsed])
     if wide is np.uint8:
-        return values, []
-    blank = np.isnan(values).all(axis=1)
-    filled = np.flatnonzero(~blank)
-    end = filled[-1] + 1 if filled.size else 0
-    if blank[:end].any():
-        row = int(np.flatnonzero(blank)[0])
-        raise DataError(
-            f"{file}: row {row + 1} (line {row + 1 + form.head_lines}) is blank. Expected one image per line. Remove "
-            "the line."
-        )
-    if end < len(values):
-        return values[:end], ["blank lines at the end left out"]
-    has_decimals = not np.isnan(values).any() and values.max() <= 255 and (values == np.rint(values)).all()
-    return values, ["whole numbers written as in 5.0"] if has_decimals else []
+        return values, notes
+    empty = np.isnan(values).all(axis=1)
+    if empty.any():
+        raise _blank_line(file, form, int(np.flatnonzero(empty)[0]))
+    if not np.isnan(values).any() and values.max() <= 255 and (values == np.rint(values)).all():
+        notes.append("whole numbers written as in 5.0")
+    return values, notes
+
+
+def _without_blank_end(block: bytes, form: Form) -> tuple[bytes, int]:
+    """Cut off the lines without values at the end of a block, and count them."""
+    separator = form.separator if form.separator != SPACES else ""
+    newline = form.newline.encode()
+    end = len(block.rstrip(f"{separator}{form.quote} \t\r\n".encode()))
+    end = block.index(newline, end) + len(newline) if end else 0
+    return block[:end], block.count(newline, end)
+
+
+def _first_blank(block: bytes, newline: bytes) -> int:
+    return next((row for row, line in enumerate(block.split(newline)) if not line.strip()), 0)
+
+
+def _blank_line(file: File, form: Form, row: int) -> DataError:
+    return DataError(
+        f"{file}: row {row + 1} (line {row + 1 + form.head_lines}) is blank. Expected one image per line. Remove the "
+        "line."
+    )
 
 
 def _parse_block(block: bytes, file: File, form: Form, rows_before: int) -> np.ndarray:
@@ -249,14 +301,14 @@ def _parse_block(block: bytes, file: File, form: Form, rows_before: int) -> np.n
             keep_default_na=False,  # what is missing is found below; to look for it here takes a third longer
             low_memory=False,
         )
+        if frame.shape[1] != form.width:
+            raise ValueError(f"{frame.shape[1]} columns instead of {form.width}")
     except (pd.errors.ParserError, pd.errors.EmptyDataError, ValueError) as error:
         _check_widths(block, file, form, rows_before)
         raise DataError(
             f"{file}: cannot be split into values ({str(error).strip()}). Expected numbers. A stray quotation mark "
             "does this; remove it."
         ) from error
-    if frame.shape[1] != form.width:
-        _check_widths(block, file, form, rows_before)
     for column in frame.select_dtypes(exclude="number").columns:
         words = frame[column].astype(str)  # or pandas would count True as 1
         frame[column] = pd.to_numeric(words, errors="coerce").astype(float)
@@ -343,7 +395,7 @@ def _cell(file: File, form: Form, row: int, column: int) -> str:
     """Return what stands in a cell, as text."""
     with file.open() as stream:
         number = -form.head_lines
-        for block in _blocks(stream, form):
+        for block in _blocks(stream, form, str(file)):
             lines = block.split(form.newline.encode())[:-1]
             if number + len(lines) > row:
                 fields = split_line(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -76,3 +78,71 @@ def cpu() -> Device:
     from kaggle_digits.strategy import resolve_device
 
     return resolve_device("cpu")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--soak", metavar="FILE", help="run the long forms of tests/faults, and write their table to FILE")
+
+
+class Ledger:
+    """Counts faults that were injected and survived, and attacks that were made and refused.
+
+    Args:
+        soak: whether the long form is wanted.
+    """
+
+    def __init__(self, soak: bool) -> None:
+        self.soak = soak
+        self.counts: dict[tuple[str, str], list[int]] = {}
+
+    def times(self, short: int, long: int) -> range:
+        """Return how often to repeat something."""
+        return range(long if self.soak else short)
+
+    def fault(self, name: str) -> AbstractContextManager[None]:
+        """Count a fault; it is survived if the block ends without an error."""
+        return self._counted("fault", name, 1)
+
+    def attack(self, name: str, attempts: int = 1) -> AbstractContextManager[None]:
+        """Count attempts at an attack; they are refused if the block ends without an error."""
+        return self._counted("attack", name, attempts)
+
+    @contextmanager
+    def _counted(self, kind: str, name: str, attempts: int) -> Iterator[None]:
+        counted = self.counts.setdefault((kind, name), [0, 0])
+        counted[0] += attempts
+        yield
+        counted[1] += attempts
+
+
+@pytest.fixture
+def ledger(request: pytest.FixtureRequest) -> Iterator[Ledger]:
+    counted = Ledger(bool(request.config.getoption("soak")))
+    yield counted
+    request.node.user_properties.append(("ledger", [[*names, *counts] for names, counts in counted.counts.items()]))
+
+
+counted: dict[tuple[str, str], list[int]] = {}
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    if report.when == "teardown":
+        for kind, name, times, good in dict(report.user_properties).get("ledger", []):
+            total = counted.setdefault((kind, name), [0, 0])
+            total[:] = total[0] + times, total[1] + good
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Print and write what was injected and survived, if the long forms were run."""
+    if not (file := config.getoption("soak")):
+        return
+    lines = []
+    for kind, head in (("fault", ("injected", "survived", "lost")), ("attack", ("attempts", "refused", "let in"))):
+        lines += [f"| {kind} | {' | '.join(head)} |", "|---|--:|--:|--:|"]
+        for (each, name), (times, good) in sorted(counted.items()):
+            if each == kind:
+                lines.append(f"| {name} | {times:,} | {good:,} | {times - good:,} |")
+        lines.append("")
+    terminalreporter.write_sep("=", "faults and attacks")
+    terminalreporter.write_line("\n".join(lines))
+    Path(file).write_text("\n".join(lines), encoding="utf-8")

@@ -41,7 +41,9 @@ def test_record_says_what_made_the_file():
     file = Path("mine.csv")
     file.write_text("ImageId,Label\n1,7\n2,3\n")
     records.write_record(file, [RUN], build="b1")
-    assert json.loads(Path("mine.json").read_text()) == {
+    fields = json.loads(Path("mine.json").read_text())
+    assert len(fields.pop("checksum")) == 64
+    assert fields == {
         "format": "kaggle_digits submission",
         "file": "mine.csv",
         "sha256": hashlib.sha256(b"ImageId,Label\n1,7\n2,3\n").hexdigest(),
@@ -71,8 +73,8 @@ def test_file_of_somebody_else_is_never_replaced():
     Path("mine.csv").write_text("ImageId,Label\n1,7\n")
     Path("mine.json").write_text('{"mine": true}')
     expected = (
-        "mine.json: is not a record of kaggle-digits, and lies where the record of mine.csv belongs. Expected that "
-        "name to be free. Move or rename one of the two."
+        "mine.json: is not a record of kaggle-digits, or a damaged one, and lies where the record of mine.csv belongs. "
+        "Expected that name to be free. Move or rename one of the two."
     )
     for call in (records.check_record_free, records.read_record):
         with pytest.raises(SubmissionError) as raised:
@@ -105,7 +107,9 @@ def test_submission_under_the_name_of_a_record_is_refused():
 def test_damaged_records_are_passed_over(change):
     file = submitted("mine.csv", "0.99")
     path = file.with_suffix(".json")
-    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    fields = json.loads(path.read_text())
+    fields.pop("checksum")  # as if it had been written so
+    path.write_text(json.dumps(fields | change))
     if change == {"upload": {}}:  # counts as never uploaded
         assert records.load_record(path)["upload"] == {}
     elif "file" in change:  # it can be read, but belongs to another file
@@ -113,6 +117,20 @@ def test_damaged_records_are_passed_over(change):
             records.read_record(file)
     else:
         assert records.load_record(path) is None
+
+
+def test_every_changed_value_of_a_record_is_noticed():
+    file = submitted("mine.csv", "0.99")
+    path = file.with_suffix(".json")
+    whole = path.read_text()
+    path.write_text(whole.replace('"0.99"', '"0.98"'))
+    assert records.load_record(path) is None
+    with pytest.raises(SubmissionError) as raised:
+        records.read_record(file)
+    assert str(raised.value) == (
+        "submissions/mine.json: is not a record of kaggle-digits, or a damaged one, and lies where the record of "
+        "mine.csv belongs. Expected that name to be free. Move or rename one of the two."
+    )
 
 
 def test_record_of_an_upload_is_replaced_only_by_force():

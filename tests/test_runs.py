@@ -106,6 +106,7 @@ def test_claimed_folder_is_locked():
 def test_numbered_claim_passes_by_what_is_not_its_own():
     write_run("run", RECIPES["random"])  # used already
     mark_used([read_run(Path("run"))], Path("s.csv"))
+    Path("s.json").touch()
     write_run("run-2", RECIPES["knn"])  # another training
     Path("run-3").mkdir()
     Path("run-3/notes.txt").write_text("the user's own")

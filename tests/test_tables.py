@@ -270,7 +270,7 @@ def test_npz_of_keras_is_read():
     np.testing.assert_array_equal(data.load_train(source).pixels, pixels)
     np.testing.assert_array_equal(data.load_test_rows(source).digits, digits[:5])
     np.savez("mnist.npz", x_train=images[:, :27], y_train=digits, x_test=images, y_test=digits)
-    with pytest.raises(DataError, match=r"x_train is uint8 \(20, 27, 28\). Expected uint8 \(20, 28, 28\)"):
+    with pytest.raises(DataError, match=r"x_train is uint8 \(20, 27, 28\), and y_train \(20,\). Expected uint8"):
         data.load_train(source)
 
 

@@ -162,7 +162,7 @@ def test_run_folder_says_what_was_done(finished, cpu):
     record = json.loads((finished.folder / "run.json").read_text())
     assert set(record) == {
         *("finished", "recipe", "seed", "source", "rows", "device", "versions", "commit", "submission"),
-        *("parameters", "epochs", "temperature", "threshold", "checksums"),
+        *("parameters", "epochs", "temperature", "threshold", "checksums", "checksum"),
     }
     assert record["finished"] is True
     assert (record["seed"], record["source"]) == (7, "test")
@@ -329,10 +329,12 @@ def test_finished_run_is_returned_and_not_trained_again(finished, cpu):
     train("finished", cpu, resume=True, progress=recorder)
     assert recorder.epochs == []
     assert (finished.folder / "model.npz").stat().st_mtime_ns == before
-    # A finished run is offered for resuming until a submission has been made from it.
+    # A finished run is offered for resuming until a submission has been made from it, with its record.
     assert would_resume("finished", cpu)
     mark_used([finished], Path("s.csv"))
     assert read_run(finished.folder).submission == "s.csv"
+    assert would_resume("finished", cpu)
+    Path("s.json").touch()
     assert not would_resume("finished", cpu)
 
 

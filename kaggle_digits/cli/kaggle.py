@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from kaggle_digits.cli.options import option, path, verb
+from kaggle_digits.cli.output import say
 from kaggle_digits.errors import DigitsError, InputError
 from kaggle_digits.strategy import DEVICES
 
@@ -79,7 +80,7 @@ def kernel(*, step: str, device: str, to: Path | None, message: str | None) -> N
         try:
             file = machines.fetch(pushed)
         except KeyboardInterrupt:
-            print(f"The kernel keeps running. Fetch its submission.csv at {pushed.url}", file=sys.stderr)
+            say(f"The kernel keeps running. Fetch its submission.csv at {pushed.url}")
             raise
         print(f"{file}: fetched", flush=True)
         upload_made_file(file, message or f"{pushed.name}, version {pushed.version}")
@@ -95,7 +96,7 @@ def upload_made_file(file: Path, message: str, rows: int | None = None) -> None:
         # A file that Kaggle could not score would fail again.
         if (read_record(file)["upload"] or {}).get("state") != "error":
             again = f"kaggle-digits upload {file} -m {shlex.quote(message)} --wait"
-            print(f"The file is kept. To continue: {again}", file=sys.stderr)
+            say(f"The file is kept. To continue: {again}")
         raise
 
 

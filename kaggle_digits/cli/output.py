@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import codecs
+import contextlib
 import os
 import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
 from kaggle_digits.errors import DigitsError
@@ -17,41 +18,77 @@ ASCII = {"±": "+/-", "–": "-", "−": "-", "×": "x", "…": "...", "“": '"
 """Replacements for characters that a terminal cannot show."""
 
 
+STOPPING = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+"""The signals by which a scheduler ends a job, and a terminal that is closed. Windows has only the first."""
+
+
 class _Stopped(KeyboardInterrupt):
-    """SIGTERM, by which schedulers end a job: it ends like Ctrl+C."""
+    """One of these signals: it ends the work like Ctrl+C. Its argument is its number."""
 
 
-def _stop(*_: object) -> NoReturn:
-    raise _Stopped
+def _stop(number: int, _: object) -> NoReturn:
+    raise _Stopped(number)
+
+
+@contextlib.contextmanager
+def _stoppable() -> Iterator[None]:
+    """Let ``STOPPING`` end the work like Ctrl+C. What is ignored, as under nohup, stays ignored."""
+    if threading.current_thread() is not threading.main_thread():  # others cannot be told
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in STOPPING}
+    for number in STOPPING:
+        if before[number] is not signal.SIG_IGN:
+            signal.signal(number, _stop)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def say(text: str) -> None:
+    """Print to the terminal. If it is gone, nobody is there to read the text."""
+    with contextlib.suppress(OSError):
+        print(text, file=sys.stderr, flush=True)
 
 
 def exit_code_of(work: Callable[[], object]) -> int:
     """Do the work of a verb, say what went wrong, and return the exit code."""
-    in_main_thread = threading.current_thread() is threading.main_thread()  # others cannot be told
-    before = signal.signal(signal.SIGTERM, _stop) if in_main_thread else None
+    with _stoppable():
+        return _exit_code_of(work)
+
+
+def _exit_code_of(work: Callable[[], object]) -> int:
     try:
         work()
-        sys.stdout.flush()
+        if sys.stdout:
+            sys.stdout.flush()
     except DigitsError as error:
-        print(f"kaggle-digits: {error}", file=sys.stderr)
+        say(f"kaggle-digits: {error}")
         return error.exit_code
     except BrokenPipeError:  # as in `kaggle-digits recipes | head`: the reader has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        _drop_output()
         return 1
     except OSError as error:  # a full disk, a folder that may not be written to
-        print(
+        say(
             f"kaggle-digits: {error}. Expected a file that can be read or written. Check its permissions and the space "
-            "left on the disk.",
-            file=sys.stderr,
+            "left on the disk."
         )
+        _drop_output()
         return 1
     except KeyboardInterrupt as error:
-        print("Interrupted.", file=sys.stderr)
-        return 128 + (signal.SIGTERM if isinstance(error, _Stopped) else signal.SIGINT)
-    finally:
-        if in_main_thread:
-            signal.signal(signal.SIGTERM, before)
+        say("Interrupted.")
+        return 128 + (error.args[0] if isinstance(error, _Stopped) else signal.SIGINT)
     return 0
+
+
+def _drop_output() -> None:
+    """Throw away what cannot be printed, or Python tries again when it ends, and complains."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def print_anywhere() -> None:
@@ -73,7 +110,7 @@ def print_anywhere() -> None:
 class TrainingProgress:
     """Shows a training while it runs: a bar on a terminal, one line for each epoch elsewhere.
 
-    It is a ``learners.Progress``. Use it in a ``with`` statement.
+    It is a ``learners.Progress``. Use it in a ``with`` statement. The training goes on if the terminal is gone.
     """
 
     def __init__(self) -> None:
@@ -86,11 +123,12 @@ class TrainingProgress:
 
     def __exit__(self, *_: object) -> None:
         if self.bar:
-            self.bar.stop()
+            with contextlib.suppress(OSError):
+                self.bar.stop()
 
     def step(self, done: int, total: int) -> None:
         """Move the bar, which appears with the first step."""
-        if not self.bar and sys.stderr.isatty():
+        if not self.bar and sys.stderr and sys.stderr.isatty():
             from rich.console import Console
             from rich.progress import Progress
 
@@ -99,7 +137,8 @@ class TrainingProgress:
             self.task = self.bar.add_task("training", total=total)
         # Ten times a second is enough for people, and costs training nothing.
         if self.bar and (done == total or time.monotonic() - self.shown > 0.1):
-            self.bar.update(self.task, completed=done, total=total)
+            with contextlib.suppress(OSError):
+                self.bar.update(self.task, completed=done, total=total)
             self.shown = time.monotonic()
 
     def epoch(self, metrics: dict[str, Any], epochs: int) -> None:
@@ -110,7 +149,8 @@ class TrainingProgress:
             + (f"  held-out accuracy {held_out:.2%}" if held_out is not None else "")
             + f"  {metrics['seconds']:.1f} s"
         )
-        if self.bar:
+        if not self.bar:
+            say(line)
+            return
+        with contextlib.suppress(OSError):
             self.bar.console.print(line, highlight=False)
-        else:
-            print(line, file=sys.stderr, flush=True)

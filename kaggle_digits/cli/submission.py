@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import logging
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kaggle_digits.cli.kaggle import upload_made_file
 from kaggle_digits.cli.options import BACKEND, DATA, EPOCHS, FORCE, MESSAGE, TRAINING, option, path, verb
-from kaggle_digits.cli.output import TrainingProgress
+from kaggle_digits.cli.output import TrainingProgress, say
 from kaggle_digits.data import SAMPLE
 from kaggle_digits.errors import InputError
 from kaggle_digits.recipes import DEFAULT_RECIPE
@@ -73,7 +72,7 @@ def submit(
         with TrainingProgress() as progress:
             result = make_submission(plan, progress=progress)
     except KeyboardInterrupt:
-        print("Whole epochs of a network are kept in runs/. Repeat the command to continue.", file=sys.stderr)
+        say("Whole epochs of a network are kept in runs/. Repeat the command to continue.")
         raise
     print(_describe_result(result))
     if message is not None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kaggle_digits.cli.options import BACKEND, DEVICE, EPOCHS, SEEDS, TRAINING, count, index, option, part, path, verb
-from kaggle_digits.cli.output import TrainingProgress, exit_code_of
+from kaggle_digits.cli.output import TrainingProgress, exit_code_of, say
 from kaggle_digits.errors import InputError, TrainingError
 from kaggle_digits.recipe import to_json
 from kaggle_digits.recipes import DEFAULT_RECIPE, RECIPES, find_recipe, load_measured
@@ -126,7 +126,7 @@ def train(
                 )
         except KeyboardInterrupt:
             where = run / f"{member[0]}-of-{member[1]}" if member else run
-            print(f"Whole epochs of a network are kept in {where}. Continue with --resume.", file=sys.stderr)
+            say(f"Whole epochs of a network are kept in {where}. Continue with --resume.")
             raise
         print(_describe_run(trained))
 
@@ -202,7 +202,7 @@ def compare(
                 progress=progress,
             )
     except KeyboardInterrupt:
-        print(f"What is done is kept in {out}. Repeat the command to continue.", file=sys.stderr)
+        say(f"What is done is kept in {out}. Repeat the command to continue.")
         raise
     if shard == (1, 1):
         print(describe(comparison))

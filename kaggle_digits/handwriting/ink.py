@@ -106,7 +106,7 @@ def contrast(picture: np.ndarray) -> np.ndarray | None:
     down, across = (side // 10 for side in dark.shape)
     inner = dark[down : dark.shape[0] - down, across : dark.shape[1] - across]
     # Broad strokes may fill half of a tight crop, but hardly its corners, or those of the part within the edge.
-    corners = np.mean([part[:: part.shape[0] - 1, :: part.shape[1] - 1] for part in (dark, inner)])
+    corners = np.mean([part[np.ix_([0, -1], [0, -1])] for part in (dark, inner)])
     if inner.mean() + corners > 1:  # light ink on dark paper
         picture, dark = -picture, ~dark
     paper, ink = np.median(picture[~dark]), np.percentile(picture[dark], 25)

@@ -371,10 +371,12 @@ def load_estimator(folder: Path, recipe: Classical) -> Learned:
     Raises:
         RunError: the file does not hold the arrays of this method, or their contents are impossible.
     """
-    file = folder / MODEL_FILE
+    file, kind = folder / MODEL_FILE, recipe.estimator[0]
+    if kind not in _EXPECTED:
+        raise RunError(f"{folder}: {kind!r} is no method of this package. Expected one of {', '.join(_EXPECTED)}.")
     try:
-        learned = read_arrays(file, {}, others=_EXPECTED[recipe.estimator[0]], most=MAX_BYTES)
-        _check(recipe.estimator[0], learned)
+        learned = read_arrays(file, {}, others=_EXPECTED[kind], most=MAX_BYTES)
+        _check(kind, learned)
     except (OSError, ValueError) as error:
         raise RunError(
             f"{file}: cannot be loaded ({error}). Expected the arrays that training wrote. Train it again."

@@ -113,7 +113,7 @@ def build_model(recipe: Network, *, precision: str = "float32", synchronized: bo
     Returns:
         a Sequential network, images (N, 28, 28, 1) float32 → logits (N, 10) float32.
     """
-    model = keras.Sequential(name=recipe.name.replace("-", "_"))
+    model = keras.Sequential(name="network")
     model.add(keras.Input((SIDE, SIDE, 1)))
     for index, (kind, options) in enumerate(recipe.layers, start=1):
         dtype = "float32" if index == len(recipe.layers) else precision

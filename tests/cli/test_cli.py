@@ -394,24 +394,3 @@ def test_a_missing_extra_is_named_with_the_line_that_adds_it(arguments, missing,
         f"kaggle-digits: {arguments[0]}: the package {missing} is missing. Install the extra [{extra}], or what it "
         f"consists of: pip install {packages}"
     )
-
-
-def test_sigterm_ends_like_ctrl_c_and_the_repeated_command_gives_the_same_file(tmp_path):
-    command = [sys.executable, "-m", "kaggle_digits.submit", "--data", "sample", "--recipe", "flash", "--out", "a.csv"]
-    folders = [tmp_path / "undisturbed", tmp_path / "stopped"]
-    for folder in folders:
-        folder.mkdir()
-    subprocess.run(command, cwd=folders[0], capture_output=True, check=True)
-
-    stopped = subprocess.Popen(command, cwd=folders[1], stderr=subprocess.PIPE, text=True)
-    while not stopped.stderr.readline().startswith("epoch 3/"):
-        assert stopped.poll() is None
-    stopped.terminate()
-    _, said = stopped.communicate(timeout=5)
-    assert stopped.returncode == 143
-    assert said.endswith("Whole epochs of a network are kept in runs/. Repeat the command to continue.\nInterrupted.\n")
-    assert not list(folders[1].rglob("*.csv")) + list(folders[1].rglob("*partial*"))
-
-    again = subprocess.run(command, cwd=folders[1], capture_output=True, text=True, check=True)
-    assert "epoch 1/" not in again.stderr
-    assert (folders[1] / "sample-a.csv").read_bytes() == (folders[0] / "sample-a.csv").read_bytes()

@@ -1,0 +1,398 @@
+"""Attacks: files from strangers run nothing and take no absurd memory; the page answers only whom it should."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import http.client
+import io
+import json
+import pickle
+import socket
+import subprocess
+import sys
+import threading
+import zipfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import uvicorn
+from drawn import draw_page
+from matplotlib.figure import Figure
+from PIL import Image
+from run_folder import write_run
+
+from kaggle_digits import report
+from kaggle_digits.data import find_source, load_train
+from kaggle_digits.errors import DataError, RunError, SubmissionError
+from kaggle_digits.handwriting import pad
+from kaggle_digits.handwriting.reader import Reader
+from kaggle_digits.predict import PACKAGED_RUN, load_run
+from kaggle_digits.recipes import RECIPES
+from kaggle_digits.submission import check_submission
+
+TOKEN = "0123456789abcdef"
+
+
+# A run folder, a network or a table from a stranger
+
+
+class Touch:
+    """Makes a file when it is unpickled."""
+
+    def __reduce__(self):
+        return (Path.touch, (Path("was-run"),))
+
+
+def npz(members: dict[str, bytes]) -> bytes:
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, contents in members.items():
+            archive.writestr(name, contents)
+    return stream.getvalue()
+
+
+def header(shape: str, descr: str = "<f4") -> bytes:
+    text = f"{{'descr': '{descr}', 'fortran_order': False, 'shape': {shape}, }}".encode()
+    text += b" " * (-(len(text) + 11) % 64) + b"\n"
+    return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text
+
+
+DENSE = replace(
+    RECIPES["mlp-784-300"], name="dense", layers=(("Flatten", {}), ("Dense", {"units": 10, "activation": "linear"}))
+)
+KERNEL, BIAS = "1.Dense.0.kernel", "1.Dense.1.bias"
+ZEROS = header("(784, 10)") + bytes(784 * 40)
+HDF5 = b"\x89HDF\r\n\x1a\n" + b"../../etc/passwd" + bytes(500)
+MODELS = {
+    "pickle as the whole file": pickle.dumps(Touch()),
+    "pickle as an array": npz({f"{KERNEL}.npy": pickle.dumps(Touch()), f"{BIAS}.npy": ZEROS}),
+    "array of objects": npz({f"{KERNEL}.npy": header("(784, 10)", "|O") + pickle.dumps([Touch()]), f"{BIAS}.npy": b""}),
+    "shape of 10^12": npz({f"{KERNEL}.npy": header("(1000000, 1000000)"), f"{BIAS}.npy": header("(10,)") + bytes(40)}),
+    "zip bomb": npz({f"{KERNEL}.npy": header("(784, 10)") + bytes(2 * 10**9), f"{BIAS}.npy": b""}),
+    "member outside of the folder": npz({"../../was-run.npy": ZEROS, f"{BIAS}.npy": ZEROS}),
+    "HDF5 that names another file": HDF5,
+    "HDF5 in a zip, as Keras has it": npz({"model.weights.h5": HDF5, "config.json": b"{}"}),
+    "link to another file": npz({f"{KERNEL}.npy": b"/etc/passwd", f"{BIAS}.npy": b"/etc/passwd"}),
+}
+LAYERS = {
+    "Lambda": (("Lambda", {"function": "print"}),),
+    "TFSMLayer": (("TFSMLayer", {"filepath": "elsewhere"}),),
+    "dense layer of 10^12": (("Flatten", {}), ("Dense", {"units": 10**6}), ("Dense", {"units": 10**6})),
+    "picture of 10^12 pixels": (("UpSampling2D", {"size": 10**5}),),
+    "class by its path": (("os.system", {"command": "touch was-run"}),),
+    "function by its path": (("Dense", {"units": 10, "activation": "os.system"}),),
+    "object to be made by Keras": (
+        ("Dense", {"units": 10, "activation": {"class_name": "Lambda", "module": "keras.layers", "config": {}}}),
+    ),
+}
+
+
+def memory(what: str) -> int:
+    """Return the memory of this process in kilobytes: VmRSS now, or VmHWM at its peak."""
+    (line,) = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(what)]
+    return int(line.split()[1])
+
+
+@contextlib.contextmanager
+def bounded(megabytes: int = 500) -> Iterator[None]:
+    """Check that the memory of this process never grows by more."""
+    Path("/proc/self/clear_refs").write_text("5")  # the peak is measured from here on
+    before = memory("VmRSS")
+    yield
+    assert memory("VmHWM") - before < megabytes * 1024
+
+
+@pytest.mark.parametrize("attack", MODELS)
+def test_a_strangers_network_runs_nothing_and_takes_no_memory(ledger, attack, cpu):
+    run = write_run("run", DENSE)
+    Path("run/model.npz").write_bytes(MODELS[attack])
+    for device in (cpu, None):
+        with ledger.attack("run folder with a hostile network"), bounded():
+            with pytest.raises(RunError, match=r"^run/model.npz: cannot be loaded .* Train it again\.$"):
+                load_run(run.folder, device)
+            assert not Path("was-run").exists()
+
+
+@pytest.mark.parametrize("attack", LAYERS)
+def test_a_strangers_recipe_runs_nothing_and_takes_no_memory(ledger, attack, cpu):
+    run = write_run("run", DENSE, damage={"layers": LAYERS[attack]})
+    Path("run/model.npz").write_bytes(npz({f"{KERNEL}.npy": ZEROS}))
+    with ledger.attack("run folder with hostile layers"), bounded():
+        with pytest.raises(RunError):
+            load_run(run.folder, cpu)
+        assert not Path("was-run").exists()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"shift_averaging": 10**9},
+        {"slant_averaging": 1e300},
+        {"spread": 10**9},
+        {"pixel_scale": 0},
+        {"precision": "quadruple"},
+        {"epochs": "many"},
+        {"layers": 7},
+        {"kind": "Ensemble", "members": []},
+        {"kind": "__import__"},
+        {"name": ["x"] * 10**5},
+    ],
+)
+def test_impossible_values_of_a_recipe_are_refused(ledger, damage):
+    run = write_run("run", DENSE, damage=damage)
+    with ledger.attack("run folder with impossible values"), pytest.raises(RunError, match="not readable as a run"):
+        load_run(run.folder)
+
+
+def test_a_record_of_nested_lists_or_gigabytes_is_refused(ledger):
+    run = write_run("run", DENSE)
+    for contents in (b"[" * 10**6, b'{"a":' * 10**5, b" " * (2**26 + 1), b'{"seed": ' + b"9" * 10**5 + b"}"):
+        Path("run/run.json").write_bytes(contents)
+        with (
+            ledger.attack("run record of absurd size"),
+            bounded(300),
+            pytest.raises(RunError, match="not readable as a run"),
+        ):
+            load_run(run.folder)
+
+
+@pytest.mark.parametrize("name", ["submission.csv.gz", "submission.csv.zip"])
+def test_a_submission_that_unpacks_to_gigabytes_is_refused(ledger, name):
+    if name.endswith(".gz"):
+        Path(name).write_bytes(gzip.compress(bytes(300 * 10**6), 1))
+    else:
+        Path(name).write_bytes(npz({"submission.csv": bytes(300 * 10**6)}))
+    with (
+        ledger.attack("submission that is a bomb"),
+        bounded(250),
+        pytest.raises(SubmissionError, match="more than 67,108,864 bytes"),
+    ):
+        check_submission(Path(name))
+
+
+@pytest.mark.parametrize("contents", [b"\n", b"0", b",", b"0,"], ids=["lines", "number", "columns", "rows"])
+def test_a_table_that_unpacks_to_gigabytes_is_refused(ledger, contents):
+    head = ",".join(["label", *(f"pixel{i}" for i in range(784))]).encode() + b"\n"
+    row = b"5," + b"0," * 783 + b"9\n"
+    with gzip.open("train.csv.gz", "wb", 1) as stream:
+        stream.write(head + row)
+        for _ in range(200):
+            stream.write(contents * (10**6 // len(contents)))
+    with ledger.attack("table that is a bomb"), bounded(900):
+        if contents == b"\n":  # it is a table of one row, with blank lines at the end
+            assert len(load_train(find_source("train.csv.gz"))) == 1
+            return
+        with pytest.raises(DataError):
+            load_train(find_source("train.csv.gz"))
+
+
+def test_a_report_runs_no_name(ledger):
+    """A name of data or of a recipe may hold what a browser would run."""
+    evil = "<script>document.title='was-run'</script><img src=x onerror=\"alert(1)\">'"
+    comparison = {
+        "recipes": [{"recipe": evil, "failed": evil}],
+        "commit": evil,
+        "data": evil,
+        "rows": {"training": 1, "held_out": 1},
+        "test": None,
+    }
+    with ledger.attack("report with names that are scripts"):
+        report.write_report(Path("report.html"), comparison, traces=None, confusions={evil: Figure()})
+        text = Path("report.html").read_text()
+        assert text.count("was-run") >= 4
+        assert "<script" not in text
+        assert "<img src=x" not in text
+        assert '"alert(1)"' not in text
+
+
+# The page
+
+
+class Served:
+    """The real server of the page, on the loopback interface."""
+
+    def __init__(self, **options: str) -> None:
+        self.listening = socket.create_server(("127.0.0.1", 0))
+        self.port = self.listening.getsockname()[1]
+        app = pad.make_app(Reader(PACKAGED_RUN), **options)
+        self.server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off"))
+        self.thread = threading.Thread(target=self.server.run, kwargs={"sockets": [self.listening]}, daemon=True)
+        self.thread.start()
+
+    def close(self) -> None:
+        self.server.should_exit = True
+        self.thread.join(10)
+        self.listening.close()
+
+    def ask(
+        self, path: str, body: bytes | None = None, headers: dict[str, str] | None = None, method: str | None = None
+    ) -> tuple[int, bytes]:
+        """Send a request exactly as it is written, and return the status and the body of the answer."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=120)
+        with contextlib.closing(connection):
+            connection.request(method or ("GET" if body is None else "POST"), path, body, headers or {})
+            answer = connection.getresponse()
+            return answer.status, answer.read()
+
+
+@pytest.fixture(scope="module")
+def served() -> Iterator[Served]:
+    server = Served()
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="module")
+def guarded() -> Iterator[Served]:
+    server = Served(host="0.0.0.0", token=TOKEN)
+    yield server
+    server.close()
+
+
+def png(picture: np.ndarray) -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(np.rint(255 * picture).astype(np.uint8)).save(stream, "PNG")
+    return stream.getvalue()
+
+
+FIVE = png(draw_page(["5"], size=200, pen=14))
+
+
+@pytest.mark.parametrize("host", ["elsewhere.example", "127.0.0.1.elsewhere.example", "localhost@evil", "169.254.1.1"])
+def test_other_names_for_this_computer_are_refused(ledger, served, host):
+    with ledger.attack("page: a name of another host"):
+        assert served.ask("/", headers={"Host": host})[0] == 400
+        assert served.ask("/digit", FIVE, {"Host": host})[0] == 400
+
+
+@pytest.mark.parametrize("origin", ["https://elsewhere.example", "null", "http://127.0.0.1:1", "http://localhost"])
+def test_requests_of_other_pages_are_refused(ledger, served, origin):
+    with ledger.attack("page: a request of another page"):
+        assert served.ask("/digit", FIVE, {"Origin": origin})[0] == 403
+        assert served.ask("/photo", FIVE, {"Origin": origin})[0] == 403
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("/../etc/passwd", "/..%2f..%2fetc/passwd", "//etc/passwd", "/pad.html", "/%2e%2e/pad.py", "/digit/../../x"),
+        *("/?file=/etc/passwd", "/photo", "/digit", "/\\..\\x", "/%00"),
+    ],
+)
+def test_nothing_but_the_page_is_served(ledger, served, path):
+    with ledger.attack("page: a path to another file"):
+        status, body = served.ask(path)
+        assert status in (400, 404, 405) or (path.startswith("/?") and b"<canvas" in body)
+        assert b"root:" not in body
+        assert b"import" not in body or path.startswith("/?")
+
+
+@pytest.mark.parametrize("method", ["PUT", "DELETE", "OPTIONS", "TRACE", "PATCH"])
+def test_other_methods_are_refused(ledger, served, method):
+    with ledger.attack("page: another method"):
+        assert served.ask("/digit", b"x", method=method)[0] == 405
+
+
+def test_oversized_bodies_are_refused_before_they_are_read(ledger, served):
+    with ledger.attack("page: an oversized body", 2):
+        with socket.create_connection(("127.0.0.1", served.port), 10) as client:
+            client.sendall(b"POST /photo HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 99999999999\r\n\r\n")
+            assert b" 413 " in client.recv(100)
+        with socket.create_connection(("127.0.0.1", served.port), 10) as client:
+            client.sendall(b"POST /photo HTTP/1.1\r\nHost: 127.0.0.1\r\nTransfer-Encoding: chunked\r\n\r\n")
+            with contextlib.suppress(ConnectionError):  # the server has answered, and closed its side
+                for _ in range(30):
+                    client.sendall(b"f4240\r\n" + bytes(1_000_000) + b"\r\n")
+            with contextlib.suppress(ConnectionError):
+                assert b" 413 " in client.recv(100)
+    assert served.ask("/digit", FIVE)[0] == 200
+
+
+@pytest.mark.parametrize("length", ["-1", "x", "1e9", ""])
+def test_a_length_that_is_none_is_refused(ledger, served, length):
+    with ledger.attack("page: a length that is none"):
+        with socket.create_connection(("127.0.0.1", served.port), 10) as client:
+            client.sendall(f"POST /photo HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {length}\r\n\r\n".encode())
+            client.shutdown(socket.SHUT_WR)
+            assert client.recv(100).split()[1] == b"400"
+
+
+def test_a_slow_body_is_given_up_and_does_not_keep_others_waiting(ledger, served, monkeypatch):
+    monkeypatch.setattr(pad, "SECONDS", 1.0)
+    with ledger.attack("page: a slow body", 20), contextlib.ExitStack() as held:
+        clients = [held.enter_context(socket.create_connection(("127.0.0.1", served.port), 10)) for _ in range(20)]
+        for client in clients:
+            client.sendall(b"POST /photo HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 5000000\r\n\r\n" + bytes(10**6))
+        status, body = served.ask("/digit", FIVE)
+        assert (status, json.loads(body)["text"]) == (200, ["5"])
+        for client in clients:
+            client.settimeout(30)
+            assert b" 408 " in client.recv(100)
+
+
+def test_200_clients_at_once_are_all_answered_in_bounded_memory(ledger, served):
+    large = png(np.random.default_rng(0).random((1100, 1100)))  # 1.2 MB of noise, with no digit
+    assert len(large) > pad.SMALL_BYTES
+    bodies = [("/photo", large)] * ledger.times(4, 50)[-1] + [("/digit", FIVE)] * (200 - ledger.times(4, 50)[-1])
+    with ledger.attack("page: 200 clients at once", 200), bounded(1500):
+        with ThreadPoolExecutor(200) as clients:
+            answers = list(clients.map(lambda each: served.ask(*each), bodies))
+        assert {status for status, _ in answers} == {200}
+        assert all(
+            json.loads(body)["text"] == ["5"]
+            for (path, _), (_, body) in zip(bodies, answers, strict=True)
+            if path == "/digit"
+        )
+
+
+@pytest.mark.parametrize("query", ["", "?token=", "?token=wrong", f"?token={TOKEN}x", f"?Token={TOKEN}", "?token=%ff"])
+def test_without_the_token_nothing_is_answered(ledger, guarded, query):
+    with ledger.attack("page: no token, or a wrong one", 3):
+        status, body = guarded.ask(f"/{query}")
+        assert (status, b"canvas" in body) == (403, False)
+        assert guarded.ask(f"/digit{query}", FIVE)[0] == 403
+        assert guarded.ask(f"/photo{query}", FIVE)[0] == 403
+
+
+def test_with_the_token_the_page_works(guarded):
+    assert guarded.ask(f"/?token={TOKEN}")[0] == 200
+    status, body = guarded.ask(f"/digit?token={TOKEN}", FIVE, {"Host": f"class.example:{guarded.port}"})
+    assert (status, json.loads(body)["text"]) == (200, ["5"])
+
+
+@pytest.mark.parametrize(
+    ("host", "asks"), [("127.0.0.1", False), ("localhost", False), ("0.0.0.0", True)], ids=["this", "name", "all"]
+)
+def test_an_address_that_others_can_reach_carries_a_token(host, asks):
+    command = [sys.executable, "-m", "kaggle_digits", "pad", "--port", "0", "--host", host]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as child:
+        assert child.stderr is not None
+        line = next(line for line in child.stderr if line.startswith("Open"))
+        address = line.split()[1]
+        port = int(address.split(":")[2].partition("/")[0])
+        status = []
+        for path in ("/", address.partition(str(port))[2] or "/"):
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+            connection.request("GET", path)
+            status.append(connection.getresponse().status)
+            connection.close()
+        child.send_signal(2)
+        child.stderr.read()
+    assert ("/?token=" in address) == asks
+    assert status == ([403, 200] if asks else [200, 200])
+
+
+def test_the_peak_of_memory_is_measured():
+    """Otherwise the bounds above would mean nothing."""
+    with pytest.raises(AssertionError), bounded(50):
+        np.ones(10**7)
+
+
+def test_hosts_are_told_from_this_computer():
+    assert all(map(pad._is_this_computer, ("127.0.0.1", "127.1.2.3", "::1", "localhost")))
+    assert not any(map(pad._is_this_computer, ("0.0.0.0", "::", "", "192.168.1.5", "example.org")))
