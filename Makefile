@@ -3,6 +3,7 @@ PYTHON ?= python3
 # Empty for the newest versions of everything: make test CONSTRAINTS=
 CONSTRAINTS ?= constraints.txt
 BIN := .venv/bin
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 INSTALLED := .venv/installed
 
 # Other versions of the Kaggle client, each with its SDK: the tests use them as well.
@@ -10,7 +11,7 @@ CLIENTS := .venv/clients
 # An environment like Kaggle's own image.
 KAGGLE := .venv-kaggle
 
-.PHONY: help setup submit test test-kaggle test-package check docs notebooks
+.PHONY: help setup submit test test-kaggle test-package soak fuzz mutation coverage audit check docs notebooks
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -24,8 +25,8 @@ $(INSTALLED): pyproject.toml constraints.txt
 	make PYTHON=python3.12" >&2; exit 1; }
 	@echo "Installing what is needed into .venv. This takes a few minutes, and is done once."
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check $(addprefix --constraint ,$(CONSTRAINTS)) --editable \
-	'.[all,test,check,docs]'
+	$(if $(CONSTRAINTS),$(PIP) --require-hashes --requirement $(CONSTRAINTS))
+	$(PIP) $(if $(CONSTRAINTS),--no-deps --no-build-isolation) --editable '.[all,test,check,docs]'
 	touch $@
 
 submit: setup  ## the main job: train, predict, write a checked submission (options: make submit ARGS='--seed 1')
@@ -38,7 +39,7 @@ $(CLIENTS)/2.0.2: SDK := 0.1.20
 $(CLIENTS)/2.2.5: SDK := 0.1.38
 $(CLIENTS)/%: $(INSTALLED)
 	rm -rf $@
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --target $@ kaggle==$* kagglesdk==$(SDK)
+	$(PIP) --no-deps --target $@ kaggle==$* kagglesdk==$(SDK)
 	touch $@
 
 test-kaggle: $(KAGGLE)/installed  ## run all tests with the versions of Kaggle's own image
@@ -48,6 +49,28 @@ $(KAGGLE)/installed: pyproject.toml constraints-kaggle.txt
 	$(PYTHON) -m venv $(KAGGLE)
 	$(KAGGLE)/bin/pip install --quiet --disable-pip-version-check --constraint constraints-kaggle.txt --editable '.[all,test]'
 	touch $@
+
+# Tools that only these targets need.
+SOAK := .venv/soak
+
+$(SOAK): $(INSTALLED)
+	$(PIP) --constraint constraints.txt --editable '.[soak]'
+	touch $@
+
+soak: $(SOAK)  ## inject every fault and attack hundreds of times (two hours), and write the table of the documentation
+	$(BIN)/python -m pytest --soak docs/benchmarks/faults-table.md tests/faults $(ARGS)
+
+fuzz: $(SOAK)  ## try 200,000 damaged files of each kind, guided by coverage
+	$(BIN)/python -m pytest --soak build/fuzz.md tests/faults/test_fuzz.py $(ARGS)
+
+mutation: $(SOAK)  ## change the core modules in 2,400 ways, one at a time, and see whether their tests notice
+	$(BIN)/mutmut run
+
+coverage: setup $(CLIENTS)/2.0.2 $(CLIENTS)/2.2.5  ## run all tests, and say which lines of the package they leave out
+	$(BIN)/python -m pytest -n 2 --cov kaggle_digits --cov-report term:skip-covered $(ARGS)
+
+audit: $(SOAK)  ## look for known faults of the installed packages, in public lists
+	$(BIN)/pip-audit --strict --skip-editable
 
 notebooks: setup  ## rebuild notebooks/*.ipynb after a change of notebooks/digits.py or of the package
 	$(BIN)/jupytext --quiet --to ipynb --update --output notebooks/digits.ipynb notebooks/digits.py

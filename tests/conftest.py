@@ -145,4 +145,5 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         lines.append("")
     terminalreporter.write_sep("=", "faults and attacks")
     terminalreporter.write_line("\n".join(lines))
+    Path(file).parent.mkdir(exist_ok=True)
     Path(file).write_text("\n".join(lines), encoding="utf-8")

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import PIL
 import pillow_heif
 from PIL import Image, ImageOps, ImageSequence, UnidentifiedImageError
 
@@ -35,6 +36,9 @@ FORMATS = (
 )  # fmt: skip
 """The formats that Pillow may try, whatever a file is called. Some of its others start programs."""
 
+SAFE_PSD = (12, 3)
+"""Releases of Pillow before this one have known faults in reading PSD. Kaggle's image has an older one."""
+
 PAGED = ("TIFF", "GIF", "WEBP", "PNG", "AVIF")
 """In these formats a file may have several pages or frames. A JPEG with several has the same picture in other sizes."""
 
@@ -44,9 +48,10 @@ DAMAGED = (OSError, SyntaxError, ValueError, EOFError, struct.error, RuntimeErro
 
 @functools.cache
 def _formats() -> tuple[str, ...]:
-    """Return those of FORMATS that this release of Pillow has."""
+    """Return those of FORMATS that this release of Pillow has and reads safely."""
     Image.init()
-    return tuple(name for name in FORMATS if name in Image.OPEN)
+    release = tuple(int(part) for part in PIL.__version__.split(".")[:2])
+    return tuple(name for name in FORMATS if name in Image.OPEN and (name != "PSD" or release >= SAFE_PSD))
 
 
 @dataclass(frozen=True)

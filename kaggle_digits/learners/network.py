@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import hashlib
 import io
 import json
 import logging
@@ -32,7 +33,7 @@ from kaggle_digits.learners.augment import augment_pixels, restyle_pixels
 from kaggle_digits.learners.models import build_model, compile_model, epoch_rate, safe_layers
 from kaggle_digits.learners.preprocess import averaged, normalise_for, normalised, to_images
 from kaggle_digits.recipe import Network, OneCycle, Restyling
-from kaggle_digits.runs import CHECKPOINT_FILES, MODEL_FILE
+from kaggle_digits.runs import CHECKPOINT_FILES, MODEL_FILE, RowCounts
 from kaggle_digits.strategy import TPU_STEPS_PER_EXECUTION, Device
 
 if TYPE_CHECKING:
@@ -144,7 +145,8 @@ def fit(training: Training) -> Fitted:
     preparing_seconds = time.perf_counter() - started
     steps_per_epoch = math.ceil(len(rows) / recipe.batch_size)
     model = _build(training, recipe, steps=steps_per_epoch * recipe.epochs)
-    epochs = _load_checkpoint(training.folder, model, device)
+    owner = _owner(training)
+    epochs = _load_checkpoint(training.folder, model, device, owner)
 
     def predict(rows: TrainingRows) -> np.ndarray:
         # Averaging takes time, and is worth it only after the last epoch.
@@ -181,7 +183,7 @@ def fit(training: Training) -> Fitted:
                 metrics["validation_seconds"] = round(time.perf_counter() - started, 3)
             epochs.append(metrics)
             if device.process == 0:
-                write_checkpoint(training.folder, model, epochs)
+                write_checkpoint(training.folder, model, epochs, owner)
             if training.progress:
                 training.progress.epoch(metrics, recipe.epochs)
     if held_out and probabilities is None:  # the training was stopped after its last checkpoint
@@ -429,37 +431,50 @@ def _variables(model: keras.Model) -> list[Any]:
     return [*model.variables, *model.optimizer.variables]
 
 
-def write_checkpoint(folder: Path, model: keras.Model, epochs: list[dict[str, Any]]) -> None:
+def _owner(training: Training) -> str:
+    """Return what tells a training from others whose checkpoints have the same arrays."""
+    rows = RowCounts.of(training.rows, training.held_out)
+    named = [training.recipe.settings(), training.seed, str(rows)]
+    return hashlib.sha256(json.dumps(named, sort_keys=True).encode()).hexdigest()
+
+
+def write_checkpoint(folder: Path, model: keras.Model, epochs: list[dict[str, Any]], owner: str | None = None) -> None:
     """Write what training needs to continue: every variable of a compiled network, and the metrics so far.
 
     The checkpoint before is kept, in case this one is damaged later.
+
+    Args:
+        folder: the run folder.
+        model: the network.
+        epochs: the metrics of each epoch.
+        owner: the training that may go on from it, see ``_owner``; None for any.
     """
     values = {f"v{i}": keras.ops.convert_to_numpy(v) for i, v in enumerate(_variables(model))}
-    values["epochs"] = np.frombuffer(json.dumps(epochs).encode(), np.uint8)
+    values["state"] = np.frombuffer(json.dumps({"owner": owner, "epochs": epochs}).encode(), np.uint8)
     newest, before = (folder / name for name in CHECKPOINT_FILES)
     if newest.exists():
         newest.replace(before)
     write_arrays(newest, values)
 
 
-def _load_checkpoint(folder: Path, model: keras.Model, device: Device) -> list[dict[str, Any]]:
+def _load_checkpoint(folder: Path, model: keras.Model, device: Device, owner: str) -> list[dict[str, Any]]:
     """Restore the last whole epoch into the model and return the metrics up to it; [] if there was none."""
     variables = {f"v{i}": variable for i, variable in enumerate(_variables(model))}
     # The two backends keep the state of their generators in different kinds of integers.
     expected = {name: (tuple(v.shape), "f" if np.dtype(v.dtype).kind == "f" else "iu") for name, v in variables.items()}
     # Only the first process has the folder. It sends the others what it reads, or why it cannot.
-    contents = device.from_first(_read_checkpoint(folder, expected) if device.process == 0 else b"")
+    contents = device.from_first(_read_checkpoint(folder, expected, owner) if device.process == 0 else b"")
     if contents.startswith(FAULT):
         raise RunError(contents.removeprefix(FAULT).decode())
     if not contents:
         return []
-    saved, epochs = _parse_checkpoint(contents, expected)
+    saved, epochs = _parse_checkpoint(contents, expected, owner)
     for name, value in saved.items():
         variables[name].assign(value)
     return epochs
 
 
-def _read_checkpoint(folder: Path, expected: Mapping[str, tuple[tuple[int, ...], str]]) -> bytes:
+def _read_checkpoint(folder: Path, expected: Mapping[str, tuple[tuple[int, ...], str]], owner: str) -> bytes:
     """Return the newest checkpoint that is whole; nothing if there is none, or what is wrong with all of them."""
     fault = ""
     for file in (folder / name for name in CHECKPOINT_FILES):
@@ -467,7 +482,7 @@ def _read_checkpoint(folder: Path, expected: Mapping[str, tuple[tuple[int, ...],
             continue
         try:
             contents = file.read_bytes()
-            _parse_checkpoint(contents, expected)
+            _parse_checkpoint(contents, expected, owner)
         except (OSError, ValueError) as error:
             fault = fault or f"{file}: cannot be resumed from ({error})."
             continue
@@ -482,14 +497,16 @@ def _read_checkpoint(folder: Path, expected: Mapping[str, tuple[tuple[int, ...],
 
 
 def _parse_checkpoint(
-    contents: bytes, expected: Mapping[str, tuple[tuple[int, ...], str]]
+    contents: bytes, expected: Mapping[str, tuple[tuple[int, ...], str]], owner: str
 ) -> tuple[dict[str, np.ndarray], list[dict[str, Any]]]:
     """Return the values of all variables, and the metrics."""
-    saved = read_arrays(io.BytesIO(contents), expected, others=["epochs"])
-    epochs = json.loads(saved.pop("epochs").tobytes())
-    if not (isinstance(epochs, list) and all(isinstance(metrics, dict) for metrics in epochs)):
-        raise ValueError("its metrics are no list")
-    return saved, epochs
+    saved = read_arrays(io.BytesIO(contents), expected, others=["state"])
+    state = json.loads(saved.pop("state").tobytes())
+    if not (isinstance(state, dict) and isinstance(state.get("epochs"), list)):
+        raise ValueError("it does not say which epochs are done")
+    if state.get("owner") not in (None, owner):
+        raise ValueError("it belongs to another training")
+    return saved, state["epochs"]
 
 
 class _StepCounter(keras.callbacks.Callback):

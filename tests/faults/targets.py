@@ -212,6 +212,7 @@ def pictures_to_start_from() -> Iterator[bytes]:
 
     from kaggle_digits.handwriting.photo import FORMATS
 
+    reader()  # it is in memory before anything is measured
     pillow_heif.register_heif_opener()
     grey = np.full((20, 24), 255, np.uint8)
     grey[4:16, 10:13] = 20

@@ -1,0 +1,63 @@
+"""Supply: what is installed is at least as new as this package demands, and is pinned with checksums."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.version import Version
+
+ROOT = Path(__file__).parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+EXTRAS = PROJECT["optional-dependencies"]
+DEMANDED = [
+    Requirement(line) for line in (*PROJECT["dependencies"], *EXTRAS["jax"], *EXTRAS["pad"], *EXTRAS["notebook"])
+]
+FLOORS = {
+    "pillow": "11.3",  # of PSD, older releases than 12.3 are not used, see photo.SAFE_PSD
+    "pillow-heif": "1.3.0",  # CVE-2026-28231
+    "starlette": "0.47.2",  # CVE-2024-47874, CVE-2025-54121
+    "requests": "2.32.4",  # CVE-2024-47081
+    "urllib3": "2.7.0",  # CVE-2026-44431, CVE-2026-44432
+}
+"""Releases from which on no known fault can be reached. Faults of Keras in reading files are out of reach in every
+release, because none of its readers is used."""
+
+
+@pytest.mark.parametrize("demanded", DEMANDED, ids=str)
+def test_what_is_installed_is_not_below_the_floor(demanded):
+    if demanded.marker and not demanded.marker.evaluate():
+        pytest.skip("this platform does not need it")
+    assert demanded.specifier.contains(importlib.metadata.version(demanded.name), prereleases=True)
+
+
+@pytest.mark.parametrize("name", FLOORS)
+def test_floors_are_above_known_faults(name):
+    (demanded,) = [each for each in DEMANDED if each.name == name]
+    (floor,) = [each.version for each in demanded.specifier if each.operator == ">="]
+    assert Version(floor) >= Version(FLOORS[name])
+
+
+def test_no_reader_of_keras_is_used():
+    for file in (ROOT / "kaggle_digits").rglob("*.py"):
+        text = file.read_text(encoding="utf-8")
+        assert not re.search(r"load_weights|load_model|deserialize|h5py|allow_pickle=True|import pickle", text), file
+
+
+def test_every_pinned_version_has_checksums_and_no_address():
+    text = (ROOT / "constraints.txt").read_text(encoding="utf-8")
+    assert "//" not in text
+    pins = re.split(r"\n(?=\S)", re.sub(r"(?m)^#.*\n", "", text).strip())
+    assert len(pins) > 100
+    for pin in pins:
+        assert re.fullmatch(r"[\w.-]+==\S+( ;[^\\]+)?( \\\n    --hash=sha256:[0-9a-f]{64})+", pin), pin[:80]
+
+
+def test_what_is_pinned_is_not_below_the_floor():
+    pinned = dict(re.findall(r"(?m)^([\w.-]+)==([\w.]+)", (ROOT / "constraints.txt").read_text(encoding="utf-8")))
+    for demanded in DEMANDED:
+        assert demanded.specifier.contains(pinned[demanded.name.lower().replace("_", "-")]), demanded
