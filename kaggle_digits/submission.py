@@ -175,7 +175,7 @@ def read_submission(file: Path) -> Reading:
     table = []
     for number, line in enumerate(lines, start=1):
         try:
-            fields = next(csv.reader([line], delimiter=separator, skipinitialspace=separator == " "), [])
+            fields = next(csv.reader([line], delimiter=separator, skipinitialspace=separator == " ", strict=True), [])
         except csv.Error:
             return Reading(None, f"line {number} is {line[:40]!r}. Expected an id and a label.", CORRECT, len(lines))
         stripped = [field.strip() for field in fields]

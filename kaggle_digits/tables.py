@@ -244,8 +244,7 @@ def _parse(file: File, form: Form) -> tuple[np.ndarray, list[str]]:
                     raise _blank_line(file, form, rows)
                 lines = filled.count(newline)
                 if lines * form.width > len(filled):  # too many for whole rows, and pandas would fill them up
-                    _check_widths(filled, file, form, rows)
-                    raise _blank_line(file, form, rows + _first_blank(filled, newline))
+                    _check_lines(filled, file, form, rows)
                 parsed.append(_parse_block(filled, file, form, rows))
                 rows += lines
                 check_rows(file, rows)
@@ -274,10 +273,6 @@ def _without_blank_end(block: bytes, form: Form) -> tuple[bytes, int]:
     return block[:end], block.count(newline, end)
 
 
-def _first_blank(block: bytes, newline: bytes) -> int:
-    return next((row for row, line in enumerate(block.split(newline)) if not line.strip()), 0)
-
-
 def _blank_line(file: File, form: Form, row: int) -> DataError:
     return DataError(
         f"{file}: row {row + 1} (line {row + 1 + form.head_lines}) is blank. Expected one image per line. Remove the "
@@ -304,7 +299,7 @@ def _parse_block(block: bytes, file: File, form: Form, rows_before: int) -> np.n
         if frame.shape[1] != form.width:
             raise ValueError(f"{frame.shape[1]} columns instead of {form.width}")
     except (pd.errors.ParserError, pd.errors.EmptyDataError, ValueError) as error:
-        _check_widths(block, file, form, rows_before)
+        _check_lines(block, file, form, rows_before)
         raise DataError(
             f"{file}: cannot be split into values ({str(error).strip()}). Expected numbers. A stray quotation mark "
             "does this; remove it."
@@ -320,17 +315,19 @@ def _parse_block(block: bytes, file: File, form: Form, rows_before: int) -> np.n
         values = np.ascontiguousarray(values.astype(np.float32).T)
     missing = np.isnan(values)
     if (missing[:, -1] & ~missing.all(axis=1)).any():  # a row that ends early, or an empty last value
-        _check_widths(block, file, form, rows_before)
+        _check_lines(block, file, form, rows_before)
     return values
 
 
-def _check_widths(block: bytes, file: File, form: Form, rows_before: int) -> None:
-    """Raise a DataError at the first line whose number of values is not that of the first row."""
-    for row, line in enumerate(block.decode("utf-8", "replace").split(form.newline), start=rows_before + 1):
+def _check_lines(block: bytes, file: File, form: Form, rows_before: int) -> None:
+    """Raise a DataError at the first line that is blank, or has another number of values than the first row."""
+    for row, line in enumerate(block.decode("utf-8", "replace").split(form.newline)[:-1], start=rows_before + 1):
+        if not line.strip():
+            raise _blank_line(file, form, row - 1)
         if line.count(form.quote) % 2:
             raise DataError(f"{file}: row {row} (line {row + form.head_lines}) has a stray quotation mark. Remove it.")
         width = len(split_line(line.rstrip("\r"), form.separator, form.quote))
-        if line.strip() and width != form.width:
+        if width != form.width:
             raise wrong_length(str(file), form, row, width, form.width)
 
 

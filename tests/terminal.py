@@ -15,7 +15,8 @@ from kaggle_server import KaggleServer
 
 TESTS = Path(__file__).parent
 ROOT = TESTS.parent
-CLIENTS = ("2.0.2", "2.2.4", "2.2.5")
+CLIENTS = ("2.0.2", "2.2.5")
+"""The client of Kaggle's own image, and the newest one."""
 INSTALLED = importlib.metadata.version("kaggle")
 KEY, TOKEN = "0123456789abcdef-legacy-key", "KGAT_0123456789abcdef-access-token"
 SECRETS = (KEY, TOKEN, base64.b64encode(f"ada:{KEY}".encode()).decode())

@@ -502,3 +502,221 @@ def test_bad_test_file_is_refused(competition):
     file.write_text(to_csv(TEST_HEADER, np.full((2, 784), 3)) + "1,2\n")
     with pytest.raises(DataError, match=r"row 3 \(line 4\) is too short: 2 values\. Expected 784"):
         data.load_test(data.find_source(competition))
+
+
+# ── every word that is said, and every place that is looked at ─────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [
+        ({"KDIGITS_CACHE": "/c"}, "/c"),
+        ({"KDIGITS_CACHE": "~/c"}, "HOME/c"),
+        ({"KDIGITS_CACHE": "", "XDG_CACHE_HOME": "/x"}, "/x/kaggle_digits"),
+        ({"KDIGITS_CACHE": "", "XDG_CACHE_HOME": "~/x"}, "HOME/x/kaggle_digits"),
+        ({"KDIGITS_CACHE": "", "XDG_CACHE_HOME": ""}, "HOME/.cache/kaggle_digits"),
+    ],
+)
+def test_cache_lies_where_the_variables_say(monkeypatch, tmp_path, variables, expected):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert data.cache_folder() == Path(expected.replace("HOME", str(tmp_path)))
+
+
+@pytest.mark.parametrize("member", ["/train.csv", "../train.csv", "a/../../train.csv", "a\\..\\train.csv"])
+def test_member_outside_of_the_zip_is_refused(tmp_path, member):
+    with zipfile.ZipFile("data.zip", "w") as archive:
+        archive.writestr(member, "label\n")
+    with pytest.raises(DataError) as caught:
+        data.find_source("data.zip")
+    assert str(caught.value) == (
+        f"data.zip: the member {member!r} points outside the archive. Expected plain file names. This zip is not from "
+        "Kaggle and may be hostile; do not use it."
+    )
+
+
+def test_what_is_no_zip_is_named():
+    Path("data.zip").write_bytes(b"PK\x03\x04 and no more")
+    with pytest.raises(DataError) as caught:
+        data.find_source("data.zip")
+    assert str(caught.value) == (
+        "data.zip: not a whole zip file (File is not a zip file). Expected the zip that `kaggle-digits download` "
+        "leaves; this one is damaged or cut short. Download it again."
+    )
+
+
+def test_the_outermost_file_of_a_zip_is_taken_and_what_macs_add_is_not(train_values, test_values):
+    train, test = to_csv(TRAIN_HEADER, train_values), to_csv(TEST_HEADER, test_values)
+    with zipfile.ZipFile("data.zip", "w") as archive:
+        archive.writestr("__MACOSX/train.csv", "")
+        archive.writestr("a/b/train.csv", "")
+        archive.writestr("a/train.csv", train)
+        archive.writestr("a/test.csv", test)
+        archive.writestr("a/b/test.csv", "")
+        archive.writestr("empty/", "")
+    assert_is_competition(data.find_source("data.zip"), train_values, test_values)
+
+
+@pytest.mark.parametrize("name", ["mine.csv", "mine.tsv", "mine.TXT", "mine.csv.gz"])
+def test_the_only_text_in_a_zip_may_have_any_name(train_values, name):
+    text = to_csv(TRAIN_HEADER, train_values).encode()
+    with zipfile.ZipFile("data.zip", "w") as archive:
+        archive.writestr("readme.md", "x")
+        archive.writestr(name, gzip.compress(text) if name.endswith("gz") else text)
+    source = data.find_source("data.zip")
+    assert list(source.tables) == ["train"]
+    assert not source.tables["train"].is_kaggle
+    np.testing.assert_array_equal(data.load_train(source).pixels, train_values[:, 1:])
+    with zipfile.ZipFile("data.zip", "a") as archive:
+        archive.writestr("other.csv", text)
+    with pytest.raises(DataError, match=r"no train\.csv and no test\.csv in it"):
+        data.find_source("data.zip")
+
+
+@pytest.mark.parametrize(
+    ("header", "first", "kind"),
+    [
+        (TRAIN_HEADER, "5," + ",".join(["0"] * 784), "train"),
+        (TEST_HEADER, ",".join(["0"] * 784), "test"),
+        ("", "5," + ",".join(["0"] * 784), "train"),
+        ("", ",".join(["0"] * 784), "test"),
+        (TRAIN_HEADER.replace("label", "Label "), "5," + ",".join(["0"] * 784), "train"),
+    ],
+)
+def test_a_file_of_any_name_is_of_the_kind_that_its_first_line_says(header, first, kind):
+    Path("mine.dat").write_text("\n".join(filter(None, [header, first, first])) + "\n")
+    assert list(data.find_source("mine.dat").tables) == [kind]
+
+
+def test_how_many_rows_a_submission_needs_and_where_that_is_known_from(competition):
+    source = data.find_source(competition)
+    assert data.expected_rows(None) == (28_000, "test.csv")
+    assert data.expected_rows(source) == (13, f"{competition}'s test.csv")
+    assert data.expected_rows(data.find_source("sample")) == (360, "sample's test.csv")
+    (competition / "test.csv").unlink()
+    alone = data.find_source(competition)
+    assert data.expected_rows(alone) == (28_000, "test.csv")
+    with pytest.raises(DataError) as caught:
+        data.expected_rows(alone, named=True)
+    assert str(caught.value) == (
+        f"{competition}: holds train.csv but no test.csv. {EXPECTED} Pass a folder or zip that has both."
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        (None, ""),
+        ("train.csv", " (train.csv in this folder: not a table of digits, 28 × 28 pixels in a row.)"),
+        ("my digits.zip", " (In this folder: my digits.zip. To use it: --data 'my digits.zip')"),
+        ("notes.GZ", " (In this folder: notes.GZ. To use it: --data notes.GZ)"),
+        ("some.npz", " (In this folder: some.npz. To use it: --data some.npz)"),
+        ("some.csv", " (In this folder: some.csv. To use it: --data some.csv)"),
+        ("some.png", ""),
+    ],
+)
+def test_what_lies_nearby_is_named(name, said, caplog, tmp_path):
+    if name:
+        Path(name).write_text("a,b\n1,2\n")
+    assert data.find_source().is_sample
+    assert caplog.messages[0] == (
+        "No competition data found in $KDIGITS_DATA, Kaggle's mounts, ./data, this folder or "
+        f"{tmp_path / 'cache'}: using the built-in sample, 1,797 small digits. A submission made from it cannot be "
+        "uploaded. Fetch the real files with `kaggle-digits download`, or name them with --data." + said
+    )
+
+
+def test_test_rows_alone_nearby_are_named(competition, caplog):
+    (competition / "test.csv").rename("test.csv")
+    assert data.find_source().is_sample
+    assert caplog.messages[0].endswith(" (In this folder: test.csv. To use it: --data test.csv)")
+
+
+@pytest.mark.parametrize(("width", "found"), [(784, True), (787, True), (783, False), (788, False)])
+def test_only_a_table_as_wide_as_digits_is_taken_from_the_current_folder(width, found):
+    for kind in ("train", "test"):
+        Path(f"{kind}.csv").write_text("\n".join([",".join(["7"] * width)] * 3) + "\n")
+    assert data.find_source().is_sample != found
+
+
+def test_split_needs_two_rows_of_each_digit_and_enough_of_all():
+    def rows(*counts: int) -> data.TrainingRows:
+        digits = np.repeat(np.arange(len(counts)), counts)
+        return data.TrainingRows(np.zeros((len(digits), 784), np.uint8), digits)
+
+    kept, held_out = data.split_rows(rows(10, 10), fraction=0.1, seed=0)
+    assert (len(kept), len(held_out)) == (18, 2)
+    assert sorted(held_out.digits) == [0, 1]
+    kept, held_out = data.split_rows(rows(2, 2), fraction=0.5, seed=0)
+    assert (sorted(kept.digits), sorted(held_out.digits)) == ([0, 1], [0, 1])
+    for few, fraction, said in (
+        (
+            rows(10, 9),
+            0.1,
+            "19 rows, 9 of them of digit 1. Expected at least 20 rows and 2 of every digit, to hold out 10 %",
+        ),
+        (
+            rows(30, 1),
+            0.1,
+            "31 rows, 1 of them of digit 1. Expected at least 20 rows and 2 of every digit, to hold out 10 %",
+        ),
+        (
+            rows(10, 9),
+            0.9,
+            "19 rows, 9 of them of digit 1. Expected at least 20 rows and 2 of every digit, to hold out 90 %",
+        ),
+    ):
+        with pytest.raises(DataError) as caught:
+            data.split_rows(few, fraction=fraction, seed=0)
+        assert str(caught.value) == (f"training data: {said} and 2 of every digit, to hold out 10% of each. Add rows.")
+
+
+@pytest.mark.parametrize("block", [1 << 24, 5000])
+@pytest.mark.parametrize("separator", [",", ";", " "])
+def test_the_cell_that_is_wrong_is_shown_as_it_is_written(monkeypatch, train_values, block, separator):
+    monkeypatch.setattr(tables, "BLOCK", block)
+    lines = to_csv(TRAIN_HEADER, train_values).splitlines()
+    cells = lines[31].split(",")
+    cells[17] = "thirteen"
+    lines[31] = ",".join(cells)
+    Path("train.csv").write_text("\n".join(lines).replace(",", separator) + "\n")
+    with pytest.raises(DataError) as caught:
+        data.load_train(data.find_source("train.csv"))
+    assert str(caught.value) == (
+        "train.csv: row 31 (line 32) has 'thirteen' as pixel16. Expected a whole number from 0 to 255. Correct or "
+        "remove the row."
+    )
+
+
+@pytest.mark.parametrize("at", [0, 20, 39])
+def test_a_blank_line_is_named_wherever_it_is(monkeypatch, train_values, at):
+    monkeypatch.setattr(tables, "BLOCK", 5000)
+    lines = to_csv(TRAIN_HEADER, train_values).splitlines()
+    lines.insert(1 + at, "")
+    Path("train.csv").write_text("\n".join(lines) + "\n")
+    with pytest.raises(DataError) as caught:
+        data.load_train(data.find_source("train.csv"))
+    assert str(caught.value) == (
+        f"train.csv: row {at + 1} (line {at + 2}) is blank. Expected one image per line. Remove the line."
+    )
+
+
+def test_absurd_tables_are_refused_before_they_are_parsed(monkeypatch, train_values):
+    text = to_csv(TRAIN_HEADER, train_values)
+    source = data.find_source
+    Path("train.csv").write_text(text + "1," * 3000)
+    monkeypatch.setattr(tables, "LONGEST_LINE", 5000)
+    monkeypatch.setattr(tables, "BLOCK", 4000)
+    with pytest.raises(DataError, match=r"^train.csv: a line of more than 5,000 bytes\. Expected one image"):
+        data.load_train(source("train.csv"))
+    Path("train.csv").write_text(text)
+    monkeypatch.setattr(tables, "MOST_ROWS", 39)
+    with pytest.raises(DataError) as caught:
+        data.load_train(source("train.csv"))
+    assert str(caught.value) == "train.csv: more than 39 rows. Expected at most so many. Split the file."
+    monkeypatch.setattr(tables, "MOST_ROWS", 40)
+    assert len(data.load_train(source("train.csv"))) == 40
+    Path("train.csv").write_text(",".join(["7"] * 3137) + "\n")
+    with pytest.raises(DataError, match=r"^train.csv: 3,137 columns, like images of 56 × 56\. "):
+        data.load_train(source("train.csv"))

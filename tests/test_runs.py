@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from run_folder import write_run
 from kaggle_digits.errors import RunError
 from kaggle_digits.recipe import from_json, to_json
 from kaggle_digits.recipes import RECIPES
-from kaggle_digits.runs import Run, Trace, claim, mark_used, read_run, trace_of
+from kaggle_digits.runs import Run, Trace, claim, mark_used, read_run, run_folders, trace_of
 
 
 def test_trace_counts_seconds_from_the_start_of_the_training():
@@ -126,3 +127,119 @@ def test_run_that_was_only_described_does_not_predict():
     with pytest.raises(RunError) as caught:
         run.predict(np.zeros((1, 784), np.uint8))
     assert str(caught.value) == "run: only its run.json was read. Load it with load_run."
+
+
+def test_summary_says_what_a_record_keeps():
+    run = write_run("run", RECIPES["naive-bayes"])
+    run = replace(
+        run,
+        seed=3,
+        commit="c0ffee",
+        versions={"numpy": "2"},
+        rows=replace(run.rows, training=40, held_out=8),
+        epochs=[{"epoch": 1, "seconds": 1.5, "validation_accuracy": 0.75, "validation_seconds": 0.25}],
+    )
+    assert run.summary() == {
+        "run": "run",
+        "recipe": "naive-bayes",
+        "seed": 3,
+        "commit": "c0ffee",
+        "versions": {"numpy": "2"},
+        "device": {
+            "kind": "cpu",
+            "replicas": 1,
+            "precision": "float32",
+            "reason": "test",
+            "backend": "tensorflow",
+            "processes": 1,
+        },
+        "epochs": 1,
+        "training_rows": 40,
+        "held_out_rows": 8,
+        "held_out_accuracy": 0.75,
+    }
+    assert (run.seconds, run.validation_seconds) == (1.5, 0.25)
+
+
+def test_summary_of_an_ensemble_counts_the_epochs_of_its_networks():
+    run = write_run("run", RECIPES["strong"])
+    members = [write_run(f"run/{n}-of-3", each) for n, each in enumerate(run.recipe.members, start=1)]
+    for member in members:
+        replace(member, epochs=[{"seconds": 1.0}] * (5 if member.recipe.networks else 1)).save()
+    summary = run.summary()
+    assert summary["epochs"] == 10
+    assert [(each["recipe"], each["epochs"]) for each in summary["members"]] == [
+        ("written", 5),
+        ("stretched", 5),
+        ("idm", 1),
+    ]
+
+
+def test_folder_of_another_kind_of_trouble_is_named():
+    write_run("run", RECIPES["random"])
+    Path("file").touch()
+    cases = {
+        "file": "file: is a file. Expected a run folder, as `kaggle-digits train` leaves it. Name the folder.",
+        "none": ("none: no run.json in it. Expected a run folder, as `kaggle-digits train --run none` leaves it."),
+    }
+    for name, said in cases.items():
+        with pytest.raises(RunError) as caught:
+            read_run(Path(name))
+        assert str(caught.value) == said
+
+
+def test_members_of_two_ensembles_in_one_folder_are_refused():
+    Path("run").mkdir()
+    for name in ("1-of-2", "2-of-2"):
+        write_run(f"run/{name}", RECIPES["random"])
+    assert run_folders(Path("run")) == [Path("run/1-of-2"), Path("run/2-of-2")]
+    assert run_folders(Path("run/1-of-2")) == [Path("run/1-of-2")]
+    write_run("run/2-of-3", RECIPES["random"])
+    with pytest.raises(RunError) as caught:
+        run_folders(Path("run"))
+    assert str(caught.value) == (
+        "run: holds members of ensembles of 2 and 3. Expected one ensemble. Name the run folders one by one."
+    )
+    for name in ("1-of-2", "2-of-2"):
+        Path("run", name, "run.json").unlink()
+    with pytest.raises(RunError) as caught:
+        run_folders(Path("run"))
+    assert str(caught.value) == (
+        "run: 1-of-3, 3-of-3 of its members missing. Expected all. Train them with --member, or name the run folders "
+        "one by one."
+    )
+
+
+def test_probabilities_that_are_missing_are_named():
+    run = write_run("run", RECIPES["random"])
+    with pytest.raises(RunError) as caught:
+        _ = run.probabilities
+    assert str(caught.value).startswith("run/validation.npz: not readable ([Errno 2] No such file or directory: ")
+    assert str(caught.value).endswith(
+        "). Expected the probabilities of the held-out rows, which training wrote. Remove run and train it again."
+    )
+
+
+def test_only_a_loaded_run_predicts():
+    with pytest.raises(RunError) as caught:
+        write_run("run", RECIPES["random"]).predict(np.zeros((1, 784)))
+    assert str(caught.value) == "run: only its run.json was read. Load it with load_run."
+
+
+def test_leftover_of_a_kill_is_taken_over_and_files_of_the_user_are_not():
+    Path("run").mkdir()
+    Path("run/.run.partial.json").touch()
+    with claim(wanted("run"), numbered=True) as (run, state):
+        assert (run.folder.name, state) == ("run", "fresh")
+    Path("run/notes.txt").touch()
+    with claim(wanted("run"), numbered=True) as (run, state):
+        assert (run.folder.name, state) == ("run-2", "fresh")
+
+
+@pytest.mark.parametrize("change", [("seed", "x"), ("temperature", 0), ("temperature", "hot"), ("epochs", [7])])
+def test_impossible_values_are_refused(change):
+    write_run("run", RECIPES["random"], damage={})
+    fields = json.loads(Path("run/run.json").read_text())
+    Path("run/run.json").write_text(json.dumps(fields | dict([change])))
+    with pytest.raises(RunError, match=r"run/run\.json: not readable as a run"):
+        read_run(Path("run"))

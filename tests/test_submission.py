@@ -14,7 +14,13 @@ from kaggle_digits import cli
 from kaggle_digits.errors import SubmissionError
 from kaggle_digits.kaggle.competition import upload
 from kaggle_digits.records import write_record
-from kaggle_digits.submission import check_submission, fix_submission, write_submission
+from kaggle_digits.submission import (
+    CORRECT,
+    check_submission,
+    fix_submission,
+    read_submission,
+    write_submission,
+)
 
 GOOD = "ImageId,Label\n1,7\n2,0\n3,9\n"
 
@@ -251,3 +257,171 @@ def test_file_that_is_not_the_competitions_is_not_uploaded(workplace):
         "s.csv: cannot be uploaded: its test rows have labels. Expected predictions for the test.csv of "
         "digit-recognizer. Predict that file."
     )
+
+
+LINE, ORDER = "Correct the line.", "Restore the order."
+READINGS = [
+    ("3\n4\n", [3, 4], "line 1 is '3'. Expected 'ImageId,Label'.", AGAIN),
+    ("1,3\n2,4\n", [3, 4], "line 1 is '1,3'. Expected 'ImageId,Label'.", AGAIN),
+    ("0,1,3\n1,2,4\n", [3, 4], "line 1 is '0,1,3', with an index column. Expected 'ImageId,Label'.", AGAIN),
+    ("0,2,4\n1,1,3\n", [3, 4], "line 1 is '0,2,4', with an index column. Expected 'ImageId,Label'.", AGAIN),
+    ("0,1,3,4\n", None, "line 1 is '0,1,3,4'. Expected 'ImageId,Label'.", AGAIN),
+    (
+        "index,ImageId,Label\n0,1,3\n1,2,4\n",
+        [3, 4],
+        "line 1 is 'index,ImageId,Label', with an index column. Expected 'ImageId,Label'.",
+        AGAIN,
+    ),
+    (
+        ",ImageId,Label\n0,1,3\n",
+        [3],
+        "line 1 is ',ImageId,Label', with an index column. Expected 'ImageId,Label'.",
+        AGAIN,
+    ),
+    (
+        "Unnamed: 0,ImageId,Label\n0,1,3\n",
+        [3],
+        "line 1 is 'Unnamed: 0,ImageId,Label', with an index column. Expected 'ImageId,Label'.",
+        AGAIN,
+    ),
+    (
+        "unnamed:0,ImageId,Label\n0,1,3\n",
+        [3],
+        "line 1 is 'unnamed:0,ImageId,Label', with an index column. Expected 'ImageId,Label'.",
+        AGAIN,
+    ),
+    (
+        ",0,1,2,3,4,5,6,7,8,9\n0,0,0,0,1,0,0,0,0,0,0\n",
+        [3],
+        "line 1 is ',0,1,2,3,4,5,6,7,8,9': ten columns, one-hot. Expected one label in each row.",
+        AGAIN,
+    ),
+    (
+        ",id,0,1,2,3,4,5,6,7,8,9\n0,1,0,0,0,1,0,0,0,0,0,0\n",
+        [3],
+        "line 1 is ',id,0,1,2,3,4,5,6,7,8,9': ten columns, one-hot. Expected one label in each row.",
+        AGAIN,
+    ),
+    (
+        "ImageId,0,1,2,3,4,5,6,7,8,9\n1,0,0,0,1,0,0,0,0,0,0\n",
+        [3],
+        "line 1 is 'ImageId,0,1,2,3,4,5,6,7,8,9': ten columns, one-hot. Expected one label in each row.",
+        AGAIN,
+    ),
+    ("ImageId,Label,digit\n1,3,3\n", None, "line 1 is 'ImageId,Label,digit'. Expected 'ImageId,Label'.", AGAIN),
+    ("ImageId,id,Label\n1,1,3\n", None, "line 1 is 'ImageId,id,Label'. Expected 'ImageId,Label'.", AGAIN),
+    ("ImageId,what\n1,3\n", None, "line 1 is 'ImageId,what'. Expected 'ImageId,Label'.", AGAIN),
+    ("Label,ImageId\n3,1\n4,2\n", [3, 4], "line 1 is 'Label,ImageId'. Expected 'ImageId,Label'.", AGAIN),
+    (
+        "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx,Label\n1,3\n",
+        None,
+        "line 1 is 'xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx'. Expected 'ImageId,Label'.",
+        AGAIN,
+    ),
+    (
+        "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx\n3\n",
+        None,
+        "line 1 is 'xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx'. Expected 'ImageId,Label'.",
+        AGAIN,
+    ),
+    ("Image Id,Label\n1,3\n", [3], "line 1 is 'Image Id,Label'. Expected 'ImageId,Label'.", AGAIN),
+    ("image_id,label\n1,3\n", [3], "line 1 is 'image_id,label'. Expected 'ImageId,Label'.", AGAIN),
+    (
+        "ImageId,Label\nxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx,3\n",
+        None,
+        f"line 2 has id {'x' * 40!r}. Expected 1: ids count up from 1, in the order of test.csv.",
+        ORDER,
+    ),
+    (
+        "ImageId,Label\n1,xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx\n",
+        None,
+        "line 2 has label 'xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx'. Expected a digit from 0 to 9, without decimals.",
+        LINE,
+    ),
+    (
+        "ImageId,Label\n1,3,xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx\n",
+        None,
+        "line 2 is '1,3,xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx'. Expected an id and a label, as in '1,7'.",
+        CORRECT,
+    ),
+    ("ImageId,Label\n1,3\n\n2,4\n", [3, 4], "line 3 is ''. Expected an id and a label, as in '2,7'.", CORRECT),
+    ("ImageId,Label\n1,10\n", None, "line 2 has label '10'. Expected a digit from 0 to 9, without decimals.", LINE),
+    ("ImageId,Label\n1,-1\n", None, "line 2 has label '-1'. Expected a digit from 0 to 9, without decimals.", LINE),
+    ("ImageId,Label\n1,3.0\n", [3], "line 2 has label '3.0'. Expected a digit from 0 to 9, without decimals.", LINE),
+    ("ImageId,Label\n1,3.5\n", None, "line 2 has label '3.5'. Expected a digit from 0 to 9, without decimals.", LINE),
+    ("ImageId,Label\n1,\n", None, "line 2 has label ''. Expected a digit from 0 to 9, without decimals.", LINE),
+    (
+        "ImageId,Label\n1.0,3\n",
+        [3],
+        "line 2 has id '1.0'. Expected 1: ids count up from 1, in the order of test.csv.",
+        ORDER,
+    ),
+    (
+        "ImageId,Label\n1,3\n3,4\n",
+        None,
+        "line 3 has id '3'. Expected 2: ids count up from 1, in the order of test.csv.",
+        ORDER,
+    ),
+    (
+        "ImageId,Label\n1,3\n1,4\n",
+        None,
+        "line 3 has id '1'. Expected 2: ids count up from 1, in the order of test.csv.",
+        ORDER,
+    ),
+    (
+        "ImageId,Label\n0,3\n1,4\n",
+        [3, 4],
+        "line 2 has id '0'. Expected 1: ids count up from 1, in the order of test.csv.",
+        ORDER,
+    ),
+    (
+        "ImageId,Label\n2,3\n3,4\n",
+        None,
+        "line 2 has id '2'. Expected 1: ids count up from 1, in the order of test.csv.",
+        ORDER,
+    ),
+    (
+        "0,1,2,3,4,5,6,7,8,9\n0,1,0,1,0,0,0,0,0,0\n",
+        None,
+        "line 1 is '0,1,2,3,4,5,6,7,8,9': ten columns, one-hot. Expected one label in each row.",
+        AGAIN,
+    ),
+    (
+        "0,1,2,3,4,5,6,7,8,9\n0.0000000,0.0000000,0.0000000,0.0000000,0.0000000,0.0000000,0.0000000,0.0000000,0.0000000,0.0000000\n",
+        None,
+        "line 1 is '0,1,2,3,4,5,6,7,8,9': ten columns, one-hot. Expected one label in each row.",
+        AGAIN,
+    ),
+    ("ImageId,Label\n", [], None, ""),
+    ("ImageId,Label\n1,3\n,\n\n", [3], "line 3 is ','. Expected nothing after the last row.", CORRECT),
+    (
+        "ImageId,Label\n1,3\n                                                  \n",
+        [3],
+        "line 3 is '                                        ', with spaces around values. Expected none.",
+        CORRECT,
+    ),
+    ("ImageId\tLabel\n1\t3\n", [3], "line 1 is 'ImageId\\tLabel', with tabs between values. Expected commas.", AGAIN),
+    ("ImageId,Label\n1, 3\n", [3], "line 2 is '1, 3', with spaces around values. Expected none.", CORRECT),
+    (
+        "ImageId,Label\n1,                                                  3\n",
+        [3],
+        "line 2 is '1,                                      ', with spaces around values. Expected none.",
+        CORRECT,
+    ),
+    (
+        "ImageId;xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx\n1;3\n",
+        None,
+        "line 1 is 'ImageId;xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx', with semicolons between values. Expected commas.",
+        AGAIN,
+    ),
+    ('ImageId,Label\n1,"3\n', None, "line 2 is '1,\"3'. Expected an id and a label.", CORRECT),
+    ("ImageId,Label\r\n1,3\r\n", [3], None, ""),
+]
+
+
+@pytest.mark.parametrize(("text", "digits", "fault", "remedy"), READINGS)
+def test_every_form_is_understood_in_one_way_or_not_at_all(workplace, text, digits, fault, remedy):
+    Path("s.csv").write_bytes(text.encode())
+    reading = read_submission(Path("s.csv"))
+    assert (reading.digits, reading.fault, reading.remedy) == (digits, fault, remedy)
+    assert reading.lines == len(text.splitlines())

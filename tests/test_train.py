@@ -129,9 +129,16 @@ def interrupt(folder: str, cpu, *, after: int, **options) -> None:
         train(folder, cpu, progress=Impatient(), **options)
 
 
+@pytest.fixture(scope="module")
+def finished_once(tmp_path_factory, cpu):
+    return train(tmp_path_factory.mktemp("finished") / "run", cpu)
+
+
 @pytest.fixture
-def finished(cpu):
-    return train("finished", cpu)
+def finished(finished_once):
+    """A finished run in a folder of the test's own."""
+    shutil.copytree(finished_once.folder, "finished")
+    return replace(finished_once, folder=Path("finished"))
 
 
 def test_saved_network_is_plain_arrays_without_its_optimizer(finished):
@@ -229,7 +236,7 @@ def test_every_row_of_every_epoch_is_trained_on(cpu):
     assert recorder.epochs == [1, 2, 3, 4]
 
 
-@pytest.mark.parametrize(("step", "left"), [(2, [2, 3, 4]), (10, [3, 4]), (16, [4])])
+@pytest.mark.parametrize(("step", "left"), [(2, [2, 3, 4]), (10, [3, 4])])
 def test_kill_9_in_the_middle_of_an_epoch_loses_that_epoch_only(finished, cpu, step, left):
     done = subprocess.run(
         [sys.executable, "-c", KILLED, str(Path(__file__).parent), "killed", str(step), "tiny"],

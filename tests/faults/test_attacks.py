@@ -315,11 +315,13 @@ def test_oversized_bodies_are_refused_before_they_are_read(ledger, served):
 
 @pytest.mark.parametrize("length", ["-1", "x", "1e9", ""])
 def test_a_length_that_is_none_is_refused(ledger, served, length):
-    with ledger.attack("page: a length that is none"):
-        with socket.create_connection(("127.0.0.1", served.port), 10) as client:
-            client.sendall(f"POST /photo HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {length}\r\n\r\n".encode())
-            client.shutdown(socket.SHUT_WR)
-            assert client.recv(100).split()[1] == b"400"
+    with (
+        ledger.attack("page: a length that is none"),
+        socket.create_connection(("127.0.0.1", served.port), 10) as client,
+    ):
+        client.sendall(f"POST /photo HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {length}\r\n\r\n".encode())
+        client.shutdown(socket.SHUT_WR)
+        assert client.recv(100).split()[1] == b"400"
 
 
 def test_a_slow_body_is_given_up_and_does_not_keep_others_waiting(ledger, served, monkeypatch):

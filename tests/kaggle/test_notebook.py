@@ -261,8 +261,8 @@ print("never imported:", sorted(carried - imported))
 """
 
 
-@pytest.mark.parametrize("mount", ["competitions/digit-recognizer", "digit-recognizer"])
-def test_kernel_runs_alone_and_leaves_a_checked_submission(tmp_path, mount, digits_csv):
+def test_kernel_runs_alone_and_leaves_a_checked_submission(tmp_path, digits_csv):
+    mount = "competitions/digit-recognizer"
     kaggle = like_kaggle(tmp_path / "kaggle", mount, *digits_csv)
     built, _ = notebook.build_kernel(tmp_path / "built", device="cpu", build="b7")
     with_question = nbformat.read(built, as_version=4)
