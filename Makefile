@@ -52,7 +52,7 @@ $(KAGGLE)/installed: pyproject.toml constraints-kaggle.txt
 SOAK := .venv/soak
 
 $(SOAK): $(INSTALLED)
-	$(PIP) --constraint constraints.txt --editable '.[soak]'
+	$(PIP) --editable '.[soak]'
 	touch $@
 
 soak: $(SOAK)  ## inject every fault and attack hundreds of times (two hours), and write the table of the documentation

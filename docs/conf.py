@@ -9,7 +9,7 @@ author = "The kaggle_digits authors"
 version = release = kaggle_digits.__version__
 
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinxarg.ext"]
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "benchmarks/faults-table.md"]
 html_theme = "furo"
 smartquotes = False
 html_title = f"kaggle_digits {version}"

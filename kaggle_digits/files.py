@@ -155,8 +155,16 @@ def unpacked(file: Path) -> bytes:
             return _limited(stream)
 
 
+def read_at_most(stream: IO[bytes] | gzip.GzipFile, most: int) -> bytes:
+    """Read so many bytes at most, without taking memory for more than there are."""
+    contents = bytearray()
+    while part := stream.read(min(most - len(contents), 2**20)):
+        contents += part
+    return bytes(contents)
+
+
 def _limited(stream: IO[bytes] | gzip.GzipFile) -> bytes:
-    contents = stream.read(MOST_BYTES + 1)
+    contents = read_at_most(stream, MOST_BYTES + 1)
     if len(contents) > MOST_BYTES:
         raise ValueError(f"more than {MOST_BYTES:,} bytes")
     return contents

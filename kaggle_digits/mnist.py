@@ -9,6 +9,7 @@ from typing import IO, TYPE_CHECKING
 
 from kaggle_digits import CLASSES, PIXELS, SIDE
 from kaggle_digits.errors import DataError
+from kaggle_digits.files import read_at_most
 from kaggle_digits.tables import MOST_ROWS, File, Rows, check_rows
 
 if TYPE_CHECKING:  # importing it costs 0.1 s, and `check` does not need it
@@ -63,7 +64,7 @@ class IdxTable:
         with file.open() as stream:
             sizes = self._sizes(stream, file, shape)
             expected = math.prod(sizes)
-            values = np.frombuffer(stream.read(expected + 1), np.uint8)
+            values = np.frombuffer(read_at_most(stream, expected + 1), np.uint8)
         if len(values) != expected:
             arrived = f"more than {expected:,}" if len(values) > expected else f"{len(values):,}"
             raise DataError(
@@ -104,7 +105,7 @@ class KerasTable:
         from kaggle_digits.arrays import read_arrays
 
         with self.file.open() as stream:
-            contents = stream.read(MOST_BYTES)
+            contents = read_at_most(stream, MOST_BYTES)
         try:
             arrays = read_arrays(io.BytesIO(contents), {}, others=NAMES, most=MOST_BYTES)
         except (OSError, ValueError) as error:

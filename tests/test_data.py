@@ -650,26 +650,13 @@ def test_split_needs_two_rows_of_each_digit_and_enough_of_all():
     assert sorted(held_out.digits) == [0, 1]
     kept, held_out = data.split_rows(rows(2, 2), fraction=0.5, seed=0)
     assert (sorted(kept.digits), sorted(held_out.digits)) == ([0, 1], [0, 1])
-    for few, fraction, said in (
-        (
-            rows(10, 9),
-            0.1,
-            "19 rows, 9 of them of digit 1. Expected at least 20 rows and 2 of every digit, to hold out 10 %",
-        ),
-        (
-            rows(30, 1),
-            0.1,
-            "31 rows, 1 of them of digit 1. Expected at least 20 rows and 2 of every digit, to hold out 10 %",
-        ),
-        (
-            rows(10, 9),
-            0.9,
-            "19 rows, 9 of them of digit 1. Expected at least 20 rows and 2 of every digit, to hold out 90 %",
-        ),
+    for few, said in (
+        (rows(10, 9), "19 rows, 9 of them of digit 1. Expected at least 20 rows"),
+        (rows(30, 1), "31 rows, 1 of them of digit 1. Expected at least 20 rows"),
     ):
         with pytest.raises(DataError) as caught:
-            data.split_rows(few, fraction=fraction, seed=0)
-        assert str(caught.value) == (f"training data: {said} and 2 of every digit, to hold out 10% of each. Add rows.")
+            data.split_rows(few, fraction=0.1, seed=0)
+        assert str(caught.value) == f"training data: {said} and 2 of every digit, to hold out 10% of each. Add rows."
 
 
 @pytest.mark.parametrize("block", [1 << 24, 5000])

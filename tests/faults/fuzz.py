@@ -10,13 +10,13 @@ import resource
 import sys
 from pathlib import Path
 
-import atheris
-
 sys.path[:0] = [str(Path(__file__).parents[1])]
 
 
 def main(name: str, executions: int, folder: Path) -> None:
     """Fuzz a target."""
+    import atheris
+
     with atheris.instrument_imports(include=["kaggle_digits", "PIL"], enable_loader_override=False):
         from targets import TARGETS, prepare
     prepare()

@@ -9,30 +9,36 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 CHANGES = ("os.mkdir", "os.rename", "os.remove")
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
-place = f"{Path.cwd()}{os.sep}"
-wanted, seen = int(sys.argv[1]), 0
 
 
-def watch(event: str, arguments: tuple) -> None:
-    """Count a change, and end the process without a word if it is the wanted one."""
-    global seen
-    if not (event in CHANGES or (event == "open" and arguments[2] & WRITING)):
-        return
-    if isinstance(arguments[0], int) or not str(Path(os.fsdecode(arguments[0])).absolute()).startswith(place):
-        return
-    seen += 1
-    if seen == wanted:
-        os.kill(os.getpid(), signal.SIGKILL)
+def watch(wanted: int) -> Callable[[], int]:
+    """Count changes of files, and end the process without a word before the wanted one. Return what tells the count."""
+    place = f"{Path.cwd()}{os.sep}"
+    seen = 0
+
+    def see(event: str, arguments: tuple) -> None:
+        nonlocal seen
+        if not (event in CHANGES or (event == "open" and arguments[2] & WRITING)):
+            return
+        if isinstance(arguments[0], int) or not str(Path(os.fsdecode(arguments[0])).absolute()).startswith(place):
+            return
+        seen += 1
+        if seen == wanted:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(see)
+    return lambda: seen
 
 
 if __name__ == "__main__":
     from kaggle_digits.cli import main
 
-    sys.addaudithook(watch)
+    count = watch(int(sys.argv[1]))
     code = main(sys.argv[2:])
-    print(f"changes {seen}")
+    print(f"changes {count()}")
     raise SystemExit(code)

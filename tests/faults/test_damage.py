@@ -70,7 +70,7 @@ def test_a_damaged_file_of_a_finished_run_is_named(ledger, runs, name, capsys):
     assert cli.main(predict) == 0
     expected = Path("sample-mine.csv").read_bytes()
     for how in DAMAGES:
-        for _ in ledger.times(2, 40):
+        for _ in ledger.times(1, 20):
             file.write_bytes(damaged(whole, how, others, draw))
             Path("sample-mine.csv").unlink(missing_ok=True)
             Path("sample-mine.json").unlink(missing_ok=True)
@@ -97,7 +97,7 @@ def test_a_stopped_training_with_a_damaged_file_goes_on_or_says_why_not(ledger, 
         other: file.read_bytes() for other in DAMAGES[4:] if (file := Path("stopped", other, name)) and file.exists()
     }
     for how in DAMAGES:
-        for _ in ledger.times(1, 20):
+        for _ in ledger.times(1, 10):
             shutil.copytree("stopped/mine", "again")
             whole = Path("again", name).read_bytes()
             Path("again", name).write_bytes(damaged(whole, how, others, draw))
