@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -75,7 +76,7 @@ def _named(names: Sequence[str], column: int) -> bool:
 
 def wrong_width(name: str, width: int, what: str | None = None) -> DataError:
     """Return the error about a table that has another number of columns than images of 28 × 28 make."""
-    sides = [round(pixels**0.5) for pixels in (width, width - 1) if round(pixels**0.5) ** 2 == pixels]
+    sides = [math.isqrt(pixels) for pixels in (width, width - 1) if pixels > 0 and math.isqrt(pixels) ** 2 == pixels]
     like = f", like images of {sides[0]} × {sides[0]}" if sides and sides[0] > 1 and sides[0] != SIDE else ""
     return DataError(
         f"{name}: {what or f'{width:,} columns'}{like}. {EXPECTED} Bring the images to 28 × 28, or pass the "

@@ -243,7 +243,7 @@ class Target:
 
 
 TARGETS = {
-    "table": Target(table, tables_to_start_from, 10_000),
+    "table": Target(table, tables_to_start_from, 14_000),
     "submission": Target(submission, submissions_to_start_from, 1_000),
     "run": Target(run, runs_to_start_from, 12_000),
     "picture": Target(picture, pictures_to_start_from, 4_000),
