@@ -84,6 +84,21 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--soak", metavar="FILE", help="run the long forms of tests/faults, and write their table to FILE")
 
 
+soak = pytest.mark.soak
+"""Marks a test that only the long form has."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "soak: only `make soak` runs this test")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.getoption("soak"):
+        for item in items:
+            if item.get_closest_marker("soak"):
+                item.add_marker(pytest.mark.skip(reason="takes many minutes: a part of `make soak`"))
+
+
 class Ledger:
     """Counts faults that were injected and survived, and attacks that were made and refused.
 

@@ -26,6 +26,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
+from conftest import soak
 
 from kaggle_digits import cli, recipes
 from kaggle_digits.arrays import write_arrays
@@ -37,6 +38,8 @@ KILLED = Path(__file__).with_name("killed.py")
 SUBMIT = ("submit", "--data", "sample", "--device", "cpu", "--recipe")
 FAST = (*SUBMIT, "fast", "--epochs", "3")
 DATA = os.environ.get("KDIGITS_DATA")
+BEFORE_A_CHANGE = "kill -9 of submit, before a file is changed"
+AT_A_MOMENT = "kill -9 of submit at a random moment"
 QUICK = replace(
     RECIPES["mlp-784-300"],
     name="quick",
@@ -107,22 +110,105 @@ def undisturbed(*command: str) -> Undisturbed:
         return Undisturbed(file.read_bytes(), int(done.stdout.split()[-1]), time.monotonic() - started)
 
 
-@pytest.mark.parametrize("command", [(*SUBMIT, "naive-bayes"), FAST], ids=["classical", "network"])
-def test_kill_9_before_any_change_of_a_file_loses_nothing(ledger, command):
-    """Kill at some changes, each in the job that the kill before has left; in the long form, at each change as well."""
-    expected = undisturbed(*command)
-    draw = random.Random(0)
+def start(*command: str, **pipes: int) -> subprocess.Popen[str]:
+    pipes = pipes or {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    return subprocess.Popen([sys.executable, "-m", "kaggle_digits", *command], text=True, **pipes)
+
+
+def kill_before(change: int, *command: str) -> None:
+    """Kill a command before it changes the N-th file."""
+    assert run(*command, kill=change).returncode == -signal.SIGKILL
+    assert_all_is_whole()
+
+
+def kill_after(seconds: float, *command: str) -> None:
+    """Kill a command at some moment, unless it has ended."""
+    child = start(*command)
+    try:
+        child.wait(seconds)
+    except subprocess.TimeoutExpired:
+        child.kill()
+        child.wait()
+    assert_all_is_whole()
+
+
+def signal_in_epoch(epoch: int, name: str, *command: str) -> None:
+    """Send a signal when an epoch has ended, and check that the command ends soon and leaves a checkpoint."""
+    child, number = start(*command, stdout=subprocess.PIPE, stderr=subprocess.PIPE), getattr(signal, f"SIG{name}")
+    assert child.stderr is not None
+    assert any(f"epoch {epoch}/3" in line for line in child.stderr)
+    child.send_signal(number)
+    started = time.monotonic()
+    _, said = child.communicate(timeout=60)
+    assert time.monotonic() - started < 5
+    assert child.returncode == 128 + number
+    assert said.endswith("Repeat the command to continue.\nInterrupted.\n")
+    assert list(Path("runs").rglob("checkpoint.npz")) or list(Path("runs").rglob("model.npz"))
+    assert_all_is_whole()
+
+
+def on_a_terminal(*, ignoring_hangup: bool) -> int:
+    """Start a training on a terminal of its own, close this when it has begun, and return the exit code."""
+    child, terminal = pty.fork()
+    if not child:
+        if ignoring_hangup:
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        os.execv(sys.executable, [sys.executable, "-m", "kaggle_digits", *FAST])
+    said = b""
+    while b"epoch 1/3" not in said:
+        said += os.read(terminal, 1000)
+    os.close(terminal)
+    _, status = os.waitpid(child, 0)
+    return os.waitstatus_to_exitcode(status)
+
+
+def break_pipes(*command: str) -> int:
+    """Start a command, break both of its pipes after its first line, and return the exit code."""
+    child = start(*command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert child.stderr is not None
+    assert child.stdout is not None
+    assert child.stderr.readline()
+    child.stderr.close()
+    child.stdout.close()
+    return child.wait(120)
+
+
+def test_a_job_that_is_stopped_in_every_way_ends_with_the_same_file(ledger):
+    """Each fault meets the job that the one before has left."""
+    expected = undisturbed(*FAST)
+    with in_folder("stopped"):
+        with ledger.fault(BEFORE_A_CHANGE):
+            kill_before(9, *FAST)
+        with ledger.fault("terminal closed"):
+            assert on_a_terminal(ignoring_hangup=False) == 129
+        with ledger.fault("SIGINT to submit while it trains"):
+            signal_in_epoch(2, "INT", *FAST)
+        with ledger.fault("SIGTERM to submit while it trains"):
+            signal_in_epoch(3, "TERM", *FAST)
+        with ledger.fault(AT_A_MOMENT):
+            kill_after(random.Random(2).uniform(0, expected.seconds / 2), *FAST)
+        with ledger.fault("broken pipe"):
+            assert break_pipes(*FAST) == 1  # the result could not be printed
+            assert_as_undisturbed(expected.file)
+
+
+def test_kill_9_before_some_changes_of_a_classical_method_loses_nothing(ledger):
+    command = (*SUBMIT, "naive-bayes")
     with in_folder("chain"):
-        for _ in range(2):
-            with ledger.fault("kill -9 of submit, before a file is changed"):
-                assert run(*command, kill=draw.randrange(3, 14)).returncode == -signal.SIGKILL
-                assert_all_is_whole()
+        for change in (5, 11):
+            with ledger.fault(BEFORE_A_CHANGE):
+                kill_before(change, *command)
         assert run(*command).returncode == 0
-        assert_as_undisturbed(expected.file)
-    for change in range(1, expected.changes + 1) if ledger.soak else ():
-        with in_folder("each"), ledger.fault("kill -9 of submit, before a file is changed"):
-            assert run(*command, kill=change).returncode == -signal.SIGKILL
-            assert_all_is_whole()
+        assert_as_undisturbed(undisturbed(*command).file)
+
+
+@soak
+@pytest.mark.parametrize("command", [(*SUBMIT, "naive-bayes"), FAST], ids=["classical", "network"])
+def test_kill_9_before_every_change_of_a_file_loses_nothing(ledger, command):
+    expected = undisturbed(*command)
+    for change in range(1, expected.changes + 1):
+        with in_folder("each"), ledger.fault(BEFORE_A_CHANGE):
+            kill_before(change, *command)
             was_done = list(Path("submissions").glob("*.json"))
             done = run(*command)
             assert done.returncode == 0, done.stderr
@@ -132,49 +218,34 @@ def test_kill_9_before_any_change_of_a_file_loses_nothing(ledger, command):
             assert_all_is_whole()
 
 
-def test_kill_9_at_any_moment_loses_nothing(ledger):
+@soak
+def test_kill_9_at_fifty_moments_loses_nothing(ledger):
     expected = undisturbed(*FAST)
     draw = random.Random(1)
-    for _ in ledger.times(1, 50):
-        with in_folder("moment"), ledger.fault("kill -9 of submit at a random moment"):
-            child = start(*FAST)
-            try:
-                child.wait(draw.uniform(0, expected.seconds))
-            except subprocess.TimeoutExpired:
-                child.kill()
-                child.wait()
-            assert_all_is_whole()
+    for _ in range(50):
+        with in_folder("moment"), ledger.fault(AT_A_MOMENT):
+            kill_after(draw.uniform(0, expected.seconds), *FAST)
             if not list(Path("submissions").glob("*.json")):
                 assert run(*FAST).returncode == 0
             assert_as_undisturbed(expected.file)
 
 
-def start(*command: str, **pipes: int) -> subprocess.Popen[str]:
-    pipes = pipes or {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    return subprocess.Popen([sys.executable, "-m", "kaggle_digits", *command], text=True, **pipes)
-
-
+@soak
 def test_signals_end_within_5_seconds_with_a_checkpoint(ledger):
-    """Each one stops the job that the one before has left."""
-    expected = undisturbed(*FAST)
-    for _ in ledger.times(1, 5):
+    for _ in range(5):
         with in_folder("stopped"):
-            for epochs, name in enumerate(("INT", "TERM", "HUP"), start=1):
+            for epoch, name in enumerate(("INT", "TERM", "HUP"), start=1):
                 with ledger.fault(f"SIG{name} to submit while it trains"):
-                    child = start(*FAST, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-                    assert child.stderr is not None
-                    assert any(f"epoch {epochs}/3" in line for line in child.stderr)
-                    number = getattr(signal, f"SIG{name}")
-                    child.send_signal(number)
-                    started = time.monotonic()
-                    _, said = child.communicate(timeout=60)
-                    assert time.monotonic() - started < 5
-                    assert child.returncode == 128 + number
-                    assert said.endswith("Repeat the command to continue.\nInterrupted.\n")
-                    assert list(Path("runs").rglob("checkpoint.npz")) or list(Path("runs").rglob("model.npz"))
-                    assert_all_is_whole()
+                    signal_in_epoch(epoch, name, *FAST)
             assert run(*FAST).returncode == 0
-            assert_as_undisturbed(expected.file)
+            assert_as_undisturbed(undisturbed(*FAST).file)
+
+
+@soak
+def test_a_job_that_ignores_hang_ups_goes_on_without_its_terminal(ledger):
+    with in_folder("nohup"), ledger.fault("terminal closed, hang-up ignored (nohup)"):
+        assert on_a_terminal(ignoring_hangup=True) in (0, 1)  # 1: the result could not be printed
+        assert_as_undisturbed(undisturbed(*FAST).file)
 
 
 @pytest.fixture
@@ -325,45 +396,6 @@ def test_the_same_arrays_make_the_same_file_whatever_the_clock_says(monkeypatch)
     monkeypatch.setattr(time, "localtime", lambda *_: time.gmtime(0))
     write_arrays(Path("then.npz"), arrays)
     assert Path("now.npz").read_bytes() == Path("then.npz").read_bytes()
-
-
-def on_a_terminal(*, ignoring_hangup: bool) -> int:
-    """Start a training on a terminal of its own, close this when it has begun, and return the exit code."""
-    child, terminal = pty.fork()
-    if not child:
-        if ignoring_hangup:
-            signal.signal(signal.SIGHUP, signal.SIG_IGN)
-        os.execv(sys.executable, [sys.executable, "-m", "kaggle_digits", *FAST])
-    said = b""
-    while b"epoch 1/3" not in said:
-        said += os.read(terminal, 1000)
-    os.close(terminal)
-    _, status = os.waitpid(child, 0)
-    return os.waitstatus_to_exitcode(status)
-
-
-def test_a_terminal_that_is_closed_loses_nothing(ledger):
-    expected = undisturbed(*FAST)
-    with in_folder("nohup"), ledger.fault("terminal closed, hang-up ignored (nohup)"):
-        assert on_a_terminal(ignoring_hangup=True) in (0, 1)  # 1: the result could not be printed
-        assert_as_undisturbed(expected.file)
-    with in_folder("closed"), ledger.fault("terminal closed"):
-        assert on_a_terminal(ignoring_hangup=False) == 129
-        assert run(*FAST).returncode == 0
-        assert_as_undisturbed(expected.file)
-
-
-def test_a_reader_that_goes_away_does_not_stop_the_training(ledger):
-    """Both pipes of the command are broken after its first line."""
-    with in_folder("piped"), ledger.fault("broken pipe"):
-        child = start(*FAST, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        assert child.stderr is not None
-        assert child.stdout is not None
-        assert child.stderr.readline()
-        child.stderr.close()
-        child.stdout.close()
-        assert child.wait(120) == 1
-        assert_as_undisturbed(undisturbed(*FAST).file)
 
 
 @pytest.mark.skipif(DATA is None, reason="no data of the competition: name it with KDIGITS_DATA")

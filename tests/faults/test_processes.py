@@ -8,16 +8,15 @@ import time
 from pathlib import Path
 
 import pytest
+from conftest import soak
 from test_cluster import finish, start
 
 __all__ = ["start"]
 
 
+@soak
 @pytest.mark.parametrize("victim", [0, 1], ids=["first", "second"])
 def test_lost_process_ends_the_other_and_both_resume(ledger, start, victim):
-    """The first process keeps the run folder, and losing it is the harder case: only it is lost in the short form."""
-    if victim and not ledger.soak:
-        pytest.skip("a part of `make soak`")
     with ledger.fault("kill -9 of one of two processes that train together"):
         if victim and not ledger.soak:
             return  # the other one is lost in the long form

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import soak
 from test_faults import assert_as_undisturbed, in_folder, run, start
 
 from kaggle_digits.data import find_source, load_test
@@ -20,7 +21,6 @@ DATA = os.environ.get("KDIGITS_DATA")
 MORE_MEGABYTES = 100
 NEAR_TIE = 0.02
 """Two likeliest digits whose probabilities differ by less are a near tie: another processor may choose the other."""
-RECIPES = ("flash", "fast", "tiny", "strong")
 PROCESSORS = {
     "without oneDNN": {"TF_ENABLE_ONEDNN_OPTS": "0"},
     "with SSE4.1 only": {"ONEDNN_MAX_CPU_ISA": "SSE41"},
@@ -35,12 +35,13 @@ np.save("there.npy", load_run(sys.argv[1]).predict(load_test(find_source(sys.arg
 """
 
 
-@pytest.mark.parametrize("backend", ["tensorflow", "jax"])
-@pytest.mark.parametrize("recipe", RECIPES)
+CASES = [(recipe, backend) for recipe in ("flash", "fast", "tiny", "strong") for backend in ("tensorflow", "jax")]
+
+
+@pytest.mark.parametrize(
+    ("recipe", "backend"), [("fc-200-100-20", "jax"), *(pytest.param(*case, marks=soak) for case in CASES)]
+)
 def test_same_seed_makes_the_same_file_also_after_a_kill(ledger, recipe, backend):
-    """In the short form one network does it with JAX; with TensorFlow, test_faults does it."""
-    if not ledger.soak and (recipe, backend) != ("tiny", "jax"):
-        pytest.skip("a part of `make soak`")
     command = ("submit", "--data", "sample", "--device", "cpu", "--backend", backend, "--recipe", recipe)
     command += ("--epochs", "2") if recipe != "strong" else ("--epochs", "1")
     with in_folder("first"):
@@ -61,11 +62,12 @@ def test_same_seed_makes_the_same_file_also_after_a_kill(ledger, recipe, backend
         assert_as_undisturbed(expected)
 
 
-@pytest.mark.parametrize("processor", PROCESSORS)
+@pytest.mark.parametrize(
+    "processor",
+    ["with SSE4.1 only", pytest.param("without oneDNN", marks=soak), pytest.param("with JAX", marks=soak)],
+)
 def test_other_processors_choose_the_same_digits_but_for_near_ties(ledger, processor, capsys):
     """Another backend and other instructions stand in for other processors, which a test cannot have."""
-    if not ledger.soak and processor != "with SSE4.1 only":
-        pytest.skip("a part of `make soak`")
     data = DATA or "sample"
     here = subprocess.run([sys.executable, "-c", PREDICT, str(PACKAGED_RUN), data], check=True, timeout=300)
     assert here.returncode == 0
@@ -93,7 +95,7 @@ def test_a_comparison_does_not_grow(ledger):
     """The memory after the last recipe is compared with that after the second one."""
     networks = ("mlp-784-300", "fc-200-100-20", "mlp-300-100-bn", "flash", "cnn-16-32", "lenet-5")
     others = ("naive-bayes", "knn", "random", "random-forest")
-    recipes = (*networks, *others) if ledger.soak else ("random", "naive-bayes", "fc-200-100-20")
+    recipes = (*networks, *others) if ledger.soak else ("fc-200-100-20", "random", "naive-bayes")
     with ledger.fault(f"comparison of {len(recipes)} recipes keeps its memory"):
         child = start("compare", "--data", "sample", "--recipes", ",".join(recipes), "--out", "out")
         table, seen = Path("out/compare.csv"), {}
