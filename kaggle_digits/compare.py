@@ -7,7 +7,6 @@ rewritten after every recipe, and ``report.html`` is written at the end.
 from __future__ import annotations
 
 import csv
-import json
 import logging
 import statistics
 from collections.abc import Iterable, Sequence
@@ -19,7 +18,7 @@ import numpy as np
 
 from kaggle_digits.data import Source, TrainingRows, find_source, load_test_rows, load_train, split_rows
 from kaggle_digits.errors import DataError, DeviceError, DigitsError, RunError
-from kaggle_digits.files import atomic_path, locked
+from kaggle_digits.files import atomic_path, locked, read_json, write_json
 from kaggle_digits.plots import plot_confusion, plot_traces
 from kaggle_digits.recipe import Recipe
 from kaggle_digits.report import write_report
@@ -173,12 +172,12 @@ def _load_rows(out: Path, rows: dict[str, int]) -> dict[str, dict[str, Any]]:
         RunError: the comparison was made on other rows of the data, or its file cannot be read.
     """
     try:
-        found = json.loads((out / JSON_FILE).read_text(encoding="utf-8"))
+        found = read_json(out / JSON_FILE)
         if found["rows"] == rows:
             return {row["recipe"]: row for row in found["recipes"]}
     except FileNotFoundError:
         return {}
-    except (ValueError, LookupError, TypeError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise RunError(
             f"{out / JSON_FILE}: not readable as a comparison ({type(error).__name__}: {error}). Expected the file "
             "that compare wrote. Name another folder."
@@ -250,8 +249,7 @@ def _flat(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _write_tables(out: Path, comparison: dict[str, Any]) -> None:
-    with atomic_path(out / JSON_FILE) as path:
-        path.write_text(json.dumps(comparison, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_json(out / JSON_FILE, comparison)
     flat = [_flat(row) for row in comparison["recipes"]]
     columns = max((list(row) for row in flat), key=len)
     with atomic_path(out / CSV_FILE) as path, path.open("w", encoding="utf-8", newline="") as stream:

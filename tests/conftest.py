@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
+import platform
+import re
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
+from datetime import date
 from pathlib import Path
 
 import numpy as np
@@ -151,7 +155,12 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     """Print and write what was injected and survived, if the long forms were run."""
     if not (file := config.getoption("soak")):
         return
-    lines = []
+    model = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text(encoding="utf-8"))
+    where = f"{os.cpu_count()} cores of {model[1] if model else platform.machine()}, Python {platform.python_version()}"
+    lines = [
+        f"Made on {date.today()} by `make soak` on {where}, TensorFlow {importlib.metadata.version('tensorflow')}.",
+        "",
+    ]
     for kind, head in (("fault", ("injected", "survived", "lost")), ("attack", ("attempts", "refused", "let in"))):
         lines += [f"| {kind} | {' | '.join(head)} |", "|---|--:|--:|--:|"]
         for (each, name), (times, good) in sorted(counted.items()):

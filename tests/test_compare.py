@@ -17,7 +17,7 @@ from kaggle_digits import cli
 from kaggle_digits.compare import compare
 from kaggle_digits.data import find_source, load_train, split_rows
 from kaggle_digits.errors import DeviceError, RunError
-from kaggle_digits.files import locked
+from kaggle_digits.files import locked, read_json
 from kaggle_digits.recipes import RECIPES
 from kaggle_digits.report import describe, format_accuracy
 
@@ -73,7 +73,7 @@ def test_all_are_trained_and_scored_on_the_same_rows():
 
 def test_files_say_the_same_as_the_answer():
     comparison = compare([QUICK, BAYES], Path("out"), data="sample")
-    assert json.loads(Path("out/compare.json").read_text(encoding="utf-8")) == comparison
+    assert read_json(Path("out/compare.json")) == comparison
     with Path("out/compare.csv").open(newline="", encoding="utf-8") as stream:
         rows = list(csv.DictReader(stream))
     assert [row["recipe"] for row in rows] == ["quick", "naive-bayes"]

@@ -203,9 +203,7 @@ def test_kill_9_before_some_changes_of_a_classical_method_loses_nothing(ledger):
 
 
 @soak
-@pytest.mark.parametrize(
-    ("command", "step"), [((*SUBMIT, "naive-bayes"), 1), (FAST, 3)], ids=["classical", "network"]
-)
+@pytest.mark.parametrize(("command", "step"), [((*SUBMIT, "naive-bayes"), 1), (FAST, 3)], ids=["classical", "network"])
 def test_kill_9_before_every_change_of_a_file_loses_nothing(ledger, command, step):
     expected = undisturbed(*command)
     for change in range(1, expected.changes + 1, step):
