@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from kaggle_digits.files import atomic_path
+from kaggle_digits.files import BOUNDED, atomic_path, read_at_most
 
 Shape = tuple[int, ...]
 
@@ -43,14 +43,16 @@ def read_arrays(
     *,
     others: Iterable[str] = (),
     most: int = MOST_BYTES,
+    exact: bool = True,
 ) -> dict[str, np.ndarray]:
-    """Read arrays, all of which must be there, and no more.
+    """Read arrays, all of which must be there.
 
     Args:
         file: an npz file, or its contents.
         expected: name → shape, and letters of the kinds of numbers that may be there, see ``NUMBERS``.
         others: names of arrays whose shapes nobody knows before.
         most: these take this many bytes together, at most.
+        exact: whether there may be no other arrays. If there are some, they are not read.
 
     Raises:
         OSError: the file cannot be read.
@@ -60,7 +62,10 @@ def read_arrays(
     try:
         with zipfile.ZipFile(file) as archive:
             members = {member.filename.removesuffix(".npy"): member for member in archive.infolist()}
-            if len(members) != len(archive.infolist()) or set(members) != {*expected, *others}:
+            is_double = len(members) != len(archive.infolist())
+            if not exact:
+                members = {name: member for name, member in members.items() if name in {*expected, *others}}
+            if is_double or set(members) != {*expected, *others}:
                 differing = sorted(set(members) ^ {*expected, *others})
                 raise ValueError(f"it holds other arrays than expected: {', '.join(differing[:3]) or 'one twice'}")
             if sum(members[name].file_size for name in others) > most:
@@ -74,6 +79,8 @@ def read_arrays(
 
 def _read(archive: zipfile.ZipFile, member: zipfile.ZipInfo, expected: tuple[Shape, str] | None) -> np.ndarray:
     name = member.filename
+    if member.compress_type not in BOUNDED:
+        raise ValueError(f"{name} is compressed in a way that is not read")
     with archive.open(member) as stream:
         if np.lib.format.read_magic(stream) != (1, 0):
             raise ValueError(f"{name} is in an unknown format")
@@ -85,4 +92,6 @@ def _read(archive: zipfile.ZipFile, member: zipfile.ZipInfo, expected: tuple[Sha
         if member.file_size - stream.tell() != size:
             raise ValueError(f"{name} has {member.file_size:,} bytes, which do not make {dtype} {shape}")
         # To the end, where the archive compares the checksum.
-        return np.frombuffer(stream.read(), dtype).reshape(shape, order="F" if by_columns else "C").copy()
+        return (
+            np.frombuffer(read_at_most(stream, size + 1), dtype).reshape(shape, order="F" if by_columns else "C").copy()
+        )

@@ -177,7 +177,7 @@ def _load_rows(out: Path, rows: dict[str, int]) -> dict[str, dict[str, Any]]:
             return {row["recipe"]: row for row in found["recipes"]}
     except FileNotFoundError:
         return {}
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, LookupError, TypeError) as error:
         raise RunError(
             f"{out / JSON_FILE}: not readable as a comparison ({type(error).__name__}: {error}). Expected the file "
             "that compare wrote. Name another folder."

@@ -22,6 +22,9 @@ except ImportError:  # Windows has no such locks: two processes are not kept apa
     fcntl = None  # type: ignore[assignment]
 
 
+BOUNDED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+"""Members of a zip that are packed so can be unpacked piece by piece. Of others, Python unpacks all at once."""
+
 MOST_BYTES = 2**26
 """A small file has at most this many bytes, also when it is unpacked. A submission takes a three-hundredth of it, and
 the ``run.json`` of a traced training of a hundred epochs a twentieth."""
@@ -96,10 +99,16 @@ def read_json(path: Path) -> dict[str, Any]:
 
     Raises:
         OSError: the file cannot be read.
-        ValueError, AttributeError, TypeError, RecursionError: it is too large, no JSON of named values, or was changed.
+        ValueError: it is too large, no JSON of named values, or was changed.
     """
     with path.open("rb") as stream:
-        fields = json.loads(_limited(stream))
+        contents = _limited(stream)
+    try:
+        fields = json.loads(contents)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+    if not isinstance(fields, dict):
+        raise ValueError("it does not hold named values")
     found = fields.pop(CHECKSUM, None)
     if found is not None and found != _seal(fields):
         raise ValueError("its checksum differs: it was damaged, or changed by hand")
@@ -151,12 +160,14 @@ def unpacked(file: Path) -> bytes:
         names = [name for name in archive.namelist() if not name.endswith("/") and "__MACOSX" not in name]
         if len(names) != 1:
             raise zipfile.BadZipFile(f"a zip of {len(names)} files, where one is expected")
+        if archive.getinfo(names[0]).compress_type not in BOUNDED:
+            raise zipfile.BadZipFile("a zip that is packed in an unusual way")
         with archive.open(names[0]) as stream:
             return _limited(stream)
 
 
 def read_at_most(stream: IO[bytes] | gzip.GzipFile, most: int) -> bytes:
-    """Read so many bytes at most, without taking memory for more than there are."""
+    """Read up to a number of bytes, without taking memory for more than there are."""
     contents = bytearray()
     while part := stream.read(min(most - len(contents), 2**20)):
         contents += part

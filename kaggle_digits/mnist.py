@@ -15,11 +15,8 @@ from kaggle_digits.tables import MOST_ROWS, File, Rows, check_rows
 if TYPE_CHECKING:  # importing it costs 0.1 s, and `check` does not need it
     import numpy as np
 
-NAMES = ("x_train", "y_train", "x_test", "y_test")
-"""The arrays of ``mnist.npz``."""
-
-MOST_BYTES = 2 * MOST_ROWS * PIXELS
-"""These arrays take at most this many bytes together."""
+MOST_BYTES = MOST_ROWS * PIXELS
+"""``mnist.npz`` has at most this many bytes, packed or not."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +72,7 @@ class IdxTable:
     def _sizes(self, stream: IO[bytes], file: File, shape: tuple[int, ...]) -> tuple[int, ...]:
         head = stream.read(4 + 4 * (1 + len(shape)))
         sizes = tuple(int.from_bytes(head[at : at + 4], "big") for at in range(4, len(head), 4))
-        if head[:4] != bytes([0, 0, 8, 1 + len(shape)]) or sizes[1:] != shape:
+        if head[:4] != bytes([0, 0, 8, 1 + len(shape)]) or len(sizes) != 1 + len(shape) or sizes[1:] != shape:
             what = f"{len(shape) + 1}-dimensional bytes" + (f" of {SIDE} × {SIDE}" if shape else "")
             raise DataError(f"{file}: not an IDX file of {what}. Expected MNIST's own file. Download it again.")
         check_rows(file, sizes[0])
@@ -105,15 +102,18 @@ class KerasTable:
         from kaggle_digits.arrays import read_arrays
 
         with self.file.open() as stream:
-            contents = read_at_most(stream, MOST_BYTES)
+            contents = read_at_most(stream, MOST_BYTES + 1)
+        if len(contents) > MOST_BYTES:
+            raise DataError(f"{self.file}: more than {MOST_BYTES:,} bytes. Expected a smaller table. Split the file.")
+        names = f"x_{self.part}", f"y_{self.part}"
         try:
-            arrays = read_arrays(io.BytesIO(contents), {}, others=NAMES, most=MOST_BYTES)
+            arrays = read_arrays(io.BytesIO(contents), {}, others=names, most=MOST_BYTES, exact=False)
         except (OSError, ValueError) as error:
             raise DataError(
-                f"{self.file}: not readable as mnist.npz ({error}). Expected the arrays {', '.join(NAMES)}. Download "
-                "it again."
+                f"{self.file}: not readable as mnist.npz ({error}). Expected the arrays {' and '.join(names)}, as in "
+                "Keras' own file. Download it again."
             ) from error
-        images, digits = arrays[f"x_{self.part}"], arrays[f"y_{self.part}"].astype(np.int64)
+        images, digits = arrays[names[0]], arrays[names[1]].astype(np.int64)
         if digits.ndim != 1 or images.shape != (len(digits), SIDE, SIDE) or images.dtype != np.uint8:
             raise DataError(
                 f"{self.file}: x_{self.part} is {images.dtype} {images.shape}, and y_{self.part} {digits.shape}. "

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import math
 import time
 from collections.abc import Iterator
@@ -24,6 +26,7 @@ from kaggle_digits.data import (
     why_not_uploadable,
 )
 from kaggle_digits.errors import InputError, RunError
+from kaggle_digits.files import numbered_names
 from kaggle_digits.predict import PACKAGED_RUN, check_out, predict_runs, write_checked
 from kaggle_digits.recipe import Recipe
 from kaggle_digits.recipes import DEFAULT_RECIPE, find_recipe
@@ -146,8 +149,7 @@ def plan_submission(
     with _timed(seconds, "load"):
         source = find_source(data)
         out = submission_name(out, stem=f"{chosen.name}-seed{seed}", from_sample=source.is_sample)
-        overwrite = overwrite or _is_begun(out)
-        check_out(out, overwrite=overwrite)
+        check_out(out, overwrite=overwrite or _is_begun(out))
         rows = load_train(source)
         test = load_test_rows(source)
         training, held_out = split_rows(rows, fraction=chosen.validation_fraction, seed=seed)
@@ -294,17 +296,18 @@ def submission_name(out: Path | None, *, stem: str, from_sample: bool) -> Path:
     named = out or Path(SUBMISSIONS) / f"{stem}.csv"
     if from_sample and named.name and not named.name.startswith(f"{SAMPLE}-"):
         named = named.with_name(f"{SAMPLE}-{named.name}")
-    return named if out else free_name(named, besides=_is_begun)
+    return named if out else free_name(named, may_take=_is_begun)
 
 
 def _is_begun(out: Path) -> bool:
     """Whether a job was stopped when it had written this file, and before it wrote the record."""
     if not out.is_file() or record_path(out).exists():
         return False
-    try:
-        return read_run(RUNS / out.stem).submission == str(out)
-    except RunError:
-        return False
+    for folder in itertools.takewhile(Path.exists, numbered_names(RUNS / out.stem)):
+        with contextlib.suppress(RunError):
+            if read_run(folder).submission == str(out):
+                return True
+    return False
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from kaggle_digits.recipes import RECIPES
 from kaggle_digits.records import check_record_free, write_record
 from kaggle_digits.runs import MEMBER, MODEL_FILE, Run, member_folders, read_run
 from kaggle_digits.strategy import Device, device_of
-from kaggle_digits.submission import check_free, check_submission, write_submission
+from kaggle_digits.submission import check_free, check_submission, to_csv, write_submission
 
 PACKAGED_RUN = Path(__file__).parent / "network"
 """The run folder of a small network that comes with the package, so that there is something to predict with."""
@@ -110,7 +110,7 @@ def write_checked(
     build: str | None = None,
     not_for_upload: str | None = None,
 ) -> list[int]:
-    """Write a submission file, check it, and record beside it what made it.
+    """Write a submission file, check it, and record beside it what made it. A file with the same contents stays.
 
     Args:
         out: the file.
@@ -128,7 +128,9 @@ def write_checked(
         SubmissionError: the file cannot be written.
     """
     out = Path(out)
-    write_submission(out, predict_digits(probabilities), overwrite=overwrite)
+    digits = predict_digits(probabilities)
+    if not (out.is_file() and out.read_bytes() == to_csv(digits)):  # written by a job that was stopped then
+        write_submission(out, digits, overwrite=overwrite)
     counts = check_submission(out, rows=len(probabilities[0]))
     described = [run.summary() for run in runs]
     if measured:

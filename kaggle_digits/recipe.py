@@ -31,7 +31,7 @@ SMALLEST_BATCH = 32
 """Batches do not become smaller than this on small data: batch normalisation needs some rows."""
 
 MOST = 1e30
-"""No number of a recipe is as large as this."""
+"""No number of a recipe or of a run is as large as this."""
 
 WORDS = {"summary", "source", "published", "published_accuracy", "published_seconds", "note"}
 """What people read about a recipe. None of it changes the training."""
@@ -70,27 +70,27 @@ def from_json(value: Any) -> Any:
             return parts
         kind = parts.pop("kind")
         kinds = dict(Part.find_kinds())
-        if kind not in kinds:
+        if kind not in kinds or kinds[kind] is Recipe:
             raise ValueError(f"{kind!r} is no kind of recipe, nor of a part of one")
         return build(kinds[kind], parts)
     return tuple(from_json(part) for part in value) if isinstance(value, list) else value
 
 
-def build(kind: type[T], fields: dict[str, Any], **types: type) -> T:
+def build(kind: type[T], fields: dict[str, Any], **others: type) -> T:
     """Make a dataclass of values that may come from anyone, each of which must be of the type of its field.
 
     Args:
         kind: the dataclass.
         fields: its values, by name.
-        types: what its annotations name and only type checkers import.
+        others: types that its annotations name and that only type checkers import.
 
     Raises:
         TypeError: a value is of another type, or a field is missing or unknown.
     """
-    hints = typing.get_type_hints(kind, localns=types)
+    hints = typing.get_type_hints(kind, localns=others)
     for name, value in fields.items():
         if name in hints and not _fits(value, hints[name]):
-            raise TypeError(f"{name} is {repr(value)[:40]}, which cannot be")
+            raise TypeError(f"{name} is {repr(value)[:40]}, which is not of its type")
     return kind(**fields)
 
 
@@ -245,7 +245,10 @@ class Recipe(Part):
     def __post_init__(self) -> None:
         """Refuse numbers with which nothing can be predicted."""
         if not (self.pixel_scale and 0 <= self.spread <= SIDE and 0 < self.validation_fraction < 1):
-            raise ValueError(f"{self.name}: its pixel_scale, spread or validation_fraction is not possible")
+            raise ValueError(
+                f"{self.name}: pixel_scale {self.pixel_scale}, spread {self.spread}, validation_fraction "
+                f"{self.validation_fraction}. Expected other than 0, 0 to {SIDE}, and between 0 and 1"
+            )
 
     @property
     def normalises(self) -> bool:
@@ -344,7 +347,10 @@ class Network(Recipe):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not (0 <= self.shift_averaging < SIDE and 0 <= self.slant_averaging < SIDE and self.precision in PRECISIONS):
-            raise ValueError(f"{self.name}: its shift_averaging, slant_averaging or precision is not possible")
+            raise ValueError(
+                f"{self.name}: shift_averaging {self.shift_averaging}, slant_averaging {self.slant_averaging}, "
+                f"precision {self.precision}. Expected 0 to {SIDE - 1} twice, and one of {', '.join(PRECISIONS)}"
+            )
         for layer in (self.optimizer, *self.layers):
             _check_layer(self, "layers and optimizer", layer)
         if not isinstance(self.learning_rate, LearningRate | int):

@@ -41,15 +41,15 @@ def record_path(file: Path) -> Path:
     return file.with_suffix(".json")
 
 
-def free_name(file: Path, *, besides: Callable[[Path], bool] = lambda _: False) -> Path:
+def free_name(file: Path, *, may_take: Callable[[Path], bool] = lambda _: False) -> Path:
     """Return the first of file, file-2, file-3 … that neither a submission nor a record has.
 
     Args:
         file: the name to begin with.
-        besides: tells of a name that is taken whether it may be taken all the same.
+        may_take: says of a name that a file has whether it may be taken all the same.
     """
     return next(
-        name for name in numbered_names(file) if not (name.exists() or record_path(name).exists()) or besides(name)
+        name for name in numbered_names(file) if not (name.exists() or record_path(name).exists()) or may_take(name)
     )
 
 
@@ -129,7 +129,7 @@ def load_record(path: Path) -> dict[str, Any] | None:
         [[run[name] for name in RUN_FIELDS] for run in record["runs"]]
         if record["upload"]:
             [record["upload"][name] for name in UPLOAD_FIELDS]
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return None
     return record if is_record else None
 

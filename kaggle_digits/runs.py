@@ -25,7 +25,7 @@ from kaggle_digits.arrays import read_arrays
 from kaggle_digits.errors import RunError
 from kaggle_digits.files import checksum, locked, numbered_names, partial_name, read_json, write_json
 from kaggle_digits.recipe import Recipe, build, from_json, to_json
-from kaggle_digits.records import record_path
+from kaggle_digits.records import load_record
 from kaggle_digits.strategy import Device
 
 if TYPE_CHECKING:
@@ -165,8 +165,10 @@ class Run:
 
     @property
     def is_used(self) -> bool:
-        """Whether a submission was made with it. It is, once it has its record, which is written last."""
-        return self.submission is not None and record_path(Path(self.submission)).exists()
+        """Whether a submission was made with it. It is, once the record of the file names it; that is written last."""
+        record = load_record(Path(self.submission).with_suffix(".json")) if self.submission else None
+        folders = [run.get(name) for run in record["runs"] for name in ("run", "measured_by")] if record else []
+        return str(self.folder) in folders
 
     def predict(self, pixels: np.ndarray) -> np.ndarray:
         """Predict the probability of every digit for every row.
@@ -258,7 +260,7 @@ def device_to_json(device: Device) -> dict[str, Any]:
 
 
 def _device_from_json(fields: dict[str, Any]) -> Device:
-    return build(Device, {"strategy": None, **fields})
+    return build(Device, fields | {"strategy": None})
 
 
 def read_run(folder: Path) -> Run:
@@ -279,8 +281,9 @@ def read_run(folder: Path) -> Run:
         fields["devices_before"] = tuple(map(_device_from_json, fields.get("devices_before", ())))
         if fields.get("threshold") is not None:
             fields["threshold"] = build(Threshold, fields["threshold"])
-        run = build(Run, {"folder": folder, "recipe": recipe, **fields}, Predictor=object)
-        if not all(isinstance(value, int | float) for value in (run.seconds, run.accuracy or 0.0)):
+        run = build(Run, fields | {"folder": folder, "recipe": recipe, "predictor": None}, Predictor=object)
+        measured = ("seconds", "validation_seconds", "validation_accuracy")
+        if not all(isinstance(epoch.get(name, 0), int | float) for epoch in run.epochs for name in measured):
             raise TypeError("metrics are not numbers")
         if run.temperature is not None and run.temperature <= 0:
             raise ValueError(f"a temperature of {run.temperature}")
@@ -382,7 +385,9 @@ def claim(wanted: Run, *, resume: bool = False, numbered: bool = False) -> Itera
 
 def _is_free(folder: Path) -> bool:
     """Whether a folder holds nothing but what a kill has left while the first run.json was written."""
-    return not folder.exists() or {file.name for file in folder.iterdir()} <= {partial_name(Path(RUN_FILE))}
+    return not folder.exists() or (
+        folder.is_dir() and {file.name for file in folder.iterdir()} <= {partial_name(Path(RUN_FILE))}
+    )
 
 
 def _locked_folder(folder: Path) -> Any:

@@ -36,9 +36,18 @@ def write_submission(file: Path, digits: Iterable[int], *, overwrite: bool = Fal
         SubmissionError: the file exists and ``overwrite`` is off, or it cannot be written.
     """
     check_free(file, overwrite=overwrite)
-    lines = [HEADER, *(f"{image_id},{digit}" for image_id, digit in enumerate(digits, start=1))]
     with atomic_path(file) as path:
-        path.write_text("\n".join(lines) + "\n", encoding="ascii", newline="\n")
+        path.write_bytes(to_csv(digits))
+
+
+def to_csv(digits: Iterable[int]) -> bytes:
+    """Return the contents of a submission.
+
+    >>> to_csv([7, 3])
+    b'ImageId,Label\\n1,7\\n2,3\\n'
+    """
+    lines = [HEADER, *(f"{image_id},{digit}" for image_id, digit in enumerate(digits, start=1))]
+    return ("\n".join(lines) + "\n").encode("ascii")
 
 
 def check_free(file: Path, *, overwrite: bool = False) -> None:

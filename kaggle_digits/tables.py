@@ -13,6 +13,7 @@ import codecs
 import gzip
 import io
 import lzma
+import re
 import struct
 import zipfile
 import zlib
@@ -25,6 +26,7 @@ from typing import IO, TYPE_CHECKING, Any, Protocol
 from kaggle_digits import CLASSES, PIXELS
 from kaggle_digits.columns import Columns, find_columns, wrong_width
 from kaggle_digits.errors import DataError
+from kaggle_digits.files import BOUNDED
 from kaggle_digits.form import SPACES, Form, sniff, split_line, wrong_length
 
 if TYPE_CHECKING:  # importing it costs 0.1 s, and `check` does not need it
@@ -46,8 +48,8 @@ LONGEST_LINE = 2**20
 """A line has at most this many bytes. A row of 784 fractions with all their decimals takes a fortieth of it."""
 
 BROKEN = (
-    *(OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, NotImplementedError, RuntimeError),
-    *(ValueError, LookupError, ArithmeticError, struct.error, MemoryError),
+    *(OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, RuntimeError),
+    *(ValueError, LookupError, ArithmeticError, struct.error),
 )
 """What reading a damaged or encrypted archive raises."""
 
@@ -83,7 +85,7 @@ class File:
             if self.member:
                 with (
                     zipfile.ZipFile(self.path) as archive,
-                    archive.open(self.member) as stream,
+                    _member(archive, self.member) as stream,
                     _unpacked(stream) as plain,
                 ):
                     yield plain
@@ -95,6 +97,12 @@ class File:
                 f"{self}: cannot be read ({error or type(error).__name__}). Expected a whole file; this one is "
                 "damaged, cut short or not readable. Download it again."
             ) from error
+
+
+def _member(archive: zipfile.ZipFile, name: str) -> IO[bytes]:
+    if archive.getinfo(name).compress_type not in BOUNDED:
+        raise zipfile.BadZipFile("it is packed in an unusual way")
+    return archive.open(name)
 
 
 @contextmanager
@@ -131,7 +139,7 @@ def check_rows(name: object, rows: int) -> None:
         DataError: it has too many rows.
     """
     if rows > MOST_ROWS:
-        raise DataError(f"{name}: more than {MOST_ROWS:,} rows. Expected at most so many. Split the file.")
+        raise DataError(f"{name}: more than {MOST_ROWS:,} rows. Expected a smaller table. Split the file.")
 
 
 class Table(Protocol):
@@ -245,9 +253,9 @@ def _parse(file: File, form: Form) -> tuple[np.ndarray, list[str]]:
                 lines = filled.count(newline)
                 if lines * form.width > len(filled):  # too many for whole rows, and pandas would fill them up
                     _check_lines(filled, file, form, rows)
+                check_rows(file, (rows + lines) * form.width // PIXELS)
                 parsed.append(_parse_block(filled, file, form, rows))
                 rows += lines
-                check_rows(file, rows)
             blank += more
     notes = ["blank lines at the end left out"] if blank else []
     if not parsed:
@@ -284,6 +292,9 @@ def _parse_block(block: bytes, file: File, form: Form, rows_before: int) -> np.n
     import numpy as np
     import pandas as pd
 
+    first = block.partition(form.newline.encode())[0].decode("utf-8", "replace").rstrip("\r")
+    if len(split_line(first, form.separator, form.quote)) != form.width:  # pandas would give all rows that width
+        _check_lines(block, file, form, rows_before)
     try:
         frame = pd.read_csv(
             io.BytesIO(block),
@@ -321,7 +332,9 @@ def _parse_block(block: bytes, file: File, form: Form, rows_before: int) -> np.n
 
 def _check_lines(block: bytes, file: File, form: Form, rows_before: int) -> None:
     """Raise a DataError at the first line that is blank, or has another number of values than the first row."""
-    for row, line in enumerate(block.decode("utf-8", "replace").split(form.newline)[:-1], start=rows_before + 1):
+    lines = re.finditer(f"([^{form.newline}]*){form.newline}".encode(), block)
+    for row, found in enumerate(lines, start=rows_before + 1):
+        line = found[1].decode("utf-8", "replace")
         if not line.strip():
             raise _blank_line(file, form, row - 1)
         if line.count(form.quote) % 2:

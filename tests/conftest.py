@@ -88,10 +88,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--soak", metavar="FILE", help="run the long forms of tests/faults, and write their table to FILE")
 
 
-soak = pytest.mark.soak
-"""Marks a test that only the long form has."""
-
-
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "soak: only `make soak` runs this test")
 

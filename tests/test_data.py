@@ -701,7 +701,7 @@ def test_absurd_tables_are_refused_before_they_are_parsed(monkeypatch, train_val
     monkeypatch.setattr(tables, "MOST_ROWS", 39)
     with pytest.raises(DataError) as caught:
         data.load_train(source("train.csv"))
-    assert str(caught.value) == "train.csv: more than 39 rows. Expected at most so many. Split the file."
+    assert str(caught.value) == "train.csv: more than 39 rows. Expected a smaller table. Split the file."
     monkeypatch.setattr(tables, "MOST_ROWS", 40)
     assert len(data.load_train(source("train.csv"))) == 40
     Path("train.csv").write_text(",".join(["7"] * 3137) + "\n")

@@ -13,6 +13,7 @@ from run_folder import write_run
 from kaggle_digits.errors import RunError
 from kaggle_digits.recipe import from_json, to_json
 from kaggle_digits.recipes import RECIPES
+from kaggle_digits.records import FORMAT, RUN_FIELDS, save_record
 from kaggle_digits.runs import Run, Trace, claim, mark_used, read_run, run_folders, trace_of
 
 
@@ -107,7 +108,8 @@ def test_claimed_folder_is_locked():
 def test_numbered_claim_passes_by_what_is_not_its_own():
     write_run("run", RECIPES["random"])  # used already
     mark_used([read_run(Path("run"))], Path("s.csv"))
-    Path("s.json").touch()
+    record = {"format": FORMAT, "file": "s.csv", "sha256": "", "build": None, "upload": None}
+    save_record(Path("s.csv"), record | {"runs": [dict.fromkeys(RUN_FIELDS) | {"run": "run"}]})
     write_run("run-2", RECIPES["knn"])  # another training
     Path("run-3").mkdir()
     Path("run-3/notes.txt").write_text("the user's own")

@@ -20,6 +20,7 @@ from kaggle_digits.learners.preprocess import normalise_pixels
 from kaggle_digits.predict import load_run
 from kaggle_digits.recipe import Augmentation, Milestones, Network, OneCycle, Plateau
 from kaggle_digits.recipes import RECIPES
+from kaggle_digits.records import FORMAT, RUN_FIELDS, save_record
 from kaggle_digits.runs import RowCounts, Run, claim, mark_used, read_run, trace_of
 from kaggle_digits.strategy import resolve_device
 from kaggle_digits.train import train_run
@@ -341,7 +342,11 @@ def test_finished_run_is_returned_and_not_trained_again(finished, cpu):
     mark_used([finished], Path("s.csv"))
     assert read_run(finished.folder).submission == "s.csv"
     assert would_resume("finished", cpu)
-    Path("s.json").touch()
+    record = {"format": FORMAT, "file": "s.csv", "sha256": "", "build": None, "upload": None}
+    made_by = dict.fromkeys(RUN_FIELDS) | {"run": "finished"}
+    save_record(Path("s.csv"), record | {"runs": [made_by | {"run": "other"}]})
+    assert would_resume("finished", cpu)
+    save_record(Path("s.csv"), record | {"runs": [made_by]})
     assert not would_resume("finished", cpu)
 
 

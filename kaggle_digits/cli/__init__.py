@@ -37,7 +37,7 @@ VERBS: tuple[Verb, ...] = (
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a verb and return the exit code: 0 done, 1 the work failed, 2 the input is wrong, 130 or 143 interrupted."""
+    """Run a verb and return the exit code: 0 done, 1 the work failed, 2 the input is wrong, from 129 on interrupted."""
     print_anywhere()
     parser = build_parser()
     arguments = sys.argv[1:] if arguments is None else arguments

@@ -27,13 +27,15 @@ class _Stopped(KeyboardInterrupt):
 
 
 def _stop(number: int, _: object) -> NoReturn:
+    for each in STOPPING:  # a second one, as closed terminals send it, must not disturb the end
+        signal.signal(each, signal.SIG_IGN)
     raise _Stopped(number)
 
 
 @contextlib.contextmanager
 def _stoppable() -> Iterator[None]:
     """Let ``STOPPING`` end the work like Ctrl+C. What is ignored, as under nohup, stays ignored."""
-    if threading.current_thread() is not threading.main_thread():  # others cannot be told
+    if threading.current_thread() is not threading.main_thread():  # only this thread receives signals
         yield
         return
     before = {number: signal.getsignal(number) for number in STOPPING}
@@ -49,8 +51,9 @@ def _stoppable() -> Iterator[None]:
 
 def say(text: str) -> None:
     """Print to the terminal. If it is gone, nobody is there to read the text."""
-    with contextlib.suppress(OSError):
-        print(text, file=sys.stderr, flush=True)
+    if sys.stderr:
+        with contextlib.suppress(OSError):
+            print(text, file=sys.stderr, flush=True)
 
 
 def exit_code_of(work: Callable[[], object]) -> int:
@@ -86,7 +89,8 @@ def _exit_code_of(work: Callable[[], object]) -> int:
 def _drop_output() -> None:
     """Throw away what cannot be printed, or Python tries again when it ends, and complains."""
     try:
-        sys.stdout.flush()
+        if sys.stdout:
+            sys.stdout.flush()
     except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
@@ -133,7 +137,8 @@ class TrainingProgress:
             from rich.progress import Progress
 
             self.bar = Progress(console=Console(stderr=True))
-            self.bar.start()
+            with contextlib.suppress(OSError):
+                self.bar.start()
             self.task = self.bar.add_task("training", total=total)
         # Ten times a second is enough for people, and costs training nothing.
         if self.bar and (done == total or time.monotonic() - self.shown > 0.1):

@@ -29,13 +29,16 @@ from kaggle_digits.handwriting.reader import Reader, describe, read_picture
 log = logging.getLogger(__name__)
 
 MOST_BYTES = 20_000_000
-"""A picture has at most so many bytes."""
+"""A picture has at most this many bytes."""
 
 SMALL_BYTES, LARGE_BODIES = 1_000_000, 8
-"""Only so many pictures of more bytes than this are in memory at once. What the page draws is smaller."""
+"""Eight pictures of more than a million bytes are in memory at once, and no more. What the page draws is smaller."""
+
+MOST_CONNECTIONS = 600
+"""Who comes while this many others are connected is asked to come back later."""
 
 SECONDS = 60.0
-"""A picture must arrive in so many seconds, or the server stops waiting for it."""
+"""A picture must arrive within these seconds, or the server stops waiting for it."""
 
 NO_TOKEN = "The token is missing from the address. Open the address that the terminal shows."
 PAGE = Path(__file__).with_name("pad.html")
@@ -156,6 +159,16 @@ def _is_open_to_all(host: str) -> bool:
     return host in ("", "0", "0.0.0.0", "::")
 
 
+def _own_address() -> str:
+    """Return the address under which others in the same network reach this computer, or else its name."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asked:
+        try:
+            asked.connect(("192.0.2.1", 9))  # an address of nobody (RFC 5737). Nothing is sent
+        except OSError:
+            return socket.gethostname()
+        return asked.getsockname()[0]
+
+
 def _is_this_computer(host: str) -> bool:
     """Whether only this computer can reach an address."""
     try:
@@ -185,7 +198,7 @@ def serve(make_reader: Callable[[], Reader], *, host: str, port: int) -> None:
     token = None if _is_this_computer(host) else secrets.token_urlsafe()
     with listening:
         app = make_app(make_reader(), host=host, token=token)
-        named = socket.gethostname() if _is_open_to_all(host) else host
+        named = _own_address() if _is_open_to_all(host) else host
         shown = f"[{named}]" if ":" in named else named
         log.info(
             "Open http://%s:%d%s in your browser. Ctrl+C stops the server.",
@@ -193,5 +206,9 @@ def serve(make_reader: Callable[[], Reader], *, host: str, port: int) -> None:
             listening.getsockname()[1],
             f"/?token={token}" if token else "",
         )
-        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off"))
+        server = uvicorn.Server(
+            uvicorn.Config(
+                app, log_level="warning", access_log=False, lifespan="off", limit_concurrency=MOST_CONNECTIONS
+            )
+        )
         server.run(sockets=[listening])

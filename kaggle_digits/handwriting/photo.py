@@ -30,6 +30,9 @@ ENOUGH = 2000
 MOST_PAGES = 100
 """A TIFF has at most this many pages, and an animation this many frames."""
 
+MOST_ON_PAGES = 4 * MOST_PIXELS
+"""All pages of a file, or frames of an animation, have at most this many pixels together."""
+
 FORMATS = (
     "PNG", "JPEG", "JPEG2000", "HEIF", "AVIF", "WEBP", "TIFF", "GIF", "BMP", "DIB", "PPM", "TGA", "PCX", "QOI",
     "SGI", "PSD", "ICO",
@@ -111,7 +114,16 @@ def load_photos(source: Path | bytes, *, name: str | None = None) -> list[Photo]
                     )
                 if pages == 1:
                     return [_photo(image, name)]
-                return [_photo(page, name) for page in ImageSequence.Iterator(image)]
+                photos, pixels = [], 0
+                for page in ImageSequence.Iterator(image):
+                    pixels += page.width * page.height
+                    if pixels > MOST_ON_PAGES:
+                        raise DataError(
+                            f"{name}: its pages have more than {MOST_ON_PAGES // 1_000_000} million pixels together. "
+                            "Expected fewer. Split it, or save the pages that you want read."
+                        )
+                    photos.append(_photo(page, name))
+                return photos
     except Image.DecompressionBombError as error:
         raise DataError(_too_large(name, "more than 178 million pixels")) from error
     except UnidentifiedImageError as error:

@@ -261,7 +261,7 @@ def _predictor(training: Training, model: keras.Sequential, *, averaging: bool) 
 
 
 def _is_over(recipe: Network, epochs: list[dict[str, Any]]) -> bool:
-    if len(epochs) == recipe.epochs:
+    if len(epochs) >= recipe.epochs:
         return True
     return bool(epochs and recipe.stop_at is not None and epochs[-1]["tuning_accuracy"] >= recipe.stop_at)
 
@@ -501,12 +501,16 @@ def _parse_checkpoint(
 ) -> tuple[dict[str, np.ndarray], list[dict[str, Any]]]:
     """Return the values of all variables, and the metrics."""
     saved = read_arrays(io.BytesIO(contents), expected, others=["state"])
-    state = json.loads(saved.pop("state").tobytes())
-    if not (isinstance(state, dict) and isinstance(state.get("epochs"), list)):
+    try:
+        state = json.loads(saved.pop("state").tobytes())
+    except RecursionError as error:
+        raise ValueError("its metrics are nested too deeply") from error
+    epochs = state.get("epochs") if isinstance(state, dict) else None
+    if not (isinstance(epochs, list) and all(isinstance(metrics, dict) for metrics in epochs)):
         raise ValueError("it does not say which epochs are done")
     if state.get("owner") not in (None, owner):
         raise ValueError("it belongs to another training")
-    return saved, state["epochs"]
+    return saved, epochs
 
 
 class _StepCounter(keras.callbacks.Callback):

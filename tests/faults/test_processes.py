@@ -8,14 +8,12 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import soak
 from test_cluster import finish, start
 
 __all__ = ["start"]
 
 
-@soak
-@pytest.mark.parametrize("victim", [0, 1], ids=["first", "second"])
+@pytest.mark.parametrize("victim", [0, pytest.param(1, marks=pytest.mark.soak)], ids=["first", "second"])
 def test_lost_process_ends_the_other_and_both_resume(ledger, start, victim):
     with ledger.fault("kill -9 of one of two processes that train together"):
         if victim and not ledger.soak:

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import soak
 from test_faults import assert_as_undisturbed, in_folder, run, start
 
 from kaggle_digits.data import find_source, load_test
@@ -39,7 +38,7 @@ CASES = [(recipe, backend) for recipe in ("flash", "fast", "tiny", "strong") for
 
 
 @pytest.mark.parametrize(
-    ("recipe", "backend"), [("fc-200-100-20", "jax"), *(pytest.param(*case, marks=soak) for case in CASES)]
+    ("recipe", "backend"), [("fc-200-100-20", "jax"), *(pytest.param(*case, marks=pytest.mark.soak) for case in CASES)]
 )
 def test_same_seed_makes_the_same_file_also_after_a_kill(ledger, recipe, backend):
     command = ("submit", "--data", "sample", "--device", "cpu", "--backend", backend, "--recipe", recipe)
@@ -64,7 +63,11 @@ def test_same_seed_makes_the_same_file_also_after_a_kill(ledger, recipe, backend
 
 @pytest.mark.parametrize(
     "processor",
-    ["with SSE4.1 only", pytest.param("without oneDNN", marks=soak), pytest.param("with JAX", marks=soak)],
+    [
+        "with SSE4.1 only",
+        pytest.param("without oneDNN", marks=pytest.mark.soak),
+        pytest.param("with JAX", marks=pytest.mark.soak),
+    ],
 )
 def test_other_processors_choose_the_same_digits_but_for_near_ties(ledger, processor, capsys):
     """Another backend and other instructions stand in for other processors, which a test cannot have."""
@@ -91,6 +94,7 @@ def resident(process: int) -> float:
     return int(status.partition("VmRSS:")[2].split()[0]) / 1024
 
 
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="only Linux tells the memory of another process")
 def test_a_comparison_does_not_grow(ledger):
     """The memory after the last recipe is compared with that after the second one."""
     networks = ("mlp-784-300", "fc-200-100-20", "mlp-300-100-bn", "flash", "cnn-16-32", "lenet-5")
@@ -106,4 +110,5 @@ def test_a_comparison_does_not_grow(ledger):
             time.sleep(0.01)
         assert child.returncode == 0
         assert len(table.read_text().splitlines()) - 1 == len(recipes)
-        assert max(seen.values()) - seen[2] < MORE_MEGABYTES, seen
+        early = min(size for rows, size in seen.items() if rows > 1)
+        assert max(seen.values()) - early < MORE_MEGABYTES, seen
