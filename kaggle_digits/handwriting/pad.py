@@ -31,6 +31,9 @@ log = logging.getLogger(__name__)
 MOST_BYTES = 20_000_000
 """A picture has at most this many bytes."""
 
+MOST_READ = 10 * MOST_BYTES
+"""So far a larger one is read and thrown away, because a browser listens for the answer only when it has sent all."""
+
 SMALL_BYTES, LARGE_BODIES = 1_000_000, 8
 """Eight pictures of more than a million bytes are in memory at once, and no more. What the page draws is smaller."""
 
@@ -138,20 +141,26 @@ async def _body(request: Request, take_place: Callable[[], Awaitable[object]]) -
         f"the picture: more than {MOST_BYTES // 1_000_000} MB. Expected {MOST_BYTES // 1_000_000} or less. Save it "
         "smaller."
     )
-    if int(request.headers.get("content-length", 0)) > MOST_BYTES:
+    if int(request.headers.get("content-length", 0)) > MOST_READ:
         raise too_large
     body = bytearray()
-    has_place = False
+    size, has_place = 0, False
     async with asyncio.timeout(SECONDS) as limit:
         async for chunk in request.stream():
-            body += chunk
-            if len(body) > MOST_BYTES:
+            size += len(chunk)
+            if size > MOST_READ:
                 raise too_large
-            if len(body) > SMALL_BYTES and not has_place:
+            if size > MOST_BYTES:
+                body.clear()
+                continue
+            body += chunk
+            if size > SMALL_BYTES and not has_place:
                 limit.reschedule(None)
                 await take_place()
                 has_place = True
                 limit.reschedule(asyncio.get_running_loop().time() + SECONDS)
+    if size > MOST_BYTES:
+        raise too_large
     return bytes(body)
 
 

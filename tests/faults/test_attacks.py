@@ -336,7 +336,7 @@ def test_oversized_bodies_are_refused_before_they_are_read(ledger, served):
             assert b" 413 " in client.recv(100)
         with socket.create_connection(("127.0.0.1", served.port), 10) as client:
             client.sendall(b"POST /photo HTTP/1.1\r\nHost: 127.0.0.1\r\nTransfer-Encoding: chunked\r\n\r\n")
-            for _ in range(100):  # megabytes, which the server throws away once it has answered
+            for _ in range(250):  # megabytes, which the server throws away
                 client.sendall(b"f4240\r\n" + bytes(1_000_000) + b"\r\n")
             assert b" 413 " in client.recv(100)
     assert served.ask("/digit", FIVE)[0] == 200
