@@ -208,7 +208,7 @@ def test_kill_9_before_every_change_of_a_file_loses_nothing(ledger, command, ste
     for change in range(1, expected.changes + 1, step):
         with in_folder("each"), ledger.fault(BEFORE_A_CHANGE):
             kill_before(change, *command)
-            was_done = list(Path("submissions").glob("*.json"))
+            was_done = list(Path("submissions").glob("[!.]*.json"))
             done = run(*command)
             assert done.returncode == 0, done.stderr
             files = list(Path("submissions").glob("*.csv"))
@@ -224,7 +224,7 @@ def test_kill_9_at_fifty_moments_loses_nothing(ledger):
     for _ in range(50):
         with in_folder("moment"), ledger.fault(AT_A_MOMENT):
             kill_after(draw.uniform(0, expected.seconds), *FAST)
-            if not list(Path("submissions").glob("*.json")):
+            if not list(Path("submissions").glob("[!.]*.json")):
                 assert run(*FAST).returncode == 0
             assert_as_undisturbed(expected.file)
 

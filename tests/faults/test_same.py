@@ -56,7 +56,7 @@ def test_same_seed_makes_the_same_file_also_after_a_kill(ledger, recipe, backend
         except subprocess.TimeoutExpired:
             child.kill()
             child.wait()
-        if not list(Path("submissions").glob("*.json")):
+        if not list(Path("submissions").glob("[!.]*.json")):
             assert run(*command).returncode == 0
         assert_as_undisturbed(expected)
 
