@@ -707,3 +707,40 @@ def test_absurd_tables_are_refused_before_they_are_parsed(monkeypatch, train_val
     Path("train.csv").write_text(",".join(["7"] * 3137) + "\n")
     with pytest.raises(DataError, match=r"^train.csv: 3,137 columns, like images of 56 × 56\. "):
         data.load_train(source("train.csv"))
+
+
+@pytest.mark.parametrize("block", [1 << 24, 5000, 2000])
+@pytest.mark.parametrize("end", ["", "\n", "\n" * 9000, ("," * 783 + "\n") * 20, " \n\t\n"])
+def test_rows_are_counted_without_what_is_blank_at_the_end(monkeypatch, test_values, block, end):
+    monkeypatch.setattr(tables, "BLOCK", block)
+    Path("test.csv").write_text(to_csv(TEST_HEADER, test_values) + end)
+    source = data.find_source("test.csv")
+    assert data.count_test_rows(source) == len(data.load_test(source)) == 13
+
+
+def test_what_is_no_text_in_a_cell_is_shown_all_the_same(train_values):
+    lines = to_csv(TRAIN_HEADER, train_values).encode().splitlines()
+    lines[7] = b"5,\xff\xfe" + lines[7][lines[7].index(b",", 3) :]
+    Path("train.csv").write_bytes(b"\r\n".join(lines) + b"\r\n")
+    with pytest.raises(DataError, match=r"^train.csv: row 7 \(line 8\) has '.+' as pixel0\. Expected a whole number"):
+        data.load_train(data.find_source("train.csv"))
+
+
+def test_a_last_value_that_is_wrong_is_shown_without_the_end_of_its_line(train_values):
+    lines = to_csv(TRAIN_HEADER, train_values).splitlines()
+    lines[7] = lines[7].rpartition(",")[0] + ",x"
+    Path("train.csv").write_bytes("\r\n".join(lines).encode())
+    with pytest.raises(DataError, match=r"^train.csv: row 7 \(line 8\) has 'x' as pixel783\."):
+        data.load_train(data.find_source("train.csv"))
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_members_that_unpack_all_at_once_are_refused(train_values, method):
+    with zipfile.ZipFile("train.csv.zip", "w", method) as archive:
+        archive.writestr("train.csv", to_csv(TRAIN_HEADER, train_values))
+    with pytest.raises(DataError) as caught:
+        data.load_train(data.find_source("train.csv.zip"))
+    assert str(caught.value) == (
+        "train.csv.zip/train.csv: cannot be read (it is packed in an unusual way). Expected a whole file; this one is "
+        "damaged, cut short or not readable. Download it again."
+    )

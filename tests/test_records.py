@@ -142,3 +142,10 @@ def test_record_of_an_upload_is_replaced_only_by_force():
         "pass --force to replace both."
     )
     records.check_record_free(file, overwrite=True)
+
+
+def test_a_name_is_free_if_neither_a_file_nor_a_record_has_it():
+    Path("a.csv").touch()
+    Path("a-2.json").touch()
+    assert records.free_name(Path("a.csv")) == Path("a-3.csv")
+    assert records.free_name(Path("a.csv"), may_take=lambda name: name.name == "a-2.csv") == Path("a-2.csv")

@@ -35,7 +35,7 @@ from kaggle_digits.submission import check_submission
 
 KILLED = Path(__file__).with_name("killed.py")
 SUBMIT = ("submit", "--data", "sample", "--device", "cpu", "--recipe")
-FAST = (*SUBMIT, "fast", "--epochs", "3")
+FAST = (*SUBMIT, "fast", "--epochs", "5")
 DATA = os.environ.get("KDIGITS_DATA")
 BEFORE_A_CHANGE = "kill -9 of submit, before a file is changed"
 AT_A_MOMENT = "kill -9 of submit at a random moment"
@@ -135,7 +135,7 @@ def signal_in_epoch(epoch: int, name: str, *command: str) -> None:
     """Send a signal when an epoch has ended, and check that the command ends soon and leaves a checkpoint."""
     child, number = start(*command, stdout=subprocess.PIPE, stderr=subprocess.PIPE), getattr(signal, f"SIG{name}")
     assert child.stderr is not None
-    assert any(f"epoch {epoch}/3" in line for line in child.stderr)
+    assert any(f"epoch {epoch}/5" in line for line in child.stderr)
     child.send_signal(number)
     started = time.monotonic()
     _, said = child.communicate(timeout=60)
@@ -154,7 +154,7 @@ def on_a_terminal(*, ignoring_hangup: bool) -> int:
             signal.signal(signal.SIGHUP, signal.SIG_IGN)
         os.execv(sys.executable, [sys.executable, "-m", "kaggle_digits", *FAST])
     said = b""
-    while b"epoch 1/3" not in said:
+    while b"epoch 1/5" not in said:
         said += os.read(terminal, 1000)
     os.close(terminal)
     _, status = os.waitpid(child, 0)
