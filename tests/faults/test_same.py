@@ -71,7 +71,7 @@ def test_same_seed_makes_the_same_file_also_after_a_kill(ledger, recipe, backend
 )
 def test_other_processors_choose_the_same_digits_but_for_near_ties(ledger, processor, capsys):
     """Another backend and other instructions stand in for other processors, which a test cannot have."""
-    data = DATA or "sample"
+    data = DATA if DATA and ledger.soak else "sample"
     here = subprocess.run([sys.executable, "-c", PREDICT, str(PACKAGED_RUN), data], check=True, timeout=300)
     assert here.returncode == 0
     Path("there.npy").rename("here.npy")
