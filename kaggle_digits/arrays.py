@@ -92,6 +92,5 @@ def _read(archive: zipfile.ZipFile, member: zipfile.ZipInfo, expected: tuple[Sha
         if member.file_size - stream.tell() != size:
             raise ValueError(f"{name} has {member.file_size:,} bytes, which do not make {dtype} {shape}")
         # To the end, where the archive compares the checksum.
-        return (
-            np.frombuffer(read_at_most(stream, size + 1), dtype).reshape(shape, order="F" if by_columns else "C").copy()
-        )
+        values = np.frombuffer(read_at_most(stream, size + 1), dtype)
+        return values.reshape(shape, order="F" if by_columns else "C").copy()

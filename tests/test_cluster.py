@@ -17,6 +17,7 @@ import pytest
 from kaggle_digits.cluster import Cluster, find_cluster
 from kaggle_digits.errors import InputError
 
+CACHE = tempfile.TemporaryDirectory(prefix="jax-")  # is removed when the tests end
 Start = Callable[..., list[subprocess.Popen[str]]]
 
 
@@ -62,7 +63,7 @@ def test_number_of_the_environment_must_be_one(monkeypatch):
 
 def environment() -> dict[str, str]:
     """Return the environment of a process. What JAX has compiled for one, the next ones take over."""
-    cache = {"JAX_COMPILATION_CACHE_DIR": str(Path(tempfile.gettempdir()) / f"jax-{os.getpid()}")}
+    cache = {"JAX_COMPILATION_CACHE_DIR": CACHE.name}
     return os.environ | {"KERAS_BACKEND": "", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"} | cache
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from quick import QUICK as THREE_EPOCHS
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from sklearn.naive_bayes import GaussianNB
@@ -24,15 +25,7 @@ from kaggle_digits.runs import read_run
 from kaggle_digits.strategy import resolve_device
 from kaggle_digits.submission import check_submission
 
-QUICK = replace(
-    RECIPES["mlp-784-300"],
-    name="quick",
-    layers=(("Flatten", {}), ("Dense", {"units": 10})),
-    pixel_scale=255.0,
-    learning_rate=0.1,
-    epochs=2,
-    retrain=False,
-)
+QUICK = replace(THREE_EPOCHS, epochs=2, retrain=False)
 
 
 @pytest.fixture(autouse=True)

@@ -33,11 +33,13 @@ NAMES = ("train.csv", "digits", "test.csv.gz", "digit-recognizer.zip", "mnist.np
 """The names that a table may have. The first byte of what is fuzzed chooses one of them, and what is done with it."""
 
 
-@functools.cache
+MEMORY = Path("/dev/shm")
+FOLDER = tempfile.TemporaryDirectory(prefix="fuzz-", dir=MEMORY if MEMORY.is_dir() else None)
+
+
 def folder() -> Path:
-    """Return a folder in memory, if there is one, for the files that are tried."""
-    memory = Path("/dev/shm")
-    return Path(tempfile.mkdtemp(prefix="fuzz-", dir=memory if memory.is_dir() else None))
+    """Return a folder in memory, if there is one, for the files that are tried. It is removed when Python ends."""
+    return Path(FOLDER.name)
 
 
 def table(contents: bytes) -> None:

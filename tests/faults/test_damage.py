@@ -9,18 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from quick import QUICK
 
 from kaggle_digits import cli, recipes
-from kaggle_digits.recipes import RECIPES
 
-QUICK = replace(
-    RECIPES["mlp-784-300"],
-    name="quick",
-    layers=(("Flatten", {}), ("Dense", {"units": 10})),
-    pixel_scale=255.0,
-    learning_rate=0.1,
-    epochs=3,
-)
 OTHER = replace(QUICK, name="other", layers=(("AveragePooling2D", {"pool_size": 2}), *QUICK.layers))
 TRAIN = ("train", "--data", "sample", "--device", "cpu", "--recipe")
 DAMAGES = ("cut", "emptied", "bit flipped", "part zeroed", "of another seed", "of another recipe")

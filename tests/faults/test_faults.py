@@ -20,17 +20,16 @@ import time
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pytest
+from quick import QUICK
 
 from kaggle_digits import cli, recipes
 from kaggle_digits.arrays import write_arrays
 from kaggle_digits.files import read_json
-from kaggle_digits.recipes import RECIPES
 from kaggle_digits.submission import check_submission
 
 KILLED = Path(__file__).with_name("killed.py")
@@ -39,14 +38,6 @@ FAST = (*SUBMIT, "fast", "--epochs", "5")
 DATA = os.environ.get("KDIGITS_DATA")
 BEFORE_A_CHANGE = "kill -9 of submit, before a file is changed"
 AT_A_MOMENT = "kill -9 of submit at a random moment"
-QUICK = replace(
-    RECIPES["mlp-784-300"],
-    name="quick",
-    layers=(("Flatten", {}), ("Dense", {"units": 10})),
-    pixel_scale=255.0,
-    learning_rate=0.1,
-    epochs=3,
-)
 
 
 def assert_all_is_whole(folder: Path = Path()) -> None:
