@@ -28,6 +28,7 @@ if TYPE_CHECKING:  # what __getattr__ finds, for type checkers
     from kaggle_digits.errors import DigitsError
     from kaggle_digits.handwriting.page import Digit, Page
     from kaggle_digits.handwriting.reader import Reader, read_picture
+    from kaggle_digits.own import from_keras
     from kaggle_digits.pipeline import make_submission, plan_submission
     from kaggle_digits.predict import load_run, predict_digits, write_checked
     from kaggle_digits.recipe import Classical, Ensemble, Network
@@ -62,6 +63,7 @@ __all__ = [
     "check_submission",
     "find_recipe",
     "find_source",
+    "from_keras",
     "load_run",
     "load_test",
     "load_train",
@@ -80,6 +82,7 @@ _MODULES = {
     "errors": ("DigitsError",),
     "handwriting.page": ("Digit", "Page"),
     "handwriting.reader": ("Reader", "read_picture"),
+    "own": ("from_keras",),
     "pipeline": ("make_submission", "plan_submission"),
     "predict": ("load_run", "predict_digits", "write_checked"),
     "recipe": ("Classical", "Ensemble", "Network"),

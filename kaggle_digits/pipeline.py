@@ -132,7 +132,7 @@ def plan_submission(
 
     Args:
         data: where the data lies, see ``data.find_source``.
-        recipe: a name in ``recipes.RECIPES``.
+        recipe: a name in ``recipes.RECIPES``, or a file of your own, see ``recipes.find_recipe``.
         out: the file to write. None takes a new name in ``submissions/``. A file that is made from the built-in sample
             gets "sample" into its name.
         device: "auto", "tpu", "gpu" or "cpu".
@@ -145,7 +145,7 @@ def plan_submission(
         InputError: the recipe, the data, the device or the file name cannot be used.
     """
     seconds: dict[str, float] = {}
-    chosen = find_recipe(recipe, epochs=epochs)
+    chosen = find_recipe(recipe, epochs=epochs, backend=backend)
     with _timed(seconds, "load"):
         source = find_source(data)
         out = submission_name(out, stem=f"{chosen.name}-seed{seed}", from_sample=source.is_sample)

@@ -50,7 +50,7 @@ def _unfinished(run: Run) -> RunError:
         where = f"{folder.parent} --member {member[1]}/{member[2]}"
     return RunError(
         f"{folder}: its training is not finished. Expected a finished run. Continue it: kaggle-digits train "
-        f"--recipe {recipe.name} --run {where} --resume{epochs}"
+        f"--recipe {recipe.name if usual else recipe.source} --run {where} --resume{epochs}"
     )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import builtins
 import dataclasses
+import difflib
 import math
 import types
 import typing
@@ -33,12 +34,62 @@ SMALLEST_BATCH = 32
 MOST = 1e30
 """No number of a recipe or of a run is as large as this."""
 
+LIMITS: dict[str, tuple[float, float]] = {
+    "pixel_offset": (-MOST, MOST),
+    "spread": (0, SIDE),
+    "validation_fraction": (0.001, 0.999),
+    "label_smoothing": (0, 0.999),
+    "epochs": (1, 1_000_000),
+    "batch_size": (1, 1_000_000),
+    "least_steps": (0, 1_000_000),
+    "stop_at": (0, 1),
+    "drawn": (0, 10),
+    "shift_averaging": (0, SIDE - 1),
+    "slant_averaging": (0, SIDE - 1),
+    "learning_rate": (0, 1000),
+    "peak": (0, 1000),
+    "warmup": (0, 1),
+    "start": (0, 1000),
+    "end": (0, 1000),
+    "factor": (0, 1000),
+    "patience": (1, 1_000_000),
+}
+"""The least and the greatest value of numbers in recipes, by name."""
+
+LOSSES = ("crossentropy", "mse")
+CHOICES = {"precision": PRECISIONS, "loss": LOSSES}
+"""What may stand under a name that stands for one of a few things."""
+
 WORDS = {"summary", "source", "published", "published_accuracy", "published_seconds", "note"}
 """What people read about a recipe. None of it changes the training."""
 
 
+class FieldError(ValueError):
+    """A value of a recipe, or of a part of one, that cannot be used.
+
+    Args:
+        name: of the field.
+        fault: what is wrong with it, and what was expected.
+    """
+
+    def __init__(self, name: str, fault: str) -> None:
+        super().__init__(f"{name}: {fault}")
+        self.name, self.fault = name, fault
+
+
 class Part:
     """A recipe or a part of one. Its JSON names the class as "kind", so that nobody has to guess it from the keys."""
+
+    def __post_init__(self) -> None:
+        """Refuse values with which nothing can be trained or predicted."""
+        for field in dataclasses.fields(self):  # type: ignore[arg-type]
+            value = getattr(self, field.name)
+            if field.name in LIMITS and isinstance(value, int | float):
+                least, greatest = LIMITS[field.name]
+                if not least <= value <= greatest:
+                    raise FieldError(field.name, f"{value}. Expected {least:,} to {greatest:,}.")
+            if field.name in CHOICES and value not in CHOICES[field.name]:
+                raise FieldError(field.name, f"{value!r}. Expected {' or '.join(CHOICES[field.name])}.")
 
     @classmethod
     def find_kinds(cls) -> Iterator[tuple[str, type[Part]]]:
@@ -85,13 +136,32 @@ def build(kind: type[T], fields: dict[str, Any], **others: type) -> T:
         others: types that its annotations name and that only type checkers import.
 
     Raises:
-        TypeError: a value is of another type, or a field is missing or unknown.
+        FieldError: a value is of another type or out of range, or a field is missing or unknown.
     """
     hints = typing.get_type_hints(kind, localns=others)
+    known = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
     for name, value in fields.items():
-        if name in hints and not _fits(value, hints[name]):
-            raise TypeError(f"{name} is {repr(value)[:40]}, which is not of its type")
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f"Did you mean {close[0]}?" if close else f"Expected some of {', '.join(known)}."
+            raise FieldError(name, f"no such key here. {hint}")
+        if not _fits(value, hints[name]):
+            raise FieldError(name, f"{repr(value)[:40]}. Expected {_describe(hints[name])}.")
+    for name, field in known.items():
+        if name not in fields and dataclasses.MISSING is field.default is field.default_factory:
+            raise FieldError(name, f"is missing. Expected {_describe(hints[name])}.")
     return kind(**fields)
+
+
+def _describe(hint: Any) -> str:
+    """Say for people what a field may hold."""
+    if words := TYPES.get(hint):
+        return words
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        return " or ".join(_describe(part) for part in typing.get_args(hint) if part is not types.NoneType)
+    if isinstance(hint, type) and issubclass(hint, Part):
+        return f"a table of {', '.join(field.name for field in dataclasses.fields(hint))}"  # type: ignore[arg-type]
+    return "a list" if typing.get_origin(hint) in (tuple, list) else "another kind of value"
 
 
 def _fits(value: Any, hint: Any) -> bool:
@@ -113,6 +183,17 @@ def _fits(value: Any, hint: Any) -> bool:
     if hint in (int, float):
         return isinstance(value, int | hint) and not isinstance(value, bool) and abs(value) < MOST
     return isinstance(value, hint)
+
+
+TYPES: dict[Any, str] = {
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    str: "a text",
+    Layer: "the name of a class and its arguments",
+    tuple[Layer, ...]: "a list of layers",
+}
+"""What people call the types of the fields of recipes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -243,12 +324,9 @@ class Recipe(Part):
     retrain: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse numbers with which nothing can be predicted."""
-        if not (self.pixel_scale and 0 <= self.spread <= SIDE and 0 < self.validation_fraction < 1):
-            raise ValueError(
-                f"{self.name}: pixel_scale {self.pixel_scale}, spread {self.spread}, validation_fraction "
-                f"{self.validation_fraction}. Expected other than 0, 0 to {SIDE}, and between 0 and 1"
-            )
+        super().__post_init__()
+        if not self.pixel_scale:
+            raise FieldError("pixel_scale", "0. Expected another number, by which pixels are divided.")
 
     @property
     def normalises(self) -> bool:
@@ -300,7 +378,7 @@ class Classical(Recipe):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_layer(self, "estimator", self.estimator)
+        _check_layer("estimator", self.estimator)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -346,17 +424,11 @@ class Network(Recipe):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not (0 <= self.shift_averaging < SIDE and 0 <= self.slant_averaging < SIDE and self.precision in PRECISIONS):
-            raise ValueError(
-                f"{self.name}: shift_averaging {self.shift_averaging}, slant_averaging {self.slant_averaging}, "
-                f"precision {self.precision}. Expected 0 to {SIDE - 1} twice, and one of {', '.join(PRECISIONS)}"
-            )
-        for layer in (self.optimizer, *self.layers):
-            _check_layer(self, "layers and optimizer", layer)
+        for name, layers in (("optimizer", (self.optimizer,)), ("layers", self.layers)):
+            for layer in layers:
+                _check_layer(name, layer)
         if not isinstance(self.learning_rate, LearningRate | int):
-            raise ValueError(
-                f"{self.name}: the learning rate {self.learning_rate!r} is neither a number nor a schedule"
-            )
+            raise FieldError("learning_rate", f"{self.learning_rate!r}. Expected a number or a schedule.")
 
     @property
     def tunes(self) -> bool:
@@ -437,12 +509,12 @@ class Ensemble(Recipe):
         return f"{self.name}, {len(self.networks)} networks for {lengths} epochs{others},"
 
 
-def _check_layer(recipe: Recipe, what: str, layer: Any) -> None:
-    """Raise a ValueError unless something is the name of a class and its arguments."""
+def _check_layer(name: str, layer: Any) -> None:
+    """Raise an error unless a value of this field is the name of a class and its arguments."""
     match layer:
         case (str(), dict()):
             return
-    raise ValueError(f"{recipe.name}: {layer!r} among its {what} is not a name with arguments")
+    raise FieldError(name, f"{layer!r}. Expected the name of a class and its arguments.")
 
 
 def conv(filters: int, kernel_size: int, **options: object) -> Layer:

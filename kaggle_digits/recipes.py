@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from kaggle_digits.errors import InputError
+from kaggle_digits.files import expand_home
+from kaggle_digits.own import SUFFIXES, load_recipe
 from kaggle_digits.published import PUBLISHED
 from kaggle_digits.recipe import (
     FLATTEN,
@@ -223,24 +225,34 @@ RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in _ALL}
 """Every recipe by its name: first ours, then the published ones."""
 
 
-def find_recipe(name: str, *, epochs: int | None = None) -> Recipe:
-    """Return the recipe of that name.
+def find_recipe(name: str, *, epochs: int | None = None, backend: str | None = None) -> Recipe:
+    """Return the recipe of that name, or from that file.
 
     Args:
-        name: the name of the recipe.
+        name: the name of the recipe, or a file that ends in .toml or .py, see ``own``.
         epochs: the number of epochs for each of its networks; None for the recipe's own.
+        backend: what Keras will compute with, see ``own.load_recipe``.
 
     Raises:
-        InputError: there is no such recipe, or it has no epochs. The message lists the recipes.
+        InputError: there is no such recipe, its file is wrong, or it has no epochs.
 
     >>> find_recipe("mlp-784-300").epochs
     10
     """
-    if name not in RECIPES:
+    if name in RECIPES:
+        recipe = RECIPES[name]
+    elif name.endswith(SUFFIXES):
+        recipe = load_recipe(expand_home(name), find_recipe, backend=backend)
+        if recipe.name in RECIPES:
+            raise InputError(
+                f"{name}: calls its recipe {recipe.name}, as a built-in one is called. Expected another name. Rename "
+                "it."
+            )
+    else:
         raise InputError(
-            f"{name}: no such recipe. Expected one of {', '.join(RECIPES)}. `kaggle-digits recipes` describes them."
+            f"{name}: no such recipe. Expected one of {', '.join(RECIPES)}, or a file of your own that ends in "
+            f"{' or '.join(SUFFIXES)}. `kaggle-digits recipes` describes them."
         )
-    recipe = RECIPES[name]
     return recipe if epochs is None else recipe.with_epochs(epochs)
 
 

@@ -73,7 +73,8 @@ class RowCounts:
     @classmethod
     def of(cls, rows: TrainingRows, held_out: TrainingRows | None) -> RowCounts:
         """Count the rows of a training."""
-        checksum = zlib.crc32(rows.pixels.data, zlib.crc32(rows.digits.data))
+        digits, pixels = np.ascontiguousarray(rows.digits), np.ascontiguousarray(rows.pixels)
+        checksum = zlib.crc32(pixels.data, zlib.crc32(digits.data))
         return cls(len(rows), len(held_out) if held_out else 0, checksum)
 
     def __str__(self) -> str:

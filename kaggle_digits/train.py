@@ -21,8 +21,10 @@ from kaggle_digits.calibration import calibrate, find_threshold, fit_temperature
 from kaggle_digits.data import find_source, load_train, split_rows
 from kaggle_digits.errors import DigitsError, InputError, RunError, TrainingError
 from kaggle_digits.learners import Fitted, Training, learner_of
+from kaggle_digits.own import locate
 from kaggle_digits.predict import load_run
-from kaggle_digits.recipe import Recipe, to_json
+from kaggle_digits.recipe import FieldError, Recipe, to_json
+from kaggle_digits.recipes import RECIPES
 from kaggle_digits.runs import (
     VALIDATION_FILE,
     Claim,
@@ -90,6 +92,8 @@ def train_run(
         TrainingError: the training failed.
     """
     device = device or device_of(recipe)
+    if RECIPES.get(recipe.name) != recipe:
+        _check_own(recipe)
     wanted = Run(
         folder=Path(folder),
         recipe=recipe,
@@ -198,6 +202,21 @@ def train_on(
         resume=resume,
         progress=progress,
     )
+
+
+def _check_own(recipe: Recipe) -> None:
+    """Check that a recipe of somebody's own can be trained, before anything is written.
+
+    Raises:
+        InputError: Keras or scikit-learn do not take it. The message says where that stands in the recipe's file.
+    """
+    for part in recipe.members or (recipe,):
+        try:
+            learner_of(part).check(part)
+        except FieldError as error:
+            name, _, number = error.name.partition(".")
+            place = (name, int(number)) if number else (name,)
+            raise InputError(f"{locate(recipe, part, place)}: {error.fault}") from error
 
 
 def _train_member(

@@ -43,7 +43,7 @@ def commands_of(text: str) -> list[str]:
     ]
     code += re.findall(r"^    (\S.*)", text, re.MULTILINE)
     for line in code:
-        if match := re.search(r"kaggle-digits [^'&|]*(?:'[^']*'[^'&|]*)*", line):
+        if match := re.search(r"kaggle-digits [^'&|>]*(?:'[^']*'[^'&|>]*)*", line):
             # What a scheduler puts in stands for a number.
             found.append(match[0].partition(" :::")[0].replace("{}", "1").replace("$SLURM_ARRAY_TASK_ID", "1"))
         elif match := re.search(r"make submit ARGS='(.*)'", line):

@@ -25,7 +25,8 @@ def test_unknown_recipe_lists_those_there_are():
     with pytest.raises(InputError) as caught:
         find_recipe("best")
     assert str(caught.value) == (
-        f"best: no such recipe. Expected one of {', '.join(RECIPES)}. `kaggle-digits recipes` describes them."
+        f"best: no such recipe. Expected one of {', '.join(RECIPES)}, or a file of your own that ends in .toml or .py. "
+        "`kaggle-digits recipes` describes them."
     )
 
 

@@ -11,7 +11,7 @@ from kaggle_digits.cli.options import BACKEND, DATA, EPOCHS, FORCE, MESSAGE, TRA
 from kaggle_digits.cli.output import TrainingProgress, say
 from kaggle_digits.data import SAMPLE
 from kaggle_digits.errors import InputError
-from kaggle_digits.recipes import DEFAULT_RECIPE
+from kaggle_digits.recipes import DEFAULT_RECIPE, find_recipe
 
 if TYPE_CHECKING:
     from kaggle_digits.pipeline import Plan, Result
@@ -21,7 +21,12 @@ log = logging.getLogger(__name__)
 
 @verb(
     "train, validate, predict, and write a checked submission file",
-    option("--recipe", default=DEFAULT_RECIPE, metavar="NAME", help="see the verb recipes (default: %(default)s)"),
+    option(
+        "--recipe",
+        default=DEFAULT_RECIPE,
+        metavar="NAME|FILE",
+        help="see the verb recipes; or a .toml or .py of your own (default: %(default)s)",
+    ),
     *TRAINING,
     EPOCHS,
     option("--out", type=path, metavar="FILE", help="the file to write (default: a new name in submissions/)"),
@@ -90,11 +95,16 @@ def submit(
     ),
     DATA,
     BACKEND,
+    option("--recipe", metavar="FILE.py", help="your recipe, if its network has layers of your own"),
     option("--out", required=True, type=path, metavar="FILE", help="the submission file to write"),
     FORCE,
 )
-def predict(*, run: list[Path] | None, data: str | None, backend: str | None, out: Path, force: bool) -> None:
+def predict(
+    *, run: list[Path] | None, data: str | None, backend: str | None, recipe: str | None, out: Path, force: bool
+) -> None:
     """Write a submission file with runs that are already trained."""
+    if recipe:  # makes Keras know its layers
+        find_recipe(recipe, backend=backend)
     from kaggle_digits.pipeline import predict_submission
     from kaggle_digits.predict import PACKAGED_RUN
 

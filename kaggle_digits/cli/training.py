@@ -29,10 +29,19 @@ SEVERAL = ("several processes", "one training by several processes or machines, 
 
 @verb(
     "list the recipes, their sources, and what to expect of them",
+    option("name", nargs="?", metavar="NAME", help="the recipe to print, with --toml"),
     option("--json", action="store_true", help="print everything about each recipe, for scripts"),
+    option("--toml", action="store_true", help="print the recipe NAME as TOML, to start one of your own from"),
 )
-def recipes(*, json: bool) -> None:
-    """Print the table of recipes."""
+def recipes(*, name: str | None, json: bool, toml: bool) -> None:
+    """Print the table of recipes, or one of them."""
+    if (name is None) == toml:
+        raise InputError("recipes: NAME and --toml belong together. Expected both or none. Add the missing one.")
+    if name:
+        from kaggle_digits.own import to_toml
+
+        print(to_toml(find_recipe(name)), end="")
+        return
     measured = load_measured()
     if json:
         _print_json([to_json(recipe) | {"measured": measured.get(recipe.name, "")} for recipe in RECIPES.values()])
@@ -65,7 +74,12 @@ def _print_json(value: object) -> None:
 
 @verb(
     "train a recipe into a run folder, on all rows except those held out to measure it",
-    option("--recipe", required=True, metavar="NAME", help="a recipe; the verb recipes lists them"),
+    option(
+        "--recipe",
+        required=True,
+        metavar="NAME|FILE",
+        help="a recipe, which the verb recipes lists, or a .toml or .py of your own",
+    ),
     option("--run", required=True, type=path, metavar="DIR", help="the run folder to make"),
     *TRAINING,
     EPOCHS,
@@ -104,7 +118,7 @@ def train(
     """Train a recipe, alone or together with other processes."""
     from kaggle_digits.cluster import find_cluster, in_own_process
 
-    chosen = find_recipe(recipe, epochs=epochs)
+    chosen = find_recipe(recipe, epochs=epochs, backend=backend)
     cluster = find_cluster(coordinator, processes, process)
 
     def work() -> None:
@@ -147,7 +161,9 @@ def _describe_run(run: Run) -> str:
 
 @verb(
     "train recipes on the same rows, score them on the same held-out rows, and report",
-    option("--recipes", required=True, metavar="A,B,…", help="names of recipes, or the word all"),
+    option(
+        "--recipes", required=True, metavar="A,B,…", help="names of recipes, and files of your own; or the word all"
+    ),
     option(
         "--repeat",
         type=count,
@@ -187,11 +203,18 @@ def compare(
             f"--repeat {repeat}: needs the seeds {seed} to {seed + repeat - 1}. Expected none above {SEEDS - 1}. Lower "
             "one of the two."
         )
-    names = list(RECIPES) if recipes == "all" else recipes.split(",")
+    given = list(RECIPES) if recipes == "all" else list(dict.fromkeys(recipes.split(",")))
+    chosen = [find_recipe(name, backend=backend) for name in given]
+    names = [recipe.name for recipe in chosen]
+    if twice := sorted(name for name in set(names) if names.count(name) > 1):
+        raise InputError(
+            f"--recipes {recipes}: several are called {' and '.join(twice)}. Expected a name for each, which is that "
+            "of its file. Rename one."
+        )
     try:
         with TrainingProgress() as progress:
             comparison = compare(
-                [find_recipe(name) for name in dict.fromkeys(names)],
+                chosen,
                 out,
                 data=data,
                 seeds=range(seed, seed + repeat),

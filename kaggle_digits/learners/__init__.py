@@ -1,6 +1,6 @@
 """Learners turn a recipe and rows into a trained predictor.
 
-A learner is a module with the two functions of ``Learner``. There is one for each kind of recipe: ``network``,
+A learner is a module with the three functions of ``Learner``. There is one for each kind of recipe: ``network``,
 ``classical`` and ``ensemble``. A new kind needs a subclass of ``Recipe``, such a module, and a line in ``LEARNERS``.
 The other modules here help these three.
 """
@@ -99,6 +99,13 @@ class Fitted:
 
 class Learner(Protocol):
     """Trains and loads the recipes of one kind."""
+
+    def check(self, recipe: Any) -> None:
+        """Check a recipe that may come from anyone, before anything is trained.
+
+        Raises:
+            FieldError: it cannot be trained. For a layer, the name is layers.N, counted from 0.
+        """
 
     def fit(self, training: Training) -> Fitted:
         """Train a recipe.

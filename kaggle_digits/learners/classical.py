@@ -28,11 +28,11 @@ from sklearn.neighbors import KNeighborsClassifier
 from kaggle_digits import CLASSES, PIXELS
 from kaggle_digits.arrays import read_arrays, write_arrays
 from kaggle_digits.calibration import accuracy
-from kaggle_digits.errors import DataError, RunError
+from kaggle_digits.errors import DataError, InputError, RunError
 from kaggle_digits.learners import Fitted, Predictor, Training
 from kaggle_digits.learners.distortion import nearest_distances
 from kaggle_digits.learners.preprocess import normalise_for, normalised, to_images
-from kaggle_digits.recipe import Classical
+from kaggle_digits.recipe import Classical, FieldError
 from kaggle_digits.runs import MODEL_FILE
 
 if TYPE_CHECKING:
@@ -113,6 +113,11 @@ class ClassicalPredictor:
         save_estimator(folder, self.learned)
 
 
+def check(recipe: Classical) -> None:
+    """Check that there is such a method, see ``check_method``."""
+    check_method(recipe)
+
+
 def fit(training: Training) -> Fitted:
     """Train a method, and measure it on the held-out rows if there are any.
 
@@ -140,6 +145,35 @@ def load(run: Run, device: Device, members: Sequence[Predictor]) -> Predictor:  
     return normalised(recipe, ClassicalPredictor(load_estimator(run.folder, recipe), recipe))
 
 
+SETTINGS: dict[str, tuple[str, ...]] = {
+    "DummyClassifier": ("strategy",),
+    "GaussianNB": ("var_smoothing",),
+    "LogisticRegression": ("C", "solver", "max_iter", "tol"),
+    "SVC": ("kernel", "C", "tol"),
+    "KNeighborsClassifier": ("n_neighbors",),
+    "ImageDistortionModel": ("candidates", "power"),
+    "RandomForestClassifier": ("n_estimators", "criterion", "max_depth", "max_features", "min_samples_leaf"),
+}
+"""The methods, and the settings of each that its predictor here knows."""
+ONLY = {"strategy": "stratified", "kernel": "rbf"}
+"""For these settings, the predictors know one value."""
+
+
+def check_method(recipe: Classical) -> None:
+    """Check a method that somebody else has written down.
+
+    Raises:
+        FieldError: there is no such method here, or it would be predicted with in another way than it was trained.
+    """
+    kind, settings = recipe.estimator
+    if kind not in SETTINGS:
+        raise FieldError("estimator", f"{kind}: no such method here. Expected one of {', '.join(SETTINGS)}.")
+    for name, value in settings.items():
+        if name not in SETTINGS[kind] or value != ONLY.get(name, value):
+            known = (f"{each} = {ONLY[each]}" if each in ONLY else each for each in SETTINGS[kind])
+            raise FieldError("estimator", f"{kind} with {name} = {value!r}. Expected some of {', '.join(known)}.")
+
+
 def fit_estimator(recipe: Classical, images: np.ndarray, digits: np.ndarray, *, seed: int) -> Learned:
     """Train a method.
 
@@ -154,6 +188,7 @@ def fit_estimator(recipe: Classical, images: np.ndarray, digits: np.ndarray, *, 
 
     Raises:
         DataError: a digit is missing.
+        InputError: it cannot be trained with these settings.
     """
     kind, settings = recipe.estimator
     missing = sorted(set(range(CLASSES)) - set(digits.tolist()))
@@ -162,7 +197,10 @@ def fit_estimator(recipe: Classical, images: np.ndarray, digits: np.ndarray, *, 
             f"{recipe.name}: no row is labelled {', '.join(map(str, missing))}. Expected rows of every digit. Add "
             "some, or train a network."
         )
-    return _FIT[kind](images, digits, seed, settings)
+    try:
+        return _FIT[kind](images, digits, seed, settings)
+    except (ValueError, TypeError, KeyError) as error:
+        raise InputError(f"{recipe.name}: {kind} with {settings}: {error}. Expected settings that it takes.") from error
 
 
 def _fit_random(images: np.ndarray, digits: np.ndarray, seed: int, settings: dict[str, Any]) -> Learned:

@@ -13,6 +13,7 @@ import numpy as np
 from kaggle_digits.calibration import accuracy
 from kaggle_digits.learners import Fitted, Predictor, Training
 from kaggle_digits.learners.preprocess import SURE
+from kaggle_digits.recipe import Recipe
 
 if TYPE_CHECKING:
     from kaggle_digits.runs import Run
@@ -67,6 +68,10 @@ def _of_members(recipes: Sequence[Any], predictors: Sequence[Predictor]) -> Ense
         [predictor for recipe, predictor in pairs if recipe.networks],
         [predictor for recipe, predictor in pairs if not recipe.networks],
     )
+
+
+def check(recipe: Recipe) -> None:
+    """Check nothing: its members are checked one by one."""
 
 
 def fit(training: Training) -> Fitted:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+import inspect
 import math
 from collections.abc import Sequence
 from typing import Any, cast
@@ -10,7 +12,7 @@ import keras
 
 from kaggle_digits import CLASSES, SIDE
 from kaggle_digits.backend import import_tensorflow
-from kaggle_digits.recipe import Layer, Milestones, Network, OneCycle, Plateau
+from kaggle_digits.recipe import FieldError, Layer, Milestones, Network, OneCycle, Plateau
 
 FUSED_CHANNELS = 16
 """TensorFlow's fused operation is fast for a multiple of this many channels, else slower than Keras' own steps."""
@@ -84,15 +86,25 @@ class BatchNormalization(keras.layers.BatchNormalization):
 OWN_LAYERS = {"Residual": Residual, "BatchNormalization": BatchNormalization}
 
 PLAIN_LAYERS = (
-    *("Activation", "AveragePooling2D", "BatchNormalization", "Conv2D", "Cropping2D", "Dense", "DepthwiseConv2D"),
-    *("Dropout", "ELU", "Flatten", "GaussianDropout", "GaussianNoise", "GlobalAveragePooling2D", "GlobalMaxPooling2D"),
-    *("GroupNormalization", "LayerNormalization", "LeakyReLU", "MaxPooling2D", "PReLU", "Permute", "ReLU", "Rescaling"),
-    *("Reshape", "Residual", "SeparableConv2D", "Softmax", "SpatialDropout2D", "UpSampling2D", "ZeroPadding2D"),
+    *("Activation", "AlphaDropout", "AveragePooling1D", "AveragePooling2D", "BatchNormalization", "CenterCrop"),
+    *("Conv1D", "Conv2D", "Conv2DTranspose", "Cropping1D", "Cropping2D", "Dense", "DepthwiseConv2D", "Dropout", "ELU"),
+    *("Flatten", "GRU", "GaussianDropout", "GaussianNoise", "GlobalAveragePooling1D", "GlobalAveragePooling2D"),
+    *("GlobalMaxPooling1D", "GlobalMaxPooling2D", "GroupNormalization", "LSTM", "LayerNormalization", "LeakyReLU"),
+    *("MaxPooling1D", "MaxPooling2D", "PReLU", "Permute", "RMSNormalization", "RandomBrightness", "RandomContrast"),
+    *("RandomCrop", "RandomFlip", "RandomRotation", "RandomTranslation", "RandomZoom", "ReLU", "Rescaling", "Reshape"),
+    *("Residual", "Resizing", "SeparableConv1D", "SeparableConv2D", "SimpleRNN", "Softmax", "SpatialDropout1D"),
+    *("SpatialDropout2D", "UnitNormalization", "UpSampling1D", "UpSampling2D", "ZeroPadding1D", "ZeroPadding2D"),
 )
 """Layers that only compute. Others of Keras' layers load files or run code that they are given."""
 
 ONLY_IN_TRAINING = ("_initializer", "_regularizer", "_constraint")
 """Options with these endings do not matter once a network is trained. Keras builds objects from them."""
+
+GATES = {"SimpleRNN": 1, "GRU": 3, "LSTM": 4}
+"""Recurrent layers, and how many sets of weights each has."""
+
+LAYER_OPTIONS = ("name", "trainable", "activity_regularizer")
+"""Options of every layer."""
 
 MOST_WEIGHTS, MOST_OUTPUTS = 2**27, 2**20
 """A network has at most so many weights, by a bound that may be four times too high, and so many values for an image
@@ -119,9 +131,79 @@ def build_model(recipe: Network, *, precision: str = "float32", synchronized: bo
         dtype = "float32" if index == len(recipe.layers) else precision
         if kind == "BatchNormalization" and synchronized:
             options = {**options, "synchronized": True}
-        layer = OWN_LAYERS.get(kind) or getattr(keras.layers, kind)
-        model.add(layer(**options, dtype=dtype))
+        model.add(layer_class(kind)(**options, dtype=dtype))
     return model
+
+
+class UnknownLayerError(LookupError):
+    """A network has a layer of somebody's own, whose code is not here. The message says where it is."""
+
+
+def layer_class(kind: str) -> type[keras.layers.Layer]:
+    """Return the class of a layer.
+
+    Args:
+        kind: the name of one of Keras' layers, or a name like package>Name for a class that was registered with Keras,
+            see ``own``.
+
+    Raises:
+        UnknownLayerError: that class was not registered.
+        ValueError: Keras has no such layer.
+    """
+    if ">" in kind:
+        registered = keras.saving.get_registered_object(kind)
+        if isinstance(registered, type) and issubclass(registered, keras.layers.Layer):
+            return registered
+        package, _, name = kind.partition(">")
+        raise UnknownLayerError(
+            f"its layer {name} is code of {package}.py, which was not run. Expected that file. Give it to "
+            "`kaggle-digits predict` with --recipe, or in Python, to find_recipe first."
+        )
+    found = OWN_LAYERS.get(kind) or getattr(keras.layers, kind, None)
+    if not (isinstance(found, type) and issubclass(found, keras.layers.Layer)):
+        close = difflib.get_close_matches(kind, dir(keras.layers), n=1)
+        raise ValueError(f"Keras has no layer {kind}" + (f"; did you mean {close[0]}" if close else ""))
+    return found
+
+
+def check_network(recipe: Network) -> None:
+    """Check that Keras can build and compile a network that somebody else has written.
+
+    Raises:
+        FieldError: it cannot, or the output is not ten values. The name is that of the field, and perhaps the number of
+            the layer, from 0.
+    """
+    model = keras.Sequential([keras.Input((SIDE, SIDE, 1))])
+    for number, (kind, options) in enumerate(recipe.layers):
+        try:
+            model.add(layer_class(kind)(**options) if ">" in kind else _make(layer_class(kind), options))
+        except Exception as error:  # whatever options can do to Keras
+            raise FieldError(f"layers.{number}", f"{kind}: {_first_line(error)}.") from error
+    if tuple(model.output_shape[1:]) != (CLASSES,):
+        raise FieldError(
+            f"layers.{len(recipe.layers) - 1}",
+            f"the output has the shape {tuple(model.output_shape[1:])}. Expected ({CLASSES},), one value per digit. "
+            "End with Flatten and a Dense of ten units.",
+        )
+    try:
+        compile_model(model, recipe, steps=1)
+    except Exception as error:
+        raise FieldError("optimizer", f"{recipe.optimizer[0]}: {_first_line(error)}.") from error
+
+
+def _make(kind: type[keras.layers.Layer], options: dict[str, Any]) -> keras.layers.Layer:
+    """Make a layer, and say which options it takes if there is another one."""
+    parameters = inspect.signature(kind).parameters
+    known = [name for name in parameters if name not in ("kwargs", "args")]
+    if strange := [name for name in options if name not in (*known, *LAYER_OPTIONS)]:
+        close = difflib.get_close_matches(strange[0], known, n=1)
+        hint = f"Did you mean {close[0]}?" if close else f"Expected some of {', '.join(known)}."
+        raise ValueError(f"{strange[0]}: no such argument. {hint}")
+    return kind(**options)
+
+
+def _first_line(error: Exception) -> str:
+    return " ".join(str(error).strip().partition("\n")[0].split()).rstrip(".:?")
 
 
 def safe_layers(recipe: Network) -> tuple[Layer, ...]:
@@ -133,16 +215,21 @@ def safe_layers(recipe: Network) -> tuple[Layer, ...]:
     shape: tuple[int, ...] = (SIDE, SIDE, 1)
     weights, layers = 0, []
     for kind, options in recipe.layers:
-        if kind not in PLAIN_LAYERS:
+        if kind not in PLAIN_LAYERS and ">" not in kind:
             raise ValueError(f"{kind!r} is no layer that a run folder may have")
         plain = {name: value for name, value in options.items() if not name.endswith(ONLY_IN_TRAINING)}
         for name, value in plain.items():
             parts = value if isinstance(value, tuple) else (value,)
             if not all(isinstance(part, str | int | float | None) for part in parts):
                 raise ValueError(f"the option {name} of {kind} is neither text nor a number")
-        layer = (OWN_LAYERS.get(kind) or getattr(keras.layers, kind))(**plain)
-        after = tuple(int(size or 0) for size in layer.compute_output_shape((None, *shape))[1:])
-        if kind in ("Conv2D", "Dense", "DepthwiseConv2D", "Residual", "SeparableConv2D"):
+        layer = layer_class(kind)(**plain)
+        if ">" in kind:  # the user's own code, which need not say what shape it returns
+            after = tuple(layer(keras.KerasTensor((None, *shape))).shape[1:])
+        else:
+            after = tuple(int(size or 0) for size in layer.compute_output_shape((None, *shape))[1:])
+        if gates := GATES.get(kind):
+            weights += 4 * gates * (shape[-1] + after[-1] + 2) * after[-1]
+        elif "Conv" in kind or kind in ("Dense", "Residual"):
             kernel = math.prod(getattr(layer, "kernel_size", (3, 3) if kind == "Residual" else (1,)))
             kernel *= int(getattr(layer, "depth_multiplier", 1))
             weights += 4 * kernel * max(shape[-1], after[-1]) * after[-1]
@@ -173,7 +260,7 @@ def compile_model(model: keras.Sequential, recipe: Network, *, steps: int, steps
         "crossentropy": keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=recipe.label_smoothing),
     }
     kind, settings = recipe.optimizer
-    optimizer = getattr(keras.optimizers, kind)(learning_rate=learning_rate_of(recipe, steps), **settings)
+    optimizer = _optimizer_class(kind)(learning_rate=learning_rate_of(recipe, steps), **settings)
     # jit_compile stays "auto": XLA trains four times slower on a CPU, and must not be forced on under a strategy.
     model.compile(
         optimizer=optimizer,
@@ -182,6 +269,14 @@ def compile_model(model: keras.Sequential, recipe: Network, *, steps: int, steps
         steps_per_execution=steps_per_execution,
     )
     model.optimizer.build(model.trainable_variables)
+
+
+def _optimizer_class(kind: str) -> type[keras.optimizers.Optimizer]:
+    found = getattr(keras.optimizers, kind, None)
+    if not (isinstance(found, type) and issubclass(found, keras.optimizers.Optimizer)):
+        close = difflib.get_close_matches(kind, dir(keras.optimizers), n=1)
+        raise ValueError(f"Keras has no optimizer {kind}" + (f"; did you mean {close[0]}" if close else ""))
+    return found
 
 
 def learning_rate_of(recipe: Network, steps: int) -> float | keras.optimizers.schedules.LearningRateSchedule:

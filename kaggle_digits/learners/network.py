@@ -30,7 +30,14 @@ from kaggle_digits.data import TrainingRows, one_hot, split_rows
 from kaggle_digits.errors import RunError, TrainingError
 from kaggle_digits.learners import Fitted, Predictor, Progress, Training
 from kaggle_digits.learners.augment import augment_pixels, restyle_pixels
-from kaggle_digits.learners.models import build_model, compile_model, epoch_rate, safe_layers
+from kaggle_digits.learners.models import (
+    UnknownLayerError,
+    build_model,
+    check_network,
+    compile_model,
+    epoch_rate,
+    safe_layers,
+)
 from kaggle_digits.learners.preprocess import averaged, normalise_for, normalised, to_images
 from kaggle_digits.recipe import Network, OneCycle, Restyling
 from kaggle_digits.runs import CHECKPOINT_FILES, MODEL_FILE, RowCounts
@@ -118,6 +125,11 @@ def _softmax(logits: np.ndarray) -> np.ndarray:
     return raised / raised.sum(axis=1, keepdims=True)
 
 
+def check(recipe: Network) -> None:
+    """Check that Keras can build the network, see ``models.check_network``."""
+    check_network(recipe)
+
+
 def fit(training: Training) -> Fitted:
     """Train a network, from the checkpoint in the run folder if there is one.
 
@@ -196,6 +208,8 @@ def load(run: Run, device: Device, members: Sequence[Predictor]) -> Predictor:  
     recipe, file = cast(Network, run.recipe), run.folder / MODEL_FILE
     try:
         layers = safe_layers(recipe)
+    except UnknownLayerError as error:
+        raise RunError(f"{run.folder}: {error}") from error
     except Exception as error:  # whatever a stranger's options can do to Keras
         raise RunError(
             f"{run.folder}: its recipe cannot be built ({error}). Expected a network that training wrote. Train it "

@@ -42,6 +42,10 @@ class ConstantPredictor:
         (folder / "digit.json").write_text(json.dumps(self.digit))
 
 
+def check(recipe: Constant) -> None:
+    pass
+
+
 def fit(training: Training) -> Fitted:
     predictor = ConstantPredictor(int(np.bincount(training.rows.digits).argmax()), training.recipe.certainty)
     metrics = {"epoch": 1, "seconds": 0.0}

@@ -1,0 +1,551 @@
+"""Recipes of your own, from a file: data as TOML, or Python that builds a Keras network.
+
+A TOML file has the names of ``recipe``'s classes. A Python file is run, in a process of its own, and what it makes is
+turned into the same data. So a recipe of your own is trained, resumed and kept like a built-in one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import json
+import re
+import runpy
+import subprocess
+import sys
+import tempfile
+import tomllib
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from kaggle_digits import CLASSES, PIXELS, SIDE
+from kaggle_digits.backend import choose_backend, import_backend
+from kaggle_digits.errors import InputError
+from kaggle_digits.recipe import (
+    WORDS,
+    Classical,
+    Ensemble,
+    FieldError,
+    Layer,
+    Network,
+    Part,
+    Recipe,
+    build,
+    from_json,
+    to_json,
+)
+
+SUFFIXES = (".toml", ".py")
+KINDS: dict[str, type[Recipe]] = {kind.__name__: kind for kind in (Network, Classical, Ensemble)}
+DEFAULTS: dict[str, Any] = {
+    "pixel_scale": 255.0,
+    "loss": "crossentropy",
+    "optimizer": ("Adam", {}),
+    "learning_rate": 0.001,
+    "epochs": 10,
+    "batch_size": 128,
+}
+"""What a network of your own is trained with, unless it says something else."""
+
+MODULE = "kaggle_digits_recipe"
+"""What a Python file is called while it runs."""
+FUNCTIONS = ("network", "model", "build_model", "make_model", "create_model", "get_model")
+"""If a Python file has several functions, the one with such a name makes the network."""
+
+Place = tuple[str | int, ...]
+"""Where something stands in a TOML file: the names of tables and keys, and the numbers of entries of lists, from 0."""
+
+
+class _WrongError(Exception):
+    """What is wrong in a file, and where."""
+
+    def __init__(self, place: Place, fault: str) -> None:
+        super().__init__(fault)
+        self.place, self.fault = place, fault
+
+
+def load_recipe(file: Path, find: Callable[[str], Recipe], *, backend: str | None = None) -> Recipe:
+    """Load a recipe from a file.
+
+    Args:
+        file: its name ends in .toml or .py. A Python file is run.
+        find: returns the recipe of a name, for the members of an ensemble.
+        backend: what Keras will compute with, see ``backend.choose_backend``. It matters only for a Python file with
+            layers of its own, because that is also run in this process.
+
+    Raises:
+        InputError: it is no recipe. The message names the line.
+    """
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(
+            f"{file}: cannot be read ({error}). Expected a recipe in TOML or Python. Check the path."
+        ) from error
+    return _from_toml(file, text, find) if file.suffix == ".toml" else _from_python(file, backend)
+
+
+def _name_of(file: Path) -> str:
+    return re.sub(r"[^\w.+-]+", "-", file.stem).strip("-.") or "own"
+
+
+def _from_toml(file: Path, text: str, find: Callable[[str], Recipe]) -> Recipe:
+    try:
+        values = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise InputError(f"{file}: not TOML: {error}. Correct that line.") from error
+    try:
+        return _read_recipe(values, (), _name_of(file), str(file), find)
+    except _WrongError as error:
+        raise InputError(f"{file}{_line(text, error.place)}: {error.fault}") from error
+
+
+def _line(text: str, place: Place) -> str:
+    """Say on which line of a TOML file something stands, if it stands there."""
+    lines = dict(find_lines(text))
+    for length in range(len(place), 0, -1):
+        if place[:length] in lines:
+            return f", line {lines[place[:length]]}"
+    return ""
+
+
+def _read_recipe(values: dict[str, Any], place: Place, name: str, source: str, find: Callable[[str], Recipe]) -> Recipe:
+    kind = values.get("kind", Network.__name__)
+    if kind not in KINDS:
+        raise _WrongError((*place, "kind"), f"kind: {kind!r}. Expected {', '.join(KINDS)}.")
+    given = {key: value for key, value in values.items() if key != "kind"}
+    read: dict[str, Any] = {"name": name, "summary": "a recipe of your own", "source": source}
+    if KINDS[kind] is Network:
+        read |= DEFAULTS
+    for key, value in given.items():
+        at = (*place, key)
+        match key, value:
+            case "layers", list():
+                read[key] = tuple(_read_layer(each, (*at, number)) for number, each in enumerate(value))
+            case "optimizer" | "estimator", _:
+                read[key] = _read_layer(value, at)
+            case "members", list():
+                read[key] = tuple(
+                    _read_member(each, (*at, number), f"{name}-{number + 1}", source, find)
+                    for number, each in enumerate(value)
+                )
+            case "augmentation" | "learning_rate", dict():
+                read[key] = _read_part(value, at, "Augmentation" if key == "augmentation" else None)
+            case _:
+                read[key] = _as_tuples(value)
+    try:
+        if not re.fullmatch(r"\w[\w.+-]*", str(read["name"])):
+            raise FieldError(
+                "name", f"{read['name']!r}. Expected letters, digits, and dashes: files are named after it."
+            )
+        return build(KINDS[kind], read)
+    except FieldError as error:
+        raise _WrongError((*place, error.name), str(error)) from error
+    except ValueError as error:
+        raise _WrongError(place, f"{error}.") from error
+
+
+def _read_member(value: Any, place: Place, name: str, source: str, find: Callable[[str], Recipe]) -> Recipe:
+    if isinstance(value, dict):
+        return _read_recipe(value, place, name, source, find)
+    try:
+        return find(str(value))
+    except InputError as error:
+        raise _WrongError(place, str(error)) from error
+
+
+def _read_part(value: dict[str, Any], place: Place, default: str | None) -> Part:
+    kinds = {name: kind for name, kind in Part.find_kinds() if not issubclass(kind, Recipe)}
+    kind = value.get("kind", default)
+    if kind not in kinds:
+        raise _WrongError(place, f"{place[-1]}: kind {kind!r}. Expected one of {', '.join(kinds)}.")
+    try:
+        given = {key: _as_tuples(each) for key, each in value.items() if key != "kind"}
+        return build(kinds[kind], given)
+    except FieldError as error:
+        raise _WrongError((*place, error.name), str(error)) from error
+
+
+def _read_layer(value: Any, place: Place) -> Layer:
+    match value:
+        case str():
+            return value, {}
+        case {"kind": str(kind), **options}:
+            return kind, _as_tuples(options)
+    key = next(part for part in reversed(place) if isinstance(part, str))
+    raise _WrongError(place, f'{key}: {value!r}. Expected a name, or a table such as {{ kind = "Dense", units = 10 }}.')
+
+
+def _as_tuples(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _as_tuples(each) for name, each in value.items()}
+    return tuple(map(_as_tuples, value)) if isinstance(value, list) else value
+
+
+TOKEN = re.compile(
+    r"""(?P<space>[ \t\r]+|\#[^\n]*)|(?P<newline>\n)|(?P<sign>\[\[|\]\]|[\[\]{}=,.])
+    |(?P<text>\"{3}(?:\\.|[^\\])*?\"{3,5}|'{3}.*?'{3,5}|"(?:\\.|[^"\\])*"|'[^']*')|(?P<word>[^\s\[\]{}=,.#"']+)""",
+    re.DOTALL | re.VERBOSE,
+)
+
+
+def find_lines(text: str) -> Iterator[tuple[Place, int]]:
+    """Yield where every table, key and entry of a list stands in a TOML file, and its line, counted from 1.
+
+    The standard library's parser does not say it.
+
+    Args:
+        text: valid TOML.
+
+    >>> list(find_lines("epochs = 3\\nlayers = [\\n 'Flatten',\\n]"))
+    [(('epochs',), 1), (('layers',), 2), (('layers', 0), 3)]
+    """
+    tokens: list[tuple[str, str, int]] = []
+    line = 1
+    for match in TOKEN.finditer(text):
+        kind, found = match.lastgroup or "", match.group()
+        if kind == "sign" and len(found) == 2:  # which brackets belong together is seen below
+            tokens += [("sign", found[0], line)] * 2
+        elif kind != "space":
+            tokens.append((kind, found, line))
+        line += found.count("\n")
+    tokens.append(("newline", "", line))
+    position = 0
+    entries: dict[Place, int] = {}
+
+    def peek() -> str:
+        return tokens[position][1] if tokens[position][0] == "sign" else ""
+
+    def read_key() -> Place:
+        nonlocal position
+        key: list[str] = []
+        while tokens[position][0] in ("word", "text") or peek() == ".":
+            if peek() != ".":
+                kind, word, _ = tokens[position]
+                key.append(word[1:-1] if kind == "text" else word)
+            position += 1
+        return tuple(key)
+
+    def read_pair(place: Place) -> Iterator[tuple[Place, int]]:
+        nonlocal position
+        at = tokens[position][2]
+        key = (*place, *read_key())
+        yield key, at
+        position += 1  # =
+        yield from read_value(key)
+
+    def read_value(place: Place) -> Iterator[tuple[Place, int]]:
+        nonlocal position
+        opened = peek()
+        if opened not in ("[", "{"):
+            while tokens[position][0] != "newline" and peek() not in (",", "]", "}"):
+                position += 1
+            return
+        position += 1
+        number = 0
+        while peek() not in ("]", "}"):
+            if tokens[position][0] == "newline" or peek() == ",":
+                position += 1
+            elif opened == "{":
+                yield from read_pair(place)
+            else:
+                yield (*place, number), tokens[position][2]
+                yield from read_value((*place, number))
+                number += 1
+        position += 1
+
+    table: Place = ()
+    while position < len(tokens):
+        if tokens[position][0] == "newline":
+            position += 1
+        elif peek() == "[":
+            at, depth = tokens[position][2], 0
+            while peek() == "[":
+                position, depth = position + 1, depth + 1
+            table = read_key()
+            position += depth
+            if depth == 2:
+                entries[table] = entries.get(table, -1) + 1
+            # A table below a list of tables belongs to the list's last entry.
+            for length in range(1, len(table) + 1):
+                if (number := entries.get(table[:length])) is not None:
+                    yield table[:length], at
+                    table = (*table[:length], number, *table[length:])
+                    break
+            yield table, at
+        else:
+            yield from read_pair(table)
+
+
+def locate(recipe: Recipe, part: Recipe, place: Place) -> str:
+    """Say where something in a recipe, or in one of its members, stands: the file and perhaps the line."""
+    file = Path(part.source)
+    if file.suffix != ".toml" or not file.is_file():
+        return part.source if file.suffix in SUFFIXES else part.name
+    member = () if recipe is part else ("members", recipe.members.index(part))
+    return f"{file}{_line(file.read_text(encoding='utf-8'), (*member, *place))}"
+
+
+def to_toml(recipe: Recipe) -> str:
+    """Return a built-in recipe as TOML, to start from. Its members stand there by their names."""
+    lines = [f"# {recipe.name}, as this package has it. Name the file as you like: the recipe is named after it."]
+    if not isinstance(recipe, Network):
+        lines.append(f"kind = {_to_toml(type(recipe).__name__)}")
+    lines.append(f"summary = {_to_toml(recipe.summary)}")
+    if recipe.members:
+        return "\n".join([*lines, f"members = {_to_toml([member.name for member in recipe.members])}", ""])
+    for field in fields(recipe):
+        name, value = field.name, getattr(recipe, field.name)
+        if name == "name" or name in WORDS or value is None or (value == field.default and name not in DEFAULTS):
+            continue
+        if name == "layers":
+            lines += ["layers = [", *(f"  {_layer_to_toml(layer)}," for layer in value), "]"]
+        elif name in ("optimizer", "estimator"):
+            lines.append(f"{name} = {_layer_to_toml(value)}")
+        else:
+            lines.append(f"{name} = {_to_toml(to_json(value))}")
+    return "\n".join([*lines, ""])
+
+
+def _layer_to_toml(layer: Layer) -> str:
+    kind, options = layer
+    return _to_toml({"kind": kind, **options}) if options else _to_toml(kind)
+
+
+def _to_toml(value: Any) -> str:
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{name} = {_to_toml(each)}" for name, each in value.items()) + " }"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(map(_to_toml, value)) + "]"
+    return json.dumps(value, ensure_ascii=False)  # what JSON and TOML write alike
+
+
+def _from_python(file: Path, backend: str | None) -> Recipe:
+    """Run a Python file in a process of its own, and return the recipe that it makes."""
+    with tempfile.TemporaryDirectory() as folder:
+        answer = Path(folder) / "recipe.json"
+        command = [sys.executable, "-m", "kaggle_digits.own", str(file), str(answer)]
+        # What the file prints is not what the command was asked for.
+        with contextlib.ExitStack() as stack:
+            said = stack.enter_context(tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace"))
+            code = subprocess.run(command, stdout=said, stderr=said, check=False).returncode
+            said.seek(0)
+            printed = said.read()
+        if not answer.exists():
+            last = (printed.strip().splitlines() or [f"exit code {code}"])[-1]
+            raise InputError(f"{file}: ended before it had made a recipe ({last}). Run it with Python to see why.")
+        made = json.loads(answer.read_text(encoding="utf-8"))
+    if "fault" in made:
+        raise InputError(made["fault"])
+    recipe = from_json(made["recipe"])
+    if any(">" in kind for network in recipe.networks for kind, _ in network.layers):
+        import_backend(choose_backend(backend)[0])
+        _register_layers(file, _run(file))
+    return recipe
+
+
+def _run(file: Path) -> dict[str, Any]:
+    """Run a Python file and return its names.
+
+    Raises:
+        InputError: it failed. The message names its line.
+    """
+    sys.path.insert(0, str(file.resolve().parent))
+    try:
+        return runpy.run_path(str(file), run_name=MODULE)
+    except Exception as error:
+        raise InputError(f"{_line_of(file, error)}: {type(error).__name__}: {error}. Correct it.") from error
+    finally:
+        sys.path.pop(0)
+
+
+def _line_of(file: Path, error: BaseException) -> str:
+    frames = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(file)]
+    line = frames[-1] if frames else getattr(error, "lineno", None)
+    return f"{file}, line {line}" if line else str(file)
+
+
+def _register_layers(file: Path, names: dict[str, Any]) -> None:
+    """Make Keras know the layers that a file defines, by names that a run folder can keep."""
+    import keras
+
+    for value in names.values():
+        is_layer = inspect.isclass(value) and issubclass(value, keras.layers.Layer) and value.__module__ == MODULE
+        if is_layer and ">" not in keras.saving.get_registered_name(value):
+            keras.saving.register_keras_serializable(package=_name_of(file))(value)
+
+
+def _recipe_in(file: Path, names: dict[str, Any]) -> Recipe:
+    """Return the recipe that a file has defined, or makes with a function.
+
+    Raises:
+        InputError: there is none, or it cannot be said which one.
+    """
+    public = {name: value for name, value in names.items() if not name.startswith("_")}
+    recipes = {name: value for name, value in public.items() if isinstance(value, Recipe)}
+    if recipes:
+        return recipes[_only(file, "recipes", recipes, ("recipe",))]
+    makers = {
+        name: value
+        for name, value in public.items()
+        if inspect.isfunction(value) and value.__module__ == MODULE and _takes_nothing(value)
+    }
+    if "keras" in sys.modules:
+        makers |= {name: value for name, value in public.items() if isinstance(value, sys.modules["keras"].Model)}
+    if not makers:
+        raise InputError(
+            f"{file}: defines no recipe. Expected a kaggle_digits.Network, or a function without parameters that "
+            "returns a keras.Sequential. Add one."
+        )
+    made = makers[name := _only(file, "networks", makers, FUNCTIONS)]
+    try:
+        made = made() if inspect.isfunction(made) else made
+    except Exception as error:
+        raise InputError(f"{_line_of(file, error)}: {type(error).__name__}: {error}. Correct it.") from error
+    if isinstance(made, Recipe):
+        return made
+    _register_layers(file, names)
+    try:
+        return from_keras(made, name=_name_of(file), source=str(file))
+    except InputError as error:
+        raise InputError(f"{file}: {name}: {error}") from error
+
+
+def _takes_nothing(function: Callable[..., Any]) -> bool:
+    kinds = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    parameters = inspect.signature(function).parameters.values()
+    return all(each.default is not inspect.Parameter.empty or each.kind in kinds for each in parameters)
+
+
+def _only(file: Path, what: str, found: dict[str, Any], usual: Sequence[str]) -> str:
+    name = next((name for name in usual if name in found), next(iter(found)) if len(found) == 1 else None)
+    if name is None:
+        raise InputError(
+            f"{file}: several {what} ({', '.join(found)}). Expected one, or one that is called "
+            f"{' or '.join(usual[:2])}. Rename it, or put an underscore before the names of the others."
+        )
+    return name
+
+
+def from_keras(model: Any, **settings: Any) -> Network:
+    """Turn a Keras network into a recipe, which trains it from new weights.
+
+    If the network is compiled, its optimizer, learning rate and loss are used. A softmax at its end is left out: the
+    loss computes it, and predictions are the same.
+
+    Args:
+        model: a ``keras.Sequential`` for images (28, 28, 1), (28, 28) or (784,), with ten outputs.
+        settings: those of ``Network``; ``epochs`` and ``batch_size`` above all. ``pixel_scale`` is 255 by default, so
+            the network gets values from 0 to 1.
+
+    Raises:
+        InputError: it is no such network, or has something that a recipe cannot keep.
+    """
+    import keras
+
+    if not isinstance(model, keras.Sequential):
+        raise InputError(f"a {type(model).__name__}. Expected a keras.Sequential. Build one of its layers.")
+    if not model.built:
+        model.build((None, SIDE, SIDE, 1))
+    shape = tuple(model.input_shape[1:])
+    if shape not in {(SIDE, SIDE, 1), (SIDE, SIDE), (PIXELS,)}:
+        raise InputError(f"takes images of the shape {shape}. Expected ({SIDE}, {SIDE}, 1). Change its input.")
+    if tuple(model.output_shape[1:]) != (CLASSES,):
+        raise InputError(f"returns values of the shape {model.output_shape[1:]}. Expected ({CLASSES},), one per digit.")
+    layers: list[Layer] = [] if len(shape) == 3 else [("Reshape", {"target_shape": shape})]
+    layers += [_layer_of(layer) for layer in _flat(model)]
+    given = dict(DEFAULTS)
+    if model.compiled and model.optimizer:
+        given |= _compiled_with(model)
+    if given["loss"] == "crossentropy":
+        layers = _without_softmax(layers)
+    words = {"name": model.name, "summary": "a network of your own", "source": "keras.Sequential"}
+    try:
+        return build(Network, {**words, **given, "layers": tuple(layers), **settings})
+    except FieldError as error:
+        raise InputError(str(error)) from error
+
+
+def _flat(model: Any) -> Iterator[Any]:
+    """Yield the layers of a network, those of networks inside it included."""
+    import keras
+
+    for layer in model.layers:
+        if isinstance(layer, keras.Sequential):
+            yield from _flat(layer)
+        elif not isinstance(layer, keras.layers.InputLayer):
+            yield layer
+
+
+def _layer_of(layer: Any) -> Layer:
+    import keras
+
+    options = layer.get_config()
+    policy = layer.dtype_policy.name
+    if policy != keras.config.dtype_policy().name:
+        raise InputError(f"the layer {layer.name} computes in {policy}. Expected the default. Set precision instead.")
+    left_out = {"name", "dtype"} | ({"trainable"} if layer.trainable else set())
+    options = {name: value for name, value in options.items() if name not in left_out}
+    kind = type(layer).__name__
+    if not type(layer).__module__.startswith("keras."):
+        kind = keras.saving.get_registered_name(type(layer))
+    try:
+        return kind, _as_tuples(json.loads(json.dumps(options)))
+    except TypeError as error:
+        raise InputError(f"the layer {layer.name} has an option that is not plain data ({error}).") from error
+
+
+def _compiled_with(model: Any) -> dict[str, Any]:
+    """Return the settings that a network was compiled with."""
+    import keras
+
+    options = model.optimizer.get_config()
+    rate = options.pop("learning_rate")
+    if not isinstance(rate, float):
+        raise InputError(
+            "is compiled with a schedule of Keras. Expected a learning rate that is a number. Return a "
+            "kaggle_digits.Network with a OneCycle or Milestones of kaggle_digits.recipe."
+        )
+    if options.get("use_ema"):
+        raise InputError("is compiled with use_ema, which is not supported. Leave it out.")
+    loss = model.loss if isinstance(model.loss, str) else keras.losses.serialize(model.loss)
+    name = loss if isinstance(loss, str) else loss["config"]["name"]
+    smoothing = 0.0 if isinstance(loss, str) else loss["config"].get("label_smoothing", 0.0)
+    losses = {"categorical_crossentropy": "crossentropy", "sparse_categorical_crossentropy": "crossentropy"}
+    losses |= {"mse": "mse", "mean_squared_error": "mse"}
+    if name not in losses:
+        raise InputError(f"is compiled with the loss {name}. Expected one of {', '.join(losses)}.")
+    return {
+        "optimizer": (
+            type(model.optimizer).__name__,
+            {name: value for name, value in options.items() if name != "name" and value is not None},
+        ),
+        "learning_rate": float(f"{rate:.6g}"),  # Keras keeps it as float32
+        "loss": losses[name],
+        "label_smoothing": smoothing,
+    }
+
+
+def _without_softmax(layers: list[Layer]) -> list[Layer]:
+    kind, options = layers[-1]
+    if kind == "Softmax" or (kind == "Activation" and options.get("activation") == "softmax"):
+        return layers[:-1]
+    if options.get("activation") == "softmax":
+        return [*layers[:-1], (kind, {**options, "activation": "linear"})]
+    return layers
+
+
+def _main() -> None:
+    file, answer = map(Path, sys.argv[1:])
+    try:
+        made: dict[str, Any] = {"recipe": to_json(_recipe_in(file, _run(file)))}
+    except InputError as error:
+        made = {"fault": str(error)}
+    answer.write_text(json.dumps(made), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    _main()

@@ -1,0 +1,318 @@
+"""Recipes of your own, in TOML and Python: they train like built-in recipes, and their mistakes get line and key."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+import kaggle_digits as kd
+from kaggle_digits.cli import main
+from kaggle_digits.errors import InputError
+from kaggle_digits.own import find_lines, from_keras, to_toml
+from kaggle_digits.recipe import Augmentation, Ensemble, Milestones, Network, OneCycle
+from kaggle_digits.recipes import RECIPES, find_recipe
+from kaggle_digits.runs import read_run
+
+GUIDE = (Path(__file__).parent.parent / "docs/how-to/recipe.md").read_text(encoding="utf-8")
+TOML = re.findall(r"```toml\n(.*?)```", GUIDE, re.DOTALL)[0]
+PYTHON = re.findall(r"```py\n(.*?)```", GUIDE, re.DOTALL)[0]
+LAYERS = """\
+layers = [
+  { kind = "Conv2D", filters = 8, kernel_size = 5 },
+  "Flatten",
+  { kind = "Dense", units = 10 },
+]
+"""
+
+
+def write(name: str, text: str) -> str:
+    Path(name).write_text(text, encoding="utf-8")
+    return name
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_built_in_recipe_comes_back_from_its_toml(name):
+    mine = find_recipe(write("mine.toml", to_toml(RECIPES[name])))
+    assert mine.settings() == replace(RECIPES[name], name="mine").settings()
+
+
+def test_toml_says_what_to_train():
+    mine = find_recipe(write("my net.toml", TOML))
+    assert isinstance(mine, Network)
+    assert (mine.name, mine.source, mine.epochs, mine.batch_size) == ("my-net", "my net.toml", 2, 128)
+    assert mine.layers[1:] == (("Flatten", {}), ("Dense", {"units": 10}))
+    assert mine.augmentation == Augmentation(rotation=8, shift=1)
+
+
+def test_schedules_and_members_are_tables():
+    text = f"[learning_rate]\nkind = 'Milestones'\nstart = 0.1\nfactor = 0.5\nepochs = [1, 3]\n[[members]]\n{LAYERS}"
+    both = find_recipe(write("both.toml", f"kind = 'Ensemble'\nmembers = ['written', {{ {one_line(LAYERS)} }}]"))
+    assert isinstance(both, Ensemble)
+    assert [member.name for member in both.members] == ["written", "both-2"]
+    mine = find_recipe(write("mine.toml", LAYERS + text.partition("[[")[0]))
+    assert mine.learning_rate == Milestones(start=0.1, factor=0.5, epochs=(1, 3))
+
+
+def one_line(text: str) -> str:
+    return f"precision = 'mixed_bfloat16', {' '.join(text.split()).replace(', ]', ' ]')}"
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("epoch = 3\n" + LAYERS, ", line 1: epoch: no such key here. Did you mean epochs?"),
+        (LAYERS + "epochs = 0\n", ", line 6: epochs: 0. Expected 1 to 1,000,000."),
+        (LAYERS + "\n# a comment\nepochs = 'ten'\n", ", line 8: epochs: 'ten'. Expected a whole number."),
+        (LAYERS + "loss = 'kld'", ", line 6: loss: 'kld'. Expected crossentropy or mse."),
+        (LAYERS + "augmentation = { rotate = 8 }", ", line 6: rotate: no such key here. Did you mean rotation?"),
+        (
+            LAYERS + "[learning_rate]\nkind = 'OneCycle'\npeak = 0.1\n",
+            ", line 6: warmup: is missing. Expected a number.",
+        ),
+        (
+            LAYERS + "learning_rate = { kind = 'Cosine', peak = 0.1 }\n",
+            ", line 6: learning_rate: kind 'Cosine'. Expected one of Augmentation, Restyling, OneCycle, Milestones, "
+            "Plateau.",
+        ),
+        (
+            "layers = [\n  3,\n]\n",
+            ', line 2: layers: 3. Expected a name, or a table such as { kind = "Dense", units = 10 }.',
+        ),
+        ("epochs = \n", ": not TOML: Invalid value (at line 1, column 10). Correct that line."),
+        ("epochs = 3\n", ": layers: is missing. Expected a list of layers."),
+        ("kind = 'Foo'\n", ", line 1: kind: 'Foo'. Expected Network, Classical, Ensemble."),
+        ("kind = 'Ensemble'\nmembers = ['svm']\n", ": bad: no network among its members."),
+        ("name = 'a/b'\n" + LAYERS, ", line 1: name: 'a/b'. Expected letters, digits, and dashes: files are named "),
+    ],
+)
+def test_mistake_is_named_with_its_line_and_key(text, fault):
+    with pytest.raises(InputError) as caught:
+        find_recipe(write("bad.toml", text))
+    assert str(caught.value).startswith(f"bad.toml{fault}")
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("layers = [\n 'Flatten',\n 'Dens']", "line 3: Dens: Keras has no layer Dens; did you mean Dense."),
+        (
+            "layers = [\n 'Flatten',\n {kind='Dense', unit=10}]",
+            "line 3: Dense: unit: no such argument. Did you mean units.",
+        ),
+        (
+            "layers = [\n 'Flatten']",
+            "line 2: the output has the shape (784,). Expected (10,), one value per digit. End with Flatten and a "
+            "Dense of ten units.",
+        ),
+        (LAYERS + "optimizer = 'Adamm'", "line 6: Adamm: Keras has no optimizer Adamm; did you mean Adam."),
+        (
+            "kind = 'Classical'\nestimator = 'SVX'",
+            "line 2: SVX: no such method here. Expected one of DummyClassifier, GaussianNB, LogisticRegression, SVC, "
+            "KNeighborsClassifier, ImageDistortionModel, RandomForestClassifier.",
+        ),
+        (
+            "kind = 'Classical'\nestimator = { kind = 'SVC', kernel = 'poly' }",
+            "line 2: SVC with kernel = 'poly'. Expected some of kernel = rbf, C, tol.",
+        ),
+    ],
+)
+def test_what_keras_does_not_take_is_named_before_anything_is_written(text, fault, capsys):
+    assert main(["train", "--recipe", write("bad.toml", text), "--run", "run", "--data", "sample"]) == 2
+    assert f"kaggle-digits: bad.toml, {fault}\n" in capsys.readouterr().err
+    assert not Path("run").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("import numpy\n\nnetwork = nump\n", "mine.py, line 3: NameError: name 'nump' is not defined"),
+        ("def network(:\n", "mine.py, line 1: SyntaxError: invalid syntax"),
+        ("x = 1\n", "mine.py: defines no recipe. Expected a kaggle_digits.Network, or a function without parameters "),
+        (
+            "def one(): ...\ndef two(): ...\n",
+            "mine.py: several networks (one, two). Expected one, or one that is called",
+        ),
+        ("def network():\n    return 1 / 0\n", "mine.py, line 2: ZeroDivisionError: division by zero. Correct it."),
+        ("def network():\n    return 3\n", "mine.py: network: a int. Expected a keras.Sequential."),
+        ("import os\nos._exit(3)\n", "mine.py: ended before it had made a recipe (exit code 3). Run it with Python"),
+        (
+            PYTHON.replace("(28, 28, 1)", "(32, 32, 3)"),
+            "mine.py: network: takes images of the shape (32, 32, 3). Expected (28, 28, 1). Change its input.",
+        ),
+        (
+            PYTHON.replace("Dense(10", "Dense(12"),
+            "mine.py: network: returns values of the shape (12,). Expected (10,), one per digit.",
+        ),
+    ],
+)
+def test_mistake_in_python_is_named_with_its_line(text, fault):
+    with pytest.raises(InputError) as caught:
+        find_recipe(write("mine.py", text))
+    assert str(caught.value).startswith(fault)
+
+
+def test_unknown_file_and_taken_names_are_refused(capsys):
+    with pytest.raises(InputError, match=r"nothing\.toml: cannot be read"):
+        find_recipe("nothing.toml")
+    with pytest.raises(InputError, match=r"fast\.toml: calls its recipe fast, as a built-in one is called"):
+        find_recipe(write("fast.toml", TOML))
+    Path("other").mkdir()
+    assert main(["compare", "--recipes", f"{write('a.toml', TOML)},{write('other/a.toml', TOML)}", "--out", "c"]) == 2
+    assert "several are called a. Expected a name for each" in capsys.readouterr().err
+
+
+def test_keras_network_keeps_its_optimizer_and_loses_its_softmax():
+    model = keras.Sequential(
+        [
+            keras.layers.Flatten(),
+            keras.layers.Dense(20, "relu", kernel_regularizer="l2"),
+            keras.layers.Dense(10, "softmax"),
+        ]
+    )
+    model.compile(optimizer=keras.optimizers.SGD(0.05, momentum=0.9), loss="sparse_categorical_crossentropy")
+    mine = from_keras(model, name="mine", epochs=3)
+    assert (mine.epochs, mine.learning_rate, mine.loss) == (3, 0.05, "crossentropy")
+    assert mine.optimizer[0] == "SGD"
+    assert mine.optimizer[1]["momentum"] == 0.9
+    assert [kind for kind, _ in mine.layers] == ["Flatten", "Dense", "Dense"]
+    assert mine.layers[-1][1]["activation"] == "linear"
+    flat = keras.Sequential([keras.Input((784,)), keras.layers.Dense(10), keras.layers.Softmax()])
+    assert [kind for kind, _ in from_keras(flat).layers] == ["Reshape", "Dense"]
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "loss", "fault"),
+    [
+        (keras.optimizers.SGD(keras.optimizers.schedules.CosineDecay(0.1, 10)), "mse", "is compiled with a schedule"),
+        (keras.optimizers.Adam(use_ema=True), "mse", "is compiled with use_ema, which is not supported"),
+        (keras.optimizers.Adam(), "hinge", "is compiled with the loss hinge. Expected one of"),
+    ],
+    ids=["schedule", "ema", "loss"],
+)
+def test_what_a_recipe_cannot_keep_is_refused(optimizer, loss, fault):
+    model = keras.Sequential([keras.Input((28, 28, 1)), keras.layers.Flatten(), keras.layers.Dense(10)])
+    model.compile(optimizer=optimizer, loss=loss)
+    with pytest.raises(InputError, match=fault):
+        from_keras(model)
+
+
+@pytest.mark.parametrize(("file", "text"), [("mine.toml", TOML), ("mine.py", PYTHON)])
+def test_own_recipe_is_submitted_and_its_run_stands_alone(file, text):
+    assert main(["submit", "--recipe", write(file, text), "--epochs", "1", "--data", "sample", "--out", "a.csv"]) == 0
+    Path(file).unlink()
+    assert main(["predict", "--run", "runs/sample-a", "--data", "sample", "--out", "b.csv"]) == 0
+    assert Path("sample-b.csv").read_bytes() == Path("sample-a.csv").read_bytes()
+    assert read_run(Path("runs/sample-a")).recipe.name == "mine"
+
+
+KILLED = """
+import os, signal, sys
+from kaggle_digits.cli import main
+from kaggle_digits.cli.output import TrainingProgress
+epoch = TrainingProgress.epoch
+TrainingProgress.epoch = lambda *all: os.kill(os.getpid(), signal.SIGKILL)
+main(sys.argv[1:])
+"""
+
+
+def test_own_recipe_is_killed_and_resumed():
+    command = ["submit", "--recipe", write("mine.toml", TOML), "--data", "sample", "--out"]
+    killed = subprocess.run([sys.executable, "-c", KILLED, *command, "a.csv"], env=os.environ, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert main([*command, "a.csv"]) == 0
+    assert main([*command, "b.csv"]) == 0
+    assert Path("sample-a.csv").read_bytes() == Path("sample-b.csv").read_bytes()
+    assert len(read_run(Path("runs/sample-a")).epochs) == 2
+
+
+OWN_LAYER = """
+import keras
+
+class Square(keras.layers.Layer):
+    def call(self, inputs):
+        return inputs * inputs
+
+def network():
+    return keras.Sequential([
+        keras.Input((28, 28, 1)), keras.layers.Conv2D(4, 5, strides=4), Square(), keras.layers.Flatten(),
+        keras.layers.Dense(10),
+    ])
+"""
+
+
+def test_network_with_a_layer_of_ones_own_needs_its_file(capfd):
+    file = write("squared.py", OWN_LAYER)
+
+    def run(*arguments: str) -> int:
+        return subprocess.run([sys.executable, "-m", "kaggle_digits", *arguments], check=False).returncode
+
+    assert run("train", "--recipe", file, "--run", "run", "--data", "sample", "--epochs", "1") == 0
+    assert run("predict", "--run", "run", "--data", "sample", "--out", "a.csv") == 2
+    assert (
+        "kaggle-digits: run: its layer Square is code of squared.py, which was not run. Expected that file. Give it to "
+        "`kaggle-digits predict` with --recipe, or in Python, to find_recipe first."
+    ) in capfd.readouterr().err
+    assert run("predict", "--run", "run", "--recipe", file, "--data", "sample", "--out", "a.csv") == 0
+
+
+def test_file_with_a_recipe_of_this_package_needs_no_keras():
+    text = "from dataclasses import replace\nfrom kaggle_digits import find_recipe\n_fast = find_recipe('fast')\n"
+    mine = find_recipe(write("mine.py", text + "recipe = replace(_fast, name='slow', epochs=20)\n"))
+    assert mine == replace(find_recipe("fast"), name="slow", epochs=20)
+
+
+def test_trains_in_python_as_well(train_values):
+    rows = kd.TrainingRows(train_values[:, 1:], train_values[:, 0].astype(np.int64))
+    mine = find_recipe(write("mine.toml", TOML))
+    assert kd.train_run(mine, rows, "run").finished
+    assert isinstance(replace(mine, learning_rate=OneCycle(peak=0.1, warmup=0.1, start=0.1, end=0.1)), Network)
+
+
+def test_lines_are_found_in_every_form_of_toml():
+    text = '''# comment
+a.b = 1  # two
+"c d" = """
+text = 3
+"""
+[t]
+x = { y = [1, { z = 'a]b' }], w = 2 }
+[[m]]
+k = [
+  1,
+  { q = 1979-05-27T07:32:00Z },
+]
+[[m]]
+[m.n]
+r = 0.5
+'''
+    lines = dict(find_lines(text))
+    wanted = {
+        ("a", "b"): 2,
+        ("c d",): 3,
+        ("t",): 6,
+        ("t", "x"): 7,
+        ("t", "x", "y", 1, "z"): 7,
+        ("t", "x", "w"): 7,
+        ("m", 0): 8,
+        ("m", 0, "k"): 9,
+        ("m", 0, "k", 1, "q"): 11,
+        ("m", 1): 13,
+        ("m", 1, "n", "r"): 15,
+    }
+    assert {place: lines.get(place) for place in wanted} == wanted
+
+
+def test_table_of_recipes_prints_one_as_toml(capsys):
+    assert main(["recipes", "flash", "--toml"]) == 0
+    assert capsys.readouterr().out == to_toml(RECIPES["flash"])
+    assert main(["recipes", "flash"]) == 2
+    assert "NAME and --toml belong together" in capsys.readouterr().err
