@@ -5,6 +5,8 @@ Source: the temperature and the calibration error are those of Guo et al. 2017, 
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 BINS = 15
@@ -112,3 +114,8 @@ def accuracy(probabilities: np.ndarray, digits: np.ndarray) -> float:
     0.75
     """
     return float((probabilities.argmax(axis=1) == digits).mean())
+
+
+def standard_error(accuracy: float, rows: int) -> float:
+    """Return the binomial standard error of an accuracy that was measured on so many rows."""
+    return math.sqrt(accuracy * (1 - accuracy) / rows)

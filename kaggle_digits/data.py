@@ -467,6 +467,37 @@ def split_rows(rows: TrainingRows, *, fraction: float, seed: int) -> tuple[Train
     return rows.take(draw.permutation(np.concatenate(kept))), rows.take(draw.permutation(np.concatenate(held_out)))
 
 
+def fold_rows(rows: TrainingRows, folds: int, *, seed: int) -> np.ndarray:
+    """Divide rows into folds of equal size, with each class in the same proportion in all of them.
+
+    Args:
+        rows: the labelled rows.
+        folds: how many folds, 2 or more.
+        seed: the same seed gives the same folds.
+
+    Returns:
+        (N,) int64, the fold of each row, counted from 0.
+
+    Raises:
+        DataError: a digit has too few rows to be in every fold.
+    """
+    import numpy as np
+    from sklearn.model_selection import StratifiedKFold
+
+    present, counts = np.unique(rows.digits, return_counts=True)
+    if folds < 2 or counts.min() < folds:
+        raise DataError(
+            f"{folds} folds of {len(rows)} rows, {counts.min()} of them of digit {present[counts.argmin()]}. Expected "
+            f"2 to {max(2, counts.min())} folds, so that each has every digit. Use another number, or add rows."
+        )
+    fold = np.empty(len(rows), np.int64)
+    for number, (_, held_out) in enumerate(
+        StratifiedKFold(folds, shuffle=True, random_state=seed).split(fold, rows.digits)
+    ):
+        fold[held_out] = number
+    return fold
+
+
 def _share_out(counts: np.ndarray, total: int, draw: np.random.RandomState) -> np.ndarray:
     """Share a total among classes in proportion to their counts, in whole numbers.
 

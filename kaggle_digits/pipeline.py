@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import math
+import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kaggle_digits.calibration import accuracy, calibrate
+from kaggle_digits.calibration import accuracy, calibrate, standard_error
 from kaggle_digits.data import (
     SAMPLE,
     Source,
@@ -34,6 +34,7 @@ from kaggle_digits.records import SUBMISSIONS, free_name, record_path
 from kaggle_digits.runs import Run, mark_used, read_run, run_folders
 from kaggle_digits.strategy import Device, device_of
 from kaggle_digits.train import train_run
+from kaggle_digits.validate import cross_validate
 
 if TYPE_CHECKING:
     from kaggle_digits.learners import Progress
@@ -59,6 +60,7 @@ class Plan:
         seed: of everything random.
         out: the submission file to write.
         overwrite: whether ``out`` may replace a file.
+        folds: train on all folds but one, for each of so many folds, and average; None trains once.
         seconds: spent on making the plan, by phase.
     """
 
@@ -74,6 +76,7 @@ class Plan:
     seed: int
     out: Path
     overwrite: bool
+    folds: int | None
     seconds: dict[str, float]
 
 
@@ -83,8 +86,9 @@ class Result:
 
     Args:
         plan: what was planned.
-        run: the run that predicted.
-        accuracy: correct / seen on the held-out rows, of a training that never saw them.
+        runs: the runs that predicted, averaged.
+        accuracy: correct / seen on the held-out rows, of a training that never saw them. With folds, these are all
+            labelled rows.
         standard_error: of that accuracy, binomial.
         test_accuracy: correct / seen on the test rows, if they have labels.
         label_counts: how often each digit from 0 to 9 was predicted.
@@ -92,7 +96,7 @@ class Result:
     """
 
     plan: Plan
-    run: Run
+    runs: list[Run]
     accuracy: float
     standard_error: float
     test_accuracy: float | None
@@ -126,6 +130,7 @@ def plan_submission(
     backend: str | None = None,
     seed: int = 0,
     epochs: int | None = None,
+    folds: int | None = None,
     overwrite: bool = False,
 ) -> Plan:
     """Load the data, find the device and settle every name, without writing anything.
@@ -139,6 +144,7 @@ def plan_submission(
         backend: "tensorflow", "jax", or None to choose, see ``backend.choose_backend``.
         seed: of the split, the weights, the order of rows and their augmentation.
         epochs: instead of the recipe's own number.
+        folds: see ``Plan``.
         overwrite: whether ``out`` may replace a file.
 
     Raises:
@@ -148,7 +154,8 @@ def plan_submission(
     chosen = find_recipe(recipe, epochs=epochs, backend=backend)
     with _timed(seconds, "load"):
         source = find_source(data)
-        out = submission_name(out, stem=f"{chosen.name}-seed{seed}", from_sample=source.is_sample)
+        stem = f"{chosen.name}-seed{seed}" + (f"-{folds}folds" if folds else "")
+        out = submission_name(out, stem=stem, from_sample=source.is_sample)
         check_out(out, overwrite=overwrite or _is_begun(out))
         rows = load_train(source)
         test = load_test_rows(source)
@@ -168,6 +175,7 @@ def plan_submission(
         seed=seed,
         out=out,
         overwrite=overwrite,
+        folds=folds,
         seconds=seconds,
     )
 
@@ -200,39 +208,73 @@ def make_submission(plan: Plan, *, progress: Progress | None = None) -> Result:
         )
 
     seconds = dict(plan.seconds)
+    measured = None
     with _timed(seconds, "train"):
-        measured = run = train(plan.out.stem, plan.training, plan.held_out)
-    if plan.recipe.retrain:
+        runs = _train_folds(plan, progress) if plan.folds else [train(plan.out.stem, plan.training, plan.held_out)]
+    held_out_accuracy = float(
+        np.average([run.accuracy or 0.0 for run in runs], weights=[run.rows.held_out for run in runs])
+    )
+    if plan.recipe.retrain and not plan.folds:
+        (measured,) = runs
         with _timed(seconds, "retrain"):
-            run = train(f"{plan.out.stem}-all-rows", plan.rows, None)
+            runs = [train(f"{plan.out.stem}-all-rows", plan.rows, None)]
     with _timed(seconds, "predict"):
-        probabilities = run.predict(plan.test_pixels)
+        probabilities = [run.predict(plan.test_pixels) for run in runs]
     with _timed(seconds, "write"):
         # First the run folders name the file. A job that is stopped before the record exists is known by that.
-        run = mark_used([measured, run] if plan.recipe.retrain else [run], plan.out)[-1]
+        marked = mark_used([measured, *runs] if measured else runs, plan.out)
+        runs = marked[-len(runs) :]
         counts = write_checked(
             plan.out,
-            [probabilities],
-            [run],
-            measured=measured if plan.recipe.retrain else None,
+            probabilities,
+            runs,
+            measured=measured,
             overwrite=plan.overwrite,
             not_for_upload=plan.not_for_upload,
         )
-    held_out_accuracy = measured.accuracy or 0.0
     return Result(
         plan=plan,
-        run=run,
+        runs=runs,
         accuracy=held_out_accuracy,
-        standard_error=standard_error(held_out_accuracy, len(plan.held_out)),
-        test_accuracy=None if plan.test_digits is None else accuracy(probabilities, plan.test_digits),
+        standard_error=standard_error(held_out_accuracy, len(plan.rows) if plan.folds else len(plan.held_out)),
+        test_accuracy=None if plan.test_digits is None else accuracy(np.mean(probabilities, axis=0), plan.test_digits),
         label_counts=counts,
         seconds=seconds,
     )
 
 
-def standard_error(accuracy: float, rows: int) -> float:
-    """Return the binomial standard error of an accuracy that was measured on so many rows."""
-    return math.sqrt(accuracy * (1 - accuracy) / rows)
+def _train_folds(plan: Plan, progress: Progress | None) -> list[Run]:
+    """Train a network for each fold, in the first of STEM, STEM-2 and so on that is free or holds a job to continue."""
+    for folder in numbered_names(RUNS / plan.out.stem):
+        if folder.exists() and not _holds_folds(folder, plan):
+            continue
+        return cross_validate(
+            plan.recipe,
+            plan.rows,
+            folder,
+            plan.folds or 2,
+            seed=plan.seed,
+            device=plan.device,
+            source=plan.source.name,
+            progress=progress,
+        )
+    raise AssertionError("numbered_names has no end")
+
+
+def _holds_folds(folder: Path, plan: Plan) -> bool:
+    """Whether a folder holds fold networks of a job like this one, with which no submission was made yet."""
+    runs = []
+    for found in folder.glob("*"):
+        with contextlib.suppress(RunError):
+            runs.append(read_run(found))
+    mine = re.compile(rf"[0-9]+-of-{plan.folds}")
+    return bool(runs) and all(
+        mine.fullmatch(run.folder.name)
+        and run.recipe.settings() == plan.recipe.settings()
+        and run.rows.training + run.rows.held_out == len(plan.rows)
+        and not run.is_used
+        for run in runs
+    )
 
 
 def predict_submission(
@@ -305,7 +347,7 @@ def _is_begun(out: Path) -> bool:
         return False
     for folder in itertools.takewhile(Path.exists, numbered_names(RUNS / out.stem)):
         with contextlib.suppress(RunError):
-            if read_run(folder).submission == str(out):
+            if read_run(run_folders(folder)[0]).submission == str(out):
                 return True
     return False
 

@@ -20,7 +20,7 @@ from kaggle_digits.backend import import_backend
 from kaggle_digits.calibration import calibrate, find_threshold, fit_temperature
 from kaggle_digits.data import find_source, load_train, split_rows
 from kaggle_digits.errors import DigitsError, InputError, RunError, TrainingError
-from kaggle_digits.learners import Fitted, Training, learner_of
+from kaggle_digits.learners import Fitted, Training, learner_of, part_of
 from kaggle_digits.own import locate
 from kaggle_digits.predict import load_run
 from kaggle_digits.recipe import FieldError, Recipe, to_json
@@ -116,8 +116,9 @@ def train_run(
             return load_run(run.folder, device) if device.processes == 1 else run
         if keeps_folder:
             run.save()
+        weights = [sum(network.epochs for network in member.networks) or 1 for member in recipe.members]
         members = [
-            _train_member(run, number, rows, held_out=held_out, progress=progress)
+            _train_member(run, number, rows, held_out=held_out, progress=part_of(progress, number - 1, weights))
             for number, member in enumerate(recipe.members, start=1)
             # The first of several processes trains a classical member alone.
             if keeps_folder or member.networks

@@ -62,23 +62,23 @@ def test_default_recipe_reads_handwriting(workplace):
 def test_result_is_honest(capsys):
     plan = main_job.plan_submission(data="sample", recipe="quick")
     result = main_job.make_submission(plan)
-    with np.load(result.run.folder / "validation.npz") as held_out:
+    with np.load(result.runs[0].folder / "validation.npz") as held_out:
         correct = (held_out["probabilities"].argmax(axis=1) == held_out["digits"]).mean()
     assert result.accuracy == correct
     assert result.standard_error == pytest.approx((correct * (1 - correct) / 72) ** 0.5)
     assert set(plan.seconds) == {"load", "start"}
     assert set(result.seconds) == {"load", "start", "train", "predict", "write"}
-    assert result.run.submission == "submissions/sample-quick-seed0.csv"
+    assert result.runs[0].submission == "submissions/sample-quick-seed0.csv"
     assert sum(result.label_counts) == 360
     assert capsys.readouterr().out == ""
 
 
 def test_retraining_uses_all_rows_but_measures_on_held_out_ones():
     result = main_job.make_submission(main_job.plan_submission(data="sample", recipe="quick-retrain"))
-    assert result.run.folder == Path("runs/sample-quick-retrain-seed0-all-rows")
-    assert (result.run.rows.training, result.run.rows.held_out) == (1437, 0)
+    assert result.runs[0].folder == Path("runs/sample-quick-retrain-seed0-all-rows")
+    assert (result.runs[0].rows.training, result.run.rows.held_out) == (1437, 0)
     assert Path("runs/sample-quick-retrain-seed0/validation.npz").exists()
-    assert not (result.run.folder / "validation.npz").exists()
+    assert not (result.runs[0].folder / "validation.npz").exists()
 
 
 def test_dry_run_writes_nothing(workplace, capsys):

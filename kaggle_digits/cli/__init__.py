@@ -24,6 +24,7 @@ VERBS: tuple[Verb, ...] = (
     submission.submit,
     training.recipes,
     training.train,
+    training.validate,
     submission.predict,
     training.compare,
     handwriting.recognize,

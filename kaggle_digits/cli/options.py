@@ -107,6 +107,14 @@ def part(text: str) -> tuple[int, int]:
     return int(number), int(parts)
 
 
+def several(text: str) -> int:
+    """Parse a number of folds."""
+    number = count(text)
+    if number < 2:
+        raise argparse.ArgumentTypeError("1 fold leaves nothing to train on")
+    return number
+
+
 DATA = option(
     "--data",
     metavar="PATH",
@@ -125,4 +133,11 @@ EPOCHS = option("--epochs", type=count, metavar="N", help="the number of epochs,
 ONE_RUN = option("--run", type=path, metavar="DIR", help="a run folder (default: the package's small network)")
 FORCE = option("--force", action="store_true", help="replace FILE if it exists")
 MESSAGE = option("-m", "--message", metavar="TEXT", help="the description of the submission, with --upload")
+SHARD = option(
+    "--shard",
+    type=part,
+    default=(1, 1),
+    metavar="I/N",
+    help="train only part I of N, and write no table; run the command without --shard last to write it",
+)
 TRAINING = (DATA, DEVICE, BACKEND, SEED)

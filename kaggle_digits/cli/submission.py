@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kaggle_digits.cli.kaggle import upload_made_file
-from kaggle_digits.cli.options import BACKEND, DATA, EPOCHS, FORCE, MESSAGE, TRAINING, option, path, verb
+from kaggle_digits.cli.options import BACKEND, DATA, EPOCHS, FORCE, MESSAGE, TRAINING, option, path, several, verb
 from kaggle_digits.cli.output import TrainingProgress, say
 from kaggle_digits.data import SAMPLE
 from kaggle_digits.errors import InputError
@@ -29,6 +29,13 @@ log = logging.getLogger(__name__)
     ),
     *TRAINING,
     EPOCHS,
+    option(
+        "--folds",
+        type=several,
+        metavar="K",
+        help="train K networks, each on all rows but one of K parts, and average them; each row measures the one that "
+        "did not see it",
+    ),
     option("--out", type=path, metavar="FILE", help="the file to write (default: a new name in submissions/)"),
     FORCE,
     option("--upload", action="store_true", help="submit the file to Kaggle, and wait for its score"),
@@ -43,6 +50,7 @@ def submit(
     backend: str | None,
     seed: int,
     epochs: int | None,
+    folds: int | None,
     out: Path | None,
     force: bool,
     upload: bool,
@@ -62,6 +70,7 @@ def submit(
         backend=backend,
         seed=seed,
         epochs=epochs,
+        folds=folds,
         overwrite=force,
     )
     if upload:
@@ -148,22 +157,33 @@ def _describe_counts(counts: list[int]) -> str:
 
 
 def _describe_plan(plan: Plan) -> str:
+    predicted = f"and predict {len(plan.test_pixels):,} rows."
+    where = f"device  {plan.device}\nfile    {plan.out}"
+    if plan.folds:
+        rows = len(plan.rows) * (plan.folds - 1) // plan.folds
+        what = plan.recipe.for_rows(rows).describe()
+        return (
+            f"Would train {plan.folds} times {what} on about {rows:,} of {len(plan.rows):,} rows of "
+            f"{plan.source.name},\nmeasure each on the other rows, average them, {predicted}\n{where}"
+        )
     again = ", then again on all rows" if plan.recipe.retrain else ""
     what = plan.recipe.for_rows(len(plan.training)).describe()
     return (
         f"Would train {what} on {len(plan.training):,} rows of {plan.source.name}{again},\n"
-        f"measure it on {len(plan.held_out):,} held-out rows, and predict {len(plan.test_pixels):,} rows.\n"
-        f"device  {plan.device}\n"
-        f"file    {plan.out}"
+        f"measure it on {len(plan.held_out):,} held-out rows, {predicted}\n{where}"
     )
 
 
 def _describe_result(result: Result) -> str:
     plan = result.plan
     seconds = "  ".join(f"{phase} {spent:.1f}" for phase, spent in result.seconds.items())
+    measured = len(plan.rows) if plan.folds else len(plan.held_out)
     accuracy = f"{result.accuracy:.2%} ± {result.standard_error:.2%} (1 standard error)"
     if result.accuracy == 1:  # a standard error of 0 would claim too much: give the bound of the rule of three
-        accuracy = f"100 %, that is above {1 - 3 / len(plan.held_out):.1%} with 95 % confidence,"
+        accuracy = f"100 %, that is above {1 - 3 / measured:.1%} with 95 % confidence,"
+    by = "that it was not trained on"
+    if plan.folds:
+        by = f"by the one of {plan.folds} networks that did not see the row; the average of all is usually better"
     tested = ""
     if result.test_accuracy is not None:
         tested = (
@@ -175,9 +195,9 @@ def _describe_result(result: Result) -> str:
         f"recipe  {plan.recipe.name}, seed {plan.seed}\n"
         f"device  {plan.device}\n"
         f"time    {sum(result.seconds.values()):.1f} s ({seconds})\n"
-        f"held-out accuracy  {accuracy} on {len(plan.held_out):,} rows that it was not trained on\n"
+        f"held-out accuracy  {accuracy} on {measured:,} rows {by}\n"
         f"{tested}"
         f"labels  {_describe_counts(result.label_counts)}\n"
-        f"run     {result.run.folder}\n"
+        f"run     {result.runs[0].folder.parent if plan.folds else result.runs[0].folder}\n"
         f"file    {plan.out}, {len(plan.test_pixels):,} rows, checked{note}"
     )

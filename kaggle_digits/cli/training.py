@@ -8,22 +8,40 @@ import sys
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from kaggle_digits.cli.options import BACKEND, DEVICE, EPOCHS, SEEDS, TRAINING, count, index, option, part, path, verb
+from kaggle_digits.cli.options import (
+    BACKEND,
+    DEVICE,
+    EPOCHS,
+    SEEDS,
+    SHARD,
+    TRAINING,
+    count,
+    index,
+    option,
+    part,
+    path,
+    several,
+    verb,
+)
 from kaggle_digits.cli.output import TrainingProgress, exit_code_of, say
 from kaggle_digits.errors import InputError, TrainingError
 from kaggle_digits.recipe import to_json
 from kaggle_digits.recipes import DEFAULT_RECIPE, RECIPES, find_recipe, load_measured
 
 if TYPE_CHECKING:
+    from kaggle_digits.recipe import Recipe
     from kaggle_digits.runs import Run
+    from kaggle_digits.validate import Validation
 
 FIGURES = (
     "HERE is the accuracy on 6,000 held-out rows of train.csv after training on the other 36,000; ± is the standard "
     "deviation over several trainings. PUBLISHED is what the authors report, mostly on MNIST's 60,000 and 10,000 rows. "
     "`kaggle-digits recipes --json` shows everything."
 )
+SIGNIFICANT = 0.05
+"""Of two recipes one is called better if chance makes such a difference more rarely than this."""
 SEVERAL = ("several processes", "one training by several processes or machines, with JAX; start the command in each")
 
 
@@ -172,12 +190,12 @@ def _describe_run(run: Run) -> str:
         help="trainings of each recipe, with seeds from --seed on (default: 1)",
     ),
     option("--out", required=True, type=path, metavar="DIR", help="where runs, tables and report go"),
+    SHARD,
     option(
-        "--shard",
-        type=part,
-        default=(1, 1),
-        metavar="I/N",
-        help="train only part I of N, and write no table; run the command without --shard last to write it",
+        "--folds",
+        type=several,
+        metavar="K",
+        help="cross-validate each recipe over K folds, as the verb validate does, and say which of two is better",
     ),
     option("--test", action="store_true", help="score on the test rows, if they have labels, as MNIST's own files do"),
     *TRAINING,
@@ -188,6 +206,7 @@ def compare(
     repeat: int,
     out: Path,
     shard: tuple[int, int],
+    folds: int | None,
     test: bool,
     data: str | None,
     device: str,
@@ -211,6 +230,13 @@ def compare(
             f"--recipes {recipes}: several are called {' and '.join(twice)}. Expected a name for each, which is that "
             "of its file. Rename one."
         )
+    if folds and test:
+        raise InputError("compare: --folds scores on labelled rows, and --test on test rows. Leave one of them out.")
+    if folds:
+        _compare_folds(
+            chosen, out, folds=folds, data=data, repeat=repeat, seed=seed, device=device, backend=backend, shard=shard
+        )
+        return
     try:
         with TrainingProgress() as progress:
             comparison = compare(
@@ -238,6 +264,107 @@ def compare(
         )
     if shard != (1, 1):
         print(f"{out}: part {shard[0]} of {shard[1]} is trained")
+
+
+def _compare_folds(recipes: list[Recipe], out: Path, **options: Any) -> None:
+    from kaggle_digits.validate import PAIRS_FILE, compare_folds
+
+    try:
+        with TrainingProgress() as progress:
+            found, pairs = compare_folds(recipes, out, **options, progress=progress)
+    except KeyboardInterrupt:
+        say(f"What is done is kept in {out}. Repeat the command to continue.")
+        raise
+    for validation in found:
+        print(_describe_accuracy(validation))
+    for pair in pairs:
+        better = pair.first if pair.difference >= 0 else pair.second
+        print(
+            f"{pair.first} − {pair.second}: {100 * pair.difference:+.3f} ± {100 * pair.standard_error:.3f} points; "
+            f"rows that only one reads right: {pair.only_first} and {pair.only_second}. "
+            f"{f'{better} is better' if pair.p < SIGNIFICANT else 'No clear difference'} (p = {pair.p:.2g})"
+        )
+    print(
+        f"table  {out / PAIRS_FILE}"
+        if found
+        else f"{out}: part {options['shard'][0]} of {options['shard'][1]} is trained"
+    )
+
+
+@verb(
+    "cross-validate a recipe: predict every labelled row by a network that did not see it",
+    option(
+        "--recipe",
+        default=DEFAULT_RECIPE,
+        metavar="NAME|FILE",
+        help="see the verb recipes; or a .toml or .py of your own (default: %(default)s)",
+    ),
+    option("--folds", type=several, default=5, metavar="K", help="parts of the rows, each held out once (default: 5)"),
+    option(
+        "--repeat", type=count, default=1, metavar="N", help="do it N times, with other folds and seeds (default: 1)"
+    ),
+    option("--out", required=True, type=path, metavar="DIR", help="where runs, figures, mistakes and probabilities go"),
+    SHARD,
+    *TRAINING,
+    EPOCHS,
+)
+def validate(
+    *,
+    recipe: str,
+    folds: int,
+    repeat: int,
+    out: Path,
+    shard: tuple[int, int],
+    data: str | None,
+    device: str,
+    backend: str | None,
+    seed: int,
+    epochs: int | None,
+) -> None:
+    """Cross-validate a recipe."""
+    from kaggle_digits.validate import LABELS_FILE, MISTAKES_FILE, ROWS_FILE, suspect_labels
+    from kaggle_digits.validate import validate as cross_validate
+
+    chosen = find_recipe(recipe, epochs=epochs, backend=backend)
+    try:
+        with TrainingProgress() as progress:
+            found = cross_validate(
+                chosen,
+                out,
+                data=data,
+                folds=folds,
+                repeat=repeat,
+                seed=seed,
+                device=device,
+                backend=backend,
+                shard=shard,
+                progress=progress,
+            )
+    except KeyboardInterrupt:
+        say(f"What is done is kept in {out}. Repeat the command to continue.")
+        raise
+    if not found:
+        print(f"{out}: part {shard[0]} of {shard[1]} is trained")
+        return
+    fields = found.fields
+    digits = "  ".join(f"{digit}: {each:.2%}" for digit, each in enumerate(fields["digit_accuracies"]))
+    print(
+        f"{_describe_accuracy(found)}\n"
+        f"folds     {'  '.join(f'{each:.2%}' for each in fields['fold_accuracies'])}\n"
+        f"digits    {digits}\n"
+        f"mistakes  {out / MISTAKES_FILE}, and a picture of the surest beside it\n"
+        f"labels    {len(suspect_labels(found.probabilities, found.digits)):,} look wrong: {out / LABELS_FILE}\n"
+        f"all rows  {out / ROWS_FILE}"
+    )
+
+
+def _describe_accuracy(found: Validation) -> str:
+    fields = found.fields
+    return (
+        f"{found.recipe.name}: {fields['accuracy']:.3%} ± {fields['standard_error']:.3%} (1 standard error) of "
+        f"{fields['rows']:,} rows, {fields['mistakes']:,} mistakes; standard deviation over folds "
+        f"{100 * fields['fold_std']:.3f} points; {fields['seconds']:,.0f} s"
+    )
 
 
 @verb(

@@ -54,6 +54,43 @@ class Progress(Protocol):
         """Report that an epoch is done and saved. ``metrics`` are those of run.json, ``epochs`` the final number."""
 
 
+@dataclass(frozen=True)
+class _Part:
+    """Passes the progress of one of several trainings on as progress of the whole.
+
+    Args:
+        whole: receives it.
+        before: the weight of the trainings that come before.
+        weight: of this training.
+        total: of all.
+    """
+
+    whole: Progress
+    before: int
+    weight: int
+    total: int
+
+    def step(self, done: int, total: int) -> None:
+        self.whole.step(self.before * total + self.weight * done, self.total * total)
+
+    def epoch(self, metrics: dict[str, Any], epochs: int) -> None:
+        self.whole.epoch(metrics, epochs)
+
+
+def part_of(progress: Progress | None, number: int, parts: int | Sequence[int]) -> Progress | None:
+    """Return what receives the progress of one of several trainings.
+
+    Args:
+        progress: receives that of the whole; None for nobody.
+        number: of the training, counted from 0.
+        parts: how many trainings there are, or the weight of each.
+    """
+    if progress is None:
+        return None
+    weights = [1] * parts if isinstance(parts, int) else parts
+    return _Part(progress, sum(weights[:number]), weights[number], sum(weights))
+
+
 @dataclass(frozen=True, kw_only=True)
 class Training:
     """All that a learner needs to train.

@@ -1,0 +1,462 @@
+"""Cross-validation: every labelled row is predicted once, by a network that did not see it.
+
+The folder of a validation holds a run folder for each fold, ``1-of-5`` and so on, so that ``predict`` can average them.
+``validation.json`` keeps the figures, ``out_of_fold.csv`` the probabilities, ``mistakes.csv`` and ``mistakes.png`` the
+rows that were misread, and ``labels.csv`` those whose label looks wrong.
+"""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import logging
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+import numpy as np
+
+from kaggle_digits import CLASSES
+from kaggle_digits.calibration import accuracy, standard_error
+from kaggle_digits.data import TrainingRows, find_source, fold_rows, load_train
+from kaggle_digits.errors import RunError
+from kaggle_digits.files import atomic_path, read_json, write_json
+from kaggle_digits.learners import part_of
+from kaggle_digits.plots import plot_worst
+from kaggle_digits.recipe import Recipe, from_json, to_json
+from kaggle_digits.runs import Run, device_to_json, find_commit, member_folder, member_seed
+from kaggle_digits.strategy import Device, device_of
+from kaggle_digits.train import train_run
+
+if TYPE_CHECKING:
+    from kaggle_digits.learners import Progress
+
+log = logging.getLogger(__name__)
+
+JSON_FILE, ROWS_FILE, MISTAKES_FILE = "validation.json", "out_of_fold.csv", "mistakes.csv"
+PICTURE_FILE, LABELS_FILE = "mistakes.png", "labels.csv"
+COMPARISON_FILE, PAIRS_FILE = "folds.json", "folds.csv"
+MOST_DRAWN = 60
+
+
+@dataclass(frozen=True)
+class Validation:
+    """What cross-validation found.
+
+    Args:
+        folder: of its files.
+        recipe: what was trained.
+        fields: the contents of ``validation.json``.
+        digits: (N,) int64, the labels of all rows.
+        probabilities: (N, 10) of the rows, the mean over the repeats.
+    """
+
+    folder: Path
+    recipe: Recipe
+    fields: dict[str, Any]
+    digits: np.ndarray
+    probabilities: np.ndarray
+
+    @property
+    def is_right(self) -> np.ndarray:
+        """Whether each row is read right, (N,) bool."""
+        return self.probabilities.argmax(axis=1) == self.digits
+
+
+def validate(
+    recipe: Recipe,
+    out: Path,
+    *,
+    data: str | None = None,
+    folds: int = 5,
+    repeat: int = 1,
+    seed: int = 0,
+    device: str = "auto",
+    backend: str | None = None,
+    shard: tuple[int, int] = (1, 1),
+    progress: Progress | None = None,
+) -> Validation | None:
+    """Cross-validate a recipe, and write what it is worth.
+
+    A validation that was stopped goes on if it is repeated with the same folder.
+
+    Args:
+        recipe: what to train.
+        out: the folder to write.
+        data: where the data is, see ``data.find_source``.
+        folds: parts of the rows, each of which is held out once.
+        repeat: how often to do it all, with other folds and seeds.
+        seed: of the folds and the trainings. The same seed makes the same folds for every recipe.
+        device, backend: where to train the networks.
+        shard: (I, N): train only the I-th of N parts of the trainings, counted from 1, and write nothing else.
+        progress: is told of every step and epoch.
+
+    Returns:
+        what was found; None for a shard.
+
+    Raises:
+        InputError: the data or the device cannot be used, or there are too few rows.
+        RunError: the folder holds another validation.
+        TrainingError: a training failed.
+    """
+    source = find_source(data)
+    return _validate(
+        recipe,
+        load_train(source),
+        out,
+        source=source.name,
+        folds=folds,
+        repeat=repeat,
+        seed=seed,
+        device=device,
+        backend=backend,
+        shard=shard,
+        progress=progress,
+    )
+
+
+def _validate(
+    recipe: Recipe,
+    rows: TrainingRows,
+    out: Path,
+    *,
+    source: str,
+    folds: int,
+    repeat: int,
+    seed: int,
+    device: str,
+    backend: str | None,
+    shard: tuple[int, int],
+    progress: Progress | None,
+) -> Validation | None:
+    part, parts = shard
+    if parts == 1:
+        _check_folder(out, recipe, {"folds": folds, "seed": seed, "rows": len(rows)})
+    place = device_of(recipe, device, backend=backend) if recipe.precision else device_of(recipe)
+    found = []
+    for number in range(repeat):
+        only = [fold for fold in range(folds) if (number * folds + fold) % parts == part - 1]
+        found.append(
+            cross_validate(
+                recipe,
+                rows,
+                out if number == 0 else out / f"repeat-{number + 1}",
+                folds,
+                only=only,
+                seed=seed + number,
+                device=place,
+                source=source,
+                progress=part_of(progress, number, repeat),
+            )
+        )
+    if parts > 1:
+        return None
+    probabilities = [gather(runs, rows, seed=seed + number) for number, runs in enumerate(found)]
+    fields = _summary(recipe, rows, probabilities, [run for runs in found for run in runs], folds=folds, seed=seed)
+    fields |= {"data": source, "commit": find_commit()}
+    validation = Validation(out, recipe, fields, rows.digits, np.mean(probabilities, axis=0))
+    _write(validation, rows)
+    return validation
+
+
+def cross_validate(
+    recipe: Recipe,
+    rows: TrainingRows,
+    folder: Path,
+    folds: int,
+    *,
+    only: Sequence[int] | None = None,
+    seed: int,
+    device: Device,
+    source: str,
+    progress: Progress | None = None,
+) -> list[Run]:
+    """Train on all folds but one, for each of them, and predict that one.
+
+    Args:
+        recipe: what to train.
+        rows: all labelled rows.
+        folder: gets a run folder for each fold, 1-of-5 and so on. What is there already is not trained again.
+        folds: how many folds.
+        only: the folds that are wanted, counted from 0; None for all.
+        seed: of the folds, and of the trainings, each of which gets a seed of its own.
+        device: where to train.
+        source: where the rows come from, for the record.
+        progress: is told of every step and epoch.
+
+    Returns:
+        the finished runs, with their predictors.
+    """
+    of_row = fold_rows(rows, folds, seed=seed)
+    wanted = range(folds) if only is None else only
+    runs = []
+    for number, fold in enumerate(wanted):
+        log.info("%s: fold %d of %d", recipe.name, fold + 1, folds)
+        run = train_run(
+            recipe,
+            rows.take(np.flatnonzero(of_row != fold)),
+            member_folder(folder, fold + 1, folds),
+            held_out=rows.take(np.flatnonzero(of_row == fold)),
+            seed=member_seed(seed, fold + 1, folds),
+            device=device,
+            source=source,
+            resume=True,
+            progress=part_of(progress, number, len(wanted)),
+        )
+        runs.append(run)
+    return runs
+
+
+def _check_folder(out: Path, recipe: Recipe, wanted: dict[str, Any]) -> None:
+    """Check that a folder holds no validation of another kind.
+
+    Raises:
+        RunError: it does, or its file is damaged.
+    """
+    try:
+        found = read_json(out / JSON_FILE)
+        same = {name: found[name] for name in wanted} == wanted
+        if same and from_json(found["recipe"]).settings() == recipe.settings():
+            return
+    except FileNotFoundError:
+        return
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise RunError(
+            f"{out / JSON_FILE}: not readable as a validation ({type(error).__name__}: {error}). Expected the file "
+            "that validate wrote. Name another folder."
+        ) from error
+    raise RunError(
+        f"{out}: holds a validation of other settings, rows or folds. Expected the same ones. Name another folder."
+    )
+
+
+def gather(runs: Sequence[Run], rows: TrainingRows, *, seed: int) -> np.ndarray:
+    """Put together what the runs of all folds have read in the rows that they did not see.
+
+    Returns:
+        (N, 10), in the order of the rows.
+    """
+    fold = fold_rows(rows, len(runs), seed=seed)
+    probabilities = np.empty((len(rows), CLASSES))
+    for number, run in enumerate(runs):
+        probabilities[fold == number] = run.probabilities
+    return probabilities
+
+
+def _summary(
+    recipe: Recipe,
+    rows: TrainingRows,
+    probabilities: Sequence[np.ndarray],
+    runs: Sequence[Run],
+    *,
+    folds: int,
+    seed: int,
+) -> dict[str, Any]:
+    accuracies = [accuracy(each, rows.digits) for each in probabilities]
+    mean = float(np.mean(accuracies))
+    by_fold = [run.accuracy or 0.0 for run in runs]
+    read = [each.argmax(axis=1) for each in probabilities]
+    return {
+        "recipe": to_json(recipe),
+        "folds": folds,
+        "repeat": len(probabilities),
+        "seed": seed,
+        "rows": len(rows),
+        "accuracy": mean,
+        "standard_error": standard_error(mean, len(rows)),
+        "accuracies": accuracies,
+        "fold_accuracies": by_fold,
+        "fold_std": float(np.std(by_fold, ddof=1)),
+        "digit_accuracies": [
+            float(np.mean([(each[rows.digits == digit] == digit).mean() for each in read])) for digit in range(CLASSES)
+        ],
+        "mistakes": round((1 - mean) * len(rows)),
+        "seconds": round(sum(run.seconds + run.validation_seconds for run in runs), 1),
+        "parameters": runs[0].parameters,
+        "device": device_to_json(runs[0].device),
+        "versions": runs[0].versions,
+    }
+
+
+def suspect_labels(probabilities: np.ndarray, digits: np.ndarray) -> np.ndarray:
+    """Return the rows whose label looks wrong, the most suspicious first.
+
+    A label looks wrong if another digit is read at least as surely as that digit usually is where it is the label.
+
+    Args:
+        probabilities: (N, 10), of networks that did not see the rows.
+        digits: (N,) int64, the labels.
+
+    Returns:
+        (M,) int64, numbers of rows.
+
+    Source: the confident joint of Northcutt et al. 2021, arXiv 1911.00068.
+    """
+    usual = np.array(
+        [probabilities[digits == digit, digit].mean() if (digits == digit).any() else 2 for digit in range(CLASSES)]
+    )
+    sure = np.where(probabilities >= usual, probabilities, -1)
+    other = sure.argmax(axis=1)
+    wrong = np.flatnonzero((sure.max(axis=1) >= 0) & (other != digits))
+    margin = probabilities[wrong, other[wrong]] - probabilities[wrong, digits[wrong]]
+    return wrong[np.argsort(-margin, kind="stable")]
+
+
+def _write(found: Validation, rows: TrainingRows) -> None:
+    probabilities, digits = found.probabilities, found.digits
+    read, certainty = probabilities.argmax(axis=1), probabilities.max(axis=1)
+    # The row of train.csv below its header is row 1.
+    head = ("row", "label", "read", "certainty")
+
+    def cells(row: Any) -> tuple[int, int, int, str]:
+        return int(row) + 1, int(digits[row]), int(read[row]), f"{certainty[row]:.4f}"
+
+    wrong = np.flatnonzero(read != digits)
+    wrong = wrong[np.argsort(-certainty[wrong], kind="stable")]
+    _write_csv(found.folder / MISTAKES_FILE, head, map(cells, wrong))
+    _write_csv(found.folder / LABELS_FILE, head, map(cells, suspect_labels(probabilities, digits)))
+    columns = (*head, *(f"p{digit}" for digit in range(CLASSES)))
+    all_rows = ((*cells(row), *(f"{p:.6f}" for p in probabilities[row])) for row in range(len(digits)))
+    _write_csv(found.folder / ROWS_FILE, columns, all_rows)
+    with atomic_path(found.folder / PICTURE_FILE) as path:
+        plot_worst(rows.pixels, probabilities, digits, most=MOST_DRAWN).savefig(path, dpi=110)
+    write_json(found.folder / JSON_FILE, found.fields)
+
+
+def _write_csv(file: Path, head: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    with atomic_path(file) as path, path.open("w", encoding="utf-8", newline="") as stream:
+        _write_rows(stream, head, rows)
+
+
+def _write_rows(stream: TextIO, head: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    writer = csv.writer(stream)
+    writer.writerow(head)
+    writer.writerows(rows)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """How two recipes differ on the same rows.
+
+    Args:
+        first, second: their names.
+        only_first, only_second: how many rows only one of them reads right.
+        difference: accuracy of the first minus that of the second.
+        standard_error: of the difference, paired.
+        p: the probability of a difference like this, or a greater one, if both were equally good.
+
+    Source: McNemar 1947, in its exact form.
+    """
+
+    first: str
+    second: str
+    only_first: int
+    only_second: int
+    difference: float
+    standard_error: float
+    p: float
+
+
+def compare_pair(first: Validation, second: Validation) -> Pair:
+    """Compare two recipes by the rows that only one of them reads right."""
+    from scipy.stats import binomtest
+
+    rows = len(first.digits)
+    only_first = int((first.is_right & ~second.is_right).sum())
+    only_second = int((second.is_right & ~first.is_right).sum())
+    both = only_first + only_second
+    difference = (only_first - only_second) / rows
+    return Pair(
+        first=first.recipe.name,
+        second=second.recipe.name,
+        only_first=only_first,
+        only_second=only_second,
+        difference=difference,
+        standard_error=math.sqrt(max(0.0, both / rows - difference**2) / rows),
+        p=float(binomtest(only_first, both).pvalue) if both else 1.0,
+    )
+
+
+def compare_folds(
+    recipes: Sequence[Recipe],
+    out: Path,
+    *,
+    data: str | None = None,
+    folds: int = 5,
+    repeat: int = 1,
+    seed: int = 0,
+    device: str = "auto",
+    backend: str | None = None,
+    shard: tuple[int, int] = (1, 1),
+    progress: Progress | None = None,
+) -> tuple[list[Validation], list[Pair]]:
+    """Cross-validate several recipes on the same folds, and say which of two is better.
+
+    Each gets a folder of its own in ``out``. ``folds.json`` and ``folds.csv`` hold the figures of all.
+
+    Args:
+        recipes: what to compare.
+        out: the folder to write.
+        data, folds, repeat, seed, device, backend, shard, progress: as in ``validate``.
+
+    Returns:
+        what was found for each recipe, and for each two of them; nothing for a shard.
+
+    Raises:
+        InputError, RunError, TrainingError: as in ``validate``.
+    """
+    source = find_source(data)
+    rows = load_train(source)
+    found = []
+    for number, recipe in enumerate(recipes):
+        where = (device, backend) if recipe.networks else ("auto", None)
+        validation = _validate(
+            recipe,
+            rows,
+            out / recipe.name,
+            source=source.name,
+            folds=folds,
+            repeat=repeat,
+            seed=seed,
+            device=where[0],
+            backend=where[1],
+            shard=shard,
+            progress=part_of(progress, number, len(recipes)),
+        )
+        if validation:
+            found.append(validation)
+    pairs = [compare_pair(first, second) for first, second in itertools.combinations(found, 2)]
+    if found:
+        write_json(
+            out / COMPARISON_FILE,
+            {"recipes": [each.recipe.name for each in found], "pairs": [asdict(pair) for pair in pairs]},
+        )
+        columns = ("accuracy", "standard_error", "fold_std", "mistakes", "seconds", "parameters")
+        table = ([each.recipe.name, *(each.fields[name] for name in columns)] for each in found)
+        _write_csv(out / PAIRS_FILE, ("recipe", *columns), table)
+    return found, pairs
+
+
+def load_validation(folder: Path) -> Validation:
+    """Load what cross-validation has left in a folder.
+
+    Raises:
+        RunError: it holds no validation, or a file in it is damaged.
+    """
+    try:
+        fields = read_json(folder / JSON_FILE)
+        recipe = from_json(fields["recipe"])
+        with (folder / ROWS_FILE).open(encoding="utf-8", newline="") as stream:
+            rows = list(csv.reader(stream))[1:]
+        digits = np.array([int(row[1]) for row in rows], np.int64)
+        probabilities = np.array([row[4:] for row in rows], np.float64).reshape(-1, CLASSES)
+        if len(digits) != fields["rows"]:
+            raise ValueError(f"{len(digits):,} rows of {fields['rows']:,}")
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise RunError(
+            f"{folder}: not readable as a validation ({type(error).__name__}: {error}). Expected the files that "
+            "`kaggle-digits validate` leaves. Repeat the command that made them."
+        ) from error
+    return Validation(folder, recipe, fields, digits, probabilities)
