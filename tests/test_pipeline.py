@@ -76,7 +76,7 @@ def test_result_is_honest(capsys):
 def test_retraining_uses_all_rows_but_measures_on_held_out_ones():
     result = main_job.make_submission(main_job.plan_submission(data="sample", recipe="quick-retrain"))
     assert result.runs[0].folder == Path("runs/sample-quick-retrain-seed0-all-rows")
-    assert (result.runs[0].rows.training, result.run.rows.held_out) == (1437, 0)
+    assert (result.runs[0].rows.training, result.runs[0].rows.held_out) == (1437, 0)
     assert Path("runs/sample-quick-retrain-seed0/validation.npz").exists()
     assert not (result.runs[0].folder / "validation.npz").exists()
 
