@@ -30,14 +30,24 @@ def load_run(folder: str | Path, device: Device | None = None) -> Run:
     Raises:
         RunError: it is no run folder, it is not finished, or a file in it cannot be loaded.
     """
-    run = read_run(Path(folder))
-    if not run.finished:
-        raise _unfinished(run)
+    run = read_finished(folder)
     device = device or device_of(run.recipe)
     members = [load_run(member, device) for member in member_folders(run.folder, len(run.recipe.members))]
     predictors = [member.predictor for member in members if member.predictor]
     run.verify(MODEL_FILE)
     return replace(run, predictor=learner_of(run.recipe).load(run, device, predictors))
+
+
+def read_finished(folder: str | Path) -> Run:
+    """Read the description of a finished run.
+
+    Raises:
+        RunError: it is no run folder, or its training is not finished.
+    """
+    run = read_run(Path(folder))
+    if not run.finished:
+        raise _unfinished(run)
+    return run
 
 
 def _unfinished(run: Run) -> RunError:

@@ -29,6 +29,7 @@ VERBS: tuple[Verb, ...] = (
     training.compare,
     handwriting.recognize,
     handwriting.pad,
+    training.export,
     training.devices,
     submission.check,
     kaggle.download,

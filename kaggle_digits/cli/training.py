@@ -12,8 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from kaggle_digits.cli.options import (
     BACKEND,
+    DATA,
     DEVICE,
     EPOCHS,
+    FORCE,
+    ONE_RUN,
     SEEDS,
     SHARD,
     TRAINING,
@@ -364,6 +367,35 @@ def _describe_accuracy(found: Validation) -> str:
         f"{found.recipe.name}: {fields['accuracy']:.3%} ± {fields['standard_error']:.3%} (1 standard error) of "
         f"{fields['rows']:,} rows, {fields['mistakes']:,} mistakes; standard deviation over folds "
         f"{100 * fields['fold_std']:.3f} points; {fields['seconds']:,.0f} s"
+    )
+
+
+@verb(
+    "write a trained network as one file for other programs: pixels in, probabilities out",
+    ONE_RUN,
+    option(
+        "--format",
+        required=True,
+        choices=("keras", "onnx", "litert"),
+        help="keras: .keras, for Keras 3; onnx: .onnx, for ONNX Runtime; litert: .tflite, for phones (once TensorFlow "
+        "Lite)",
+    ),
+    option("--out", required=True, type=path, metavar="FILE", help="the file to write"),
+    FORCE,
+    DATA,
+)
+def export(*, run: Path | None, format: str, out: Path, force: bool, data: str | None) -> None:  # noqa: A002
+    """Export a run."""
+    from kaggle_digits.export import export as write_file
+    from kaggle_digits.predict import PACKAGED_RUN
+
+    made = write_file(run or PACKAGED_RUN, format, out, data=data, overwrite=force)
+    networks = f"{made.networks} networks, averaged" if made.networks > 1 else "1 network"
+    without = f", without {' and '.join(made.left_out)}, which is no network" if made.left_out else ""
+    print(
+        f"{made.file}: {networks}{without}; {made.file.stat().st_size / 1e6:.1f} MB\n"
+        f"verified on {made.rows:,} rows: all digits are the same, and no probability differs by more than "
+        f"{made.difference:.1e}"
     )
 
 

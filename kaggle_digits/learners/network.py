@@ -205,6 +205,15 @@ def fit(training: Training) -> Fitted:
 
 def load(run: Run, device: Device, members: Sequence[Predictor]) -> Predictor:  # noqa: ARG001
     """Load a network from its run folder, inside the scope of the device."""
+    return network_predictor(load_network(run, device), cast(Network, run.recipe), device=device)
+
+
+def load_network(run: Run, device: Device) -> keras.Sequential:
+    """Build a network, images → logits, with the weights of its run folder, inside the scope of the device.
+
+    Raises:
+        RunError: the recipe cannot be built, or the weights are not those of the recipe.
+    """
     recipe, file = cast(Network, run.recipe), run.folder / MODEL_FILE
     try:
         layers = safe_layers(recipe)
@@ -228,7 +237,7 @@ def load(run: Run, device: Device, members: Sequence[Predictor]) -> Predictor:  
         raise RunError(
             f"{file}: cannot be loaded ({error}). Expected the network that training wrote. Train it again."
         ) from error
-    return network_predictor(model, recipe, device=device)
+    return model
 
 
 def network_predictor(

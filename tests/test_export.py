@@ -1,0 +1,119 @@
+"""Export: a file of each format reads like the run, and needs nothing of this package."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from run_folder import write_run
+
+from kaggle_digits import export as exporting
+from kaggle_digits.arrays import write_arrays
+from kaggle_digits.cli import main
+from kaggle_digits.data import find_source, load_train
+from kaggle_digits.errors import InputError, TrainingError
+from kaggle_digits.export import SUFFIXES, export
+from kaggle_digits.learners.models import build_model
+from kaggle_digits.learners.network import named_weights
+from kaggle_digits.predict import PACKAGED_RUN, load_run
+from kaggle_digits.recipe import Ensemble, Network
+from kaggle_digits.recipes import RECIPES
+from kaggle_digits.runs import member_folder
+
+GUIDE = (Path(__file__).parent.parent / "docs/how-to/export.md").read_text(encoding="utf-8")
+PIXELS, *EXAMPLES = re.findall(r"```py\n(.*?)```", GUIDE, re.DOTALL)
+FORMATS = dict(zip(SUFFIXES, EXAMPLES, strict=True))
+RESIDUAL = replace(
+    RECIPES["resnet-192"],
+    name="residual",
+    layers=(("Residual", {"filters": 4}), ("Flatten", {}), ("Dense", {"units": 10})),
+)
+
+
+def write_untrained(folder: Path, recipe: Network, seed: int = 0) -> Path:
+    """Write a run folder of a network with random weights, whose probabilities are not all alike."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_run(folder, recipe)
+    keras.utils.set_random_seed(seed)
+    weights = {name: keras.ops.convert_to_numpy(w) for name, w in named_weights(build_model(recipe)).items()}
+    write_arrays(folder / "model.npz", weights)
+    return folder
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        RECIPES["fast"],
+        RECIPES["stretched"],
+        RECIPES["written"],
+        RECIPES["handwriting"],
+        RECIPES["mlp-784-300"],
+        RESIDUAL,
+    ],
+    ids=lambda recipe: recipe.name,
+)
+def test_every_part_of_a_recipe_is_in_the_file(recipe):
+    """Upright digits, a common width, shifts, slants, one-hot estimates and residual blocks."""
+    write_untrained(Path("run"), recipe)
+    made = export(Path("run"), "keras", Path("out.keras"), data="sample")
+    assert made.rows == 1000
+    assert made.difference < 1e-3
+    with zipfile.ZipFile("out.keras") as archive:
+        assert b"kaggle_digits" not in archive.read("config.json")
+
+
+@pytest.mark.parametrize("form", SUFFIXES)
+def test_file_is_used_without_this_package_as_the_guide_says(form, capsys, tmp_path):
+    file = f"digits{SUFFIXES[form]}"
+    assert main(["export", "--format", form, "--out", file, "--data", "sample"]) == 0
+    assert "verified on 1,000 rows: all digits are the same" in capsys.readouterr().out
+    code = f"{PIXELS}{FORMATS[form]}\nimport sys\nassert 'kaggle_digits' not in sys.modules\n"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "[1]\n"
+    assert len(FORMATS[form].strip().splitlines()) <= 10
+
+
+def test_networks_of_an_ensemble_are_averaged_and_others_left_out(capsys):
+    recipe = Ensemble(name="three", summary="", source="", members=RECIPES["strong"].members)
+    write_run("three", recipe)
+    for number, member in enumerate(recipe.members, start=1):
+        folder = member_folder(Path("three"), number, 3)
+        if member.networks:
+            write_untrained(folder, member, seed=number)
+        else:
+            write_run(folder, member)
+    assert main(["export", "--run", "three", "--format", "keras", "--out", "three.keras", "--data", "sample"]) == 0
+    assert "three.keras: 2 networks, averaged, without idm, which is no network; " in capsys.readouterr().out
+    pixels = load_train(find_source("sample")).pixels[:50]
+    both = [load_run(member_folder(Path("three"), number, 3)).predict(pixels) for number in (1, 2)]
+    read = keras.saving.load_model("three.keras").predict(pixels.reshape(-1, 28, 28).astype(np.float32), verbose=0)
+    assert np.allclose(read, np.mean(both, axis=0), atol=1e-3)
+
+
+def test_file_that_reads_differently_is_not_kept(monkeypatch):
+    monkeypatch.setitem(exporting.READERS, "keras", lambda file, pixels: np.eye(10)[np.zeros(len(pixels), int)])
+    with pytest.raises(TrainingError, match=r"out\.keras: reads [0-9]+ of 1,000 digits differently than"):
+        export(PACKAGED_RUN, "keras", Path("out.keras"), data="sample")
+    assert list(Path().iterdir()) == []
+
+
+def test_wrong_names_runs_and_missing_packages_are_refused(monkeypatch):
+    with pytest.raises(InputError, match=r"out\.onnx: is not named like a file for keras. Expected a name ending in"):
+        export(PACKAGED_RUN, "keras", Path("out.onnx"))
+    Path("out.keras").write_text("mine")
+    with pytest.raises(InputError, match=r"out\.keras: exists already"):
+        export(PACKAGED_RUN, "keras", Path("out.keras"))
+    monkeypatch.setitem(exporting.NEEDED, "onnx", ("no_such_module",))
+    with pytest.raises(InputError, match=r"--format onnx: the package no-such-module is missing\. Install the extra"):
+        export(PACKAGED_RUN, "onnx", Path("out.onnx"))
+    assert main(["train", "--recipe", "naive-bayes", "--run", "bayes", "--data", "sample"]) == 0
+    with pytest.raises(InputError, match="bayes: holds naive-bayes, which is no network"):
+        export(Path("bayes"), "keras", Path("other.keras"), data="sample")
