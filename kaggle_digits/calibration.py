@@ -116,6 +116,19 @@ def accuracy(probabilities: np.ndarray, digits: np.ndarray) -> float:
     return float((probabilities.argmax(axis=1) == digits).mean())
 
 
+def describe_accuracy(accuracy: float, rows: int) -> str:
+    """Return an accuracy that was measured on so many rows, for people, with its standard error.
+
+    >>> describe_accuracy(0.995, 2100)
+    '99.50% ± 0.15% (1 standard error)'
+    >>> describe_accuracy(1.0, 2100)
+    '100 %, that is above 99.9% with 95 % confidence,'
+    """
+    if accuracy == 1:  # a standard error of 0 would claim too much: give the bound of the rule of three
+        return f"100 %, that is above {1 - 3 / rows:.1%} with 95 % confidence,"
+    return f"{accuracy:.2%} ± {standard_error(accuracy, rows):.2%} (1 standard error)"
+
+
 def standard_error(accuracy: float, rows: int) -> float:
     """Return the binomial standard error of an accuracy that was measured on so many rows."""
     return math.sqrt(accuracy * (1 - accuracy) / rows)

@@ -19,10 +19,9 @@ import numpy as np
 from kaggle_digits.data import Source, TrainingRows, find_source, load_test_rows, load_train, split_rows
 from kaggle_digits.errors import DataError, DeviceError, DigitsError, RunError
 from kaggle_digits.files import atomic_path, locked, read_json, write_json
-from kaggle_digits.plots import plot_confusion, plot_traces
 from kaggle_digits.recipe import Recipe
-from kaggle_digits.report import write_report
-from kaggle_digits.runs import RowCounts, Run, Trace, device_to_json, find_commit, read_run, trace_of
+from kaggle_digits.report import COMPARE_FILE, COMPARE_FRACTION, compare_run_folder, report
+from kaggle_digits.runs import RowCounts, Run, Trace, device_to_json, find_commit, trace_of
 from kaggle_digits.strategy import device_of
 from kaggle_digits.train import train_run
 
@@ -31,15 +30,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-HELD_OUT_FRACTION = 1 / 7
-"""This share of the rows is held out, as in MNIST, which has 60,000 rows to train on and 10,000 to score.
-
-Of the competition's 42,000 rows, 36,000 are trained on and 6,000 are held out."""
 TARGETS = (0.95, 0.97, 0.98)
 """The tables say how long a network trained until each of these accuracies."""
 LAST_BATCHES = 200
 """The spread of the loss is measured over this many batches, at the end of the training."""
-CSV_FILE, JSON_FILE, REPORT_FILE = "compare.csv", "compare.json", "report.html"
+CSV_FILE = "compare.csv"
 
 
 def compare(
@@ -91,7 +86,7 @@ def compare(
     if on_test:
         held_out = _labelled_test_rows(source)
     else:
-        rows, held_out = split_rows(rows, fraction=HELD_OUT_FRACTION, seed=seeds[0])
+        rows, held_out = split_rows(rows, fraction=COMPARE_FRACTION, seed=seeds[0])
     comparison: dict[str, Any] = {
         "data": source.name,
         "rows": asdict(RowCounts.of(rows, held_out)) | {"split_seed": None if on_test else seeds[0]},
@@ -108,7 +103,7 @@ def compare(
             run = train_run(
                 recipe,
                 rows,
-                run_folder(out, recipe.name, seed),
+                compare_run_folder(out, recipe.name, seed),
                 seed=seed,
                 device=device_of(recipe, where[0], backend=where[1]),
                 source=source.name,
@@ -142,7 +137,7 @@ def compare(
             )
             comparison["recipes"] = [row for row in (*done.values(), *kept.values()) if row]
             _write_tables(out, comparison)
-        _write_report(out, comparison)
+        report(out)
     return comparison
 
 
@@ -156,11 +151,6 @@ def _labelled_test_rows(source: Source) -> TrainingRows:
     return TrainingRows(test.pixels, test.digits)
 
 
-def run_folder(out: Path, name: str, seed: int) -> Path:
-    """Return the run folder of one training of a comparison."""
-    return out / "runs" / f"{name}-seed{seed}"
-
-
 def _load_rows(out: Path, rows: dict[str, int]) -> dict[str, dict[str, Any]]:
     """Return the rows of compare.json by recipe, or nothing if the folder holds no comparison yet.
 
@@ -172,14 +162,14 @@ def _load_rows(out: Path, rows: dict[str, int]) -> dict[str, dict[str, Any]]:
         RunError: the comparison was made on other rows of the data, or its file cannot be read.
     """
     try:
-        found = read_json(out / JSON_FILE)
+        found = read_json(out / COMPARE_FILE)
         if found["rows"] == rows:
             return {row["recipe"]: row for row in found["recipes"]}
     except FileNotFoundError:
         return {}
     except (ValueError, LookupError, TypeError) as error:
         raise RunError(
-            f"{out / JSON_FILE}: not readable as a comparison ({type(error).__name__}: {error}). Expected the file "
+            f"{out / COMPARE_FILE}: not readable as a comparison ({type(error).__name__}: {error}). Expected the file "
             "that compare wrote. Name another folder."
         ) from error
     raise RunError(
@@ -249,25 +239,10 @@ def _flat(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _write_tables(out: Path, comparison: dict[str, Any]) -> None:
-    write_json(out / JSON_FILE, comparison)
+    write_json(out / COMPARE_FILE, comparison)
     flat = [_flat(row) for row in comparison["recipes"]]
     columns = max((list(row) for row in flat), key=len)
     with atomic_path(out / CSV_FILE) as path, path.open("w", encoding="utf-8", newline="") as stream:
         writer = csv.DictWriter(stream, columns)
         writer.writeheader()
         writer.writerows(flat)
-
-
-def _write_report(out: Path, comparison: dict[str, Any]) -> None:
-    traces: dict[str, list[Trace]] = {}
-    confusions = {}
-    for row in comparison["recipes"]:
-        if row["failed"]:
-            continue
-        name = row["recipe"]
-        runs = [read_run(run_folder(out, name, seed)) for seed in row["seeds"]]
-        if found := [trace for run in runs if (trace := trace_of(run.epochs))]:
-            traces[name] = found
-        probabilities = np.concatenate([run.probabilities for run in runs])
-        confusions[name] = plot_confusion(probabilities, np.concatenate([run.held_out_digits for run in runs]))
-    write_report(out / REPORT_FILE, comparison, plot_traces(traces) if traces else None, confusions)

@@ -29,7 +29,7 @@ from kaggle_digits.learners.preprocess import MIDDLE, NARROWEST, STEEPEST, SURE,
 from kaggle_digits.predict import load_run, read_finished
 from kaggle_digits.recipe import Network, Recipe
 from kaggle_digits.runs import Run, run_folders
-from kaggle_digits.strategy import Device
+from kaggle_digits.strategy import Device, resolve_device
 
 if TYPE_CHECKING:
     import keras
@@ -92,8 +92,7 @@ def export(folder: Path, form: str, out: Path, *, data: str | None = None, overw
                 f"--format {form}: the package {module.replace('_', '-')} is missing. Install the extra [export], or "
                 f"what it consists of for this format: pip install {' '.join(NEEDED[form]).replace('_', '-')}"
             )
-    import_tensorflow()
-    device = Device("cpu", None, 1, "float32", "to export")
+    device = resolve_device("cpu", backend="tensorflow")
     runs = [read_finished(each) for each in run_folders(folder)]
     if not all(run.recipe.networks for run in runs):
         raise InputError(f"{folder}: holds {runs[0].recipe.name}, which is no network. Expected one. Name another run.")

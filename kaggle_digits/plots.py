@@ -12,6 +12,7 @@ import numpy as np
 import seaborn
 from cycler import cycler
 from matplotlib import rc_context
+from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullFormatter, NullLocator, StrMethodFormatter
 
@@ -23,6 +24,9 @@ PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 """Colours that people with any kind of colour vision can tell apart. Source: Okabe and Ito 2008."""
 
 BLUE, GREY = PALETTE[0], "#787878"
+
+WHY = LinearSegmentedColormap.from_list("why", [BLUE, "white", PALETTE[1]])
+"""The colours of a map of what speaks against and for a reading."""
 
 STYLE: Any = {
     # Without a background, and with text in a grey of medium brightness, plots are readable in light and dark.
@@ -99,6 +103,63 @@ def plot_curves(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.legend()
     return figure
+
+
+@rc_context(STYLE)
+def plot_learning_rate(rates: Mapping[str, np.ndarray]) -> Figure:
+    """Draw the learning rate at every step of one or several trainings.
+
+    Args:
+        rates: (S,) for each training, by its name.
+    """
+    figure = Figure(figsize=(9, 2.4), layout="constrained")
+    axes = figure.subplots()
+    for colour, (name, values) in zip(_colours(len(rates)), rates.items(), strict=True):
+        axes.plot(np.arange(1, len(values) + 1), values, color=colour, label=name)
+    axes.set(xlabel="optimizer step", ylabel="learning rate", title="Learning rate")
+    axes.set_ylim(bottom=0)
+    axes.grid()
+    axes.legend()
+    return figure
+
+
+@rc_context(STYLE)
+def plot_reasons(
+    pixels: np.ndarray, titles: Sequence[str], maps: np.ndarray, near: np.ndarray, near_digits: np.ndarray
+) -> Figure:
+    """Draw images, which of their parts matter for the reading, and the training images nearest to each.
+
+    Args:
+        pixels: (N, 784), 0–255.
+        titles: N short texts.
+        maps: (N, 28, 28), of ``occlusion.occlusion_map``.
+        near: (N, K, 784), 0–255.
+        near_digits: (N, K) integers, 0–9, their labels.
+    """
+    count = near.shape[1]
+    columns = 2 if len(pixels) > 1 else 1
+    rows = -(-len(pixels) // columns)
+    figure = Figure(figsize=(columns * (count + 2) * 1.05, rows * 1.35), layout="constrained")
+    grid = figure.subplots(rows, columns * (count + 2), squeeze=False)
+    for axes in grid.ravel():
+        axes.axis("off")
+    for number, title in enumerate(titles):
+        places = grid[number // columns, (number % columns) * (count + 2) :]
+        places[0].imshow(pixels[number].reshape(SIDE, SIDE), cmap="gray_r", vmin=0, vmax=255)
+        places[0].set_title(title.replace(", ", "\n"), fontsize=8)
+        draw_map(places[1], pixels[number], maps[number])
+        places[1].set_title("why", fontsize=8)
+        for axes, image, digit in zip(places[2:], near[number], near_digits[number], strict=False):
+            axes.imshow(image.reshape(SIDE, SIDE), cmap="gray_r", vmin=0, vmax=255)
+            axes.set_title(f"near: {digit}", fontsize=8, color=GREY)
+    return figure
+
+
+def draw_map(axes: Any, pixels: np.ndarray, contributions: np.ndarray) -> None:
+    """Draw an image in light grey, and over it what speaks for the reading in orange and what against it in blue."""
+    axes.imshow(255 - pixels.reshape(SIDE, SIDE) * 0.45, cmap="gray", vmin=0, vmax=255)
+    most = max(0.05, float(np.abs(contributions).max()))
+    axes.imshow(contributions, cmap=WHY, vmin=-most, vmax=most, alpha=np.abs(contributions) / most * 0.85)
 
 
 @rc_context(STYLE)

@@ -1,37 +1,444 @@
-"""Show a comparison as a table for a terminal, and as a single HTML page.
-
-The page contains its pictures. It has no scripts and fetches nothing.
-"""
+"""One page about a run, an ensemble, a validation or a comparison."""
 
 from __future__ import annotations
 
-import base64
-import io
-from collections.abc import Iterable, Mapping
-from html import escape
+import logging
+import shlex
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kaggle_digits.files import atomic_path
+import numpy as np
+
+from kaggle_digits.calibration import calibrate, calibration_error, describe_accuracy
+from kaggle_digits.data import TrainingRows, find_source, fold_rows, load_train, split_rows
+from kaggle_digits.errors import DataError, RunError, SubmissionError
+from kaggle_digits.files import read_json
+from kaggle_digits.html import Page, Section, picture, write_page
+from kaggle_digits.occlusion import nearest_rows, occlusion_map
+from kaggle_digits.plots import (
+    plot_confusion,
+    plot_curves,
+    plot_label_counts,
+    plot_learning_rate,
+    plot_reasons,
+    plot_reliability,
+    plot_traces,
+    plot_worst,
+)
+from kaggle_digits.predict import load_run, read_finished
+from kaggle_digits.recipe import Recipe
+from kaggle_digits.recipes import RECIPES
+from kaggle_digits.runs import MEMBER, RUN_FILE, RowCounts, Run, Trace, read_run, trace_of
+from kaggle_digits.submission import read_submission
+from kaggle_digits.validate import COMPARISON_FILE, LABELS_FILE, Validation, load_validation, suspect_labels
+from kaggle_digits.validate import JSON_FILE as VALIDATION_JSON
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 1150px; margin: 2em auto; padding: 0 1em }
-h1 { font-size: 1.6em } h2 { font-size: 1.2em; margin-top: 2em }
-.wide { overflow-x: auto }
-table { border-collapse: collapse; font-size: 14px }
-th, td { padding: .3em .8em; text-align: right; border-bottom: 1px solid #ddd; white-space: nowrap }
-th { border-bottom-color: #888; vertical-align: bottom }
-th:first-child, td:first-child, td.text { text-align: left }
-td.text { white-space: normal; color: #a02020 }
-tr:hover td { background: #f4f6f9 }
-img { max-width: 100% }
-.grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(330px, 1fr)); gap: 1em }
-figure { margin: 0 } figcaption { font-weight: 600 }
-p.small { color: #555; font-size: 13px }
-"""
+log = logging.getLogger(__name__)
+
+COMPARE_FRACTION = 1 / 7
+"""``compare`` holds out this share of the rows, as in MNIST, which has 60,000 rows to train on and 10,000 to score.
+
+Of the competition's 42,000 rows, 36,000 are trained on and 6,000 are held out."""
+COMPARE_FILE, REPORT_FILE = "compare.json", "report.html"
+REASONS = 8
+"""For this many of the worst mistakes the page says why."""
+
+
+def report(folder: Path, out: Path | None = None, *, data: str | None = None) -> Path:
+    """Write a page about what a folder holds.
+
+    Args:
+        folder: a run folder, or the folder of a validation or a comparison.
+        out: the file to write; None for report.html in the folder. An existing file is replaced.
+        data: where the training rows are, see ``data.find_source``; None for where the run found them. Without them the
+            page has no pictures of mistakes.
+
+    Returns:
+        the file that was written.
+
+    Raises:
+        RunError: the folder holds none of these, or a file in it is damaged.
+    """
+    builders: dict[str, Callable[[Path, str | None], Page]] = {
+        RUN_FILE: _page_of_run,
+        VALIDATION_JSON: _page_of_validation,
+        COMPARISON_FILE: _page_of_folds,
+        COMPARE_FILE: _page_of_comparison,
+    }
+    for name, build in builders.items():
+        if (folder / name).exists():
+            file = out or folder / REPORT_FILE
+            write_page(file, build(folder, data))
+            return file
+    raise RunError(
+        f"{folder}: nothing to report on in it. Expected {', '.join(builders)}, as train, validate and compare leave. "
+        "Name such a folder."
+    )
+
+
+def _page_of_run(folder: Path, data: str | None) -> Page:
+    run = read_finished(folder)
+    recipe, members = run.recipe, run.members
+    networks = [member for member in members if member.recipe.networks] or ([run] if recipe.networks else [])
+    lead = f"{recipe.summary[:1].upper()}{recipe.summary[1:]}."
+    sections: list[Section] = []
+    if members:
+        sections.append(_members_section(members))
+    if networks:
+        curves = {member.folder.name if members else recipe.name: member.epochs for member in networks}
+        pictures = [("loss and accuracy of each epoch", picture(plot_curves(curves)))]
+        pictures += [("learning rate", picture(plot_learning_rate(_learning_rates(networks))))]
+        sections.append(Section("During training", pictures=pictures, is_wide=True))
+    if run.accuracy is not None:
+        lead += (
+            f" It reads {describe_accuracy(run.accuracy, run.rows.held_out)} of {run.rows.held_out:,} held-out rows "
+            "right, which played no part in training."
+        )
+        probabilities = calibrate(run.probabilities, run.temperature or 1.0)
+        sections += _reading_sections(probabilities, run.held_out_digits)
+        sections += _mistakes_sections(run, probabilities, data)
+    sections += _submission_sections(run)
+    return Page(
+        title=f"{recipe.name}, seed {run.seed}",
+        lead=lead,
+        facts=_facts(run),
+        command=_command(run),
+        sections=sections,
+        commit=run.commit,
+    )
+
+
+def _facts(run: Run) -> list[tuple[str, str]]:
+    facts = [
+        ("Recipe", f"{run.recipe.name} ({run.recipe.source})"),
+        ("Rows", f"{run.rows.training:,} to train on, {run.rows.held_out:,} held out, of {run.source}"),
+        ("Device", str(run.device)),
+        ("Seconds", f"{run.seconds:,.1f} to train, {run.validation_seconds:,.1f} to read the held-out rows"),
+        ("Parameters", f"{run.parameters:,}" if run.parameters is not None else "unknown"),
+        ("Calibration", f"temperature {run.temperature}" if run.temperature else "none"),
+        ("Versions", ", ".join(f"{name} {version}" for name, version in run.versions.items())),
+        ("Run folder", str(run.folder)),
+    ]
+    if run.devices_before:
+        facts.insert(3, ("Begun on", "; ".join(map(str, run.devices_before))))
+    if run.submission:
+        facts.append(("Submission", run.submission))
+    return facts
+
+
+def _command(run: Run) -> str:
+    """Return the command that repeats a training; "" if no command makes this run."""
+    recipe = run.recipe
+    name = recipe.name if recipe.name in RECIPES else recipe.source
+    parts = [
+        "kaggle-digits",
+        "train",
+        "--recipe",
+        name,
+        "--run",
+        "again",
+        "--data",
+        run.source,
+        "--seed",
+        str(run.seed),
+    ]
+    usual = RECIPES.get(recipe.name)
+    if usual and usual.settings() != recipe.settings():
+        epochs = {network.epochs for network in recipe.networks}
+        if len(epochs) > 1 or usual.with_epochs(min(epochs)).settings() != recipe.settings():
+            return ""
+        parts += ["--epochs", str(min(epochs))]
+    return shlex.join(parts)
+
+
+def _members_section(members: Sequence[Run]) -> Section:
+    return Section(
+        "Members",
+        "A method that is no network reads only the rows that the networks are not sure of. It is not measured alone.",
+        head=("member", "recipe", "seed", "held-out accuracy", "seconds to train", "parameters"),
+        rows=[
+            (
+                member.folder.name,
+                member.recipe.name,
+                str(member.seed),
+                f"{member.accuracy:.2%}" if member.accuracy is not None else "–",
+                f"{member.seconds:,.1f}",
+                f"{member.parameters or 0:,}",
+            )
+            for member in members
+        ],
+    )
+
+
+def _learning_rates(runs: Sequence[Run]) -> dict[str, np.ndarray]:
+    """Return the learning rate at every step of each training, by the name of its recipe."""
+    from kaggle_digits.backend import import_tensorflow
+
+    import_tensorflow()
+    from kaggle_digits.learners.models import learning_rates
+
+    found = {}
+    for run in runs:
+        (network,) = run.recipe.networks
+        accuracies = [epoch.get("tuning_accuracy", 0.0) for epoch in run.epochs]
+        found[run.recipe.name] = learning_rates(network, run.rows.training, accuracies)
+    return found
+
+
+def _reading_sections(probabilities: np.ndarray, digits: np.ndarray) -> list[Section]:
+    error = calibration_error(probabilities, digits)
+    return [
+        Section(
+            "What is read as what, and how surely",
+            f"Of the digits that are given as 90 % sure, 90 % should be right. The mean difference is {error:.2%}.",
+            pictures=[
+                ("confusion matrix", picture(plot_confusion(probabilities, digits))),
+                ("certainty and accuracy", picture(plot_reliability(probabilities, digits))),
+            ],
+        )
+    ]
+
+
+def _mistakes_sections(run: Run, probabilities: np.ndarray, data: str | None) -> list[Section]:
+    found = _find_rows(run, data)
+    if found is None:
+        text = f"The training rows were not found at {data or run.source}. Name them with --data to see them."
+        return [Section("Worst mistakes", text)]
+    training, held_out = found
+    loaded = load_run(run.folder)
+    recipe = next((member for member in run.recipe.members if not member.networks), run.recipe)
+    return _reasons_sections(recipe, loaded.predict, training, held_out, probabilities)
+
+
+def _reasons_sections(
+    recipe: Recipe,
+    predict: Callable[[np.ndarray], np.ndarray],
+    training: TrainingRows,
+    held_out: TrainingRows,
+    probabilities: np.ndarray,
+) -> list[Section]:
+    read, certainty = probabilities.argmax(axis=1), probabilities.max(axis=1)
+    worst = [row for row in np.argsort(-certainty, kind="stable") if read[row] != held_out.digits[row]][:REASONS]
+    if not worst:
+        return [Section("Worst mistakes", f"There is no mistake among {len(held_out):,} held-out rows.")]
+    near = [nearest_rows(recipe, held_out.pixels[row], training) for row in worst]
+    figure = plot_reasons(
+        held_out.pixels[worst],
+        [f"is {held_out.digits[row]}, read {read[row]} ({certainty[row]:.0%})" for row in worst],
+        np.stack([occlusion_map(predict, held_out.pixels[row], int(read[row])) for row in worst]),
+        np.stack([training.pixels[rows] for rows in near]),
+        np.stack([training.digits[rows] for rows in near]),
+    )
+    return [
+        Section(
+            "Worst mistakes, and why",
+            "The surest mistakes come first. Orange marks the parts that speak for the reading: without them its "
+            "probability falls. Blue marks those that speak against it. Beside them are the nearest training images.",
+            pictures=[("the worst mistakes, with occlusion maps and the nearest training images", picture(figure))],
+            is_wide=True,
+        ),
+        Section(
+            "All mistakes" if (read != held_out.digits).sum() <= 60 else "The 60 surest mistakes",
+            pictures=[("mistakes", picture(plot_worst(held_out.pixels, probabilities, held_out.digits, most=60)))],
+            is_wide=True,
+        ),
+    ]
+
+
+def _find_rows(run: Run, data: str | None) -> tuple[TrainingRows, TrainingRows] | None:
+    """Return the training rows and the held-out rows of a run, if they can be found and are the same."""
+    try:
+        rows = load_train(find_source(data or run.source))
+        for training, held_out in _splits(run, rows):
+            if RowCounts.of(training, held_out) == run.rows:
+                return training, held_out
+    except DataError as error:
+        log.warning("%s", error)
+    return None
+
+
+def _splits(run: Run, rows: TrainingRows) -> Iterator[tuple[TrainingRows, TrainingRows]]:
+    """Yield the ways in which train, compare and validate would have divided the rows."""
+    seeds = dict.fromkeys((run.seed, 0))
+    for seed in seeds:
+        for fraction in (run.recipe.validation_fraction, COMPARE_FRACTION):
+            yield split_rows(rows, fraction=fraction, seed=seed)
+    if member := MEMBER.fullmatch(run.folder.name):
+        number, count = int(member[1]), int(member[2])
+        seed = (run.seed - number + 1) // count
+        yield split_rows(rows, fraction=run.recipe.validation_fraction, seed=seed)
+        if count > 1:
+            fold = fold_rows(rows, count, seed=seed)
+            yield rows.take(np.flatnonzero(fold != number - 1)), rows.take(np.flatnonzero(fold == number - 1))
+
+
+def _submission_sections(run: Run) -> list[Section]:
+    file = Path(run.submission) if run.submission else None
+    if not file or not file.is_file():
+        return []
+    try:
+        digits = read_submission(file).digits
+    except SubmissionError:  # somebody has changed the file since
+        digits = None
+    if digits is None:
+        return []
+    figure = plot_label_counts(np.array(digits))
+    return [Section("Labels of the submission", pictures=[("how often each digit was predicted", picture(figure))])]
+
+
+def _page_of_validation(folder: Path, data: str | None) -> Page:
+    found = load_validation(folder)
+    fields, probabilities, digits = found.fields, found.probabilities, found.digits
+    suspects = suspect_labels(probabilities, digits)
+    sections = [
+        Section(
+            "Folds",
+            head=("", *(f"{number}" for number in range(1, len(fields["fold_accuracies"]) + 1))),
+            rows=[("accuracy", *(f"{each:.2%}" for each in fields["fold_accuracies"]))],
+        ),
+        Section(
+            "Digits",
+            head=("", *map(str, range(10))),
+            rows=[
+                ("accuracy", *(f"{each:.2%}" for each in fields["digit_accuracies"])),
+                ("rows", *(f"{(digits == digit).sum():,}" for digit in range(10))),
+            ],
+        ),
+        *_reading_sections(probabilities, digits),
+    ]
+    try:
+        rows = load_train(find_source(data or fields["data"]))
+    except DataError as error:
+        log.warning("%s", error)
+        rows = None
+    if rows is None or not np.array_equal(rows.digits, digits):
+        text = f"The rows were not found at {data or fields['data']}. Name them with --data to see them."
+        sections.append(Section("Worst mistakes", text))
+    else:
+        sections += _validation_mistakes(found, rows, suspects)
+    return Page(
+        title=f"{found.recipe.name}, cross-validated over {fields['folds']} folds",
+        lead=_validation_lead(found),
+        facts=[
+            ("Recipe", f"{found.recipe.name} ({found.recipe.source}): {found.recipe.summary}"),
+            ("Rows", f"{fields['rows']:,} of {fields['data']}"),
+            ("Spread over folds", f"{100 * fields['fold_std']:.3f} points (standard deviation)"),
+            ("Repeats", f"{fields['repeat']}: {', '.join(f'{each:.3%}' for each in fields['accuracies'])}"),
+            ("Seconds", f"{fields['seconds']:,.0f} to train and to read"),
+            ("Device", f"{fields['device']['kind']}, {fields['device']['precision']} ({fields['device']['reason']})"),
+            ("Versions", ", ".join(f"{name} {version}" for name, version in fields["versions"].items())),
+            ("Labels that look wrong", f"{len(suspects):,}, listed in {folder / LABELS_FILE}"),
+        ],
+        command=shlex.join(
+            [
+                *("kaggle-digits", "validate", "--recipe"),
+                found.recipe.name if found.recipe.name in RECIPES else found.recipe.source,
+                *("--folds", str(fields["folds"]), "--repeat", str(fields["repeat"]), "--seed", str(fields["seed"])),
+                *("--data", fields["data"], "--out", "again"),
+            ]
+        ),
+        sections=sections,
+        commit=fields["commit"],
+    )
+
+
+def _validation_lead(found: Validation) -> str:
+    fields = found.fields
+    return (
+        f"It reads {fields['accuracy']:.3%} ± {fields['standard_error']:.3%} (1 standard error) of {fields['rows']:,} "
+        f"rows right, each by a network that did not see it: {fields['mistakes']:,} mistakes."
+    )
+
+
+def _validation_mistakes(found: Validation, rows: TrainingRows, suspects: np.ndarray) -> list[Section]:
+    """Say why the worst mistakes were made, each by the network of its fold, and show the labels that look wrong."""
+    fields, folds = found.fields, found.fields["folds"]
+    fold = fold_rows(rows, folds, seed=fields["seed"])
+    first = fold == 0
+    run = load_run(found.folder / f"1-of-{folds}")
+    sections = _reasons_sections(
+        run.recipe,
+        run.predict,
+        rows.take(np.flatnonzero(~first)),
+        rows.take(np.flatnonzero(first)),
+        found.probabilities[first],
+    )[:1]
+    sections = [
+        Section(
+            f"{section.title}: in the first fold" if section.title else "",
+            section.text,
+            pictures=section.pictures,
+            is_wide=True,
+        )
+        for section in sections
+    ]
+    worst = plot_worst(rows.pixels, found.probabilities, rows.digits, most=60)
+    sections.append(Section("The surest mistakes of all folds", pictures=[("mistakes", picture(worst))], is_wide=True))
+    if len(suspects):
+        shown = suspects[:40]
+        figure = plot_worst(rows.pixels[shown], found.probabilities[shown], rows.digits[shown], most=40)
+        text = "Another digit is read at least as surely as that digit usually is. Look at them before you change any."
+        sections.append(
+            Section(
+                "Labels that look wrong", text, pictures=[("labels that look wrong", picture(figure))], is_wide=True
+            )
+        )
+    return sections
+
+
+def _page_of_folds(folder: Path, data: str | None) -> Page:  # noqa: ARG001
+    comparison = read_json(folder / COMPARISON_FILE)
+    found = [load_validation(folder / name) for name in comparison["recipes"]]
+    pairs = [
+        (
+            f"{pair['first']} − {pair['second']}",
+            f"{100 * pair['difference']:+.3f} ± {100 * pair['standard_error']:.3f}",
+            f"{pair['only_first']:,}",
+            f"{pair['only_second']:,}",
+            f"{pair['p']:.2g}",
+        )
+        for pair in comparison["pairs"]
+    ]
+    fields = found[0].fields
+    return Page(
+        title="Recipes compared over folds",
+        lead=f"Each of {fields['rows']:,} rows of {fields['data']} was read by a network that did not see it, on the "
+        f"same {fields['folds']} folds for every recipe. ± is one standard error.",
+        sections=[
+            Section(
+                "",
+                head=("recipe", "accuracy", "mistakes", "spread over folds", "seconds", "parameters"),
+                rows=[
+                    (
+                        each.recipe.name,
+                        f"{each.fields['accuracy']:.3%} ± {each.fields['standard_error']:.3%}",
+                        f"{each.fields['mistakes']:,}",
+                        f"{100 * each.fields['fold_std']:.3f}",
+                        f"{each.fields['seconds']:,.0f}",
+                        f"{each.fields['parameters']:,}",
+                    )
+                    for each in found
+                ],
+            ),
+            Section(
+                "Which is better",
+                "p is the probability of such a difference if both were equally good (McNemar's exact test).",
+                head=("difference", "points", "only the first reads right", "only the second", "p"),
+                rows=pairs,
+            ),
+            Section(
+                "Which digits are read as which",
+                pictures=[
+                    (each.recipe.name, picture(plot_confusion(each.probabilities, each.digits))) for each in found
+                ],
+            ),
+        ],
+        commit=fields["commit"],
+    )
 
 
 HEAD = ("recipe", "trainings", "accuracy", "published", "difference", "seconds to train", "to predict", "parameters")
@@ -87,82 +494,73 @@ def format_accuracy(row: Mapping[str, Any]) -> str:
     return f"{100 * row['accuracy']:.2f}{spread} %"
 
 
-def write_report(
-    file: Path, comparison: Mapping[str, Any], traces: Figure | None, confusions: Mapping[str, Figure]
-) -> None:
-    """Write the HTML page. The file appears whole or not at all.
+def _page_of_comparison(folder: Path, data: str | None) -> Page:  # noqa: ARG001
+    comparison = read_json(folder / COMPARE_FILE)
+    traces: dict[str, list[Trace]] = {}
+    confusions = {}
+    for row in comparison["recipes"]:
+        if row["failed"]:
+            continue
+        name = row["recipe"]
+        runs = [read_run(compare_run_folder(folder, name, seed)) for seed in row["seeds"]]
+        if found := [trace for run in runs if (trace := trace_of(run.epochs))]:
+            traces[name] = found
+        probabilities = np.concatenate([run.probabilities for run in runs])
+        confusions[name] = plot_confusion(probabilities, np.concatenate([run.held_out_digits for run in runs]))
+    return comparison_page(comparison, plot_traces(traces) if traces else None, confusions)
+
+
+def compare_run_folder(out: Path, name: str, seed: int) -> Path:
+    """Return the run folder of one training of a comparison."""
+    return out / "runs" / f"{name}-seed{seed}"
+
+
+def comparison_page(comparison: Mapping[str, Any], traces: Figure | None, confusions: Mapping[str, Figure]) -> Page:
+    """Return the page about a comparison.
 
     Args:
-        file: the file to write.
         comparison: as ``compare.compare`` returns it.
         traces: accuracy and loss against batches and seconds, if any network was trained.
         confusions: the confusion matrix of each recipe, by its name.
     """
-    parts = [
-        "<!doctype html><html lang=en><meta charset=utf-8>",
-        "<meta name=viewport content='width=device-width, initial-scale=1'>",
-        f"<title>Recipes compared</title><style>{STYLE}</style>",
-        "<h1>Recipes compared</h1>",
-        f"<p>{escape(_what_was_done(comparison))} ± is the standard deviation over several trainings. Seconds are "
-        "medians.</p>",
-        "<div class=wide>",
-        _table(HEAD, (_summary_row(row) for row in comparison["recipes"])),
-        "</div>",
+    rows = [
+        _texts(row) if not row["failed"] else (row["recipe"], f"failed: {row['failed']}")
+        for row in comparison["recipes"]
     ]
+    sections = [Section("", head=HEAD, rows=rows)]
     networks = [row for row in comparison["recipes"] if row.get("until") and row["loss_spread"] is not None]
     if networks:
         targets = list(networks[0]["until"])
         head = ["recipe", *(f"{unit} until {target}" for target in targets for unit in ("batches", "seconds"))]
-        parts += [
-            "<h2>How fast, and how steady</h2>",
-            "<p class=small>The table shows the median batches and seconds of training until that accuracy on the "
-            "held-out rows was first measured. A dash means that not every training reached it. In the first epoch, "
-            "the accuracy is measured whenever the number of batches has grown by a tenth, and then after each epoch. "
-            "The time that measuring takes is not counted. The spread is the standard deviation of the loss over the "
-            "last 200 batches.</p><div class=wide>",
-            _table([*head, "spread of the loss"], (_speed_row(row, targets) for row in networks)),
-            "</div>",
-        ]
+        sections.append(
+            Section(
+                "How fast, and how steady",
+                "The table shows the median batches and seconds of training until that accuracy on the held-out rows "
+                "was first measured. A dash means that not every training reached it. In the first epoch, the accuracy "
+                "is measured whenever the number of batches has grown by a tenth, and then after each epoch. The time "
+                "that measuring takes is not counted. The spread is the standard deviation of the loss over the last "
+                "200 batches.",
+                head=[*head, "spread of the loss"],
+                rows=[_speed_cells(row, targets) for row in networks],
+            )
+        )
     if traces:
-        parts += ["<h2>During training</h2>", _picture(traces, "accuracy and loss against batches and seconds")]
+        pictures = [("accuracy and loss against batches and seconds", picture(traces))]
+        sections.append(Section("During training", pictures=pictures, is_wide=True))
     if confusions:
-        parts += ["<h2>Which digits are read as which</h2><div class=grid>"]
-        for name, figure in confusions.items():
-            caption = f"<figcaption>{escape(name)}</figcaption>"
-            parts.append(f"<figure>{caption}{_picture(figure, f'confusion matrix of {name}')}</figure>")
-        parts.append("</div>")
-    parts += [
-        f"<p class=small>Made by kaggle-digits, commit {escape(comparison['commit'] or 'unknown')}.</p></html>",
-    ]
-    with atomic_path(file) as path:
-        path.write_text("\n".join(parts) + "\n", encoding="utf-8")
+        pictures = [(name, picture(figure)) for name, figure in confusions.items()]
+        sections.append(Section("Which digits are read as which", pictures=pictures))
+    return Page(
+        title="Recipes compared",
+        lead=f"{_what_was_done(comparison)} ± is the standard deviation over several trainings. Seconds are medians.",
+        sections=sections,
+        commit=comparison["commit"],
+    )
 
 
-def _summary_row(row: Mapping[str, Any]) -> str:
-    if row["failed"]:
-        return _cells(row["recipe"]) + f"<td class=text colspan={len(HEAD) - 1}>failed: {escape(row['failed'])}</td>"
-    return _cells(*_texts(row))
-
-
-def _speed_row(row: Mapping[str, Any], targets: Iterable[str]) -> str:
+def _speed_cells(row: Mapping[str, Any], targets: Sequence[str]) -> list[str]:
     cells = [row["recipe"]]
     for target in targets:
         found = row["until"][target]
         cells += [f"{found['batches']:,.0f}", f"{found['seconds']:,.1f}"] if found else ["–", "–"]
-    return _cells(*cells, f"{row['loss_spread']:.4f}")
-
-
-def _cells(*texts: str) -> str:
-    return "".join(f"<td>{escape(text)}</td>" for text in texts)
-
-
-def _table(head: Iterable[str], rows: Iterable[str]) -> str:
-    titles = "".join(f"<th>{escape(title)}</th>" for title in head)
-    return f"<table><tr>{titles}</tr>" + "".join(f"<tr>{row}</tr>" for row in rows) + "</table>"
-
-
-def _picture(figure: Figure, description: str) -> str:
-    stream = io.BytesIO()
-    figure.savefig(stream, format="png", dpi=100)
-    encoded = base64.b64encode(stream.getvalue()).decode()
-    return f"<img alt='{escape(description, quote=True)}' src='data:image/png;base64,{encoded}'>"
+    return [*cells, f"{row['loss_spread']:.4f}"]

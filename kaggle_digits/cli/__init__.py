@@ -29,6 +29,7 @@ VERBS: tuple[Verb, ...] = (
     training.compare,
     handwriting.recognize,
     handwriting.pad,
+    training.report,
     training.export,
     training.devices,
     submission.check,

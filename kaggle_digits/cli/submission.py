@@ -175,12 +175,12 @@ def _describe_plan(plan: Plan) -> str:
 
 
 def _describe_result(result: Result) -> str:
+    from kaggle_digits.calibration import describe_accuracy
+
     plan = result.plan
     seconds = "  ".join(f"{phase} {spent:.1f}" for phase, spent in result.seconds.items())
     measured = len(plan.rows) if plan.folds else len(plan.held_out)
-    accuracy = f"{result.accuracy:.2%} ± {result.standard_error:.2%} (1 standard error)"
-    if result.accuracy == 1:  # a standard error of 0 would claim too much: give the bound of the rule of three
-        accuracy = f"100 %, that is above {1 - 3 / measured:.1%} with 95 % confidence,"
+    accuracy = describe_accuracy(result.accuracy, measured)
     by = "that it was not trained on"
     if plan.folds:
         by = f"by the one of {plan.folds} networks that did not see the row; the average of all is usually better"

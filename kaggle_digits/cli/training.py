@@ -217,8 +217,8 @@ def compare(
     seed: int,
 ) -> None:
     """Compare recipes."""
-    from kaggle_digits.compare import REPORT_FILE, compare
-    from kaggle_digits.report import describe
+    from kaggle_digits.compare import compare
+    from kaggle_digits.report import REPORT_FILE, describe
 
     if seed + repeat > SEEDS:
         raise InputError(
@@ -368,6 +368,23 @@ def _describe_accuracy(found: Validation) -> str:
         f"{fields['rows']:,} rows, {fields['mistakes']:,} mistakes; standard deviation over folds "
         f"{100 * fields['fold_std']:.3f} points; {fields['seconds']:,.0f} s"
     )
+
+
+@verb(
+    "write one HTML page about a run, an ensemble, a validation or a comparison",
+    option("folder", type=path, metavar="DIR", help="what train, submit, validate or compare has left"),
+    option("--out", type=path, metavar="FILE.html", help="the file to write (default: report.html in DIR)"),
+    option("--data", metavar="PATH", help="the training rows, if they are no longer where the run found them"),
+    FORCE,
+)
+def report(*, folder: Path, out: Path | None, data: str | None, force: bool) -> None:
+    """Write a report."""
+    from kaggle_digits.report import report as write_report
+    from kaggle_digits.submission import check_free
+
+    if out:
+        check_free(out, overwrite=force)
+    print(write_report(folder, out, data=data))
 
 
 @verb(

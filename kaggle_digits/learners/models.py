@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 import keras
+import numpy as np
 
 from kaggle_digits import CLASSES, SIDE
 from kaggle_digits.backend import import_tensorflow
@@ -292,6 +293,30 @@ def learning_rate_of(recipe: Network, steps: int) -> float | keras.optimizers.sc
         warmup_target=rate.peak,
         warmup_steps=warmup_steps,
     )
+
+
+def learning_rates(recipe: Network, rows: int, accuracies: Sequence[float]) -> np.ndarray:
+    """Return the learning rate at every step of a training that is done.
+
+    Args:
+        recipe: what was trained.
+        rows: how many rows were given to it. Some of them are set apart if an accuracy decides on the training.
+        accuracies: those on the tuning rows after each epoch; only their number matters without a plateau.
+
+    Returns:
+        (S,) float64.
+    """
+    recipe = recipe.for_rows(rows)
+    steps = math.ceil(rows / recipe.batch_size)
+    if isinstance(rate := recipe.learning_rate, OneCycle):  # computed here, because Keras' schedule starts a device
+        total = steps * recipe.epochs
+        warmup = math.ceil(rate.warmup * total)
+        taken = np.arange(steps * len(accuracies))
+        rising = rate.start + (1 - rate.start) * taken / max(1, warmup)
+        falling = np.minimum(1, np.maximum(0, taken - warmup) / max(1, total - warmup))
+        share = (1 - rate.end) * (1 + np.cos(np.pi * falling)) / 2 + rate.end
+        return rate.peak * np.where(taken < warmup, rising, share)
+    return np.repeat([epoch_rate(recipe, accuracies[:epoch]) for epoch in range(len(accuracies))], steps)
 
 
 def epoch_rate(recipe: Network, accuracies: Sequence[float]) -> float:

@@ -31,6 +31,7 @@ from kaggle_digits.data import find_source, load_train
 from kaggle_digits.errors import DataError, RunError, SubmissionError
 from kaggle_digits.handwriting import pad
 from kaggle_digits.handwriting.reader import Reader
+from kaggle_digits.html import write_page
 from kaggle_digits.predict import PACKAGED_RUN, load_run
 from kaggle_digits.recipes import RECIPES
 from kaggle_digits.submission import check_submission
@@ -231,7 +232,7 @@ def test_a_report_runs_no_name(ledger):
         "test": None,
     }
     with ledger.attack("report with names that are scripts"):
-        report.write_report(Path("report.html"), comparison, traces=None, confusions={evil: Figure()})
+        write_page(Path("report.html"), report.comparison_page(comparison, traces=None, confusions={evil: Figure()}))
         text = Path("report.html").read_text()
         assert text.count("was-run") >= 4
         assert "<script" not in text

@@ -1,0 +1,80 @@
+"""Write an HTML page of facts, tables and pictures, in light and dark, for screens, phones and print.
+
+The page is one file, which contains its pictures. It has no scripts and fetches nothing. Everything in it is escaped by
+the template.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kaggle_digits.files import atomic_path
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+TEMPLATE = Path(__file__).with_name("report.html")
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of a page.
+
+    Args:
+        title: its heading; "" for none.
+        text: a sentence or two.
+        head: the titles of a table's columns; none if there is no table.
+        rows: the cells of each row. The last cell of a shorter row is as wide as all that are missing.
+        pictures: captions and pictures, as ``picture`` returns them.
+        is_wide: whether the pictures are wide. A phone shows such a picture part by part.
+    """
+
+    title: str
+    text: str = ""
+    head: Sequence[str] = ()
+    rows: Sequence[Sequence[str]] = ()
+    pictures: Sequence[tuple[str, str]] = ()
+    is_wide: bool = False
+
+
+@dataclass(frozen=True)
+class Page:
+    """A page.
+
+    Args:
+        title: its heading.
+        lead: what is most important.
+        facts: names and values.
+        command: what to type to make it all again; "" for nothing.
+        sections: the rest.
+        commit: of this package; None if unknown.
+    """
+
+    title: str
+    lead: str
+    facts: Sequence[tuple[str, str]] = ()
+    command: str = ""
+    sections: Sequence[Section] = field(default_factory=list)
+    commit: str | None = None
+
+
+def picture(figure: Figure) -> str:
+    """Return a figure as PNG, in base64."""
+    stream = io.BytesIO()
+    figure.savefig(stream, format="png", dpi=100)
+    return base64.b64encode(stream.getvalue()).decode()
+
+
+def write_page(file: Path, page: Page) -> None:
+    """Write a page, whole or not at all."""
+    from jinja2 import Environment, StrictUndefined
+
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
+    with atomic_path(file) as path:
+        path.write_text(template.render(page=page) + "\n", encoding="utf-8")
