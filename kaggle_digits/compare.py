@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from kaggle_digits.backend import free_memory
 from kaggle_digits.data import Source, TrainingRows, find_source, load_test_rows, load_train, split_rows
 from kaggle_digits.errors import DataError, DeviceError, DigitsError, RunError
 from kaggle_digits.files import atomic_path, locked, read_json, write_json
@@ -113,6 +114,8 @@ def compare(
                 progress=progress,
             )
             runs[recipe.name].append(replace(run, predictor=None))  # only the figures are needed
+            del run
+            free_memory()
         except (DeviceError, OSError):  # the next training would fail as well
             raise
         except Exception as error:

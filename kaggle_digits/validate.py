@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 import numpy as np
 
 from kaggle_digits import CLASSES
+from kaggle_digits.backend import free_memory
 from kaggle_digits.calibration import accuracy, standard_error
 from kaggle_digits.data import TrainingRows, find_source, fold_rows, load_train
 from kaggle_digits.errors import RunError
@@ -206,6 +207,7 @@ def cross_validate(
             progress=part_of(progress, number, len(wanted)),
         )
         runs.append(run)
+        free_memory()
     return runs
 
 

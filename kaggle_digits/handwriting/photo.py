@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import io
+import math
 import struct
 import warnings
 from dataclasses import dataclass
@@ -21,11 +22,17 @@ pillow_heif.register_heif_opener()
 MOST_PIXELS = 50_000_000
 """A picture's most pixels: more than the largest phone cameras take, few enough for any computer's memory."""
 
+MOST_IN_MEMORY = 16_000_000
+"""Numbers are kept for at most this many pixels of a picture."""
+
 LEAST_SIDE = 8
 """A picture needs this many pixels on its shorter side for a digit to be recognized."""
 
 ENOUGH = 2000
-"""A JPEG with a longer side of more pixels than this is read at a smaller size, which its format allows."""
+"""A picture with a longer side of twice as many pixels, or more, is made smaller, but not below this. Numbers for every
+pixel of a large one would take more than a gigabyte."""
+ENOUGH_ACROSS = 600
+"""The same for the shorter side of a long, thin picture."""
 
 MOST_PAGES = 100
 """A TIFF has at most this many pages, and an animation this many frames."""
@@ -157,13 +164,36 @@ def _photo(image: Image.Image, name: str) -> Photo:
     if max(image.size) < 10 * min(image.size):
         image.draft(None, (ENOUGH * width // max(image.size), ENOUGH * height // max(image.size)))
     image.load()
-    upright = ImageOps.exif_transpose(image)
+    upright = _reduced(ImageOps.exif_transpose(image))
     return Photo(_values(upright), (height, width) if turned else (width, height))
+
+
+def _factor(image: Image.Image) -> int:
+    """Return by how much a picture is made smaller. A long, thin one must not become too thin, if memory allows."""
+    wanted = min(max(image.size) // ENOUGH, min(image.size) // ENOUGH_ACROSS)
+    return max(wanted, math.ceil(math.sqrt(image.width * image.height / MOST_IN_MEMORY)))
+
+
+def _reduced(image: Image.Image) -> Image.Image:
+    """Make a large picture smaller, by means over blocks of pixels, before it is turned into numbers."""
+    factor = _factor(image)
+    if factor < 2 or image.mode.startswith("I;16"):  # Pillow cannot reduce the latter
+        return image
+    if "transparency" in image.info:
+        image = image.convert("RGBA")
+    elif image.mode in ("1", "P", "PA"):
+        image = image.convert({"1": "L", "P": "RGB", "PA": "RGBA"}[image.mode])
+    return image.reduce(factor)
 
 
 def _values(image: Image.Image) -> np.ndarray:
     if image.mode.startswith("I;16"):
-        return np.asarray(image, np.float32) / 65535
+        values = np.asarray(image, np.float32)
+        if (factor := _factor(image)) > 1:
+            height, width = (side // factor for side in values.shape)
+            blocks = values[: height * factor, : width * factor].reshape(height, factor, width, factor)
+            values = blocks.mean(axis=(1, 3), dtype=np.float32)
+        return values / 65535
     if image.mode in ("I", "F"):  # these modes have no fixed range
         values = np.asarray(image, np.float64)
         known = values[np.isfinite(values)]
@@ -178,7 +208,8 @@ def _values(image: Image.Image) -> np.ndarray:
         opaque = np.asarray(image.getchannel("A"), np.float32) / 255
     if image.mode not in ("1", "L", "LA"):
         image = image.convert("RGB")
-    seen = np.asarray(image.convert("L") if image.mode != "RGB" or _is_grey(image) else image, np.float32) / 255
+    seen = np.array(image.convert("L") if image.mode != "RGB" or _is_grey(image) else image, np.float32)
+    seen /= 255
     if opaque is None:
         return seen
     opaque = opaque if seen.ndim == 2 else opaque[:, :, None]

@@ -221,6 +221,22 @@ def test_a_table_that_unpacks_to_gigabytes_is_refused(ledger, contents, said):
             load_train(find_source("train.csv.gz"))
 
 
+@pytest.mark.parametrize("size", [(7000, 7000), (100_000, 500)])
+def test_a_picture_that_is_a_bomb_takes_less_than_a_gigabyte(ledger, size):
+    """50 million pixels with colours and transparency, which take 200 kB in a file."""
+    stream = io.BytesIO()
+    Image.new("RGBA", size, "white").save(stream, "PNG")
+    code = (
+        "import resource, sys\n"
+        "from kaggle_digits.handwriting.photo import load_photos\n"
+        "load_photos(sys.stdin.buffer.read(), name='bomb')\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+    )
+    with ledger.attack("picture that is a bomb"):
+        read = subprocess.run([sys.executable, "-c", code], input=stream.getvalue(), capture_output=True, check=True)
+        assert int(read.stdout) < 2**20
+
+
 def test_a_report_runs_no_name(ledger):
     """A name of data or of a recipe may hold what a browser would run."""
     evil = "<script>document.title='was-run'</script><img src=x onerror=\"alert(1)\">'"

@@ -157,6 +157,28 @@ def test_exif_turns_the_picture_upright(orientation):
     assert photo.size == (60, 30)
 
 
+@pytest.mark.parametrize(
+    ("mode", "form"),
+    [("L", "PNG"), ("RGB", "PNG"), ("RGBA", "PNG"), ("P", "GIF"), ("1", "PNG"), ("I;16", "PNG"), ("F", "TIFF")],
+)
+def test_a_large_picture_of_any_format_is_made_smaller_but_keeps_its_size(mode, form):
+    cells = np.zeros((50, 40), np.uint8)
+    cells[20:30] = 255
+    large = np.kron(cells, np.ones((100, 100), np.uint8))
+    image = Image.fromarray(large.astype(np.uint16) * 257) if mode == "I;16" else Image.fromarray(large).convert(mode)
+    (photo,) = load_photos(saved(image, form), name="photo")
+    assert photo.size == (4000, 5000)
+    assert photo.picture.shape == (2500, 2000)
+    assert np.allclose(photo.picture, np.kron(cells / 255, np.ones((50, 50))), atol=0.01)
+
+
+def test_a_long_thin_picture_keeps_its_shorter_side():
+    (photo,) = load_photos(saved(Image.new("L", (20_000, 1000), 255), "PNG"), name="photo")
+    assert photo.picture.shape == (500, 10_000)  # else it would take too much memory
+    (photo,) = load_photos(saved(Image.new("L", (8000, 1000), 255), "PNG"), name="photo")
+    assert photo.picture.shape == (1000, 8000)
+
+
 def test_a_large_jpeg_is_unpacked_smaller_but_keeps_its_size():
     large = Image.fromarray(np.kron(PICTURE, np.ones((100, 100), np.uint8)))
     (photo,) = load_photos(saved(large, "JPEG"), name="photo")
