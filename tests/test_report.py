@@ -101,6 +101,7 @@ def test_pages_about_a_validation_and_comparisons():
     assert read("d.html") == written
 
 
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="no chromium: install it to look at the page")
 def test_page_fits_a_phone_and_is_dark_if_wanted():
     assert main(["train", "--recipe", "two", "--data", "sample", "--run", "two"]) == 0
     assert main(["report", "two"]) == 0

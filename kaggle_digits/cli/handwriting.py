@@ -48,6 +48,9 @@ log = logging.getLogger(__name__)
         help="print ? for a digit with a probability below P (default: what the run was measured to need, else 0.9)",
     ),
     option("--overlay", type=path, metavar="FILE.png", help="draw what was read on the picture"),
+    option(
+        "--why", action="store_true", help="with --overlay, also colour what speaks for each reading and against it"
+    ),
     option("--mistakes", type=path, metavar="FILE.png", help="draw the worst mistakes, with --labelled"),
     option("--force", action="store_true", help="replace FILE.png if it exists"),
 )
@@ -61,6 +64,7 @@ def recognize(
     labelled: bool,
     threshold: float | None,
     overlay: Path | None,
+    why: bool,
     mistakes: Path | None,
     force: bool,
 ) -> None:
@@ -72,6 +76,8 @@ def recognize(
     files, labels = found.files, found.labels
     if overlay and len(files) > 1:
         raise InputError(f"--overlay: {len(files)} pictures were given. Expected one. Draw on one at a time.")
+    if why and not overlay:
+        raise InputError("--why: is drawn on the picture. Expected --overlay FILE.png as well. Add it.")
     if mistakes and labels is None:
         raise InputError("--mistakes: without --labelled, no mistake can be told. Add --labelled, or leave it out.")
     for wanted in filter(None, (overlay, mistakes)):
@@ -97,7 +103,7 @@ def recognize(
     if labels is not None and not json:
         print(reader.tabulate(first, labels))
     if overlay:
-        _save(overlay, reader.draw_overlay(files[0], first[0]).save)
+        _save(overlay, reader.draw_overlay(files[0], first[0], explain=loaded.explain if why else None).save)
     if mistakes and labels is not None:
         _save(mistakes, reader.plot_mistakes(first, labels).savefig)
 

@@ -64,8 +64,9 @@ def make_app(reader: Reader, *, host: str = "127.0.0.1", token: str | None = Non
 
     ``POST /digit`` takes a picture file with one digit as its body, ``POST /photo`` one with a page of digits. Both
     answer with what ``kaggle-digits recognize --json`` prints of the first page, how many ``pages`` there are, and for
-    each digit the 784 ``pixels`` that the network saw. With the status 400, 403, 408 or 413 they answer with an
-    ``error``.
+    each digit the 784 ``pixels`` that the network saw. ``POST /why`` answers like ``/digit``, with 784 more numbers,
+    ``why``: above 0, a pixel speaks for the reading, and below 0 against it, see ``occlusion``. With the status 400,
+    403, 408 or 413 they answer with an ``error``.
 
     Args:
         reader: reads the digits.
@@ -78,11 +79,13 @@ def make_app(reader: Reader, *, host: str = "127.0.0.1", token: str | None = Non
     # wait for it are in memory.
     one_at_a_time, places = asyncio.Lock(), asyncio.Semaphore(LARGE_BODIES)
 
-    def answer(picture: bytes, *, single: bool) -> dict[str, Any]:
-        page, *others = read_picture(picture, reader=reader, single=single, name="the picture")
+    def answer(picture: bytes, what: str) -> dict[str, Any]:
+        page, *others = read_picture(picture, reader=reader, single=what != "/photo", name="the picture")
         described = describe("", page) | {"pages": 1 + len(others)}
         for entry, digit in zip(described["digits"], page.digits, strict=True):
             entry["pixels"] = digit.pixels.tolist()
+            if what == "/why":
+                entry["why"] = reader.explain(digit).ravel().round(4).tolist()
         return described
 
     def is_let_in(request: Request) -> bool:
@@ -106,7 +109,7 @@ def make_app(reader: Reader, *, host: str = "127.0.0.1", token: str | None = Non
             try:
                 picture = await _body(request, lambda: held.enter_async_context(places))
                 async with one_at_a_time:
-                    answered = await run_in_threadpool(answer, picture, single=request.scope["path"] == "/digit")
+                    answered = await run_in_threadpool(answer, picture, request.scope["path"])
             except ClientDisconnect:  # the page was closed, or gave the request up
                 return Response(status_code=400)
             except TimeoutError:
@@ -124,6 +127,7 @@ def make_app(reader: Reader, *, host: str = "127.0.0.1", token: str | None = Non
         routes=[
             Route("/", show_page),
             Route("/digit", answer_picture, methods=["POST"]),
+            Route("/why", answer_picture, methods=["POST"]),
             Route("/photo", answer_picture, methods=["POST"]),
         ],
         middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=hosts)],

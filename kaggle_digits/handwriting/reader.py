@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,8 @@ from kaggle_digits.calibration import calibrate
 from kaggle_digits.errors import DataError
 from kaggle_digits.handwriting.page import UNSURE, Box, Digit, LeftOut, Page, find_single, read_page
 from kaggle_digits.handwriting.photo import Photo, is_picture, load_photos
+from kaggle_digits.learners.preprocess import ink_box
+from kaggle_digits.occlusion import occlusion_map
 from kaggle_digits.predict import PACKAGED_RUN, load_run
 from kaggle_digits.runs import Run, read_run
 from kaggle_digits.strategy import device_of
@@ -62,6 +64,10 @@ class Reader:
     def classify(self, pixels: np.ndarray) -> np.ndarray:
         """Return the calibrated probabilities of every digit, (N, 10), for pixels (N, 784)."""
         return calibrate(self.run.predict(pixels), self.run.temperature or 1.0)
+
+    def explain(self, digit: Digit) -> np.ndarray:
+        """Return which parts of a digit speak for and against its reading, (28, 28), see ``occlusion``."""
+        return occlusion_map(self.classify, digit.pixels, digit.digit)
 
     def read_pages(self, photos: Sequence[Photo]) -> list[Page]:
         """Read all digits of each page, with boxes in the picture's own pixels."""
@@ -299,8 +305,15 @@ def plot_mistakes(pages: Sequence[Page], labels: np.ndarray) -> Figure:
     )
 
 
-def draw_overlay(file: Path, page: Page) -> Image.Image:
-    """Draw what was read on a picture: sure digits in green, others in orange, what was left out in grey."""
+def draw_overlay(file: Path, page: Page, *, explain: Callable[[Digit], np.ndarray] | None = None) -> Image.Image:
+    """Draw what was read on a picture: sure digits in green, others in orange, what was left out in grey.
+
+    Args:
+        file: the picture.
+        page: what was read on it.
+        explain: returns which parts of a digit speak for its reading, as ``Reader.explain`` does. They are drawn in
+            orange, and those that speak against it in blue.
+    """
     (photo,) = load_photos(file)
     image = Image.fromarray(np.rint(255 * photo.picture).astype(np.uint8)).convert("RGB").resize(photo.size)
     size = max(12, max(image.size) // 45)
@@ -312,6 +325,8 @@ def draw_overlay(file: Path, page: Page) -> Image.Image:
     for left_out in page.left_out:
         canvas.rectangle(left_out.box, outline="#888888", width=max(1, line // 2))
         canvas.text((left_out.box[0], left_out.box[3]), left_out.why, fill="#888888", font=small, anchor="la")
+    for each in page.digits if explain else ():
+        _draw_reasons(image, each, explain(each), turned=page.turned)  # type: ignore[misc]
     for each in page.digits:
         colour = "#0a8a3a" if each.sure else "#d26900"
         left, top, right, bottom = each.box
@@ -319,3 +334,17 @@ def draw_overlay(file: Path, page: Page) -> Image.Image:
         text = str(each.digit) if each.sure else f"{each.digit}{UNSURE}"
         canvas.text((left - margin, top - margin), text, fill=colour, font=font, anchor="lb")
     return image
+
+
+def _draw_reasons(image: Image.Image, digit: Digit, contributions: np.ndarray, *, turned: int) -> None:
+    """Colour the parts of a digit that speak for its reading (orange) or against it (blue)."""
+    ink = ink_box(digit.pixels.reshape(contributions.shape) > 0)
+    part = contributions[ink[1] : ink[3], ink[0] : ink[2]]
+    # The page was turned clockwise to be read, so the map is turned back.
+    part = np.rot90(part, turned // 90)
+    left, top, right, bottom = digit.box
+    size = (max(1, right - left), max(1, bottom - top))
+    strength = np.abs(part) / max(0.05, float(np.abs(contributions).max()))
+    mask = Image.fromarray(np.rint(200 * strength).astype(np.uint8)).resize(size, Image.Resampling.BICUBIC)
+    colours = np.where((part > 0)[..., None], (213, 94, 0), (0, 114, 178)).astype(np.uint8)
+    image.paste(Image.fromarray(colours).resize(size, Image.Resampling.BICUBIC), (left, top), mask)

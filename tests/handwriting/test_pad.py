@@ -143,6 +143,24 @@ def test_each_digit_that_is_drawn_is_read(page):
 
 
 @needs_browser
+def test_the_page_says_why_until_the_drawing_changes(page):
+    is_coloured = """(() => {
+      const {data} = by("seen").getContext("2d").getImageData(0, 0, 28, 28);
+      return data.some((value, i) => i % 4 === 0 && value > data[i + 2] + 60);
+    })()"""
+    draw(page, 7)
+    answered(page)
+    assert not page.evaluate(is_coloured)
+    page.click("#why")
+    wait_until(page, "!by('reasons').hidden")
+    assert page.evaluate(is_coloured)
+    page.click("#clear")
+    answered(page)
+    assert not page.evaluate(is_coloured)
+    assert page.is_disabled("#why")
+
+
+@needs_browser
 def test_a_sheet_that_is_uploaded_is_read_with_boxes(page, tmp_path):
     sheet = tmp_path / "sheet.png"
     sheet.write_bytes(png(draw_page(ROWS, seed=4, ruling="squared")))

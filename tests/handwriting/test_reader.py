@@ -183,6 +183,22 @@ def test_a_single_digit_has_one_answer_whatever_is_beside_it(capsys):
     assert recognize(capsys, "white.png", "--single") == "(no digits found)\n"
 
 
+def test_the_overlay_says_why_on_request(capsys, page):
+    recognize(capsys, page, "--overlay", "read.png")
+    recognize(capsys, page, "--overlay", "why.png", "--why")
+    plain, reasons = (np.asarray(Image.open(name), int) for name in ("read.png", "why.png"))
+    changed = (plain != reasons).any(axis=2)
+    boxes = np.zeros_like(changed)
+    for each in json.loads(recognize(capsys, page, "--json"))["digits"]:
+        left, top, right, bottom = each["box"]
+        boxes[top:bottom, left:right] = True
+    assert changed.any()
+    assert not (changed & ~boxes).any()
+    assert refused(capsys, page, "--why") == (
+        "kaggle-digits: --why: is drawn on the picture. Expected --overlay FILE.png as well. Add it."
+    )
+
+
 def test_the_overlay_is_drawn_on_the_picture_the_right_way_up(capsys, page):
     exif = Image.Exif()
     exif[0x0112] = 6
