@@ -20,6 +20,7 @@ from kaggle_digits.backend import free_memory
 from kaggle_digits.data import Source, TrainingRows, find_source, load_test_rows, load_train, split_rows
 from kaggle_digits.errors import DataError, DeviceError, DigitsError, RunError
 from kaggle_digits.files import atomic_path, locked, read_json, write_json
+from kaggle_digits.learners import part_of
 from kaggle_digits.recipe import Recipe
 from kaggle_digits.report import COMPARE_FILE, COMPARE_FRACTION, compare_run_folder, report
 from kaggle_digits.runs import RowCounts, Run, Trace, device_to_json, find_commit, trace_of
@@ -97,6 +98,9 @@ def compare(
     runs: dict[str, list[Run]] = {recipe.name: [] for recipe in recipes}
     failures: dict[str, str] = {}
 
+    wanted = [(recipe, seed) for recipe in recipes for seed in seeds]
+    part, parts = shard
+
     def train(recipe: Recipe, seed: int) -> None:
         log.info("%s, seed %d", recipe.name, seed)
         where = (device, backend) if recipe.networks else ("auto", None)
@@ -111,7 +115,7 @@ def compare(
                 held_out=held_out,
                 resume=True,
                 trace=True,
-                progress=progress,
+                progress=part_of(progress, wanted.index((recipe, seed)), len(wanted)),
             )
             runs[recipe.name].append(replace(run, predictor=None))  # only the figures are needed
             del run
@@ -122,9 +126,9 @@ def compare(
             failures[recipe.name] = str(error) if isinstance(error, DigitsError) else f"{type(error).__name__}: {error}"
             log.error("%s failed: %s", recipe.name, failures[recipe.name])
 
-    part, parts = shard
     if parts > 1:
-        for recipe, seed in [(recipe, seed) for recipe in recipes for seed in seeds][part - 1 :: parts]:
+        wanted = wanted[part - 1 :: parts]
+        for recipe, seed in wanted:
             train(recipe, seed)
         return comparison | {"recipes": [], "failures": failures}
     busy = RunError(f"{out}: is being written by another comparison. Expected a folder for each. Name another one.")

@@ -27,6 +27,7 @@ from kaggle_digits.data import (
 )
 from kaggle_digits.errors import InputError, RunError
 from kaggle_digits.files import numbered_names
+from kaggle_digits.learners import part_of
 from kaggle_digits.predict import PACKAGED_RUN, check_out, predict_runs, write_checked
 from kaggle_digits.recipe import Recipe
 from kaggle_digits.recipes import DEFAULT_RECIPE, find_recipe
@@ -194,6 +195,8 @@ def make_submission(plan: Plan, *, progress: Progress | None = None) -> Result:
         DigitsError: the training failed or a file cannot be written.
     """
 
+    trainings = 2 if plan.recipe.retrain and not plan.folds else 1
+
     def train(name: str, rows: TrainingRows, held_out: TrainingRows | None) -> Run:
         return train_run(
             plan.recipe,
@@ -204,7 +207,7 @@ def make_submission(plan: Plan, *, progress: Progress | None = None) -> Result:
             device=plan.device,
             source=plan.source.name,
             numbered=True,
-            progress=progress,
+            progress=part_of(progress, 0 if held_out else 1, trainings),
         )
 
     seconds = dict(plan.seconds)

@@ -133,7 +133,7 @@ def test_interrupted_job_continues_when_repeated(monkeypatch, capsys, caplog):
     stopped = capsys.readouterr()
     assert stopped.out == ""
     assert stopped.err.endswith(
-        "Whole epochs of a network are kept in runs/. Repeat the command to continue.\nInterrupted.\n"
+        "Interrupted. Whole epochs of a network are kept in runs/. Repeat the command to continue.\n"
     )
     assert not Path("submissions").exists()
 
@@ -184,7 +184,7 @@ def test_training_can_be_resumed_by_the_verb_train(monkeypatch, capsys):
         patch.setattr(cli.output.TrainingProgress, "epoch", interrupt)
         assert cli.main(arguments) == 130
     assert capsys.readouterr().err.endswith(
-        "Whole epochs of a network are kept in r. Continue with --resume.\nInterrupted.\n"
+        "Interrupted. Whole epochs of a network are kept in r. Continue with --resume.\n"
     )
     assert cli.main(arguments) == 2
     assert "r: holds a run already." in capsys.readouterr().err

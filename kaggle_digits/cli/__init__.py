@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.exit(InputError.exit_code)
     options = vars(parser.parse_args(arguments))
     logging.basicConfig(format="%(message)s", stream=sys.stderr)
-    logging.getLogger("kaggle_digits").setLevel(logging.INFO)
+    logging.getLogger("kaggle_digits").setLevel(logging.WARNING if options.get("quiet") else logging.INFO)
     verb: Verb = options.pop("verb")
     return exit_code_of(lambda: verb.run(**options))
 

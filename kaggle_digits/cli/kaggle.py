@@ -5,9 +5,10 @@ from __future__ import annotations
 import shlex
 import sys
 from pathlib import Path
+from typing import Any
 
 from kaggle_digits.cli.options import option, path, verb
-from kaggle_digits.cli.output import say
+from kaggle_digits.cli.output import kept_if_interrupted, say
 from kaggle_digits.errors import DigitsError, InputError
 from kaggle_digits.strategy import DEVICES
 
@@ -77,36 +78,44 @@ def kernel(*, step: str, device: str, to: Path | None, message: str | None) -> N
     pushed = machines.push(device=device)
     print(f"{pushed.name}: version {pushed.version} runs at {pushed.url}", flush=True)
     if step == "run":
-        try:
+        with kept_if_interrupted(f"The kernel keeps running. Fetch its submission.csv at {pushed.url}"):
             file = machines.fetch(pushed)
-        except KeyboardInterrupt:
-            say(f"The kernel keeps running. Fetch its submission.csv at {pushed.url}")
-            raise
         print(f"{file}: fetched", flush=True)
         upload_made_file(file, message or f"{pushed.name}, version {pushed.version}")
 
 
-def upload_made_file(file: Path, message: str, rows: int | None = None) -> None:
-    """Submit a file that took long to make, and say how to continue if that fails."""
+def upload_made_file(file: Path, message: str, rows: int | None = None, *, show: bool = True) -> dict[str, Any] | None:
+    """Submit a file that took long to make, and say how to continue if that fails.
+
+    Returns:
+        what Kaggle said, as the record of the file has it.
+    """
     from kaggle_digits.records import read_record
 
     try:
-        _upload(file, message, wait=True, rows=rows)
-    except (DigitsError, KeyboardInterrupt):
+        _upload(file, message, wait=True, rows=rows, show=show)
+    except (DigitsError, KeyboardInterrupt) as error:
         # A file that Kaggle could not score would fail again.
         if (read_record(file)["upload"] or {}).get("state") != "error":
-            again = f"kaggle-digits upload {file} -m {shlex.quote(message)} --wait"
-            say(f"The file is kept. To continue: {again}")
+            kept = f"The file is kept. To continue: kaggle-digits upload {file} -m {shlex.quote(message)} --wait"
+            if isinstance(error, KeyboardInterrupt):
+                error.add_note(kept)
+            else:
+                say(kept)
         raise
+    return read_record(file)["upload"]
 
 
-def _upload(file: Path, message: str, *, wait: bool, rows: int | None = None) -> None:
+def _upload(file: Path, message: str, *, wait: bool, rows: int | None = None, show: bool = True) -> None:
     from kaggle_digits.kaggle.client import competition_slug
     from kaggle_digits.kaggle.competition import upload, wait_for_score
 
     submission = upload(file, message, rows=rows)
-    print(f"{file}: submitted to {competition_slug()} as {submission.reference}", flush=True)
+    if show:
+        print(f"{file}: submitted to {competition_slug()} as {submission.reference}", flush=True)
     if wait or submission.state != "pending":
         submission = wait_for_score(file, submission)
-        print(f"public score  {submission.public_score or 'not published'}")
-    print(f"page          {submission.url}")
+        if show:
+            print(f"public score  {submission.public_score or 'not published'}")
+    if show:
+        print(f"page          {submission.url}")

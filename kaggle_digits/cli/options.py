@@ -140,4 +140,6 @@ SHARD = option(
     metavar="I/N",
     help="train only part I of N, and write no table; run the command without --shard last to write it",
 )
-TRAINING = (DATA, DEVICE, BACKEND, SEED)
+QUIET = option("--quiet", action="store_true", help="print only results, warnings and errors")
+JSON = option("--json", action="store_true", help="print the result as one line of JSON, for scripts")
+TRAINING = (DATA, DEVICE, BACKEND, SEED, QUIET)

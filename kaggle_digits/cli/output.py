@@ -81,7 +81,7 @@ def _exit_code_of(work: Callable[[], object]) -> int:
         _drop_output()
         return 1
     except KeyboardInterrupt as error:
-        say("Interrupted.")
+        say(" ".join(["Interrupted.", *getattr(error, "__notes__", [])]))
         return 128 + (error.args[0] if isinstance(error, _Stopped) else signal.SIGINT)
     return 0
 
@@ -111,16 +111,31 @@ def print_anywhere() -> None:
             stream.reconfigure(errors="kaggle_digits")
 
 
+@contextlib.contextmanager
+def kept_if_interrupted(note: str) -> Iterator[None]:
+    """Add to the line that says that the work was interrupted what is kept, and how to continue."""
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        error.add_note(note)
+        raise
+
+
 class TrainingProgress:
-    """Shows a training while it runs: a bar on a terminal, one line for each epoch elsewhere.
+    """Shows a training while it runs: a bar on a terminal, one line for each epoch elsewhere, and the time left.
 
     It is a ``learners.Progress``. Use it in a ``with`` statement. The training goes on if the terminal is gone.
+
+    Args:
+        quiet: whether to show nothing.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, quiet: bool = False) -> None:
+        self.quiet = quiet
         self.bar: Any = None
         self.task: Any = None
         self.shown = 0.0
+        self.clock = _Clock()
 
     def __enter__(self) -> TrainingProgress:
         return self
@@ -132,30 +147,77 @@ class TrainingProgress:
 
     def step(self, done: int, total: int) -> None:
         """Move the bar, which appears with the first step."""
+        if self.quiet:
+            return
+        self.clock.tick(done / total)
         if not self.bar and sys.stderr and sys.stderr.isatty():
             from rich.console import Console
-            from rich.progress import Progress
+            from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
-            self.bar = Progress(console=Console(stderr=True))
+            self.bar = Progress(
+                TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), console=Console(stderr=True)
+            )
             with contextlib.suppress(OSError):
                 self.bar.start()
             self.task = self.bar.add_task("training", total=total)
         # Ten times a second is enough for people, and costs training nothing.
         if self.bar and (done == total or time.monotonic() - self.shown > 0.1):
             with contextlib.suppress(OSError):
-                self.bar.update(self.task, completed=done, total=total)
+                left = self.clock.left()
+                self.bar.update(
+                    self.task, completed=done, total=total, description=f"training, {left}" if left else "training"
+                )
             self.shown = time.monotonic()
 
     def epoch(self, metrics: dict[str, Any], epochs: int) -> None:
         """Print the metrics of an epoch."""
+        if self.quiet:
+            return
+        left = self.clock.left()
         held_out = metrics.get("validation_accuracy")
         line = (
             f"epoch {metrics['epoch']}/{epochs}  loss {metrics['loss']:.4f}  accuracy {metrics['accuracy']:.2%}"
             + (f"  held-out accuracy {held_out:.2%}" if held_out is not None else "")
             + f"  {metrics['seconds']:.1f} s"
+            + (f", {left}" if left else "")
         )
         if not self.bar:
             say(line)
             return
         with contextlib.suppress(OSError):
             self.bar.console.print(line, highlight=False)
+
+
+class _Clock:
+    """Estimates the time that is left, from how fast the work has gone on so far.
+
+    Work that was done before, as in a job that is continued, takes no time and must not count: the share that is done
+    jumps there, by much more than by a step.
+    """
+
+    JUMP = 100
+    """A step that is this many times as large as the smallest one is no step."""
+
+    def __init__(self) -> None:
+        self.share = self.counted = self.seconds = 0.0
+        self.least = 1.0
+        self.last: float | None = None
+
+    def tick(self, share: float) -> None:
+        """Note that a share of all work is done, 0–1."""
+        now, more = time.monotonic(), share - self.share
+        if self.last is not None and 0 < more < self.JUMP * self.least:
+            self.counted += more
+            self.seconds += now - self.last
+        if more > 0:
+            self.least = min(self.least, more)
+        self.share, self.last = share, now
+
+    def left(self) -> str:
+        """Say how long the rest will take; "" if that is not known yet, or nothing is left."""
+        if not self.counted or self.seconds < 1 or self.share >= 1:
+            return ""
+        seconds = (1 - self.share) * self.seconds / self.counted
+        if seconds >= 5400:
+            return f"about {seconds / 3600:.1f} hours left"
+        return f"about {seconds / 60:.0f} min left" if seconds >= 90 else f"about {max(1, seconds):.0f} s left"

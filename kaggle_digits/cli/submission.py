@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json as _json
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kaggle_digits.cli.kaggle import upload_made_file
-from kaggle_digits.cli.options import BACKEND, DATA, EPOCHS, FORCE, MESSAGE, TRAINING, option, path, several, verb
-from kaggle_digits.cli.output import TrainingProgress, say
+from kaggle_digits.cli.options import BACKEND, DATA, EPOCHS, FORCE, JSON, MESSAGE, TRAINING, option, path, several, verb
+from kaggle_digits.cli.output import TrainingProgress, kept_if_interrupted
 from kaggle_digits.data import SAMPLE
 from kaggle_digits.errors import InputError
 from kaggle_digits.recipes import DEFAULT_RECIPE, find_recipe
@@ -41,6 +42,7 @@ log = logging.getLogger(__name__)
     option("--upload", action="store_true", help="submit the file to Kaggle, and wait for its score"),
     MESSAGE,
     option("--dry-run", action="store_true", help="say what would happen, and stop"),
+    JSON,
 )
 def submit(
     *,
@@ -56,6 +58,8 @@ def submit(
     upload: bool,
     message: str | None,
     dry_run: bool,
+    quiet: bool,
+    json: bool,
 ) -> None:
     """Make a submission file, and upload it if the user asks for that."""
     from kaggle_digits.pipeline import check_uploadable, make_submission, plan_submission
@@ -82,15 +86,16 @@ def submit(
         from kaggle_digits.kaggle.competition import check_ready
 
         check_ready(len(plan.test_pixels))
-    try:
-        with TrainingProgress() as progress:
-            result = make_submission(plan, progress=progress)
-    except KeyboardInterrupt:
-        say("Whole epochs of a network are kept in runs/. Repeat the command to continue.")
-        raise
-    print(_describe_result(result))
+    kept = "Whole epochs of a network are kept in runs/. Repeat the command to continue."
+    with kept_if_interrupted(kept), TrainingProgress(quiet=quiet) as progress:
+        result = make_submission(plan, progress=progress)
+    if not json:
+        print(_describe_result(result))
+    uploaded = None
     if message is not None:
-        upload_made_file(plan.out, message, len(plan.test_pixels))
+        uploaded = upload_made_file(plan.out, message, len(plan.test_pixels), show=not json)
+    if json:
+        print(_json.dumps(_result_to_json(result) | {"upload": uploaded}))
 
 
 @verb(
@@ -172,6 +177,26 @@ def _describe_plan(plan: Plan) -> str:
         f"Would train {what} on {len(plan.training):,} rows of {plan.source.name}{again},\n"
         f"measure it on {len(plan.held_out):,} held-out rows, {predicted}\n{where}"
     )
+
+
+def _result_to_json(result: Result) -> dict[str, Any]:
+    plan = result.plan
+    return {
+        "file": str(plan.out),
+        "rows": len(plan.test_pixels),
+        "source": plan.source.name,
+        "recipe": plan.recipe.name,
+        "seed": plan.seed,
+        "folds": plan.folds,
+        "device": str(plan.device),
+        "held_out_accuracy": result.accuracy,
+        "standard_error": result.standard_error,
+        "test_accuracy": result.test_accuracy,
+        "label_counts": result.label_counts,
+        "seconds": {phase: round(spent, 2) for phase, spent in result.seconds.items()},
+        "runs": [str(run.folder) for run in result.runs],
+        "not_for_upload": plan.not_for_upload,
+    }
 
 
 def _describe_result(result: Result) -> str:

@@ -16,6 +16,7 @@ from kaggle_digits.cli.options import (
     DEVICE,
     EPOCHS,
     FORCE,
+    JSON,
     ONE_RUN,
     SEEDS,
     SHARD,
@@ -28,7 +29,7 @@ from kaggle_digits.cli.options import (
     several,
     verb,
 )
-from kaggle_digits.cli.output import TrainingProgress, exit_code_of, say
+from kaggle_digits.cli.output import TrainingProgress, exit_code_of, kept_if_interrupted
 from kaggle_digits.errors import InputError, TrainingError
 from kaggle_digits.recipe import to_json
 from kaggle_digits.recipes import DEFAULT_RECIPE, RECIPES, find_recipe, load_measured
@@ -43,6 +44,7 @@ FIGURES = (
     "deviation over several trainings. PUBLISHED is what the authors report, mostly on MNIST's 60,000 and 10,000 rows. "
     "`kaggle-digits recipes --json` shows everything."
 )
+KEPT = "What is done is kept in {}. Repeat the command to continue."
 SIGNIFICANT = 0.05
 """Of two recipes one is called better if chance makes such a difference more rarely than this."""
 SEVERAL = ("several processes", "one training by several processes or machines, with JAX; start the command in each")
@@ -120,6 +122,7 @@ def _print_json(value: object) -> None:
     ),
     option("--processes", type=count, metavar="N", group=SEVERAL, help="their number ($KDIGITS_PROCESSES)"),
     option("--process", type=index, metavar="I", group=SEVERAL, help="this process, from 0 ($KDIGITS_PROCESS)"),
+    JSON,
 )
 def train(
     *,
@@ -135,6 +138,8 @@ def train(
     coordinator: str | None,
     processes: int | None,
     process: int | None,
+    quiet: bool,
+    json: bool,
 ) -> None:
     """Train a recipe, alone or together with other processes."""
     from kaggle_digits.cluster import find_cluster, in_own_process
@@ -145,25 +150,22 @@ def train(
     def work() -> None:
         from kaggle_digits.train import train_on
 
-        try:
-            with TrainingProgress() as progress:
-                trained = train_on(
-                    data,
-                    chosen,
-                    run,
-                    seed=seed,
-                    member=member,
-                    device=device,
-                    backend=backend,
-                    cluster=cluster,
-                    resume=resume,
-                    progress=progress,
-                )
-        except KeyboardInterrupt:
-            where = run / f"{member[0]}-of-{member[1]}" if member else run
-            say(f"Whole epochs of a network are kept in {where}. Continue with --resume.")
-            raise
-        print(_describe_run(trained))
+        where = run / f"{member[0]}-of-{member[1]}" if member else run
+        kept = f"Whole epochs of a network are kept in {where}. Continue with --resume."
+        with kept_if_interrupted(kept), TrainingProgress(quiet=quiet) as progress:
+            trained = train_on(
+                data,
+                chosen,
+                run,
+                seed=seed,
+                member=member,
+                device=device,
+                backend=backend,
+                cluster=cluster,
+                resume=resume,
+                progress=progress,
+            )
+        print(_json.dumps(trained.summary()) if json else _describe_run(trained))
 
     if not cluster:
         work()
@@ -215,6 +217,7 @@ def compare(
     device: str,
     backend: str | None,
     seed: int,
+    quiet: bool,
 ) -> None:
     """Compare recipes."""
     from kaggle_digits.compare import compare
@@ -236,26 +239,21 @@ def compare(
     if folds and test:
         raise InputError("compare: --folds scores on labelled rows, and --test on test rows. Leave one of them out.")
     if folds:
-        _compare_folds(
-            chosen, out, folds=folds, data=data, repeat=repeat, seed=seed, device=device, backend=backend, shard=shard
-        )
+        where = {"data": data, "device": device, "backend": backend, "shard": shard}
+        _compare_folds(chosen, out, quiet=quiet, folds=folds, repeat=repeat, seed=seed, **where)
         return
-    try:
-        with TrainingProgress() as progress:
-            comparison = compare(
-                chosen,
-                out,
-                data=data,
-                seeds=range(seed, seed + repeat),
-                device=device,
-                backend=backend,
-                shard=shard,
-                on_test=test,
-                progress=progress,
-            )
-    except KeyboardInterrupt:
-        say(f"What is done is kept in {out}. Repeat the command to continue.")
-        raise
+    with kept_if_interrupted(KEPT.format(out)), TrainingProgress(quiet=quiet) as progress:
+        comparison = compare(
+            chosen,
+            out,
+            data=data,
+            seeds=range(seed, seed + repeat),
+            device=device,
+            backend=backend,
+            shard=shard,
+            on_test=test,
+            progress=progress,
+        )
     if shard == (1, 1):
         print(describe(comparison))
         print(f"\nreport  {out / REPORT_FILE}")
@@ -269,15 +267,11 @@ def compare(
         print(f"{out}: part {shard[0]} of {shard[1]} is trained")
 
 
-def _compare_folds(recipes: list[Recipe], out: Path, **options: Any) -> None:
+def _compare_folds(recipes: list[Recipe], out: Path, *, quiet: bool, **options: Any) -> None:
     from kaggle_digits.validate import PAIRS_FILE, compare_folds
 
-    try:
-        with TrainingProgress() as progress:
-            found, pairs = compare_folds(recipes, out, **options, progress=progress)
-    except KeyboardInterrupt:
-        say(f"What is done is kept in {out}. Repeat the command to continue.")
-        raise
+    with kept_if_interrupted(KEPT.format(out)), TrainingProgress(quiet=quiet) as progress:
+        found, pairs = compare_folds(recipes, out, **options, progress=progress)
     for validation in found:
         print(_describe_accuracy(validation))
     for pair in pairs:
@@ -310,6 +304,7 @@ def _compare_folds(recipes: list[Recipe], out: Path, **options: Any) -> None:
     SHARD,
     *TRAINING,
     EPOCHS,
+    JSON,
 )
 def validate(
     *,
@@ -323,33 +318,34 @@ def validate(
     backend: str | None,
     seed: int,
     epochs: int | None,
+    quiet: bool,
+    json: bool,
 ) -> None:
     """Cross-validate a recipe."""
     from kaggle_digits.validate import LABELS_FILE, MISTAKES_FILE, ROWS_FILE, suspect_labels
     from kaggle_digits.validate import validate as cross_validate
 
     chosen = find_recipe(recipe, epochs=epochs, backend=backend)
-    try:
-        with TrainingProgress() as progress:
-            found = cross_validate(
-                chosen,
-                out,
-                data=data,
-                folds=folds,
-                repeat=repeat,
-                seed=seed,
-                device=device,
-                backend=backend,
-                shard=shard,
-                progress=progress,
-            )
-    except KeyboardInterrupt:
-        say(f"What is done is kept in {out}. Repeat the command to continue.")
-        raise
+    with kept_if_interrupted(KEPT.format(out)), TrainingProgress(quiet=quiet) as progress:
+        found = cross_validate(
+            chosen,
+            out,
+            data=data,
+            folds=folds,
+            repeat=repeat,
+            seed=seed,
+            device=device,
+            backend=backend,
+            shard=shard,
+            progress=progress,
+        )
     if not found:
         print(f"{out}: part {shard[0]} of {shard[1]} is trained")
         return
     fields = found.fields
+    if json:
+        print(_json.dumps(fields | {"folder": str(out)}))
+        return
     digits = "  ".join(f"{digit}: {each:.2%}" for digit, each in enumerate(fields["digit_accuracies"]))
     print(
         f"{_describe_accuracy(found)}\n"

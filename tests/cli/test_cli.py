@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import pty
 import resource
@@ -13,8 +14,11 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from quick import QUICK
 
 from kaggle_digits import cli
+from kaggle_digits.cli import output
+from kaggle_digits.learners import part_of
 from kaggle_digits.recipes import RECIPES, load_measured
 from kaggle_digits.submission import write_submission
 
@@ -394,3 +398,58 @@ def test_a_missing_extra_is_named_with_the_line_that_adds_it(arguments, missing,
         f"kaggle-digits: {arguments[0]}: the package {missing} is missing. Install the extra [{extra}], or what it "
         f"consists of: pip install {packages}"
     )
+
+
+def test_quiet_prints_only_the_result(capsys, monkeypatch, caplog):
+    monkeypatch.setitem(RECIPES, "quick", QUICK)
+    assert cli.main(["submit", "--recipe", "quick", "--data", "sample", "--quiet"]) == 0
+    printed = capsys.readouterr()
+    assert printed.err == ""
+    assert [record.message for record in caplog.records if record.levelno < logging.WARNING] == []
+    assert printed.out.startswith("source  sample: ")
+
+
+def test_json_is_one_line_with_the_result(capsys, monkeypatch):
+    monkeypatch.setitem(RECIPES, "quick", QUICK)
+
+    def result(*arguments: str) -> dict:
+        assert cli.main([*arguments, "--recipe", "quick", "--data", "sample", "--json", "--quiet"]) == 0
+        (line,) = capsys.readouterr().out.splitlines()
+        return json.loads(line)
+
+    submitted = result("submit")
+    assert submitted["file"] == "submissions/sample-quick-seed0.csv"
+    assert sum(submitted["label_counts"]) == submitted["rows"] == 360
+    assert submitted["upload"] is None
+    trained = result("train", "--run", "r")
+    assert (trained["run"], trained["held_out_rows"]) == ("r", 72)
+    assert trained["held_out_accuracy"] == submitted["held_out_accuracy"]
+    assert result("validate", "--folds", "2", "--out", "v")["rows"] == 1437
+
+
+def test_the_time_left_is_that_of_the_whole_job(monkeypatch):
+    now = 0.0
+    monkeypatch.setattr(output.time, "monotonic", lambda: now)
+    progress = output.TrainingProgress()
+    progress.step(500, 1000)  # a job that is continued in its middle
+    for done in range(501, 601):
+        now += 0.1
+        progress.step(done, 1000)
+    assert progress.clock.left() == "about 40 s left"
+    progress.step(800, 1000)  # a part that had been done before
+    now += 0.1
+    progress.step(801, 1000)
+    assert progress.clock.left() == "about 20 s left"
+    progress.step(1000, 1000)
+    assert progress.clock.left() == ""
+
+
+def test_parts_of_a_job_add_up():
+    class Whole:
+        def step(self, done, total):
+            self.share = done / total
+
+    whole = Whole()
+    part_of(part_of(whole, 1, 2), 0, [3, 1]).step(5, 10)  # the second half; in it the first three of four quarters
+    assert whole.share == 1 / 2 + 1 / 2 * 3 / 4 * 5 / 10
+    assert part_of(None, 0, 2) is None

@@ -132,7 +132,8 @@ def signal_in_epoch(epoch: int, name: str, *command: str) -> None:
     _, said = child.communicate(timeout=60)
     assert time.monotonic() - started < 5
     assert child.returncode == 128 + number
-    assert said.endswith("Repeat the command to continue.\nInterrupted.\n")
+    assert said.splitlines()[-1].startswith("Interrupted. ")
+    assert said.endswith(" Repeat the command to continue.\n")
     assert list(Path("runs").rglob("checkpoint.npz")) or list(Path("runs").rglob("model.npz"))
     assert_all_is_whole()
 
