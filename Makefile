@@ -33,7 +33,7 @@ submit: setup  ## the main job: train, predict, write a checked submission (opti
 	$(BIN)/python -m kaggle_digits.submit $(ARGS)
 
 test: setup $(CLIENT)  ## run all tests
-	$(BIN)/python -m pytest -n 2 $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
 
 $(CLIENT): $(INSTALLED)
 	rm -rf $@
@@ -41,7 +41,7 @@ $(CLIENT): $(INSTALLED)
 	touch $@
 
 test-kaggle: $(KAGGLE)/installed  ## run all tests with the versions of Kaggle's own image
-	$(KAGGLE)/bin/python -m pytest -n 2 $(ARGS)
+	$(KAGGLE)/bin/python -m pytest -n 2 --dist worksteal $(ARGS)
 
 $(KAGGLE)/installed: pyproject.toml constraints-kaggle.txt
 	$(PYTHON) -m venv $(KAGGLE)
@@ -65,7 +65,7 @@ mutation: $(SOAK)  ## change the core modules in 2,400 ways, one at a time, and 
 	$(BIN)/mutmut run
 
 coverage: setup $(CLIENT)  ## run all tests, and say which lines of the package they leave out
-	$(BIN)/python -m pytest -n 2 --cov kaggle_digits --cov-report term:skip-covered $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist worksteal --cov kaggle_digits --cov-report term:skip-covered $(ARGS)
 
 audit: $(SOAK)  ## look for known faults of the installed packages, in public lists
 	$(BIN)/pip-audit --strict --skip-editable
