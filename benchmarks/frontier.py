@@ -36,7 +36,6 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
-from kaggle_digits.compare import HELD_OUT_FRACTION, run_folder
 from kaggle_digits.data import TEST_ROWS, TrainingRows, find_source, load_train, split_rows
 from kaggle_digits.files import atomic_path
 from kaggle_digits.plots import BLUE, PALETTE, STYLE
@@ -55,6 +54,7 @@ from kaggle_digits.recipe import (
     pool,
 )
 from kaggle_digits.recipes import RECIPES
+from kaggle_digits.report import COMPARE_FRACTION, compare_run_folder
 from kaggle_digits.strategy import device_of
 from kaggle_digits.train import train_run
 
@@ -204,7 +204,7 @@ def measure(
         run = train_run(
             recipe,
             rows,
-            run_folder(out, recipe.name, seed),
+            compare_run_folder(out, recipe.name, seed),
             seed=seed,
             device=device_of(recipe),
             source="the competition",
@@ -355,7 +355,7 @@ def main() -> None:
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     overhead = fixed_seconds(options.data)
-    rows, held_out = split_rows(load_train(find_source(options.data)), fraction=HELD_OUT_FRACTION, seed=0)
+    rows, held_out = split_rows(load_train(find_source(options.data)), fraction=COMPARE_FRACTION, seed=0)
     measured: list[tuple[Network | Ensemble, dict[str, Any]]] = []
     for name in options.recipes:
         recipe = ALL[name]

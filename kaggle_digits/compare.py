@@ -20,12 +20,13 @@ from kaggle_digits.backend import free_memory
 from kaggle_digits.data import Source, TrainingRows, find_source, load_test_rows, load_train, split_rows
 from kaggle_digits.errors import DataError, DeviceError, DigitsError, RunError
 from kaggle_digits.files import atomic_path, locked, read_json, write_json
+from kaggle_digits.html import write_page
 from kaggle_digits.learners import part_of
 from kaggle_digits.recipe import Recipe
-from kaggle_digits.report import COMPARE_FILE, COMPARE_FRACTION, compare_run_folder, report
+from kaggle_digits.report import COMPARE_FILE, COMPARE_FRACTION, REPORT_FILE, compare_run_folder, page_of_comparison
 from kaggle_digits.runs import RowCounts, Run, Trace, device_to_json, find_commit, trace_of
 from kaggle_digits.strategy import device_of
-from kaggle_digits.train import train_run
+from kaggle_digits.train import check_recipes, train_run
 
 if TYPE_CHECKING:
     from kaggle_digits.learners import Progress
@@ -94,6 +95,7 @@ def compare(
         "rows": asdict(RowCounts.of(rows, held_out)) | {"split_seed": None if on_test else seeds[0]},
         "commit": find_commit(),
     }
+    check_recipes(recipes, device, backend)
     out.mkdir(parents=True, exist_ok=True)
     runs: dict[str, list[Run]] = {recipe.name: [] for recipe in recipes}
     failures: dict[str, str] = {}
@@ -144,7 +146,7 @@ def compare(
             )
             comparison["recipes"] = [row for row in (*done.values(), *kept.values()) if row]
             _write_tables(out, comparison)
-        report(out)
+        write_page(out / REPORT_FILE, page_of_comparison(out))
     return comparison
 
 

@@ -30,6 +30,7 @@ from kaggle_digits.predict import load_run, read_finished
 from kaggle_digits.recipe import Network, Recipe
 from kaggle_digits.runs import Run, run_folders
 from kaggle_digits.strategy import Device, resolve_device
+from kaggle_digits.submission import check_free
 
 if TYPE_CHECKING:
     import keras
@@ -84,8 +85,7 @@ def export(folder: Path, form: str, out: Path, *, data: str | None = None, overw
     """
     if out.suffix != SUFFIXES[form]:
         raise InputError(f"{out}: is not named like a file for {form}. Expected a name ending in {SUFFIXES[form]}.")
-    if out.exists() and not overwrite:
-        raise InputError(f"{out}: exists already. Expected a new name. Choose another one, or add --force.")
+    check_free(out, overwrite=overwrite)
     for module in NEEDED[form]:
         if importlib.util.find_spec(module) is None:
             raise InputError(
@@ -93,17 +93,26 @@ def export(folder: Path, form: str, out: Path, *, data: str | None = None, overw
                 f"what it consists of for this format: pip install {' '.join(NEEDED[form]).replace('_', '-')}"
             )
     device = resolve_device("cpu", backend="tensorflow")
-    runs = [read_finished(each) for each in run_folders(folder)]
-    if not all(run.recipe.networks for run in runs):
-        raise InputError(f"{folder}: holds {runs[0].recipe.name}, which is no network. Expected one. Name another run.")
+    found = [read_finished(each) for each in run_folders(folder)]
+    runs = [run for run in found if run.recipe.networks]
+    if not runs:
+        raise InputError(
+            f"{folder}: holds {found[0].recipe.name}, which is no network. Expected one. Name another run."
+        )
     pixels = _rows_to_compare(data)
     ours = np.mean(
         [calibrate(_networks_of(run, device).probabilities(pixels), _temperature(run)) for run in runs], axis=0
     )
     model = build_graph(runs, device)
     with atomic_path(out) as partial:
-        _write(model, form, partial)
-        theirs = READERS[form](partial, pixels.reshape(-1, SIDE, SIDE).astype(np.float32))
+        try:
+            _write(model, form, partial)
+            theirs = READERS[form](partial, pixels.reshape(-1, SIDE, SIDE).astype(np.float32))
+        except Exception as error:  # whatever the converters and runtimes raise
+            raise TrainingError(
+                f"{out}: {form} does not take this network ({type(error).__name__}: {str(error)[:200]}). Expected "
+                "layers that it knows. Try another format."
+            ) from error
         difference = float(np.abs(theirs - ours).max())
         differing = int((theirs.argmax(axis=1) != ours.argmax(axis=1)).sum())
         if differing or not difference < MOST_DIFFERENCE:
@@ -115,7 +124,7 @@ def export(folder: Path, form: str, out: Path, *, data: str | None = None, overw
     return Export(
         file=out,
         networks=sum(len(run.recipe.networks) for run in runs),
-        left_out=tuple(member.name for run in runs for member in run.recipe.members if not member.networks),
+        left_out=tuple(part.name for run in found for part in run.recipe.members or (run.recipe,) if not part.networks),
         rows=len(pixels),
         difference=difference,
     )

@@ -49,25 +49,26 @@ def occlusion_map(
 
 
 def nearest_rows(recipe: Recipe, pixels: np.ndarray, rows: TrainingRows, count: int = 3) -> np.ndarray:
-    """Find the training images that are most like an image.
+    """Find the training images that are most like each image.
 
     Args:
         recipe: the image distortion model compares images in its own way; for others it is the Euclidean distance.
-        pixels: (784,) uint8, 0–255.
-        rows: the training rows.
-        count: how many to return.
+        pixels: (N, 784) uint8, 0–255.
+        rows: the training rows, at least ``count``.
+        count: how many to return for each image.
 
     Returns:
-        (count,) int64, numbers of rows, the nearest first.
+        (N, count) int64, numbers of rows, the nearest first.
     """
-    image, references = (normalise_for(recipe, each).astype(np.float32) for each in (pixels[None], rows.pixels))
-    distances = np.square(references).sum(axis=1) - 2 * references @ image[0]
+    images, references = (normalise_for(recipe, each).astype(np.float32) for each in (pixels, rows.pixels))
+    distances = np.square(references).sum(axis=1) - 2 * images @ references.T
+    near = np.argsort(distances, axis=1, kind="stable")[:, :CANDIDATES]
     if not (isinstance(recipe, Classical) and recipe.estimator[0] == "ImageDistortionModel"):
-        return np.argsort(distances, kind="stable")[:count]
+        return near[:, :count]
     from kaggle_digits.learners.distortion import distortion_distances, image_gradients
 
-    near = np.argsort(distances, kind="stable")[:CANDIDATES]
-    (gradients,) = image_gradients(image / 255)
-    return near[
-        np.argsort(distortion_distances(gradients, image_gradients(references[near] / 255)), kind="stable")[:count]
-    ]
+    nearest = []
+    for gradients, some in zip(image_gradients(images / 255), near, strict=True):
+        distorted = distortion_distances(gradients, image_gradients(references[some] / 255))
+        nearest.append(some[np.argsort(distorted, kind="stable")[:count]])
+    return np.stack(nearest)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import json
+import os
 import re
 import runpy
 import subprocess
@@ -16,15 +17,17 @@ import sys
 import tempfile
 import tomllib
 import traceback
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import fields
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 from kaggle_digits import CLASSES, PIXELS, SIDE
 from kaggle_digits.backend import choose_backend, import_backend
 from kaggle_digits.errors import InputError
+from kaggle_digits.files import MOST_BYTES, read_at_most
 from kaggle_digits.recipe import (
+    ONLY_IN_TRAINING,
     WORDS,
     Classical,
     Ensemble,
@@ -47,6 +50,7 @@ DEFAULTS: dict[str, Any] = {
     "learning_rate": 0.001,
     "epochs": 10,
     "batch_size": 128,
+    "precision": "mixed_bfloat16",
 }
 """What a network of your own is trained with, unless it says something else."""
 
@@ -67,38 +71,42 @@ class _WrongError(Exception):
         self.place, self.fault = place, fault
 
 
-def load_recipe(file: Path, find: Callable[[str], Recipe], *, backend: str | None = None) -> Recipe:
+def load_recipe(file: Path, built_in: Mapping[str, Recipe], *, backend: str | None = None) -> Recipe:
     """Load a recipe from a file.
 
     Args:
-        file: its name ends in .toml or .py. A Python file is run.
-        find: returns the recipe of a name, for the members of an ensemble.
-        backend: what Keras will compute with, see ``backend.choose_backend``. It matters only for a Python file with
-            layers of its own, because that is also run in this process.
+        file: its name ends in .toml or .py. A Python file is run, a TOML file only read.
+        built_in: the recipes that the members of an ensemble may name.
+        backend: what Keras will compute with, see ``backend.choose_backend``. A Python file with layers of its own is
+            also run in this process.
 
     Raises:
         InputError: it is no recipe. The message names the line.
     """
     try:
-        text = file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        with file.open("rb") as stream:
+            contents = read_at_most(stream, MOST_BYTES + 1)
+        if len(contents) > MOST_BYTES:
+            raise ValueError(f"more than {MOST_BYTES:,} bytes")
+        text = contents.decode()
+    except (OSError, ValueError) as error:
         raise InputError(
             f"{file}: cannot be read ({error}). Expected a recipe in TOML or Python. Check the path."
         ) from error
-    return _from_toml(file, text, find) if file.suffix == ".toml" else _from_python(file, backend)
+    return _from_toml(file, text, built_in) if file.suffix == ".toml" else _from_python(file, backend)
 
 
 def _name_of(file: Path) -> str:
     return re.sub(r"[^\w.+-]+", "-", file.stem).strip("-.") or "own"
 
 
-def _from_toml(file: Path, text: str, find: Callable[[str], Recipe]) -> Recipe:
+def _from_toml(file: Path, text: str, built_in: Mapping[str, Recipe]) -> Recipe:
     try:
         values = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{file}: not TOML: {error}. Correct that line.") from error
     try:
-        return _read_recipe(values, (), _name_of(file), str(file), find)
+        return _read_recipe(values, (), _name_of(file), file, built_in)
     except _WrongError as error:
         raise InputError(f"{file}{_line(text, error.place)}: {error.fault}") from error
 
@@ -112,14 +120,13 @@ def _line(text: str, place: Place) -> str:
     return ""
 
 
-def _read_recipe(values: dict[str, Any], place: Place, name: str, source: str, find: Callable[[str], Recipe]) -> Recipe:
+def _read_recipe(values: dict[str, Any], place: Place, name: str, file: Path, built_in: Mapping[str, Recipe]) -> Recipe:
     kind = values.get("kind", Network.__name__)
-    if kind not in KINDS:
+    if not isinstance(kind, str) or kind not in KINDS:
         raise _WrongError((*place, "kind"), f"kind: {kind!r}. Expected {', '.join(KINDS)}.")
     given = {key: value for key, value in values.items() if key != "kind"}
-    read: dict[str, Any] = {"name": name, "summary": "a recipe of your own", "source": source}
-    if KINDS[kind] is Network:
-        read |= DEFAULTS
+    read: dict[str, Any] = {"name": name, "summary": "a recipe of your own", "source": str(file)}
+    read |= {Network: DEFAULTS, Classical: {"pixel_scale": DEFAULTS["pixel_scale"]}}.get(KINDS[kind], {})
     for key, value in given.items():
         at = (*place, key)
         match key, value:
@@ -129,7 +136,7 @@ def _read_recipe(values: dict[str, Any], place: Place, name: str, source: str, f
                 read[key] = _read_layer(value, at)
             case "members", list():
                 read[key] = tuple(
-                    _read_member(each, (*at, number), f"{name}-{number + 1}", source, find)
+                    _read_member(each, (*at, number), f"{name}-{number + 1}", file, built_in)
                     for number, each in enumerate(value)
                 )
             case "augmentation" | "learning_rate", dict():
@@ -137,30 +144,37 @@ def _read_recipe(values: dict[str, Any], place: Place, name: str, source: str, f
             case _:
                 read[key] = _as_tuples(value)
     try:
-        if not re.fullmatch(r"\w[\w.+-]*", str(read["name"])):
-            raise FieldError(
-                "name", f"{read['name']!r}. Expected letters, digits, and dashes: files are named after it."
-            )
-        return build(KINDS[kind], read)
+        return _finished(KINDS[kind], read)
     except FieldError as error:
         raise _WrongError((*place, error.name), str(error)) from error
-    except ValueError as error:
-        raise _WrongError(place, f"{error}.") from error
 
 
-def _read_member(value: Any, place: Place, name: str, source: str, find: Callable[[str], Recipe]) -> Recipe:
+def _finished(kind: type[Recipe], fields: dict[str, Any]) -> Any:
+    """Make a recipe of somebody's own.
+
+    Raises:
+        FieldError: a value cannot be used.
+    """
+    if not re.fullmatch(r"\w[\w.+-]*", str(fields["name"])):
+        raise FieldError("name", f"{fields['name']!r}. Expected letters, digits, and dashes: files are named after it.")
+    recipe = build(kind, fields)
+    return replace(recipe, layers=_as_logits(recipe.layers, recipe.loss)) if isinstance(recipe, Network) else recipe
+
+
+def _read_member(value: Any, place: Place, name: str, file: Path, built_in: Mapping[str, Recipe]) -> Recipe:
     if isinstance(value, dict):
-        return _read_recipe(value, place, name, source, find)
-    try:
-        return find(str(value))
-    except InputError as error:
-        raise _WrongError(place, str(error)) from error
+        return _read_recipe(value, place, name, file, built_in)
+    if value in built_in if isinstance(value, str) else False:
+        return built_in[value]
+    raise _WrongError(
+        place, f"members: {value!r}. Expected the name of a built-in recipe, or a table with the layers of your own."
+    )
 
 
 def _read_part(value: dict[str, Any], place: Place, default: str | None) -> Part:
     kinds = {name: kind for name, kind in Part.find_kinds() if not issubclass(kind, Recipe)}
     kind = value.get("kind", default)
-    if kind not in kinds:
+    if not isinstance(kind, str) or kind not in kinds:
         raise _WrongError(place, f"{place[-1]}: kind {kind!r}. Expected one of {', '.join(kinds)}.")
     try:
         given = {key: _as_tuples(each) for key, each in value.items() if key != "kind"}
@@ -174,9 +188,46 @@ def _read_layer(value: Any, place: Place) -> Layer:
         case str():
             return value, {}
         case {"kind": str(kind), **options}:
+            for name, option in options.items():
+                if not (_is_plain(option) or (str(name).endswith(ONLY_IN_TRAINING) and _is_object(option))):
+                    raise _WrongError(place, f"{kind}: {name} is {option!r}. Expected a text, a number or a list.")
             return kind, _as_tuples(options)
     key = next(part for part in reversed(place) if isinstance(part, str))
     raise _WrongError(place, f'{key}: {value!r}. Expected a name, or a table such as {{ kind = "Dense", units = 10 }}.')
+
+
+def _is_plain(value: Any) -> bool:
+    return all(map(_is_plain, value)) if isinstance(value, list) else isinstance(value, str | int | float)
+
+
+def _is_object(value: Any) -> bool:
+    """Whether a value names one of Keras' own initializers, regularizers or constraints, with plain settings.
+
+    With a "module" among the keys, Keras would import that module.
+    """
+    match value:
+        case {"class_name": str(), "config": dict(config), **others} if not others:
+            return all(map(_is_plain, config.values()))
+    return False
+
+
+def _as_logits(layers: tuple[Layer, ...], loss: str) -> tuple[Layer, ...]:
+    """Leave out a softmax at the end, because the loss computes it. The predictions are the same.
+
+    Raises:
+        FieldError: another activation is at the end, with which the loss would be wrong.
+    """
+    kind, options = layers[-1]
+    activation = {"Softmax": "softmax", "Sigmoid": "sigmoid"}.get(kind, options.get("activation"))
+    if loss != "crossentropy" or activation not in ("softmax", "sigmoid"):
+        return layers
+    if activation == "sigmoid":
+        raise FieldError(
+            "layers", "the last one has a sigmoid. Expected ten logits, or a softmax. Leave the sigmoid out."
+        )
+    if kind in ("Softmax", "Activation"):
+        return layers[:-1]
+    return (*layers[:-1], (kind, {**options, "activation": "linear"}))
 
 
 def _as_tuples(value: Any) -> Any:
@@ -267,14 +318,16 @@ def find_lines(text: str) -> Iterator[tuple[Place, int]]:
                 position, depth = position + 1, depth + 1
             table = read_key()
             position += depth
-            if depth == 2:
-                entries[table] = entries.get(table, -1) + 1
             # A table below a list of tables belongs to the list's last entry.
-            for length in range(1, len(table) + 1):
-                if (number := entries.get(table[:length])) is not None:
-                    yield table[:length], at
-                    table = (*table[:length], number, *table[length:])
-                    break
+            place: Place = ()
+            for level, name in enumerate(table, start=1):
+                place = (*place, name)
+                if depth == 2 and level == len(table):
+                    entries[place] = entries.get(place, -1) + 1
+                if place in entries:
+                    yield place, at
+                    place = (*place, entries[place])
+            table = place
             yield table, at
         else:
             yield from read_pair(table)
@@ -328,10 +381,12 @@ def _from_python(file: Path, backend: str | None) -> Recipe:
     with tempfile.TemporaryDirectory() as folder:
         answer = Path(folder) / "recipe.json"
         command = [sys.executable, "-m", "kaggle_digits.own", str(file), str(answer)]
+        environment = os.environ | ({"KERAS_BACKEND": backend} if backend else {})
         # What the file prints is not what the command was asked for.
-        with contextlib.ExitStack() as stack:
-            said = stack.enter_context(tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace"))
-            code = subprocess.run(command, stdout=said, stderr=said, check=False).returncode
+        with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as said:
+            code = subprocess.run(
+                command, stdin=subprocess.DEVNULL, stdout=said, stderr=said, env=environment, check=False
+            ).returncode
             said.seek(0)
             printed = said.read()
         if not answer.exists():
@@ -340,10 +395,14 @@ def _from_python(file: Path, backend: str | None) -> Recipe:
         made = json.loads(answer.read_text(encoding="utf-8"))
     if "fault" in made:
         raise InputError(made["fault"])
-    recipe = from_json(made["recipe"])
+    try:
+        recipe = from_json(made["recipe"])
+    except (ValueError, TypeError) as error:
+        raise InputError(f"{file}: {error}") from error
     if any(">" in kind for network in recipe.networks for kind, _ in network.layers):
         import_backend(choose_backend(backend)[0])
-        _register_layers(file, _run(file))
+        with contextlib.redirect_stdout(sys.stderr), _importing_beside(file):
+            _register_layers(file, _run(file))
     return recipe
 
 
@@ -353,13 +412,21 @@ def _run(file: Path) -> dict[str, Any]:
     Raises:
         InputError: it failed. The message names its line.
     """
-    sys.path.insert(0, str(file.resolve().parent))
     try:
         return runpy.run_path(str(file), run_name=MODULE)
     except Exception as error:
         raise InputError(f"{_line_of(file, error)}: {type(error).__name__}: {error}. Correct it.") from error
+
+
+@contextlib.contextmanager
+def _importing_beside(file: Path) -> Iterator[None]:
+    """Let a Python file import other files from its folder."""
+    folder = str(file.resolve().parent)
+    sys.path.insert(0, folder)
+    try:
+        yield
     finally:
-        sys.path.pop(0)
+        sys.path.remove(folder)
 
 
 def _line_of(file: Path, error: BaseException) -> str:
@@ -387,7 +454,7 @@ def _recipe_in(file: Path, names: dict[str, Any]) -> Recipe:
     public = {name: value for name, value in names.items() if not name.startswith("_")}
     recipes = {name: value for name, value in public.items() if isinstance(value, Recipe)}
     if recipes:
-        return recipes[_only(file, "recipes", recipes, ("recipe",))]
+        return _own(file, recipes[_only(file, "recipes", recipes, ("recipe",))])
     makers = {
         name: value
         for name, value in public.items()
@@ -406,12 +473,23 @@ def _recipe_in(file: Path, names: dict[str, Any]) -> Recipe:
     except Exception as error:
         raise InputError(f"{_line_of(file, error)}: {type(error).__name__}: {error}. Correct it.") from error
     if isinstance(made, Recipe):
-        return made
+        return _own(file, made)
     _register_layers(file, names)
     try:
         return from_keras(made, name=_name_of(file), source=str(file))
     except InputError as error:
         raise InputError(f"{file}: {name}: {error}") from error
+
+
+def _own(file: Path, recipe: Recipe) -> Recipe:
+    """Return a recipe that a file defines, checked, and with the file as its source."""
+    if type(recipe) not in KINDS.values():
+        raise InputError(f"{file}: defines a {type(recipe).__name__}. Expected {', '.join(KINDS)}.")
+    values = {field.name: getattr(recipe, field.name) for field in fields(recipe)}
+    try:
+        return _finished(type(recipe), values | {"source": str(file)})
+    except FieldError as error:
+        raise InputError(f"{file}: {error}") from error
 
 
 def _takes_nothing(function: Callable[..., Any]) -> bool:
@@ -460,11 +538,9 @@ def from_keras(model: Any, **settings: Any) -> Network:
     given = dict(DEFAULTS)
     if model.compiled and model.optimizer:
         given |= _compiled_with(model)
-    if given["loss"] == "crossentropy":
-        layers = _without_softmax(layers)
     words = {"name": model.name, "summary": "a network of your own", "source": "keras.Sequential"}
     try:
-        return build(Network, {**words, **given, "layers": tuple(layers), **settings})
+        return _finished(Network, {**words, **given, "layers": tuple(layers), **settings})
     except FieldError as error:
         raise InputError(str(error)) from error
 
@@ -492,10 +568,22 @@ def _layer_of(layer: Any) -> Layer:
     kind = type(layer).__name__
     if not type(layer).__module__.startswith("keras."):
         kind = keras.saving.get_registered_name(type(layer))
+        if ">" not in kind:
+            raise InputError(
+                f"the layer {layer.name} is a {kind}, which the file does not define. Expected Keras' own layers, and "
+                "classes in the file itself. Move the class there."
+            )
     try:
-        return kind, _as_tuples(json.loads(json.dumps(options)))
+        plain = _as_tuples(json.loads(json.dumps(options)))
     except TypeError as error:
         raise InputError(f"the layer {layer.name} has an option that is not plain data ({error}).") from error
+    for name, value in plain.items():
+        if isinstance(value, dict) and not name.endswith(ONLY_IN_TRAINING):
+            raise InputError(
+                f"the layer {layer.name} has the option {name} = {value.get('class_name', value)}. Expected a name, as "
+                "in activation='relu'. Write it as a layer of its own."
+            )
+    return kind, plain
 
 
 def _compiled_with(model: Any) -> dict[str, Any]:
@@ -529,22 +617,16 @@ def _compiled_with(model: Any) -> dict[str, Any]:
     }
 
 
-def _without_softmax(layers: list[Layer]) -> list[Layer]:
-    kind, options = layers[-1]
-    if kind == "Softmax" or (kind == "Activation" and options.get("activation") == "softmax"):
-        return layers[:-1]
-    if options.get("activation") == "softmax":
-        return [*layers[:-1], (kind, {**options, "activation": "linear"})]
-    return layers
-
-
 def _main() -> None:
     file, answer = map(Path, sys.argv[1:])
     try:
-        made: dict[str, Any] = {"recipe": to_json(_recipe_in(file, _run(file)))}
+        with _importing_beside(file):
+            made = json.dumps({"recipe": to_json(_recipe_in(file, _run(file)))})
     except InputError as error:
-        made = {"fault": str(error)}
-    answer.write_text(json.dumps(made), encoding="utf-8")
+        made = json.dumps({"fault": str(error)})
+    except Exception as error:  # whatever a network can do to Keras
+        made = json.dumps({"fault": f"{file}: {type(error).__name__}: {error}. Expected a network of plain data."})
+    answer.write_text(made, encoding="utf-8")
 
 
 if __name__ == "__main__":

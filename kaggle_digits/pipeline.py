@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +19,7 @@ from kaggle_digits.data import (
     Source,
     TrainingRows,
     find_source,
+    fold_rows,
     load_test_rows,
     load_train,
     split_rows,
@@ -32,7 +32,16 @@ from kaggle_digits.predict import PACKAGED_RUN, check_out, predict_runs, write_c
 from kaggle_digits.recipe import Recipe
 from kaggle_digits.recipes import DEFAULT_RECIPE, find_recipe
 from kaggle_digits.records import SUBMISSIONS, free_name, record_path
-from kaggle_digits.runs import Run, mark_used, read_run, run_folders
+from kaggle_digits.runs import (
+    RowCounts,
+    Run,
+    find_difference,
+    mark_used,
+    member_folder,
+    member_seed,
+    read_run,
+    run_folders,
+)
 from kaggle_digits.strategy import Device, device_of
 from kaggle_digits.train import train_run
 from kaggle_digits.validate import cross_validate
@@ -259,25 +268,34 @@ def _train_folds(plan: Plan, progress: Progress | None) -> list[Run]:
             seed=plan.seed,
             device=plan.device,
             source=plan.source.name,
+            with_predictors=True,
             progress=progress,
         )
     raise AssertionError("numbered_names has no end")
 
 
 def _holds_folds(folder: Path, plan: Plan) -> bool:
-    """Whether a folder holds fold networks of a job like this one, with which no submission was made yet."""
-    runs = []
-    for found in folder.glob("*"):
-        with contextlib.suppress(RunError):
-            runs.append(read_run(found))
-    mine = re.compile(rf"[0-9]+-of-{plan.folds}")
-    return bool(runs) and all(
-        mine.fullmatch(run.folder.name)
-        and run.recipe.settings() == plan.recipe.settings()
-        and run.rows.training + run.rows.held_out == len(plan.rows)
-        and not run.is_used
-        for run in runs
-    )
+    """Whether a folder holds fold networks of this very job, with which no submission was made yet."""
+    folds = plan.folds or 2
+    of_row = fold_rows(plan.rows, folds, seed=plan.seed)
+    found = False
+    for fold in range(folds):
+        run_folder = member_folder(folder, fold + 1, folds)
+        if not run_folder.exists():
+            continue
+        is_held_out = of_row == fold
+        parts = (plan.rows.take(np.flatnonzero(which)) for which in (~is_held_out, is_held_out))
+        try:
+            run = read_run(run_folder)
+        except RunError:
+            return False
+        wanted = replace(
+            run, recipe=plan.recipe, seed=member_seed(plan.seed, fold + 1, folds), rows=RowCounts.of(*parts)
+        )
+        if find_difference(run, wanted) or run.is_used:
+            return False
+        found = True
+    return found
 
 
 def predict_submission(

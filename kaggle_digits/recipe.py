@@ -53,8 +53,19 @@ LIMITS: dict[str, tuple[float, float]] = {
     "end": (0, 1000),
     "factor": (0, 1000),
     "patience": (1, 1_000_000),
+    "rotation": (0, 180),
+    "scale": (0, 0.9),
+    "shear": (0, 5),
+    "shift": (0, SIDE),
+    "strokes": (0, 1),
+    "bend": (0, SIDE),
+    "pen": (0, SIDE / 2),
+    "blur": (0, 10),
 }
 """The least and the greatest value of numbers in recipes, by name."""
+
+ONLY_IN_TRAINING = ("_initializer", "_regularizer", "_constraint")
+"""Options of layers with these endings do not matter once a network is trained. Keras builds objects from them."""
 
 LOSSES = ("crossentropy", "mse")
 CHOICES = {"precision": PRECISIONS, "loss": LOSSES}
@@ -424,6 +435,8 @@ class Network(Recipe):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if not self.layers:
+            raise FieldError("layers", "is empty. Expected at least a Flatten and a Dense of ten units.")
         for name, layers in (("optimizer", (self.optimizer,)), ("layers", self.layers)):
             for layer in layers:
                 _check_layer(name, layer)
@@ -481,11 +494,16 @@ class Ensemble(Recipe):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.networks:
-            raise ValueError(f"{self.name}: no network among its members")
+            raise FieldError("members", "there is no network among them. Expected at least one.")
+        if nested := [member.name for member in self.members if member.members]:
+            raise FieldError("members", f"{nested[0]} is an ensemble. Expected its members, one by one.")
         for name in ("pixel_offset", "pixel_scale", "validation_fraction", "retrain", "precision"):
             values = {getattr(each, name) for each in (self.networks if name == "precision" else self.members)}
             if len(values) > 1:
-                raise ValueError(f"{self.name}: its members' {name} differ: {values}")
+                shown = " and ".join(map(str, values))
+                raise FieldError(
+                    "members", f"their {name} differs: {shown}. Expected the same. Set {name} alike in all."
+                )
             if name != "precision":
                 object.__setattr__(self, name, values.pop())
 

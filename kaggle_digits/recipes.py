@@ -21,6 +21,7 @@ from kaggle_digits.recipe import (
     Augmentation,
     Classical,
     Ensemble,
+    FieldError,
     Layer,
     Network,
     OneCycle,
@@ -242,7 +243,7 @@ def find_recipe(name: str, *, epochs: int | None = None, backend: str | None = N
     if name in RECIPES:
         recipe = RECIPES[name]
     elif name.endswith(SUFFIXES):
-        recipe = load_recipe(expand_home(name), find_recipe, backend=backend)
+        recipe = load_recipe(expand_home(name), RECIPES, backend=backend)
         if recipe.name in RECIPES:
             raise InputError(
                 f"{name}: calls its recipe {recipe.name}, as a built-in one is called. Expected another name. Rename "
@@ -253,7 +254,10 @@ def find_recipe(name: str, *, epochs: int | None = None, backend: str | None = N
             f"{name}: no such recipe. Expected one of {', '.join(RECIPES)}, or a file of your own that ends in "
             f"{' or '.join(SUFFIXES)}. `kaggle-digits recipes` describes them."
         )
-    return recipe if epochs is None else recipe.with_epochs(epochs)
+    try:
+        return recipe if epochs is None else recipe.with_epochs(epochs)
+    except FieldError as error:
+        raise InputError(f"--{error}") from error
 
 
 def load_measured() -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kaggle_digits.calibration import calibrate, calibration_error, describe_accuracy
-from kaggle_digits.data import TrainingRows, find_source, fold_rows, load_train, split_rows
+from kaggle_digits.data import SAMPLE, TrainingRows, find_source, fold_rows, load_train, split_rows
 from kaggle_digits.errors import DataError, RunError, SubmissionError
 from kaggle_digits.files import read_json
 from kaggle_digits.html import Page, Section, picture, write_page
@@ -27,9 +28,8 @@ from kaggle_digits.plots import (
     plot_worst,
 )
 from kaggle_digits.predict import load_run, read_finished
-from kaggle_digits.recipe import Recipe
 from kaggle_digits.recipes import RECIPES
-from kaggle_digits.runs import MEMBER, RUN_FILE, RowCounts, Run, Trace, read_run, trace_of
+from kaggle_digits.runs import MEMBER, RUN_FILE, RowCounts, Run, Trace, member_folder, read_run, run_folders, trace_of
 from kaggle_digits.submission import read_submission
 from kaggle_digits.validate import COMPARISON_FILE, LABELS_FILE, Validation, load_validation, suspect_labels
 from kaggle_digits.validate import JSON_FILE as VALIDATION_JSON
@@ -44,6 +44,8 @@ COMPARE_FRACTION = 1 / 7
 
 Of the competition's 42,000 rows, 36,000 are trained on and 6,000 are held out."""
 COMPARE_FILE, REPORT_FILE = "compare.json", "report.html"
+MISTAKES = 60
+"""A page shows at most this many mistakes."""
 REASONS = 8
 """For this many of the worst mistakes the page says why."""
 
@@ -66,18 +68,26 @@ def report(folder: Path, out: Path | None = None, *, data: str | None = None) ->
     builders: dict[str, Callable[[Path, str | None], Page]] = {
         RUN_FILE: _page_of_run,
         VALIDATION_JSON: _page_of_validation,
-        COMPARISON_FILE: _page_of_folds,
-        COMPARE_FILE: _page_of_comparison,
+        COMPARISON_FILE: lambda where, _: _page_of_folds(where),
+        COMPARE_FILE: lambda where, _: page_of_comparison(where),
     }
-    for name, build in builders.items():
-        if (folder / name).exists():
-            file = out or folder / REPORT_FILE
-            write_page(file, build(folder, data))
-            return file
-    raise RunError(
-        f"{folder}: nothing to report on in it. Expected {', '.join(builders)}, as train, validate and compare leave. "
-        "Name such a folder."
-    )
+    found = next((name for name in builders if (folder / name).exists()), None)
+    build = builders[found] if found else _page_of_members
+    if not found and run_folders(folder) == [folder]:
+        raise RunError(
+            f"{folder}: nothing to report on in it. Expected {', '.join(builders)}, as train, validate and compare "
+            "leave, or the run folders of members. Name such a folder."
+        )
+    file = out or folder / REPORT_FILE
+    try:
+        page = build(folder, data)
+    except (LookupError, TypeError, ValueError, AttributeError) as error:  # what is missing in a damaged file
+        raise RunError(
+            f"{folder / (found or '')}: cannot be reported on ({type(error).__name__}: {error}). Expected what this "
+            "version of kaggle-digits wrote. Repeat the command that made it."
+        ) from error
+    write_page(file, page)
+    return file
 
 
 def _page_of_run(folder: Path, data: str | None) -> Page:
@@ -112,6 +122,24 @@ def _page_of_run(folder: Path, data: str | None) -> Page:
     )
 
 
+def _page_of_members(folder: Path, data: str | None) -> Page:  # noqa: ARG001
+    """Return the page about members that were trained by several commands, or by ``submit --folds``."""
+    members = [read_finished(each) for each in run_folders(folder)]
+    networks = [member for member in members if member.recipe.networks]
+    sections = [_members_section(members)]
+    if networks:
+        curves = {member.folder.name: member.epochs for member in networks}
+        pictures = [("loss and accuracy of each epoch", picture(plot_curves(curves)))]
+        sections.append(Section("During training", pictures=pictures, is_wide=True))
+    return Page(
+        title=f"{len(members)} members in {folder.name}",
+        lead="`kaggle-digits predict` averages them. Each has a page of its own: name its folder.",
+        facts=_facts(members[0])[1:],
+        sections=[*sections, *_submission_sections(members[0])],
+        commit=members[0].commit,
+    )
+
+
 def _facts(run: Run) -> list[tuple[str, str]]:
     facts = [
         ("Recipe", f"{run.recipe.name} ({run.recipe.source})"),
@@ -131,9 +159,13 @@ def _facts(run: Run) -> list[tuple[str, str]]:
 
 
 def _command(run: Run) -> str:
-    """Return the command that repeats a training; "" if no command makes this run."""
-    recipe = run.recipe
-    name = recipe.name if recipe.name in RECIPES else recipe.source
+    """Return the command that repeats a training; "" if it was not made by train or submit, or not from a file."""
+    recipe, rows = run.recipe, run.rows
+    usual = RECIPES.get(recipe.name)
+    name = recipe.name if usual else recipe.source
+    is_here = all(Path(each).exists() for each in (name, run.source) if each not in (recipe.name, SAMPLE))
+    if not is_here or rows.held_out != math.ceil(recipe.validation_fraction * (rows.training + rows.held_out)):
+        return ""
     parts = [
         "kaggle-digits",
         "train",
@@ -146,10 +178,9 @@ def _command(run: Run) -> str:
         "--seed",
         str(run.seed),
     ]
-    usual = RECIPES.get(recipe.name)
     if usual and usual.settings() != recipe.settings():
         epochs = {network.epochs for network in recipe.networks}
-        if len(epochs) > 1 or usual.with_epochs(min(epochs)).settings() != recipe.settings():
+        if len(epochs) != 1 or usual.with_epochs(min(epochs)).settings() != recipe.settings():
             return ""
         parts += ["--epochs", str(min(epochs))]
     return shlex.join(parts)
@@ -205,60 +236,68 @@ def _reading_sections(probabilities: np.ndarray, digits: np.ndarray) -> list[Sec
 
 def _mistakes_sections(run: Run, probabilities: np.ndarray, data: str | None) -> list[Section]:
     found = _find_rows(run, data)
-    if found is None:
-        text = f"The training rows were not found at {data or run.source}. Name them with --data to see them."
-        return [Section("Worst mistakes", text)]
+    if isinstance(found, str):
+        return [Section("Worst mistakes", found)]
     training, held_out = found
-    loaded = load_run(run.folder)
-    recipe = next((member for member in run.recipe.members if not member.networks), run.recipe)
-    return _reasons_sections(recipe, loaded.predict, training, held_out, probabilities)
+    wrong = int((probabilities.argmax(axis=1) != held_out.digits).sum())
+    sections = [_reasons_section(run, training, held_out, probabilities)]
+    if wrong:
+        title = "All mistakes" if wrong <= MISTAKES else f"The {MISTAKES} surest mistakes"
+        figure = plot_worst(held_out.pixels, probabilities, held_out.digits, most=MISTAKES)
+        sections.append(Section(title, pictures=[("mistakes", picture(figure))], is_wide=True))
+    return sections
 
 
-def _reasons_sections(
-    recipe: Recipe,
-    predict: Callable[[np.ndarray], np.ndarray],
-    training: TrainingRows,
-    held_out: TrainingRows,
-    probabilities: np.ndarray,
-) -> list[Section]:
+def _reasons_section(
+    run: Run, training: TrainingRows, held_out: TrainingRows, probabilities: np.ndarray, where: str = ""
+) -> Section:
+    """Show what decided the worst mistakes.
+
+    Args:
+        run: what made them.
+        training, held_out: its rows.
+        probabilities: (N, 10), what it read in the held-out rows.
+        where: is added to the title.
+    """
     read, certainty = probabilities.argmax(axis=1), probabilities.max(axis=1)
     worst = [row for row in np.argsort(-certainty, kind="stable") if read[row] != held_out.digits[row]][:REASONS]
+    title = f"Worst mistakes, and why{where}"
     if not worst:
-        return [Section("Worst mistakes", f"There is no mistake among {len(held_out):,} held-out rows.")]
-    near = [nearest_rows(recipe, held_out.pixels[row], training) for row in worst]
+        return Section(title, f"There is no mistake among {len(held_out):,} held-out rows.")
+    try:
+        predict = load_run(run.folder).predict
+    except RunError as error:
+        return Section(title, f"The trained form cannot be loaded: {error}")
+    # An ensemble asks its classical member where the networks are not sure. What is near for it is what counts.
+    recipe = next((member for member in run.recipe.members if not member.networks), run.recipe)
+    near = nearest_rows(recipe, held_out.pixels[worst], training, min(3, len(training)))
     figure = plot_reasons(
         held_out.pixels[worst],
         [f"is {held_out.digits[row]}, read {read[row]} ({certainty[row]:.0%})" for row in worst],
         np.stack([occlusion_map(predict, held_out.pixels[row], int(read[row])) for row in worst]),
-        np.stack([training.pixels[rows] for rows in near]),
-        np.stack([training.digits[rows] for rows in near]),
+        training.pixels[near],
+        training.digits[near],
     )
-    return [
-        Section(
-            "Worst mistakes, and why",
-            "The surest mistakes come first. Orange marks the parts that speak for the reading: without them its "
-            "probability falls. Blue marks those that speak against it. Beside them are the nearest training images.",
-            pictures=[("the worst mistakes, with occlusion maps and the nearest training images", picture(figure))],
-            is_wide=True,
-        ),
-        Section(
-            "All mistakes" if (read != held_out.digits).sum() <= 60 else "The 60 surest mistakes",
-            pictures=[("mistakes", picture(plot_worst(held_out.pixels, probabilities, held_out.digits, most=60)))],
-            is_wide=True,
-        ),
-    ]
+    return Section(
+        title,
+        "The surest mistakes come first. Orange marks the parts that speak for the reading: without them its "
+        "probability falls. Blue marks those that speak against it. Beside them are the nearest training images.",
+        pictures=[("the worst mistakes, with occlusion maps and the nearest training images", picture(figure))],
+        is_wide=True,
+    )
 
 
-def _find_rows(run: Run, data: str | None) -> tuple[TrainingRows, TrainingRows] | None:
-    """Return the training rows and the held-out rows of a run, if they can be found and are the same."""
+def _find_rows(run: Run, data: str | None) -> tuple[TrainingRows, TrainingRows] | str:
+    """Return the training rows and the held-out rows of a run, or say why not."""
     try:
         rows = load_train(find_source(data or run.source))
-        for training, held_out in _splits(run, rows):
-            if RowCounts.of(training, held_out) == run.rows:
-                return training, held_out
     except DataError as error:
         log.warning("%s", error)
-    return None
+        return f"The training rows were not found at {data or run.source}. Name them with --data to see them."
+    for training, held_out in _splits(run, rows):
+        if RowCounts.of(training, held_out) == run.rows:
+            return training, held_out
+    return "It is not known which of the rows were held out, so they cannot be shown."
 
 
 def _splits(run: Run, rows: TrainingRows) -> Iterator[tuple[TrainingRows, TrainingRows]]:
@@ -304,7 +343,7 @@ def _page_of_validation(folder: Path, data: str | None) -> Page:
             "Digits",
             head=("", *map(str, range(10))),
             rows=[
-                ("accuracy", *(f"{each:.2%}" for each in fields["digit_accuracies"])),
+                ("accuracy", *("–" if each is None else f"{each:.2%}" for each in fields["digit_accuracies"])),
                 ("rows", *(f"{(digits == digit).sum():,}" for digit in range(10))),
             ],
         ),
@@ -355,42 +394,28 @@ def _validation_lead(found: Validation) -> str:
 
 
 def _validation_mistakes(found: Validation, rows: TrainingRows, suspects: np.ndarray) -> list[Section]:
-    """Say why the worst mistakes were made, each by the network of its fold, and show the labels that look wrong."""
-    fields, folds = found.fields, found.fields["folds"]
-    fold = fold_rows(rows, folds, seed=fields["seed"])
-    first = fold == 0
-    run = load_run(found.folder / f"1-of-{folds}")
-    sections = _reasons_sections(
-        run.recipe,
-        run.predict,
-        rows.take(np.flatnonzero(~first)),
-        rows.take(np.flatnonzero(first)),
-        found.probabilities[first],
-    )[:1]
-    sections = [
-        Section(
-            f"{section.title}: in the first fold" if section.title else "",
-            section.text,
-            pictures=section.pictures,
-            is_wide=True,
+    """Say why the worst mistakes of the first fold were made, and show those of all folds, and suspicious labels."""
+    folds = found.fields["folds"]
+    is_held_out = fold_rows(rows, folds, seed=found.fields["seed"]) == 0
+    sections = []
+    if (first := member_folder(found.folder, 1, folds)).exists():
+        training, held_out = (rows.take(np.flatnonzero(which)) for which in (~is_held_out, is_held_out))
+        run = read_finished(first)
+        sections.append(
+            _reasons_section(run, training, held_out, found.probabilities[is_held_out], ": in the first fold")
         )
-        for section in sections
-    ]
-    worst = plot_worst(rows.pixels, found.probabilities, rows.digits, most=60)
+    worst = plot_worst(rows.pixels, found.probabilities, rows.digits, most=MISTAKES)
     sections.append(Section("The surest mistakes of all folds", pictures=[("mistakes", picture(worst))], is_wide=True))
     if len(suspects):
         shown = suspects[:40]
         figure = plot_worst(rows.pixels[shown], found.probabilities[shown], rows.digits[shown], most=40)
         text = "Another digit is read at least as surely as that digit usually is. Look at them before you change any."
-        sections.append(
-            Section(
-                "Labels that look wrong", text, pictures=[("labels that look wrong", picture(figure))], is_wide=True
-            )
-        )
+        pictures = [("labels that look wrong", picture(figure))]
+        sections.append(Section("Labels that look wrong", text, pictures=pictures, is_wide=True))
     return sections
 
 
-def _page_of_folds(folder: Path, data: str | None) -> Page:  # noqa: ARG001
+def _page_of_folds(folder: Path) -> Page:
     comparison = read_json(folder / COMPARISON_FILE)
     found = [load_validation(folder / name) for name in comparison["recipes"]]
     pairs = [
@@ -426,7 +451,8 @@ def _page_of_folds(folder: Path, data: str | None) -> Page:  # noqa: ARG001
             ),
             Section(
                 "Which is better",
-                "p is the probability of such a difference if both were equally good (McNemar's exact test).",
+                "p is the probability of such a difference, or a greater one, if both were equally good. It covers "
+                "which rows were drawn, not the seeds of the trainings. Of many pairs, some are below 0.05 by chance.",
                 head=("difference", "points", "only the first reads right", "only the second", "p"),
                 rows=pairs,
             ),
@@ -494,7 +520,8 @@ def format_accuracy(row: Mapping[str, Any]) -> str:
     return f"{100 * row['accuracy']:.2f}{spread} %"
 
 
-def _page_of_comparison(folder: Path, data: str | None) -> Page:  # noqa: ARG001
+def page_of_comparison(folder: Path) -> Page:
+    """Return the page about what ``compare`` has left in a folder."""
     comparison = read_json(folder / COMPARE_FILE)
     traces: dict[str, list[Trace]] = {}
     confusions = {}

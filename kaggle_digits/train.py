@@ -7,7 +7,7 @@ import importlib.metadata
 import json
 import logging
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -203,6 +203,18 @@ def train_on(
         resume=resume,
         progress=progress,
     )
+
+
+def check_recipes(recipes: Sequence[Recipe], device: str = "auto", backend: str | None = None) -> None:
+    """Check that recipes of somebody's own can be trained, before the first of several is.
+
+    Raises:
+        InputError: one of them cannot.
+    """
+    for recipe in recipes:
+        if RECIPES.get(recipe.name) != recipe:
+            device_of(recipe, *((device,) if recipe.networks else ()), backend=backend if recipe.networks else None)
+            _check_own(recipe)
 
 
 def _check_own(recipe: Recipe) -> None:

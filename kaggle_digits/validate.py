@@ -12,7 +12,7 @@ import itertools
 import logging
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -29,7 +29,7 @@ from kaggle_digits.plots import plot_worst
 from kaggle_digits.recipe import Recipe, from_json, to_json
 from kaggle_digits.runs import Run, device_to_json, find_commit, member_folder, member_seed
 from kaggle_digits.strategy import Device, device_of
-from kaggle_digits.train import train_run
+from kaggle_digits.train import check_recipes, train_run
 
 if TYPE_CHECKING:
     from kaggle_digits.learners import Progress
@@ -52,6 +52,7 @@ class Validation:
         fields: the contents of ``validation.json``.
         digits: (N,) int64, the labels of all rows.
         probabilities: (N, 10) of the rows, the mean over the repeats.
+        right: (N,) float64, 0–1, the share of the repeats in which each row was read right.
     """
 
     folder: Path
@@ -59,11 +60,7 @@ class Validation:
     fields: dict[str, Any]
     digits: np.ndarray
     probabilities: np.ndarray
-
-    @property
-    def is_right(self) -> np.ndarray:
-        """Whether each row is read right, (N,) bool."""
-        return self.probabilities.argmax(axis=1) == self.digits
+    right: np.ndarray
 
 
 def validate(
@@ -135,7 +132,7 @@ def _validate(
     part, parts = shard
     if parts == 1:
         _check_folder(out, recipe, {"folds": folds, "seed": seed, "rows": len(rows)})
-    place = device_of(recipe, device, backend=backend) if recipe.precision else device_of(recipe)
+    place = device_of(recipe, device, backend=backend)
     found = []
     for number in range(repeat):
         only = [fold for fold in range(folds) if (number * folds + fold) % parts == part - 1]
@@ -157,7 +154,8 @@ def _validate(
     probabilities = [gather(runs, rows, seed=seed + number) for number, runs in enumerate(found)]
     fields = _summary(recipe, rows, probabilities, [run for runs in found for run in runs], folds=folds, seed=seed)
     fields |= {"data": source, "commit": find_commit()}
-    validation = Validation(out, recipe, fields, rows.digits, np.mean(probabilities, axis=0))
+    right = np.mean([each.argmax(axis=1) == rows.digits for each in probabilities], axis=0)
+    validation = Validation(out, recipe, fields, rows.digits, np.mean(probabilities, axis=0), right)
     _write(validation, rows)
     return validation
 
@@ -172,6 +170,7 @@ def cross_validate(
     seed: int,
     device: Device,
     source: str,
+    with_predictors: bool = False,
     progress: Progress | None = None,
 ) -> list[Run]:
     """Train on all folds but one, for each of them, and predict that one.
@@ -185,10 +184,11 @@ def cross_validate(
         seed: of the folds, and of the trainings, each of which gets a seed of its own.
         device: where to train.
         source: where the rows come from, for the record.
+        with_predictors: whether the runs are to predict. Some methods keep all rows for that.
         progress: is told of every step and epoch.
 
     Returns:
-        the finished runs, with their predictors.
+        the finished runs.
     """
     of_row = fold_rows(rows, folds, seed=seed)
     wanted = range(folds) if only is None else only
@@ -206,7 +206,8 @@ def cross_validate(
             resume=True,
             progress=part_of(progress, number, len(wanted)),
         )
-        runs.append(run)
+        runs.append(run if with_predictors else replace(run, predictor=None))
+        del run
         free_memory()
     return runs
 
@@ -272,7 +273,8 @@ def _summary(
         "fold_accuracies": by_fold,
         "fold_std": float(np.std(by_fold, ddof=1)),
         "digit_accuracies": [
-            float(np.mean([(each[rows.digits == digit] == digit).mean() for each in read])) for digit in range(CLASSES)
+            float(np.mean([(each[rows.digits == digit] == digit).mean() for each in read])) if present else None
+            for digit, present in enumerate(np.bincount(rows.digits, minlength=CLASSES) > 0)
         ],
         "mistakes": round((1 - mean) * len(rows)),
         "seconds": round(sum(run.seconds + run.validation_seconds for run in runs), 1),
@@ -319,8 +321,11 @@ def _write(found: Validation, rows: TrainingRows) -> None:
     wrong = wrong[np.argsort(-certainty[wrong], kind="stable")]
     _write_csv(found.folder / MISTAKES_FILE, head, map(cells, wrong))
     _write_csv(found.folder / LABELS_FILE, head, map(cells, suspect_labels(probabilities, digits)))
-    columns = (*head, *(f"p{digit}" for digit in range(CLASSES)))
-    all_rows = ((*cells(row), *(f"{p:.6f}" for p in probabilities[row])) for row in range(len(digits)))
+    columns = (*head, "right", *(f"p{digit}" for digit in range(CLASSES)))
+    all_rows = (
+        (*cells(row), f"{found.right[row]:.4g}", *(f"{p:.6f}" for p in probabilities[row]))
+        for row in range(len(digits))
+    )
     _write_csv(found.folder / ROWS_FILE, columns, all_rows)
     with atomic_path(found.folder / PICTURE_FILE) as path:
         plot_worst(rows.pixels, probabilities, digits, most=MOST_DRAWN).savefig(path, dpi=110)
@@ -344,12 +349,13 @@ class Pair:
 
     Args:
         first, second: their names.
-        only_first, only_second: how many rows only one of them reads right.
+        only_first, only_second: how many rows only one of them reads right; with repeats, reads right more often.
         difference: accuracy of the first minus that of the second.
         standard_error: of the difference, paired.
-        p: the probability of a difference like this, or a greater one, if both were equally good.
+        p: the probability of a difference like this, or a greater one, if both were equally good. It covers which rows
+            were drawn, not the seeds of the trainings.
 
-    Source: McNemar 1947, in its exact form.
+    Source: McNemar 1947, in its exact form; with repeats, the normal approximation of the paired differences.
     """
 
     first: str
@@ -363,22 +369,34 @@ class Pair:
 
 def compare_pair(first: Validation, second: Validation) -> Pair:
     """Compare two recipes by the rows that only one of them reads right."""
-    from scipy.stats import binomtest
+    from scipy.stats import binomtest, norm
 
-    rows = len(first.digits)
-    only_first = int((first.is_right & ~second.is_right).sum())
-    only_second = int((second.is_right & ~first.is_right).sum())
-    both = only_first + only_second
-    difference = (only_first - only_second) / rows
-    return Pair(
-        first=first.recipe.name,
-        second=second.recipe.name,
-        only_first=only_first,
-        only_second=only_second,
-        difference=difference,
-        standard_error=math.sqrt(max(0.0, both / rows - difference**2) / rows),
-        p=float(binomtest(only_first, both).pvalue) if both else 1.0,
-    )
+    differences = first.right - second.right
+    only_first, only_second = int((differences > 0).sum()), int((differences < 0).sum())
+    difference, error = float(differences.mean()), float(differences.std() / math.sqrt(len(differences)))
+    if not only_first + only_second:
+        p = 1.0
+    elif first.fields.get("repeat", 1) == second.fields.get("repeat", 1) == 1:
+        p = float(binomtest(only_first, only_first + only_second).pvalue)
+    else:
+        p = float(2 * norm.sf(abs(difference) / error)) if error else 0.0
+    return Pair(first.recipe.name, second.recipe.name, only_first, only_second, difference, error, p)
+
+
+def find_better(pairs: Sequence[Pair], *, level: float = 0.05) -> list[str | None]:
+    """Say for each pair which recipe is better, or None if that is not clear.
+
+    With many pairs, some differ by chance. The level is that of all of them together.
+
+    Source: Holm 1979.
+    """
+    better: list[str | None] = [None] * len(pairs)
+    for rank, number in enumerate(sorted(range(len(pairs)), key=lambda each: pairs[each].p)):
+        pair = pairs[number]
+        if pair.p > level / (len(pairs) - rank):
+            break
+        better[number] = pair.first if pair.difference > 0 else pair.second
+    return better
 
 
 def compare_folds(
@@ -411,6 +429,7 @@ def compare_folds(
     """
     source = find_source(data)
     rows = load_train(source)
+    check_recipes(recipes, device, backend)
     found = []
     for number, recipe in enumerate(recipes):
         where = (device, backend) if recipe.networks else ("auto", None)
@@ -451,14 +470,16 @@ def load_validation(folder: Path) -> Validation:
         fields = read_json(folder / JSON_FILE)
         recipe = from_json(fields["recipe"])
         with (folder / ROWS_FILE).open(encoding="utf-8", newline="") as stream:
-            rows = list(csv.reader(stream))[1:]
-        digits = np.array([int(row[1]) for row in rows], np.int64)
-        probabilities = np.array([row[4:] for row in rows], np.float64).reshape(-1, CLASSES)
-        if len(digits) != fields["rows"]:
-            raise ValueError(f"{len(digits):,} rows of {fields['rows']:,}")
-    except (OSError, ValueError, LookupError, TypeError) as error:
+            table = np.array([[float(cell) for cell in row] for row in list(csv.reader(stream))[1:]])
+        count, folds = int(fields["rows"]), int(fields["folds"])
+        if not isinstance(recipe, Recipe) or table.shape != (count, 5 + CLASSES) or not np.isfinite(table).all():
+            raise ValueError(f"a table of {table.shape}, where {count:,} rows were expected")
+        digits = table[:, 1].astype(np.int64)
+        if not (digits.min() >= 0 and digits.max() < CLASSES and folds > 1):
+            raise ValueError("labels that are no digits")
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, csv.Error) as error:
         raise RunError(
             f"{folder}: not readable as a validation ({type(error).__name__}: {error}). Expected the files that "
             "`kaggle-digits validate` leaves. Repeat the command that made them."
         ) from error
-    return Validation(folder, recipe, fields, digits, probabilities)
+    return Validation(folder, recipe, fields, digits, table[:, 5:], table[:, 4])

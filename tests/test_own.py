@@ -90,7 +90,29 @@ def one_line(text: str) -> str:
         ("epochs = \n", ": not TOML: Invalid value (at line 1, column 10). Correct that line."),
         ("epochs = 3\n", ": layers: is missing. Expected a list of layers."),
         ("kind = 'Foo'\n", ", line 1: kind: 'Foo'. Expected Network, Classical, Ensemble."),
-        ("kind = 'Ensemble'\nmembers = ['svm']\n", ": bad: no network among its members."),
+        (
+            "kind = 'Ensemble'\nmembers = ['svm']\n",
+            ", line 2: members: there is no network among them. Expected at least one.",
+        ),
+        (
+            "kind = 'Ensemble'\nmembers = ['strong', 'written']\n",
+            ", line 2: members: strong is an ensemble. Ex",
+        ),
+        ("kind = 'Ensemble'\nmembers = ['fast', 'evil.py']\n", ", line 2: members: 'evil.py'. Expected the name of a"),
+        ("kind = ['Network']\n" + LAYERS, ", line 1: kind: ['Network']. Expected Network, Classical, Ensemble."),
+        (LAYERS + "augmentation = { kind = ['x'] }", ", line 6: augmentation: kind ['x']. Expected one of"),
+        (LAYERS + "augmentation = { rotation = -8 }", ", line 6: rotation: -8. Expected 0 to 180."),
+        ("x = " + "[" * 3000 + "]" * 3000, ": not TOML: "),
+        ("epochs = " + "9" * 5000, ": not TOML: "),
+        ("layers = []", ", line 1: layers: is empty. Expected at least a Flatten and a Dense of ten units."),
+        (
+            "layers = ['Flatten', { kind = 'Dense', units = 10, kernel_initializer = { module = 'os' } }]",
+            ", line 1: Dense: kernel_initializer is {'module': 'os'}. Expected a text, a number or a list.",
+        ),
+        (
+            "layers = ['Flatten', { kind = 'Dense', units = 10, activation = 'sigmoid' }]",
+            ", line 1: layers: the last one has a sigmoid. Expected ten logits, or a softmax. Leave the sigmoid out.",
+        ),
         ("name = 'a/b'\n" + LAYERS, ", line 1: name: 'a/b'. Expected letters, digits, and dashes: files are named "),
     ],
 )
@@ -106,7 +128,7 @@ def test_mistake_is_named_with_its_line_and_key(text, fault):
         ("layers = [\n 'Flatten',\n 'Dens']", "line 3: Dens: Keras has no layer Dens; did you mean Dense."),
         (
             "layers = [\n 'Flatten',\n {kind='Dense', unit=10}]",
-            "line 3: Dense: unit: no such argument. Did you mean units.",
+            "line 3: Dense: unit: no such argument. Did you mean units?",
         ),
         (
             "layers = [\n 'Flatten']",
@@ -114,6 +136,18 @@ def test_mistake_is_named_with_its_line_and_key(text, fault):
             "Dense of ten units.",
         ),
         (LAYERS + "optimizer = 'Adamm'", "line 6: Adamm: Keras has no optimizer Adamm; did you mean Adam."),
+        (
+            "layers = [{ kind = 'TFSMLayer', filepath = 'x' }]",
+            "line 1: TFSMLayer: is no layer that only computes, so a recipe or a run folder may not have it.",
+        ),
+        (
+            "kind = 'Classical'\nestimator = 'ImageDistortionModel'",
+            "line 2: ImageDistortionModel with candidates = None. Expected a whole number from 1 to 1000.",
+        ),
+        (
+            "kind = 'Classical'\nestimator = { kind = 'KNeighborsClassifier', n_neighbors = 2.9 }",
+            "line 2: KNeighborsClassifier with n_neighbors = 2.9. Expected a whole number from 1 to 1000.",
+        ),
         (
             "kind = 'Classical'\nestimator = 'SVX'",
             "line 2: SVX: no such method here. Expected one of DummyClassifier, GaussianNB, LogisticRegression, SVC, "
@@ -143,6 +177,16 @@ def test_what_keras_does_not_take_is_named_before_anything_is_written(text, faul
         ),
         ("def network():\n    return 1 / 0\n", "mine.py, line 2: ZeroDivisionError: division by zero. Correct it."),
         ("def network():\n    return 3\n", "mine.py: network: a int. Expected a keras.Sequential."),
+        (
+            PYTHON.replace('activation="relu"', "activation=layers.LeakyReLU(0.1)"),
+            "mine.py: network: the layer conv2d has the option activation = LeakyReLU. Expected a name, as in",
+        ),
+        (
+            "import kaggle_digits as kd\nrecipe = kd.Network(name='../h', summary='', source='', loss='mse', optimizer="
+            "('SGD', {}), learning_rate=0.1, epochs=1, batch_size=32, layers=(('Flatten', {}),))",
+            "mine.py: name: '../h'. Expected letters, digits, and dashes",
+        ),
+        ("raise SystemExit\n", "mine.py: ended before it had made a recipe"),
         ("import os\nos._exit(3)\n", "mine.py: ended before it had made a recipe (exit code 3). Run it with Python"),
         (
             PYTHON.replace("(28, 28, 1)", "(32, 32, 3)"),
@@ -267,7 +311,7 @@ def test_network_with_a_layer_of_ones_own_needs_its_file(capfd):
 def test_file_with_a_recipe_of_this_package_needs_no_keras():
     text = "from dataclasses import replace\nfrom kaggle_digits import find_recipe\n_fast = find_recipe('fast')\n"
     mine = find_recipe(write("mine.py", text + "recipe = replace(_fast, name='slow', epochs=20)\n"))
-    assert mine == replace(find_recipe("fast"), name="slow", epochs=20)
+    assert mine == replace(find_recipe("fast"), name="slow", epochs=20, source="mine.py")
 
 
 def test_trains_in_python_as_well(train_values):
@@ -316,3 +360,44 @@ def test_table_of_recipes_prints_one_as_toml(capsys):
     assert capsys.readouterr().out == to_toml(RECIPES["flash"])
     assert main(["recipes", "flash"]) == 2
     assert "NAME and --toml belong together" in capsys.readouterr().err
+
+
+def test_toml_may_end_with_a_softmax():
+    mine = find_recipe(
+        write("mine.toml", "layers = ['Flatten', { kind = 'Dense', units = 10, activation = 'softmax' }]")
+    )
+    assert mine.layers[-1] == ("Dense", {"units": 10, "activation": "linear"})
+
+
+def test_epochs_out_of_range_are_refused():
+    with pytest.raises(InputError, match=r"^--epochs: 2000000\. Expected 1 to 1,000,000\.$"):
+        find_recipe("fast", epochs=2_000_000)
+
+
+@pytest.mark.parametrize(
+    "layers",
+    [
+        [keras.layers.Reshape((28, 28)), keras.layers.LSTM(8), keras.layers.Dense(10)],
+        [keras.layers.ZeroPadding2D(2), keras.layers.MaxPool2D(), keras.layers.Flatten(), keras.layers.Dense(10)],
+        [
+            keras.layers.RandomFlip(),
+            keras.layers.LayerNormalization(),
+            keras.layers.Flatten(),
+            keras.layers.Dense(10),
+        ],
+    ],
+    ids=["recurrent", "aliases and pairs", "random and normalising"],
+)
+def test_what_is_trained_can_be_loaded(layers, train_values):
+    recipe = from_keras(keras.Sequential([keras.Input((28, 28, 1)), *layers]), name="mine", epochs=1)
+    rows = kd.TrainingRows(train_values[:, 1:], train_values[:, 0].astype(np.int64))
+    run = kd.train_run(recipe, rows, "run")
+    assert np.allclose(kd.load_run("run").predict(rows.pixels), run.predict(rows.pixels), atol=1e-5)
+
+
+def test_class_from_another_file_is_refused():
+    own = OWN_LAYER.replace("Square", "Residual")
+    before, _, network = own.partition("\ndef network")
+    write("blocks.py", before)
+    with pytest.raises(InputError, match="is a Residual, which the file does not define"):
+        find_recipe(write("mine.py", f"import keras\nfrom blocks import Residual\n\ndef network{network}"))

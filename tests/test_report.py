@@ -81,6 +81,17 @@ def test_page_about_an_ensemble_lists_its_members():
     assert main(["report", "two", "--out", "two.html"]) == 2  # exists
 
 
+def test_pages_about_members_and_damaged_files(capsys):
+    assert main(["submit", "--recipe", "quick", "--folds", "2", "--data", "sample", "--out", "a.csv"]) == 0
+    assert main(["report", "runs/sample-a"]) == 0
+    assert "<h1>2 members in sample-a</h1>" in read("runs/sample-a/report.html")
+    Path("c").mkdir()
+    for text in ("{", '{"recipes": [{}]}', "[]"):
+        Path("c/compare.json").write_text(text)
+        assert main(["report", "c"]) == 2
+        assert "kaggle-digits: c/compare.json: cannot be reported on (" in capsys.readouterr().err
+
+
 def test_pages_about_a_validation_and_comparisons():
     assert main(["validate", "--recipe", "quick", "--folds", "2", "--data", "sample", "--out", "v"]) == 0
     assert main(["report", "v"]) == 0
@@ -147,10 +158,10 @@ def test_occlusion_finds_the_part_that_decides():
 @pytest.mark.parametrize("name", ["fast", "idm"])
 def test_nearest_training_image_of_a_training_image_is_itself(name):
     rows = load_train(find_source("sample"))
-    assert nearest_rows(RECIPES[name], rows.pixels[5], rows)[0] == 5
-    moved = np.roll(rows.pixels[5].reshape(28, 28), 1, axis=1).ravel()
+    assert nearest_rows(RECIPES[name], rows.pixels[5:6], rows)[0, 0] == 5
+    moved = np.roll(rows.pixels[5].reshape(28, 28), 1, axis=1).reshape(1, 784)
     others = TrainingRows(np.delete(rows.pixels, 5, axis=0), np.delete(rows.digits, 5))
-    assert others.digits[nearest_rows(RECIPES[name], moved, others)[0]] == rows.digits[5]
+    assert others.digits[nearest_rows(RECIPES[name], moved, others)[0, 0]] == rows.digits[5]
 
 
 def test_learning_rates_are_those_of_keras():

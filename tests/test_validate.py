@@ -22,7 +22,15 @@ from kaggle_digits.data import TrainingRows, find_source, fold_rows, load_train
 from kaggle_digits.errors import DataError, RunError
 from kaggle_digits.own import to_toml
 from kaggle_digits.runs import read_run
-from kaggle_digits.validate import Validation, compare_pair, load_validation, suspect_labels, validate
+from kaggle_digits.validate import (
+    Pair,
+    Validation,
+    compare_pair,
+    find_better,
+    load_validation,
+    suspect_labels,
+    validate,
+)
 
 QUICK = replace(THREE_EPOCHS, epochs=2, retrain=False)
 
@@ -168,8 +176,9 @@ def test_recipes_are_compared_on_the_same_rows(capsys):
     assert main(["compare", *options]) == 0
     first, second = (load_validation(Path("c") / name) for name in ("quick", "naive-bayes"))
     pair = json.loads(Path("c/folds.json").read_text())["pairs"][0]
-    assert pair["only_first"] == (first.is_right & ~second.is_right).sum()
-    assert pair["difference"] == pytest.approx(first.is_right.mean() - second.is_right.mean())
+    is_right = [each.probabilities.argmax(axis=1) == each.digits for each in (first, second)]
+    assert pair["only_first"] == (is_right[0] & ~is_right[1]).sum()
+    assert pair["difference"] == pytest.approx(is_right[0].mean() - is_right[1].mean())
     assert "quick − naive-bayes: " in capsys.readouterr().out
     assert [row["recipe"] for row in table("c/folds.csv")] == ["quick", "naive-bayes"]
     assert main(["compare", *options, "--test"]) == 2
@@ -178,7 +187,8 @@ def test_recipes_are_compared_on_the_same_rows(capsys):
 def test_mcnemar_counts_the_rows_that_only_one_reads_right():
     def reads(right: list[bool]) -> Validation:
         digits = np.zeros(len(right), np.int64)
-        return Validation(Path(), QUICK, {}, digits, np.eye(10)[[0 if each else 1 for each in right]])
+        probabilities = np.eye(10)[[0 if each else 1 for each in right]]
+        return Validation(Path(), QUICK, {}, digits, probabilities, np.array(right, float))
 
     # 9 rows only the first reads right, 1 only the second, 90 both: 11/512 by hand for 1 or fewer, or 9 or more, of 10
     first = reads([True] * 9 + [False] + [True] * 90)
@@ -201,3 +211,34 @@ def test_wrong_labels_are_suspected():
     labels[flipped] = (labels[flipped] + 1) % 10
     assert set(suspect_labels(probabilities, labels)) == set(flipped)
     assert len(suspect_labels(probabilities, truth)) == 0
+
+
+def test_several_pairs_share_the_level_of_significance():
+    def pair(p: float) -> Pair:
+        return Pair("a", "b", 2, 1, 0.01, 0.01, p)
+
+    assert find_better([pair(0.04)]) == ["a"]
+    assert find_better([pair(0.04), pair(0.001)]) == ["a", "a"]  # 0.001 < 0.05 / 2, then 0.04 < 0.05
+    assert find_better([pair(0.03), pair(0.03)]) == [None, None]
+
+
+def test_damaged_validation_is_named():
+    validate(QUICK, Path("v"), data="sample", folds=2)
+    whole = {name: Path("v", name).read_text() for name in ("validation.json", "out_of_fold.csv")}
+    for name, damaged in (
+        ("out_of_fold.csv", whole["out_of_fold.csv"][:-500]),
+        ("out_of_fold.csv", whole["out_of_fold.csv"].replace("\n1,", "\n1,x", 1)),
+        ("validation.json", '{"rows": 3}'),
+    ):
+        for each, text in whole.items():
+            Path("v", each).write_text(text)
+        Path("v", name).write_text(damaged)
+        assert main(["report", "v"]) == 2
+
+
+def test_a_job_with_another_seed_takes_a_new_folder():
+    options = ["submit", "--recipe", "quick", "--folds", "2", "--data", "sample", "--out", "a.csv", "--force"]
+    assert main(options) == 0
+    Path("sample-a.json").unlink()  # as if the job had been stopped before the record was written
+    assert main([*options, "--seed", "1"]) == 0
+    assert Path("runs/sample-a-2").exists()

@@ -45,8 +45,6 @@ FIGURES = (
     "`kaggle-digits recipes --json` shows everything."
 )
 KEPT = "What is done is kept in {}. Repeat the command to continue."
-SIGNIFICANT = 0.05
-"""Of two recipes one is called better if chance makes such a difference more rarely than this."""
 SEVERAL = ("several processes", "one training by several processes or machines, with JAX; start the command in each")
 
 
@@ -61,8 +59,10 @@ def recipes(*, name: str | None, json: bool, toml: bool) -> None:
     if (name is None) == toml:
         raise InputError("recipes: NAME and --toml belong together. Expected both or none. Add the missing one.")
     if name:
-        from kaggle_digits.own import to_toml
+        from kaggle_digits.own import SUFFIXES, to_toml
 
+        if name.endswith(SUFFIXES):
+            raise InputError(f"recipes {name} --toml: a file of your own. Expected the name of a built-in recipe.")
         print(to_toml(find_recipe(name)), end="")
         return
     measured = load_measured()
@@ -223,11 +223,7 @@ def compare(
     from kaggle_digits.compare import compare
     from kaggle_digits.report import REPORT_FILE, describe
 
-    if seed + repeat > SEEDS:
-        raise InputError(
-            f"--repeat {repeat}: needs the seeds {seed} to {seed + repeat - 1}. Expected none above {SEEDS - 1}. Lower "
-            "one of the two."
-        )
+    _check_seeds(seed, repeat)
     given = list(RECIPES) if recipes == "all" else list(dict.fromkeys(recipes.split(",")))
     chosen = [find_recipe(name, backend=backend) for name in given]
     names = [recipe.name for recipe in chosen]
@@ -267,19 +263,26 @@ def compare(
         print(f"{out}: part {shard[0]} of {shard[1]} is trained")
 
 
+def _check_seeds(seed: int, repeat: int) -> None:
+    if seed + repeat > SEEDS:
+        raise InputError(
+            f"--repeat {repeat}: needs the seeds {seed} to {seed + repeat - 1}. Expected none above {SEEDS - 1}. Lower "
+            "one of the two."
+        )
+
+
 def _compare_folds(recipes: list[Recipe], out: Path, *, quiet: bool, **options: Any) -> None:
-    from kaggle_digits.validate import PAIRS_FILE, compare_folds
+    from kaggle_digits.validate import PAIRS_FILE, compare_folds, find_better
 
     with kept_if_interrupted(KEPT.format(out)), TrainingProgress(quiet=quiet) as progress:
         found, pairs = compare_folds(recipes, out, **options, progress=progress)
     for validation in found:
         print(_describe_accuracy(validation))
-    for pair in pairs:
-        better = pair.first if pair.difference >= 0 else pair.second
+    for pair, better in zip(pairs, find_better(pairs), strict=True):
+        verdict = f"{better} reads more right" if better else "no clear difference"
         print(
             f"{pair.first} − {pair.second}: {100 * pair.difference:+.3f} ± {100 * pair.standard_error:.3f} points; "
-            f"rows that only one reads right: {pair.only_first} and {pair.only_second}. "
-            f"{f'{better} is better' if pair.p < SIGNIFICANT else 'No clear difference'} (p = {pair.p:.2g})"
+            f"rows that only one reads right: {pair.only_first} and {pair.only_second}; {verdict} (p = {pair.p:.2g})"
         )
     print(
         f"table  {out / PAIRS_FILE}"
@@ -325,6 +328,7 @@ def validate(
     from kaggle_digits.validate import LABELS_FILE, MISTAKES_FILE, ROWS_FILE, suspect_labels
     from kaggle_digits.validate import validate as cross_validate
 
+    _check_seeds(seed, repeat)
     chosen = find_recipe(recipe, epochs=epochs, backend=backend)
     with kept_if_interrupted(KEPT.format(out)), TrainingProgress(quiet=quiet) as progress:
         found = cross_validate(
@@ -346,7 +350,8 @@ def validate(
     if json:
         print(_json.dumps(fields | {"folder": str(out)}))
         return
-    digits = "  ".join(f"{digit}: {each:.2%}" for digit, each in enumerate(fields["digit_accuracies"]))
+    accuracies = enumerate(fields["digit_accuracies"])
+    digits = "  ".join(f"{digit}: {each:.2%}" for digit, each in accuracies if each is not None)
     print(
         f"{_describe_accuracy(found)}\n"
         f"folds     {'  '.join(f'{each:.2%}' for each in fields['fold_accuracies'])}\n"

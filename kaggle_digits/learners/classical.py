@@ -155,6 +155,11 @@ SETTINGS: dict[str, tuple[str, ...]] = {
     "RandomForestClassifier": ("n_estimators", "criterion", "max_depth", "max_features", "min_samples_leaf"),
 }
 """The methods, and the settings of each that its predictor here knows."""
+NUMBERS: dict[str, dict[str, tuple[int, int] | tuple[float, float]]] = {
+    "KNeighborsClassifier": {"n_neighbors": (1, 1000)},
+    "ImageDistortionModel": {"candidates": (1, 1000), "power": (0.1, 100.0)},
+}
+"""Settings that must be there, with their least and greatest value."""
 ONLY = {"strategy": "stratified", "kernel": "rbf"}
 """For these settings, the predictors know one value."""
 
@@ -168,6 +173,14 @@ def check_method(recipe: Classical) -> None:
     kind, settings = recipe.estimator
     if kind not in SETTINGS:
         raise FieldError("estimator", f"{kind}: no such method here. Expected one of {', '.join(SETTINGS)}.")
+    for name, (least, most) in NUMBERS.get(kind, {}).items():
+        value = settings.get(name)
+        is_number = isinstance(value, int | type(least)) and not isinstance(value, bool)
+        if not is_number or not least <= value <= most:  # type: ignore[operator]
+            what = "a whole number" if isinstance(least, int) else "a number"
+            raise FieldError("estimator", f"{kind} with {name} = {value!r}. Expected {what} from {least} to {most}.")
+    if kind == "ImageDistortionModel" and (recipe.pixel_scale, recipe.pixel_offset) != (255, 0):
+        raise FieldError("pixel_scale", f"{recipe.pixel_scale}. Expected 255 for {kind}, and no pixel_offset.")
     for name, value in settings.items():
         if name not in SETTINGS[kind] or value != ONLY.get(name, value):
             known = (f"{each} = {ONLY[each]}" if each in ONLY else each for each in SETTINGS[kind])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import inspect
 import math
@@ -13,7 +14,7 @@ import numpy as np
 
 from kaggle_digits import CLASSES, SIDE
 from kaggle_digits.backend import import_tensorflow
-from kaggle_digits.recipe import FieldError, Layer, Milestones, Network, OneCycle, Plateau
+from kaggle_digits.recipe import ONLY_IN_TRAINING, FieldError, Layer, Milestones, Network, OneCycle, Plateau
 
 FUSED_CHANNELS = 16
 """TensorFlow's fused operation is fast for a multiple of this many channels, else slower than Keras' own steps."""
@@ -90,7 +91,8 @@ PLAIN_LAYERS = (
     *("Activation", "AlphaDropout", "AveragePooling1D", "AveragePooling2D", "BatchNormalization", "CenterCrop"),
     *("Conv1D", "Conv2D", "Conv2DTranspose", "Cropping1D", "Cropping2D", "Dense", "DepthwiseConv2D", "Dropout", "ELU"),
     *("Flatten", "GRU", "GaussianDropout", "GaussianNoise", "GlobalAveragePooling1D", "GlobalAveragePooling2D"),
-    *("GlobalMaxPooling1D", "GlobalMaxPooling2D", "GroupNormalization", "LSTM", "LayerNormalization", "LeakyReLU"),
+    *("GlobalMaxPooling1D", "GlobalMaxPooling2D", "GroupNormalization", "Identity", "LSTM"),
+    *("LayerNormalization", "LeakyReLU", "RepeatVector"),
     *("MaxPooling1D", "MaxPooling2D", "PReLU", "Permute", "RMSNormalization", "RandomBrightness", "RandomContrast"),
     *("RandomCrop", "RandomFlip", "RandomRotation", "RandomTranslation", "RandomZoom", "ReLU", "Rescaling", "Reshape"),
     *("Residual", "Resizing", "SeparableConv1D", "SeparableConv2D", "SimpleRNN", "Softmax", "SpatialDropout1D"),
@@ -98,8 +100,8 @@ PLAIN_LAYERS = (
 )
 """Layers that only compute. Others of Keras' layers load files or run code that they are given."""
 
-ONLY_IN_TRAINING = ("_initializer", "_regularizer", "_constraint")
-"""Options with these endings do not matter once a network is trained. Keras builds objects from them."""
+TUNING_FRACTION = 0.05
+"""This share of the training rows is set apart if an accuracy decides on the learning rate or the end."""
 
 GATES = {"SimpleRNN": 1, "GRU": 3, "LSTM": 4}
 """Recurrent layers, and how many sets of weights each has."""
@@ -174,75 +176,92 @@ def check_network(recipe: Network) -> None:
         FieldError: it cannot, or the output is not ten values. The name is that of the field, and perhaps the number of
             the layer, from 0.
     """
+    safe_layers(recipe)  # so that what was trained can also be loaded
     model = keras.Sequential([keras.Input((SIDE, SIDE, 1))])
     for number, (kind, options) in enumerate(recipe.layers):
         try:
-            model.add(layer_class(kind)(**options) if ">" in kind else _make(layer_class(kind), options))
+            model.add(layer_class(kind)(**options, dtype="float32"))
         except Exception as error:  # whatever options can do to Keras
-            raise FieldError(f"layers.{number}", f"{kind}: {_first_line(error)}.") from error
-    if tuple(model.output_shape[1:]) != (CLASSES,):
-        raise FieldError(
-            f"layers.{len(recipe.layers) - 1}",
-            f"the output has the shape {tuple(model.output_shape[1:])}. Expected ({CLASSES},), one value per digit. "
-            "End with Flatten and a Dense of ten units.",
-        )
+            raise FieldError(f"layers.{number}", f"{kind}: {_fault_of(kind, options, error)}") from error
     try:
         compile_model(model, recipe, steps=1)
     except Exception as error:
-        raise FieldError("optimizer", f"{recipe.optimizer[0]}: {_first_line(error)}.") from error
+        said = " ".join(str(error).strip().partition("\n")[0].split()).rstrip(".:?")
+        raise FieldError("optimizer", f"{recipe.optimizer[0]}: {said}.") from error
 
 
-def _make(kind: type[keras.layers.Layer], options: dict[str, Any]) -> keras.layers.Layer:
-    """Make a layer, and say which options it takes if there is another one."""
-    parameters = inspect.signature(kind).parameters
-    known = [name for name in parameters if name not in ("kwargs", "args")]
-    if strange := [name for name in options if name not in (*known, *LAYER_OPTIONS)]:
-        close = difflib.get_close_matches(strange[0], known, n=1)
-        hint = f"Did you mean {close[0]}?" if close else f"Expected some of {', '.join(known)}."
-        raise ValueError(f"{strange[0]}: no such argument. {hint}")
-    return kind(**options)
-
-
-def _first_line(error: Exception) -> str:
-    return " ".join(str(error).strip().partition("\n")[0].split()).rstrip(".:?")
+def _fault_of(kind: str, options: dict[str, Any], error: Exception) -> str:
+    """Say why a layer cannot be made: an option that it does not take, or else what Keras says."""
+    with contextlib.suppress(ValueError, LookupError):
+        known = [name for name in inspect.signature(layer_class(kind)).parameters if name not in ("kwargs", "args")]
+        if known and (strange := [name for name in options if name not in (*known, *LAYER_OPTIONS)]):
+            close = difflib.get_close_matches(strange[0], known, n=1)
+            hint = f"Did you mean {close[0]}?" if close else f"Expected some of {', '.join(known)}."
+            return f"{strange[0]}: no such argument. {hint}"
+    said = " ".join(str(error).strip().partition("\n")[0].split()).rstrip(".:?")
+    return f"{said}."
 
 
 def safe_layers(recipe: Network) -> tuple[Layer, ...]:
-    """Return the layers of a trained network that may come from anyone, without what matters only in training.
+    """Return the layers of a network that may come from anyone, without what matters only in training.
 
     Raises:
-        ValueError, TypeError: one of them does more than compute, or takes an absurd amount of memory.
+        UnknownLayerError: a layer is somebody's own, and its code is not here.
+        FieldError: a layer does more than compute, takes an absurd amount of memory, or cannot be made. The name is
+            layers.N, counted from 0.
     """
     shape: tuple[int, ...] = (SIDE, SIDE, 1)
     weights, layers = 0, []
-    for kind, options in recipe.layers:
-        if kind not in PLAIN_LAYERS and ">" not in kind:
-            raise ValueError(f"{kind!r} is no layer that a run folder may have")
-        plain = {name: value for name, value in options.items() if not name.endswith(ONLY_IN_TRAINING)}
-        for name, value in plain.items():
-            parts = value if isinstance(value, tuple) else (value,)
-            if not all(isinstance(part, str | int | float | None) for part in parts):
-                raise ValueError(f"the option {name} of {kind} is neither text nor a number")
-        layer = layer_class(kind)(**plain)
-        if ">" in kind:  # the user's own code, which need not say what shape it returns
-            after = tuple(layer(keras.KerasTensor((None, *shape))).shape[1:])
-        else:
-            after = tuple(int(size or 0) for size in layer.compute_output_shape((None, *shape))[1:])
-        if gates := GATES.get(kind):
-            weights += 4 * gates * (shape[-1] + after[-1] + 2) * after[-1]
-        elif "Conv" in kind or kind in ("Dense", "Residual"):
-            kernel = math.prod(getattr(layer, "kernel_size", (3, 3) if kind == "Residual" else (1,)))
-            kernel *= int(getattr(layer, "depth_multiplier", 1))
-            weights += 4 * kernel * max(shape[-1], after[-1]) * after[-1]
-        else:  # at most some for each value
-            weights += 4 * math.prod(shape)
+    for number, (kind, options) in enumerate(recipe.layers):
+        try:
+            plain, after, more = _safe_layer(kind, options, shape)
+        except UnknownLayerError:
+            raise
+        except Exception as error:  # whatever a stranger's options can do to Keras
+            raise FieldError(f"layers.{number}", f"{kind}: {_fault_of(kind, options, error)}") from error
+        weights += more
         if weights > MOST_WEIGHTS or math.prod(after) > MOST_OUTPUTS:
-            raise ValueError(f"{kind} is larger than any network for digits")
+            raise FieldError(f"layers.{number}", f"{kind} is larger than any network for digits.")
         layers.append((kind, plain))
         shape = after
     if shape != (CLASSES,):
-        raise ValueError(f"its output has the shape {shape} instead of ten values")
+        raise FieldError(
+            f"layers.{len(layers) - 1}",
+            f"the output has the shape {shape}. Expected ({CLASSES},), one value per digit. End with Flatten and a "
+            "Dense of ten units.",
+        )
     return tuple(layers)
+
+
+def _safe_layer(
+    kind: str, options: dict[str, Any], shape: tuple[int, ...]
+) -> tuple[dict[str, Any], tuple[int, ...], int]:
+    """Return the options of a layer that matter after training, the shape of its output, and a bound of its weights."""
+    found = layer_class(kind)
+    if found.__name__ not in PLAIN_LAYERS and ">" not in kind:  # Keras has several names for some layers
+        raise ValueError("is no layer that only computes, so a recipe or a run folder may not have it")
+    plain = {name: value for name, value in options.items() if not name.endswith(ONLY_IN_TRAINING)}
+    for name, value in plain.items():
+        if not _is_plain(value):
+            raise ValueError(f"its option {name} is neither text nor a number")
+    layer = found(**plain, dtype="float32")
+    if ">" in kind:  # the user's own code, which need not say what shape it returns
+        after = tuple(layer(keras.KerasTensor((None, *shape))).shape[1:])
+    else:
+        after = tuple(int(size or 0) for size in layer.compute_output_shape((None, *shape))[1:])
+    if gates := GATES.get(found.__name__):
+        return plain, after, 4 * gates * (shape[-1] + after[-1] + 2) * after[-1]
+    if "Conv" in found.__name__ or found.__name__ in ("Dense", "Residual"):
+        kernel = math.prod(getattr(layer, "kernel_size", (3, 3) if kind == "Residual" else (1,)))
+        kernel *= int(getattr(layer, "depth_multiplier", 1))
+        return plain, after, 4 * kernel * max(shape[-1], after[-1]) * after[-1]
+    return plain, after, 4 * math.prod(shape)  # at most some for each value
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, tuple):
+        return all(map(_is_plain, value))
+    return isinstance(value, str | int | float | None)
 
 
 def compile_model(model: keras.Sequential, recipe: Network, *, steps: int, steps_per_execution: int = 1) -> None:
@@ -300,14 +319,17 @@ def learning_rates(recipe: Network, rows: int, accuracies: Sequence[float]) -> n
 
     Args:
         recipe: what was trained.
-        rows: how many rows were given to it. Some of them are set apart if an accuracy decides on the training.
+        rows: how many rows were given to it. Some are set apart if an accuracy decides on the training, and drawn ones
+            may be added.
         accuracies: those on the tuning rows after each epoch; only their number matters without a plateau.
 
     Returns:
         (S,) float64.
     """
+    if recipe.tunes:
+        rows -= math.ceil(TUNING_FRACTION * rows)
     recipe = recipe.for_rows(rows)
-    steps = math.ceil(rows / recipe.batch_size)
+    steps = math.ceil((rows + round(recipe.drawn * rows)) / recipe.batch_size)
     if isinstance(rate := recipe.learning_rate, OneCycle):  # computed here, because Keras' schedule starts a device
         total = steps * recipe.epochs
         warmup = math.ceil(rate.warmup * total)

@@ -31,6 +31,7 @@ from kaggle_digits.errors import RunError, TrainingError
 from kaggle_digits.learners import Fitted, Predictor, Progress, Training
 from kaggle_digits.learners.augment import augment_pixels, restyle_pixels
 from kaggle_digits.learners.models import (
+    TUNING_FRACTION,
     UnknownLayerError,
     build_model,
     check_network,
@@ -53,8 +54,6 @@ FAULT = b"!"
 
 BATCH_SIZE = 1024
 """The number of images predicted at once."""
-TUNING_FRACTION = 0.05
-"""This share of the training rows is set apart if an accuracy decides on the learning rate or the end."""
 
 
 @dataclass(frozen=True)
