@@ -42,7 +42,7 @@ LIMITS: dict[str, tuple[float, float]] = {
     "epochs": (1, 1_000_000),
     "batch_size": (1, 1_000_000),
     "least_steps": (0, 1_000_000),
-    "stop_at": (0, 1),
+    "stop_at": (0, 2),
     "drawn": (0, 10),
     "shift_averaging": (0, SIDE - 1),
     "slant_averaging": (0, SIDE - 1),

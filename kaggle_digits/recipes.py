@@ -13,7 +13,6 @@ from typing import Any
 
 from kaggle_digits.errors import InputError
 from kaggle_digits.files import expand_home
-from kaggle_digits.own import SUFFIXES, load_recipe
 from kaggle_digits.published import PUBLISHED
 from kaggle_digits.recipe import (
     FLATTEN,
@@ -240,6 +239,8 @@ def find_recipe(name: str, *, epochs: int | None = None, backend: str | None = N
     >>> find_recipe("mlp-784-300").epochs
     10
     """
+    from kaggle_digits.own import SUFFIXES, load_recipe  # takes a moment to import, which --help need not wait for
+
     if name in RECIPES:
         recipe = RECIPES[name]
     elif name.endswith(SUFFIXES):

@@ -139,7 +139,10 @@ def test_damaged_model_is_refused(workplace, cpu):
         (("Conv2D", {"filters": 10, "kernel_size": 10**6, "padding": "same"}), "Conv2D is larger than"),
         (("ZeroPadding2D", {"padding": 10**6}), "ZeroPadding2D is larger than any network for digits"),
         (("UpSampling2D", {"size": 10**4}), "UpSampling2D is larger than any network for digits"),
-        (("Dense", {"units": 10, "activation": {"class_name": "os>system"}}), "its option activation is neither text nor a number"),
+        (
+            ("Dense", {"units": 10, "activation": {"class_name": "os>system"}}),
+            "its option activation is neither text nor a number",
+        ),
         (("Dense", {"units": 11}), "the output has the shape"),
         (("MaxPooling2D", {"pool_size": 2, "strides": 0}), "cannot be built"),
         (("Permute", {"dims": (9, 9, 9)}), "cannot be built"),

@@ -191,7 +191,7 @@ def test_classical_member_runs_where_it_can(monkeypatch, capsys):
 
 def test_ensemble_without_a_network_is_refused():
     write_run("run", TRIO, damage={"members": [to_json(RECIPES["idm"])]})
-    with pytest.raises(RunError, match="trio: no network among its members"):
+    with pytest.raises(RunError, match="members: there is no network among them"):
         read_run(Path("run"))
 
 
@@ -213,7 +213,7 @@ def test_advice_to_go_on_names_epochs_that_are_not_the_recipes_own(monkeypatch, 
 
 
 def test_members_agree_in_how_pixels_are_scaled():
-    with pytest.raises(ValueError, match="bad: its members' pixel_scale differ"):
+    with pytest.raises(ValueError, match="members: their pixel_scale differs"):
         Ensemble(name="bad", summary="", source="test", members=(SINGLE, replace(SINGLE, pixel_scale=1.0)))
 
 
