@@ -25,7 +25,7 @@ from kaggle_digits.learners import part_of
 from kaggle_digits.recipe import Recipe
 from kaggle_digits.report import COMPARE_FILE, COMPARE_FRACTION, REPORT_FILE, compare_run_folder, page_of_comparison
 from kaggle_digits.runs import RowCounts, Run, Trace, device_to_json, find_commit, trace_of
-from kaggle_digits.strategy import device_of
+from kaggle_digits.strategy import device_of_any
 from kaggle_digits.train import check_recipes, train_run
 
 if TYPE_CHECKING:
@@ -105,14 +105,13 @@ def compare(
 
     def train(recipe: Recipe, seed: int) -> None:
         log.info("%s, seed %d", recipe.name, seed)
-        where = (device, backend) if recipe.networks else ("auto", None)
         try:
             run = train_run(
                 recipe,
                 rows,
                 compare_run_folder(out, recipe.name, seed),
                 seed=seed,
-                device=device_of(recipe, where[0], backend=where[1]),
+                device=device_of_any(recipe, device, backend),
                 source=source.name,
                 held_out=held_out,
                 resume=True,

@@ -498,6 +498,19 @@ def fold_rows(rows: TrainingRows, folds: int, *, seed: int) -> np.ndarray:
     return fold
 
 
+def hold_out_fold(rows: TrainingRows, of_row: np.ndarray, fold: int) -> tuple[TrainingRows, TrainingRows]:
+    """Return all rows but those of a fold, and those of the fold.
+
+    Args:
+        rows: the labelled rows.
+        of_row: (N,) the fold of each row, see ``fold_rows``.
+        fold: the fold to hold out, counted from 0.
+    """
+    import numpy as np
+
+    return rows.take(np.flatnonzero(of_row != fold)), rows.take(np.flatnonzero(of_row == fold))
+
+
 def _share_out(counts: np.ndarray, total: int, draw: np.random.RandomState) -> np.ndarray:
     """Share a total among classes in proportion to their counts, in whole numbers.
 

@@ -38,6 +38,7 @@ from kaggle_digits.recipe import (
     Recipe,
     build,
     from_json,
+    is_plain,
     to_json,
 )
 
@@ -189,15 +190,11 @@ def _read_layer(value: Any, place: Place) -> Layer:
             return value, {}
         case {"kind": str(kind), **options}:
             for name, option in options.items():
-                if not (_is_plain(option) or (str(name).endswith(ONLY_IN_TRAINING) and _is_object(option))):
+                if not (is_plain(option) or (str(name).endswith(ONLY_IN_TRAINING) and _is_object(option))):
                     raise _WrongError(place, f"{kind}: {name} is {option!r}. Expected a text, a number or a list.")
             return kind, _as_tuples(options)
     key = next(part for part in reversed(place) if isinstance(part, str))
     raise _WrongError(place, f'{key}: {value!r}. Expected a name, or a table such as {{ kind = "Dense", units = 10 }}.')
-
-
-def _is_plain(value: Any) -> bool:
-    return all(map(_is_plain, value)) if isinstance(value, list) else isinstance(value, str | int | float)
 
 
 def _is_object(value: Any) -> bool:
@@ -207,7 +204,7 @@ def _is_object(value: Any) -> bool:
     """
     match value:
         case {"class_name": str(), "config": dict(config), **others} if not others:
-            return all(map(_is_plain, config.values()))
+            return all(map(is_plain, config.values()))
     return False
 
 

@@ -20,6 +20,7 @@ from kaggle_digits.data import (
     TrainingRows,
     find_source,
     fold_rows,
+    hold_out_fold,
     load_test_rows,
     load_train,
     split_rows,
@@ -283,8 +284,7 @@ def _holds_folds(folder: Path, plan: Plan) -> bool:
         run_folder = member_folder(folder, fold + 1, folds)
         if not run_folder.exists():
             continue
-        is_held_out = of_row == fold
-        parts = (plan.rows.take(np.flatnonzero(which)) for which in (~is_held_out, is_held_out))
+        parts = hold_out_fold(plan.rows, of_row, fold)
         try:
             run = read_run(run_folder)
         except RunError:

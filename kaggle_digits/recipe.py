@@ -535,6 +535,13 @@ def _check_layer(name: str, layer: Any) -> None:
     raise FieldError(name, f"{layer!r}. Expected the name of a class and its arguments.")
 
 
+def is_plain(value: Any) -> bool:
+    """Whether an option of a layer is text, a number, nothing, or a list of these, and so runs no code."""
+    if isinstance(value, tuple | list):
+        return all(map(is_plain, value))
+    return isinstance(value, str | int | float | None)
+
+
 def conv(filters: int, kernel_size: int, **options: object) -> Layer:
     """Return a convolution. ``options`` are Keras' own."""
     return "Conv2D", {"filters": filters, "kernel_size": kernel_size, "data_format": "channels_last", **options}

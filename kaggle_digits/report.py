@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kaggle_digits.calibration import calibrate, calibration_error, describe_accuracy
-from kaggle_digits.data import SAMPLE, TrainingRows, find_source, fold_rows, load_train, split_rows
+from kaggle_digits.data import SAMPLE, TrainingRows, find_source, fold_rows, hold_out_fold, load_train, split_rows
 from kaggle_digits.errors import DataError, RunError, SubmissionError
 from kaggle_digits.files import read_json
 from kaggle_digits.html import Page, Section, picture, write_page
@@ -100,9 +100,8 @@ def _page_of_run(folder: Path, data: str | None) -> Page:
         sections.append(_members_section(members))
     if networks:
         curves = {member.folder.name if members else recipe.name: member.epochs for member in networks}
-        pictures = [("loss and accuracy of each epoch", picture(plot_curves(curves)))]
-        pictures += [("learning rate", picture(plot_learning_rate(_learning_rates(networks))))]
-        sections.append(Section("During training", pictures=pictures, is_wide=True))
+        rates = picture(plot_learning_rate(_learning_rates(networks)))
+        sections.append(_training_section(curves, ("learning rate", rates)))
     if run.accuracy is not None:
         lead += (
             f" It reads {describe_accuracy(run.accuracy, run.rows.held_out)} of {run.rows.held_out:,} held-out rows "
@@ -128,9 +127,7 @@ def _page_of_members(folder: Path, data: str | None) -> Page:  # noqa: ARG001
     networks = [member for member in members if member.recipe.networks]
     sections = [_members_section(members)]
     if networks:
-        curves = {member.folder.name: member.epochs for member in networks}
-        pictures = [("loss and accuracy of each epoch", picture(plot_curves(curves)))]
-        sections.append(Section("During training", pictures=pictures, is_wide=True))
+        sections.append(_training_section({member.folder.name: member.epochs for member in networks}))
     return Page(
         title=f"{len(members)} members in {folder.name}",
         lead="`kaggle-digits predict` averages them. Each has a page of its own: name its folder.",
@@ -184,6 +181,11 @@ def _command(run: Run) -> str:
             return ""
         parts += ["--epochs", str(min(epochs))]
     return shlex.join(parts)
+
+
+def _training_section(curves: dict[str, list[dict[str, Any]]], *more: tuple[str, str]) -> Section:
+    pictures = [("loss and accuracy of each epoch", picture(plot_curves(curves))), *more]
+    return Section("During training", pictures=pictures, is_wide=True)
 
 
 def _members_section(members: Sequence[Run]) -> Section:
@@ -311,8 +313,7 @@ def _splits(run: Run, rows: TrainingRows) -> Iterator[tuple[TrainingRows, Traini
         seed = (run.seed - number + 1) // count
         yield split_rows(rows, fraction=run.recipe.validation_fraction, seed=seed)
         if count > 1:
-            fold = fold_rows(rows, count, seed=seed)
-            yield rows.take(np.flatnonzero(fold != number - 1)), rows.take(np.flatnonzero(fold == number - 1))
+            yield hold_out_fold(rows, fold_rows(rows, count, seed=seed), number - 1)
 
 
 def _submission_sections(run: Run) -> list[Section]:
@@ -396,13 +397,13 @@ def _validation_lead(found: Validation) -> str:
 def _validation_mistakes(found: Validation, rows: TrainingRows, suspects: np.ndarray) -> list[Section]:
     """Say why the worst mistakes of the first fold were made, and show those of all folds, and suspicious labels."""
     folds = found.fields["folds"]
-    is_held_out = fold_rows(rows, folds, seed=found.fields["seed"]) == 0
+    of_row = fold_rows(rows, folds, seed=found.fields["seed"])
     sections = []
     if (first := member_folder(found.folder, 1, folds)).exists():
-        training, held_out = (rows.take(np.flatnonzero(which)) for which in (~is_held_out, is_held_out))
+        training, held_out = hold_out_fold(rows, of_row, 0)
         run = read_finished(first)
         sections.append(
-            _reasons_section(run, training, held_out, found.probabilities[is_held_out], ": in the first fold")
+            _reasons_section(run, training, held_out, found.probabilities[of_row == 0], ": in the first fold")
         )
     worst = plot_worst(rows.pixels, found.probabilities, rows.digits, most=MISTAKES)
     sections.append(Section("The surest mistakes of all folds", pictures=[("mistakes", picture(worst))], is_wide=True))

@@ -109,6 +109,11 @@ def device_of(
     return resolve_device(requested, precision=recipe.precision, backend=backend, cluster=cluster)
 
 
+def device_of_any(recipe: Recipe, requested: str = "auto", backend: str | None = None) -> Device:
+    """Find the device for one of several recipes. What is requested is meant for the networks among them."""
+    return device_of(recipe, requested, backend=backend) if recipe.networks else device_of(recipe)
+
+
 def resolve_device(
     requested: str = "auto",
     *,

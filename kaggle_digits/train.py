@@ -39,7 +39,7 @@ from kaggle_digits.runs import (
     member_seed,
     remove_checkpoints,
 )
-from kaggle_digits.strategy import Device, device_of
+from kaggle_digits.strategy import Device, device_of, device_of_any
 
 if TYPE_CHECKING:
     from kaggle_digits.cluster import Cluster
@@ -213,7 +213,7 @@ def check_recipes(recipes: Sequence[Recipe], device: str = "auto", backend: str 
     """
     for recipe in recipes:
         if RECIPES.get(recipe.name) != recipe:
-            device_of(recipe, *((device,) if recipe.networks else ()), backend=backend if recipe.networks else None)
+            device_of_any(recipe, device, backend)
             _check_own(recipe)
 
 

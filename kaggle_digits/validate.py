@@ -8,10 +8,11 @@ rows that were misread, and ``labels.csv`` those whose label looks wrong.
 from __future__ import annotations
 
 import csv
+import functools
 import itertools
 import logging
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
@@ -21,14 +22,14 @@ import numpy as np
 from kaggle_digits import CLASSES
 from kaggle_digits.backend import free_memory
 from kaggle_digits.calibration import accuracy, standard_error
-from kaggle_digits.data import TrainingRows, find_source, fold_rows, load_train
+from kaggle_digits.data import TrainingRows, find_source, fold_rows, hold_out_fold, load_train
 from kaggle_digits.errors import RunError
 from kaggle_digits.files import atomic_path, read_json, write_json
 from kaggle_digits.learners import part_of
 from kaggle_digits.plots import plot_worst
 from kaggle_digits.recipe import Recipe, from_json, to_json
 from kaggle_digits.runs import Run, device_to_json, find_commit, member_folder, member_seed
-from kaggle_digits.strategy import Device, device_of
+from kaggle_digits.strategy import Device, device_of, device_of_any
 from kaggle_digits.train import check_recipes, train_run
 
 if TYPE_CHECKING:
@@ -108,8 +109,7 @@ def validate(
         folds=folds,
         repeat=repeat,
         seed=seed,
-        device=device,
-        backend=backend,
+        find_device=lambda: device_of(recipe, device, backend=backend),
         shard=shard,
         progress=progress,
     )
@@ -124,15 +124,14 @@ def _validate(
     folds: int,
     repeat: int,
     seed: int,
-    device: str,
-    backend: str | None,
+    find_device: Callable[[], Device],
     shard: tuple[int, int],
     progress: Progress | None,
 ) -> Validation | None:
     part, parts = shard
     if parts == 1:
         _check_folder(out, recipe, {"folds": folds, "seed": seed, "rows": len(rows)})
-    place = device_of(recipe, device, backend=backend)
+    place = find_device()
     found = []
     for number in range(repeat):
         only = [fold for fold in range(folds) if (number * folds + fold) % parts == part - 1]
@@ -195,11 +194,12 @@ def cross_validate(
     runs = []
     for number, fold in enumerate(wanted):
         log.info("%s: fold %d of %d", recipe.name, fold + 1, folds)
+        training, held_out = hold_out_fold(rows, of_row, fold)
         run = train_run(
             recipe,
-            rows.take(np.flatnonzero(of_row != fold)),
+            training,
             member_folder(folder, fold + 1, folds),
-            held_out=rows.take(np.flatnonzero(of_row == fold)),
+            held_out=held_out,
             seed=member_seed(seed, fold + 1, folds),
             device=device,
             source=source,
@@ -432,7 +432,6 @@ def compare_folds(
     check_recipes(recipes, device, backend)
     found = []
     for number, recipe in enumerate(recipes):
-        where = (device, backend) if recipe.networks else ("auto", None)
         validation = _validate(
             recipe,
             rows,
@@ -441,8 +440,7 @@ def compare_folds(
             folds=folds,
             repeat=repeat,
             seed=seed,
-            device=where[0],
-            backend=where[1],
+            find_device=functools.partial(device_of_any, recipe, device, backend),
             shard=shard,
             progress=part_of(progress, number, len(recipes)),
         )

@@ -1,4 +1,4 @@
-"""A recipe that trains in a moment."""
+"""A recipe that trains in a moment, and a program that is killed at an epoch."""
 
 from __future__ import annotations
 
@@ -14,3 +14,18 @@ QUICK = replace(
     learning_rate=0.1,
     epochs=3,
 )
+
+KILLED_AT_EPOCH = """
+import os, signal, sys
+from kaggle_digits.cli import main
+from kaggle_digits.cli.output import TrainingProgress
+left = int(sys.argv[1])
+def epoch(*all):
+    global left
+    left -= 1
+    if not left:
+        os.kill(os.getpid(), signal.SIGKILL)
+TrainingProgress.epoch = epoch
+main(sys.argv[2:])
+"""
+"""The command line, for ``python -c``, killed when so many epochs are done and saved. Their number comes first."""

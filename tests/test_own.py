@@ -13,6 +13,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from quick import KILLED_AT_EPOCH
 
 import kaggle_digits as kd
 from kaggle_digits.cli import main
@@ -258,19 +259,11 @@ def test_own_recipe_is_submitted_and_its_run_stands_alone(file, text):
     assert read_run(Path("runs/sample-a")).recipe.name == "mine"
 
 
-KILLED = """
-import os, signal, sys
-from kaggle_digits.cli import main
-from kaggle_digits.cli.output import TrainingProgress
-epoch = TrainingProgress.epoch
-TrainingProgress.epoch = lambda *all: os.kill(os.getpid(), signal.SIGKILL)
-main(sys.argv[1:])
-"""
-
-
 def test_own_recipe_is_killed_and_resumed():
     command = ["submit", "--recipe", write("mine.toml", TOML), "--data", "sample", "--out"]
-    killed = subprocess.run([sys.executable, "-c", KILLED, *command, "a.csv"], env=os.environ, check=False)
+    killed = subprocess.run(
+        [sys.executable, "-c", KILLED_AT_EPOCH, "1", *command, "a.csv"], env=os.environ, check=False
+    )
     assert killed.returncode == -signal.SIGKILL
     assert main([*command, "a.csv"]) == 0
     assert main([*command, "b.csv"]) == 0

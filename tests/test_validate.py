@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from quick import KILLED_AT_EPOCH
 from quick import QUICK as THREE_EPOCHS
 
 from kaggle_digits import recipes
@@ -93,21 +94,6 @@ def test_every_row_is_read_by_the_network_that_did_not_see_it(capsys):
     assert main(["predict", "--run", "v", "--data", "sample", "--out", "averaged.csv"]) == 0
 
 
-KILLED = """
-import os, signal, sys
-from kaggle_digits.cli import main
-from kaggle_digits.cli.output import TrainingProgress
-count = 0
-def epoch(*all):
-    global count
-    count += 1
-    if count == 3:
-        os.kill(os.getpid(), signal.SIGKILL)
-TrainingProgress.epoch = epoch
-main(sys.argv[1:])
-"""
-
-
 @pytest.mark.parametrize("verb", ["validate", "submit"])
 def test_killed_job_goes_on_and_ends_with_the_same_figures(verb):
     Path("mine.toml").write_text(to_toml(QUICK), encoding="utf-8")
@@ -117,7 +103,9 @@ def test_killed_job_goes_on_and_ends_with_the_same_figures(verb):
         command, results = ["submit", "--out"], ["sample-{}.csv"]
     options = ["--recipe", "mine.toml", "--folds", "2", "--data", "sample"]
     names = ["a.csv", "b.csv"] if verb == "submit" else ["a", "b"]
-    killed = subprocess.run([sys.executable, "-c", KILLED, *command, names[0], *options], env=os.environ, check=False)
+    killed = subprocess.run(
+        [sys.executable, "-c", KILLED_AT_EPOCH, "3", *command, names[0], *options], env=os.environ, check=False
+    )
     assert killed.returncode == -signal.SIGKILL
     assert [main([*command, name, *options]) for name in names] == [0, 0]
     for result in results:

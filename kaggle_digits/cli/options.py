@@ -11,6 +11,7 @@ from typing import Any
 
 from kaggle_digits.backend import BACKENDS
 from kaggle_digits.files import expand_home
+from kaggle_digits.recipes import DEFAULT_RECIPE
 from kaggle_digits.strategy import DEVICES
 
 SEEDS = 2**32
@@ -129,6 +130,12 @@ BACKEND = option(
 )
 DEVICE = option("--device", choices=DEVICES, default="auto", help="where to train (default: %(default)s)")
 SEED = option("--seed", type=seed, default=0, metavar="N", help="same seed, same result (default: %(default)s)")
+RECIPE = option(
+    "--recipe",
+    default=DEFAULT_RECIPE,
+    metavar="NAME|FILE",
+    help="see the verb recipes; or a .toml or .py of your own (default: %(default)s)",
+)
 EPOCHS = option("--epochs", type=count, metavar="N", help="the number of epochs, instead of the recipe's own")
 ONE_RUN = option("--run", type=path, metavar="DIR", help="a run folder (default: the package's small network)")
 FORCE = option("--force", action="store_true", help="replace FILE if it exists")

@@ -8,11 +8,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kaggle_digits.cli.kaggle import upload_made_file
-from kaggle_digits.cli.options import BACKEND, DATA, EPOCHS, FORCE, JSON, MESSAGE, TRAINING, option, path, several, verb
+from kaggle_digits.cli.options import (
+    BACKEND,
+    DATA,
+    EPOCHS,
+    FORCE,
+    JSON,
+    MESSAGE,
+    RECIPE,
+    TRAINING,
+    option,
+    path,
+    several,
+    verb,
+)
 from kaggle_digits.cli.output import TrainingProgress, kept_if_interrupted
 from kaggle_digits.data import SAMPLE
 from kaggle_digits.errors import InputError
-from kaggle_digits.recipes import DEFAULT_RECIPE, find_recipe
+from kaggle_digits.recipes import find_recipe
 
 if TYPE_CHECKING:
     from kaggle_digits.pipeline import Plan, Result
@@ -22,12 +35,7 @@ log = logging.getLogger(__name__)
 
 @verb(
     "train, validate, predict, and write a checked submission file",
-    option(
-        "--recipe",
-        default=DEFAULT_RECIPE,
-        metavar="NAME|FILE",
-        help="see the verb recipes; or a .toml or .py of your own (default: %(default)s)",
-    ),
+    RECIPE,
     *TRAINING,
     EPOCHS,
     option(

@@ -18,6 +18,7 @@ from kaggle_digits.cli.options import (
     FORCE,
     JSON,
     ONE_RUN,
+    RECIPE,
     SEEDS,
     SHARD,
     TRAINING,
@@ -293,12 +294,7 @@ def _compare_folds(recipes: list[Recipe], out: Path, *, quiet: bool, **options: 
 
 @verb(
     "cross-validate a recipe: predict every labelled row by a network that did not see it",
-    option(
-        "--recipe",
-        default=DEFAULT_RECIPE,
-        metavar="NAME|FILE",
-        help="see the verb recipes; or a .toml or .py of your own (default: %(default)s)",
-    ),
+    RECIPE,
     option("--folds", type=several, default=5, metavar="K", help="parts of the rows, each held out once (default: 5)"),
     option(
         "--repeat", type=count, default=1, metavar="N", help="do it N times, with other folds and seeds (default: 1)"

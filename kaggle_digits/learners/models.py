@@ -14,7 +14,7 @@ import numpy as np
 
 from kaggle_digits import CLASSES, SIDE
 from kaggle_digits.backend import import_tensorflow
-from kaggle_digits.recipe import ONLY_IN_TRAINING, FieldError, Layer, Milestones, Network, OneCycle, Plateau
+from kaggle_digits.recipe import ONLY_IN_TRAINING, FieldError, Layer, Milestones, Network, OneCycle, Plateau, is_plain
 
 FUSED_CHANNELS = 16
 """TensorFlow's fused operation is fast for a multiple of this many channels, else slower than Keras' own steps."""
@@ -186,8 +186,7 @@ def check_network(recipe: Network) -> None:
     try:
         compile_model(model, recipe, steps=1)
     except Exception as error:
-        said = " ".join(str(error).strip().partition("\n")[0].split()).rstrip(".:?")
-        raise FieldError("optimizer", f"{recipe.optimizer[0]}: {said}.") from error
+        raise FieldError("optimizer", f"{recipe.optimizer[0]}: {_first_line(error)}") from error
 
 
 def _fault_of(kind: str, options: dict[str, Any], error: Exception) -> str:
@@ -198,8 +197,11 @@ def _fault_of(kind: str, options: dict[str, Any], error: Exception) -> str:
             close = difflib.get_close_matches(strange[0], known, n=1)
             hint = f"Did you mean {close[0]}?" if close else f"Expected some of {', '.join(known)}."
             return f"{strange[0]}: no such argument. {hint}"
-    said = " ".join(str(error).strip().partition("\n")[0].split()).rstrip(".:?")
-    return f"{said}."
+    return _first_line(error)
+
+
+def _first_line(error: Exception) -> str:
+    return " ".join(str(error).strip().partition("\n")[0].split()).rstrip(".:?") + "."
 
 
 def safe_layers(recipe: Network) -> tuple[Layer, ...]:
@@ -242,7 +244,7 @@ def _safe_layer(
         raise ValueError("is no layer that only computes, so a recipe or a run folder may not have it")
     plain = {name: value for name, value in options.items() if not name.endswith(ONLY_IN_TRAINING)}
     for name, value in plain.items():
-        if not _is_plain(value):
+        if not is_plain(value):
             raise ValueError(f"its option {name} is neither text nor a number")
     layer = found(**plain, dtype="float32")
     if ">" in kind:  # the user's own code, which need not say what shape it returns
@@ -256,12 +258,6 @@ def _safe_layer(
         kernel *= int(getattr(layer, "depth_multiplier", 1))
         return plain, after, 4 * kernel * max(shape[-1], after[-1]) * after[-1]
     return plain, after, 4 * math.prod(shape)  # at most some for each value
-
-
-def _is_plain(value: Any) -> bool:
-    if isinstance(value, tuple):
-        return all(map(_is_plain, value))
-    return isinstance(value, str | int | float | None)
 
 
 def compile_model(model: keras.Sequential, recipe: Network, *, steps: int, steps_per_execution: int = 1) -> None:
