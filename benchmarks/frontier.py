@@ -8,13 +8,12 @@ accuracy after every epoch is drawn as well. (``ghouzam`` lowers its rate by the
 rows, which it sets apart.)
 
 Time includes start, reading the CSV files, training, and predicting 28,000 rows. Seconds alone mean nothing on another
-machine, so the unit is an epoch of ``cnn-32-64`` (float32, batch 86, 42,000 rows). Part of such an epoch is timed right
-before and after every training. Keras' ``fit`` leaves a core idle at random, so single measurements differ by a tenth
-and more. The mean of all of them is the unit for all trainings.
+machine, so there are two units: E, which ``main_job.epoch_seconds`` measures before and after every training (the
+shortest counts for all), and the time of Keras' own example in the same run.
 
-Finished trainings are kept in the folder of --out. Repeat a stopped command, and it goes on. ``kaggle-digits compare``
-on the same folder makes its tables without training again, as far as the recipes are in the package. --recipes measures
-only the recipes it names; the others keep their points in frontier.csv. Let nothing else run meanwhile.
+Finished trainings are kept in the folder of --out. Repeat a stopped command, and it goes on; only recipes that have
+changed are trained again. ``kaggle-digits compare`` on the same folder makes its tables without training again, as far
+as the recipes are in the package. Let nothing else run meanwhile.
 """
 
 from __future__ import annotations
@@ -39,27 +38,15 @@ from matplotlib.ticker import NullLocator
 from kaggle_digits.data import TEST_ROWS, TrainingRows, find_source, load_train, split_rows
 from kaggle_digits.files import atomic_path
 from kaggle_digits.plots import BLUE, PALETTE, STYLE
-from kaggle_digits.recipe import (
-    FLATTEN,
-    RELU,
-    Augmentation,
-    Ensemble,
-    Milestones,
-    Network,
-    OneCycle,
-    Plateau,
-    conv,
-    dense,
-    dropout,
-    pool,
-)
-from kaggle_digits.recipes import RECIPES
+from kaggle_digits.recipe import Ensemble, Network, OneCycle, Recipe
+from kaggle_digits.recipes import RECIPES, find_recipe
 from kaggle_digits.report import COMPARE_FRACTION, compare_run_folder
 from kaggle_digits.strategy import device_of
 from kaggle_digits.train import train_run
 
 HERE = Path(__file__).parent
 CSV_FILE, PLOT_FILE = HERE / "frontier.csv", HERE.parent / "docs" / "pictures" / "frontier.png"
+KERAS = "keras-convnet"
 SCORED = 6_000
 SHORT = 8
 """Trainings of up to this many epochs are repeated with three seeds."""
@@ -93,84 +80,12 @@ LABELLED = {
 }
 """What the plot calls the recipes that it names, and how far from the last point, in points."""
 
-SHARED: dict[str, Any] = {"pixel_scale": 255.0, "loss": "crossentropy"}
-ADAM: dict[str, Any] = {"beta_1": 0.9, "beta_2": 0.999, "epsilon": 1e-7}
-
-# In the record's network, a ReLU and then a normalisation follow each convolution.
-NORM = ("BatchNormalization", {"momentum": 0.99, "epsilon": 1e-3})
-
-PEERS = (
-    Network(
-        name="one-cycle-24-32",
-        summary="the 1.24 M-MAC network, 3 epochs",
-        source="tuomaso/train_mnist_fast",
-        layers=(
-            *(conv(24, 5), pool(), RELU),
-            *(conv(32, 3), pool(), RELU),
-            *(FLATTEN, dense(256, "relu")),
-            dense(10),
-        ),
-        **SHARED,
-        optimizer=("Adam", {"beta_1": 0.7, "beta_2": 0.9, "epsilon": 1e-8}),
-        # PyTorch's one-cycle starts at 1/25 of the peak, ends at 1/10,000 of the start, and rises along a cosine. Ours
-        # rises along a line. The author does not shuffle.
-        learning_rate=OneCycle(peak=0.01, warmup=0.3, start=0.04, end=4e-6),
-        epochs=3,
-        batch_size=256,
-    ),
-    Network(
-        name="keras-convnet",
-        summary="Keras' own example, 15 epochs",
-        source="keras-io, mnist_convnet",
-        layers=(
-            *(conv(32, 3, activation="relu"), pool()),
-            *(conv(64, 3, activation="relu"), pool()),
-            *(FLATTEN, dropout(0.5)),
-            dense(10),
-        ),
-        **SHARED,
-        optimizer=("Adam", ADAM),
-        learning_rate=1e-3,
-        epochs=15,
-        batch_size=128,
-    ),
-    Network(
-        name="ghouzam",
-        summary="the Kaggle notebook of 0.99671, 30 epochs",
-        source="Y. Ghouzam, Introduction to CNN Keras",
-        layers=RECIPES["cnn-32-64"].layers,  # type: ignore[attr-defined]
-        **SHARED,
-        optimizer=("RMSprop", {"rho": 0.9, "momentum": 0.0, "epsilon": 1e-8, "centered": False}),
-        # The author's rate never falls below 1e-5, which it would reach after seven cuts.
-        learning_rate=Plateau(start=1e-3, factor=0.5, patience=3, threshold=1e-4),
-        epochs=30,
-        batch_size=86,
-        augmentation=Augmentation(rotation=10.0, scale=0.1, shift=2.8),
-        precision="mixed_bfloat16",
-    ),
-    Network(
-        name="deotte",
-        summary="one network of the record of 0.99757, 45 epochs",
-        source="C. Deotte, 25 Million Images",
-        layers=(
-            *(conv(32, 3), RELU, NORM, conv(32, 3), RELU, NORM),
-            *(conv(32, 5, strides=2, padding="same"), RELU, NORM, dropout(0.4)),
-            *(conv(64, 3), RELU, NORM, conv(64, 3), RELU, NORM),
-            *(conv(64, 5, strides=2, padding="same"), RELU, NORM, dropout(0.4)),
-            *(conv(128, 4), RELU, NORM, FLATTEN, dropout(0.4)),
-            dense(10),
-        ),
-        **SHARED,
-        optimizer=("Adam", ADAM),
-        learning_rate=Milestones(start=1e-3, factor=0.95, epochs=tuple(range(1, 45))),
-        epochs=45,
-        batch_size=64,
-        augmentation=Augmentation(rotation=10.0, scale=0.1, shift=2.8),
-        precision="mixed_bfloat16",
-    ),
+PEERS = tuple(
+    find_recipe(str(HERE / "peers" / f"{name}.toml")) for name in ("one-cycle-24-32", KERAS, "ghouzam", "deotte")
 )
+"""Public systems. Each file says whose it is. Try one: kaggle-digits submit --recipe benchmarks/peers/ghouzam.toml"""
 
-ALL: dict[str, Network | Ensemble] = {recipe.name: recipe for recipe in (*OURS, *PEERS)}  # type: ignore[misc]
+ALL: dict[str, Recipe] = {recipe.name: recipe for recipe in (*OURS, *PEERS)}
 
 
 def fixed_seconds(data: str) -> float:
@@ -182,7 +97,7 @@ def fixed_seconds(data: str) -> float:
 
 
 def measure(
-    recipe: Network | Ensemble, seed: int, rows: TrainingRows, held_out: TrainingRows, out: Path, *, overhead: float
+    recipe: Recipe, seed: int, rows: TrainingRows, held_out: TrainingRows, out: Path, *, overhead: float
 ) -> dict[str, Any]:
     """Train a recipe between two measurements of the unit, unless an earlier call did.
 
@@ -218,7 +133,7 @@ def measure(
     return found
 
 
-def points_of(recipe: Network | Ensemble, found: dict[str, Any], *, unit: float, held_out: int) -> list[dict[str, Any]]:
+def points_of(recipe: Recipe, found: dict[str, Any], *, unit: float, held_out: int) -> list[dict[str, Any]]:
     """Return the points of a training and, for an ensemble, those of its networks.
 
     Args:
@@ -245,6 +160,7 @@ def points_of(recipe: Network | Ensemble, found: dict[str, Any], *, unit: float,
                     "what": trained.summary,
                     "seed": run_seed,
                     "epoch": metrics["epoch"],
+                    "seconds": round(spent + predicting, 1),
                     "time": round((spent + predicting) / unit, 3),
                     "accuracy": round(metrics["validation_accuracy"], 6),
                 }
@@ -254,22 +170,9 @@ def points_of(recipe: Network | Ensemble, found: dict[str, Any], *, unit: float,
     return points
 
 
-def load_points() -> list[dict[str, Any]]:
-    """Return the points of frontier.csv, except those of recipes that are neither measured here nor in an ensemble."""
-    members = {member.name for recipe in OURS if isinstance(recipe, Ensemble) for member in recipe.networks}
-    types: dict[str, Any] = {"seed": int, "epoch": int, "time": float, "accuracy": float}
-    with CSV_FILE.open(encoding="utf-8", newline="") as stream:
-        points = [{name: types.get(name, str)(value) for name, value in row.items()} for row in csv.DictReader(stream)]
-    return [point for point in points if point["recipe"] in ALL or point["recipe"] in members]
-
-
-def replaced(points: list[dict[str, Any]], by: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the points, with every training in ``by`` instead of an earlier one of the same recipe and seed.
-
-    The new points come last. A network may be a member of two ensembles, with the same seed.
-    """
-    trained = {(point["recipe"], point["seed"]) for point in by}
-    return [point for point in points if (point["recipe"], point["seed"]) not in trained] + by
+def without_repeats(points: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the points, with every training once: a network may be a member of two ensembles, with the same seed."""
+    return list({(point["recipe"], point["seed"], point["epoch"]): point for point in points}.values())
 
 
 def means_of(points: list[dict[str, Any]]) -> list[tuple[float, float, str, int]]:
@@ -351,29 +254,26 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", required=True, help="the competition's data")
     parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="where to keep the runs")
-    parser.add_argument("--recipes", nargs="+", default=list(ALL), choices=ALL, help="measure only these")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     overhead = fixed_seconds(options.data)
     rows, held_out = split_rows(load_train(find_source(options.data)), fraction=COMPARE_FRACTION, seed=0)
-    measured: list[tuple[Network | Ensemble, dict[str, Any]]] = []
-    for name in options.recipes:
-        recipe = ALL[name]
+    measured: list[tuple[Recipe, dict[str, Any]]] = []
+    for name, recipe in ALL.items():
         short = isinstance(recipe, Network) and recipe.epochs <= SHORT
         for seed in range(3) if short or name in REPEATED else (0,):
             measured.append((recipe, measure(recipe, seed, rows, held_out, options.out, overhead=overhead)))
             print(name, "seed", seed, "is done", flush=True)
-    unit = statistics.mean(
-        u for file in options.out.glob("*.units.json") for u in json.loads(file.read_text())["units"]
+    unit = min(unit for _, found in measured for unit in found["units"])
+    points = without_repeats(
+        [point for recipe, found in measured for point in points_of(recipe, found, unit=unit, held_out=len(held_out))]
     )
-    points: list[dict[str, Any]] = []
-    for recipe, found in measured:
-        own = points_of(recipe, found, unit=unit, held_out=len(held_out))
-        points = replaced(points, own)
-        last = [point for point in own if point["recipe"] == recipe.name][-1]
-        print(recipe.name, last["seed"], last["time"], last["accuracy"])
-    if len(options.recipes) < len(ALL):
-        points = replaced(load_points(), points)
+    keras = max(point["seconds"] for point in points if point["recipe"] == KERAS)
+    for point in points:
+        point["of_keras"] = round(point["seconds"] / keras, 3)
+    print(f"E: {unit:.1f} s; Keras' own example: {keras:.0f} s")
+    for at, accuracy, name, epoch in means_of(points):
+        print(f"{name}, epoch {epoch}: {at:.2f} E, {at * unit / keras:.2f} of Keras' example, {accuracy:.2%}")
     with atomic_path(CSV_FILE) as path, path.open("w", encoding="utf-8", newline="") as stream:
         writer = csv.DictWriter(stream, list(points[0]))
         writer.writeheader()

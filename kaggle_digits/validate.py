@@ -26,7 +26,6 @@ from kaggle_digits.data import TrainingRows, find_source, fold_rows, hold_out_fo
 from kaggle_digits.errors import RunError
 from kaggle_digits.files import atomic_path, read_json, write_json
 from kaggle_digits.learners import part_of
-from kaggle_digits.plots import plot_worst
 from kaggle_digits.recipe import Recipe, from_json, to_json
 from kaggle_digits.runs import Run, device_to_json, find_commit, member_folder, member_seed
 from kaggle_digits.strategy import Device, device_of, device_of_any
@@ -309,6 +308,8 @@ def suspect_labels(probabilities: np.ndarray, digits: np.ndarray) -> np.ndarray:
 
 
 def _write(found: Validation, rows: TrainingRows) -> None:
+    from kaggle_digits.plots import plot_worst  # takes two seconds to import
+
     probabilities, digits = found.probabilities, found.digits
     read, certainty = probabilities.argmax(axis=1), probabilities.max(axis=1)
     # The row of train.csv below its header is row 1.

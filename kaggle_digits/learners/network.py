@@ -88,7 +88,7 @@ class NetworkPredictor:
         with self.device.scope() if self.device else contextlib.nullcontext():
             if replicas > 1:
                 outputs = self.model.predict(images, batch_size=batch_size, verbose=0)
-            else:  # Keras' own loop sometimes uses only one core (see _fit_batches), and is slow for a single image
+            else:  # Keras' own loop sometimes uses only one core (see fit_batches), and is slow for a single image
                 starts = range(0, len(images), batch_size)
                 outputs = np.concatenate([self.model.predict_on_batch(images[s : s + batch_size]) for s in starts])
         outputs = outputs[: len(pixels)]
@@ -358,7 +358,7 @@ def _fit_epoch(
     try:
         with device.scope():
             if device.kind == "cpu" and device.backend == "tensorflow" and device.replicas == 1:
-                fitted = _fit_batches(model, batches, callbacks)
+                fitted = fit_batches(model, batches, callbacks)
             else:
                 history = model.fit(
                     batches.images,
@@ -389,7 +389,7 @@ def _fit_epoch(
     return {"epoch": epoch + 1, **fitted}
 
 
-def _fit_batches(model: keras.Model, batches: Batches, callbacks: list[keras.callbacks.Callback]) -> dict[str, float]:
+def fit_batches(model: keras.Model, batches: Batches, callbacks: list[keras.callbacks.Callback]) -> dict[str, float]:
     """Do what ``model.fit`` does on one CPU, and return the mean loss and accuracy of the batches.
 
     In Keras' own loop, TensorFlow sometimes computes a whole epoch on a single core, which takes up to twice as long
