@@ -25,6 +25,7 @@ import numpy as np
 
 from kaggle_digits import CLASSES, PIXELS
 from kaggle_digits.arrays import read_arrays, write_arrays
+from kaggle_digits.backend import import_tensorflow
 from kaggle_digits.calibration import accuracy
 from kaggle_digits.data import TrainingRows, one_hot, split_rows
 from kaggle_digits.errors import RunError, TrainingError
@@ -88,7 +89,7 @@ class NetworkPredictor:
         with self.device.scope() if self.device else contextlib.nullcontext():
             if replicas > 1:
                 outputs = self.model.predict(images, batch_size=batch_size, verbose=0)
-            else:  # Keras' own loop sometimes uses only one core (see fit_batches), and is slow for a single image
+            else:  # Keras' own loop sometimes uses only one core (see make_step), and is slow for a single image
                 starts = range(0, len(images), batch_size)
                 outputs = np.concatenate([self.model.predict_on_batch(images[s : s + batch_size]) for s in starts])
         outputs = outputs[: len(pixels)]
@@ -156,6 +157,8 @@ def fit(training: Training) -> Fitted:
     preparing_seconds = time.perf_counter() - started
     steps_per_epoch = math.ceil(len(rows) / recipe.batch_size)
     model = _build(training, recipe, steps=steps_per_epoch * recipe.epochs)
+    on_one_cpu = device.kind == "cpu" and device.backend == "tensorflow" and device.replicas == 1
+    step = make_step(model, device) if on_one_cpu else None
     owner = _owner(training)
     epochs = _load_checkpoint(training.folder, model, device, owner)
 
@@ -177,7 +180,7 @@ def fit(training: Training) -> Fitted:
             if not isinstance(recipe.learning_rate, OneCycle):
                 model.optimizer.learning_rate = epoch_rate(recipe, [e.get("tuning_accuracy", 0.0) for e in epochs])
             started = time.perf_counter()
-            metrics = _fit_epoch(model, recipe, next(all_batches), epoch, device=device, callbacks=callbacks)
+            metrics = _fit_epoch(model, step, recipe, next(all_batches), epoch, device=device, callbacks=callbacks)
             metrics["seconds"] = round(time.perf_counter() - started + preparing_seconds, 3)
             preparing_seconds = 0.0
             if tracer:
@@ -347,6 +350,7 @@ def _make_ahead(make: Callable[[int], Batches], epochs: range) -> Generator[Batc
 
 def _fit_epoch(
     model: keras.Model,
+    step: Step | None,
     recipe: Network,
     batches: Batches,
     epoch: int,
@@ -354,11 +358,14 @@ def _fit_epoch(
     device: Device,
     callbacks: list[keras.callbacks.Callback],
 ) -> dict[str, Any]:
-    """Train one epoch, counted from 0. Return its number, counted from 1, and its batches' mean loss and accuracy."""
+    """Train one epoch, counted from 0, with a step of our own or else in Keras' loop.
+
+    Return its number, counted from 1, and its batches' mean loss and accuracy.
+    """
     try:
         with device.scope():
-            if device.kind == "cpu" and device.backend == "tensorflow" and device.replicas == 1:
-                fitted = fit_batches(model, batches, callbacks)
+            if step:
+                fitted = fit_batches(step, model, batches, callbacks)
             else:
                 history = model.fit(
                     batches.images,
@@ -389,26 +396,54 @@ def _fit_epoch(
     return {"epoch": epoch + 1, **fitted}
 
 
-def fit_batches(model: keras.Model, batches: Batches, callbacks: list[keras.callbacks.Callback]) -> dict[str, float]:
-    """Do what ``model.fit`` does on one CPU, and return the mean loss and accuracy of the batches.
+Step = Callable[[np.ndarray, np.ndarray, np.ndarray], tuple[Any, Any]]
+"""Trains on images, labels and weights of one batch. Returns their mean loss and accuracy."""
 
-    In Keras' own loop, TensorFlow sometimes computes a whole epoch on a single core, which takes up to twice as long
-    (``benchmarks/log.md``). This happens at random.
+
+def make_step(model: keras.Model, device: Device) -> Step:
+    """Make the step of a compiled network that trains on one CPU with TensorFlow.
+
+    It computes what a step of Keras' own loop does. That loop sometimes computes a whole epoch on a single core, at
+    random, and spends some milliseconds a step on metrics (``benchmarks/log.md``).
+    """
+    tf = import_tensorflow()
+
+    @tf.function(autograph=False)  # type: ignore[untyped-decorator]
+    def step(images: Any, labels: Any, weights: Any) -> tuple[Any, Any]:
+        variables = model.trainable_variables
+        with tf.GradientTape() as tape:
+            outputs = model(images, training=True)
+            loss = model.compute_loss(images, labels, outputs, weights)
+        if variables:
+            model.optimizer.apply(tape.gradient(loss, variables), variables)
+        right = tf.cast(tf.argmax(outputs, axis=1) == tf.argmax(labels, axis=1), tf.float32)
+        return loss, tf.reduce_sum(right * weights) / tf.reduce_sum(weights)
+
+    if not device.strategy:
+        return step
+    return lambda *batch: device.strategy.run(step, batch)
+
+
+def fit_batches(
+    step: Step, model: keras.Model, batches: Batches, callbacks: list[keras.callbacks.Callback]
+) -> dict[str, float]:
+    """Train on all batches, and return the means of their losses and accuracies.
+
+    Args:
+        step: of ``make_step``.
+        model: the network, for the callbacks.
+        batches: one epoch.
+        callbacks: are told of every batch, with the means so far.
     """
     for callback in callbacks:
         callback.set_model(model)
-    summed = {"loss": 0.0, "accuracy": 0.0}
-    means = {}
-    for step, start in enumerate(range(0, len(batches.images), batches.size)):
+    summed = np.zeros(2)
+    for number, start in enumerate(range(0, len(batches.images), batches.size)):
         rows = slice(start, start + batches.size)
-        model.reset_metrics()  # not every version of Keras does it by itself
-        found = model.train_on_batch(
-            batches.images[rows], batches.labels[rows], sample_weight=batches.weights[rows], return_dict=True
-        )
-        summed = {name: total + float(found[name]) for name, total in summed.items()}
-        means = {name: total / (step + 1) for name, total in summed.items()}
+        summed += [float(each) for each in step(batches.images[rows], batches.labels[rows], batches.weights[rows])]
+        means = dict(zip(("loss", "accuracy"), (summed / (number + 1)).tolist(), strict=True))
         for callback in callbacks:
-            callback.on_train_batch_end(step, means)
+            callback.on_train_batch_end(number, means)
     return means
 
 
