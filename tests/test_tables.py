@@ -98,12 +98,13 @@ def test_any_mixture_of_forms_gives_the_same_digits_or_a_refusal(
         columns = {index: np.arange(rows), **columns}
     text = write(columns, sep=separator, header=header is not None, quoting=1 if quoted and separator != " " else 0)
     text = (text + "\n" * blank).replace("\n", ends)
-    if header is None and index is not None and label and rows <= 10 and separator != " ":
+    table = "train" if label else "test"
+    if header is None and index is not None and rows <= 10 and separator != " ":
         # Rows that number themselves from 0 to 9 may be labels: refused, or read right.
         with contextlib.suppress(DataError):
-            np.testing.assert_array_equal(read(text, encoding=encoding).pixels, pixels)
+            np.testing.assert_array_equal(read(text, table, encoding=encoding).pixels, pixels)
         return
-    found = read(text, "train" if label else "test", encoding=encoding)
+    found = read(text, table, encoding=encoding)
     np.testing.assert_array_equal(found.pixels, pixels)
     if label:
         np.testing.assert_array_equal(found.digits, digits)
