@@ -3,9 +3,9 @@
     .venv/bin/python benchmarks/main_job.py --data digit-recognizer.zip --recipes fast --seeds 0 1 2
 
 Seconds alone mean nothing on another machine. So time is also given in two units, which are measured in the same call.
-E is an epoch of ``cnn-32-64``, see ``epoch_seconds``. The other is the whole command with Keras' own example, 15 epochs.
-Accuracy is that of the last weights, on held-out rows of train.csv, different ones for every seed. Nothing is chosen by
-it. Let nothing else run meanwhile.
+E is an epoch of ``cnn-32-64``, see ``epoch_seconds``. The other is the whole command with Keras' own example, which
+trains for 15 epochs. Accuracy is that of the last weights, on held-out rows of train.csv, different ones for every
+seed. Nothing is chosen by it. Let nothing else run meanwhile.
 
 With --keep, run folders and files are kept in that folder. Then you can stop the benchmark and repeat the command: it
 starts the interrupted run again, and goes on from there.

@@ -408,7 +408,7 @@ def make_step(model: keras.Model, device: Device) -> Step:
     """
     tf = import_tensorflow()
 
-    @tf.function(autograph=False)  # type: ignore[untyped-decorator]
+    @tf.function(autograph=False)
     def step(images: Any, labels: Any, weights: Any) -> tuple[Any, Any]:
         variables = model.trainable_variables
         with tf.GradientTape() as tape:
