@@ -60,8 +60,8 @@ class _Constant:
         self.outputs = np.array(outputs, np.float32)
 
     def predict_on_batch(self, images: np.ndarray) -> np.ndarray:
-        assert len(images) == len(self.outputs)
-        return self.outputs
+        assert len(images) >= len(self.outputs)  # some only fill the batch
+        return np.resize(self.outputs, (len(images), 10))
 
 
 def test_shift_averaging_asks_for_the_image_and_its_four_neighbours(model):
@@ -206,7 +206,7 @@ def test_only_images_that_are_not_sure_are_shifted():
     assert sure >= SURE > unsure
     # A shift by one pixel empties the corner.
     np.testing.assert_allclose(probabilities[:, 0], [sure, 1 - sure, (unsure + 4 * 0.5) / 5], rtol=1e-4)
-    assert model.shown == [3, 1, 1, 1, 1]
+    assert model.shown == [4, 1, 1, 1, 1]  # one fills the batch
 
 
 def test_slant_averaging_asks_for_the_image_and_four_slants_of_it(model):

@@ -128,14 +128,13 @@ def build_model(recipe: Network, *, precision: str = "float32", synchronized: bo
     Returns:
         a Sequential network, images (N, 28, 28, 1) float32 → logits (N, 10) float32.
     """
-    model = keras.Sequential(name="network")
-    model.add(keras.Input((SIDE, SIDE, 1)))
+    layers: list[Any] = [keras.Input((SIDE, SIDE, 1))]
     for index, (kind, options) in enumerate(recipe.layers, start=1):
         dtype = "float32" if index == len(recipe.layers) else precision
         if kind == "BatchNormalization" and synchronized:
             options = {**options, "synchronized": True}
-        model.add(layer_class(kind)(**options, dtype=dtype))
-    return model
+        layers.append(layer_class(kind)(**options, dtype=dtype))
+    return keras.Sequential(layers, name="network")  # in one go; after each ``add``, Keras would build it anew
 
 
 class UnknownLayerError(LookupError):

@@ -81,8 +81,9 @@ class NetworkPredictor:
     def probabilities(self, pixels: np.ndarray) -> np.ndarray:
         """Predict the probability of every digit, (N, 10) float32, for every row of pixels (N, 784)."""
         replicas = self.device.replicas if self.device else 1
-        # All batches must have the same size, a multiple of the number of replicas: pad, predict, cut.
-        batch_size = min(self.batch_size, len(pixels))
+        # All batches must have the same size, a multiple of the number of replicas: pad, predict, cut. Sizes are powers
+        # of two, because the backend prepares the network anew for each size.
+        batch_size = min(self.batch_size, 1 << (len(pixels) - 1).bit_length())
         batch_size += -batch_size % replicas
         padding = np.zeros((-len(pixels) % batch_size, PIXELS), pixels.dtype)
         images = to_images(np.concatenate([pixels, padding]), self.recipe)
