@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from kaggle_digits.backend import BACKENDS, choose_backend, import_backend, is_installed, version_of
+from kaggle_digits.backend import BACKENDS, choose_backend, collect_little, import_backend, is_installed, version_of
 from kaggle_digits.data import SAMPLE, find_source, load_train
 from kaggle_digits.errors import DeviceError
 from kaggle_digits.learners import Training, learner_of
@@ -185,6 +185,7 @@ def _test_device(backend: str, kind: str) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
+    collect_little()
     try:
         result = _test_device(*sys.argv[1:3])
     except DeviceError as error:

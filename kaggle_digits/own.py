@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from kaggle_digits import CLASSES, PIXELS, SIDE
-from kaggle_digits.backend import choose_backend, import_backend
+from kaggle_digits.backend import choose_backend, collect_little, import_backend
 from kaggle_digits.errors import InputError
 from kaggle_digits.files import MOST_BYTES, read_at_most
 from kaggle_digits.recipe import (
@@ -615,6 +615,7 @@ def _compiled_with(model: Any) -> dict[str, Any]:
 
 
 def _main() -> None:
+    collect_little()
     file, answer = map(Path, sys.argv[1:])
     try:
         with _importing_beside(file):

@@ -7,9 +7,7 @@ Whatever is slow to import is imported inside these functions, so that ``--help`
 from __future__ import annotations
 
 import argparse
-import atexit
 import difflib
-import gc
 import logging
 import re
 import sys
@@ -17,6 +15,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 import kaggle_digits
+from kaggle_digits.backend import collect_little
 from kaggle_digits.cli import handwriting, kaggle, submission, training
 from kaggle_digits.cli.options import Verb, path
 from kaggle_digits.cli.output import exit_code_of, print_anywhere
@@ -44,10 +43,7 @@ VERBS: tuple[Verb, ...] = (
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a verb and return the exit code: 0 done, 1 the work failed, 2 the input is wrong, from 129 on interrupted."""
     print_anywhere()
-    # TensorFlow is made of half a million objects, which stay. To look for garbage among them takes a second while a
-    # network is prepared, and another one at the end.
-    gc.set_threshold(20_000)
-    atexit.register(gc.freeze)
+    collect_little()
     parser = build_parser()
     arguments = sys.argv[1:] if arguments is None else arguments
     if not arguments:
