@@ -24,7 +24,7 @@ from typing import Any
 
 from kaggle_digits import CLASSES, PIXELS, SIDE
 from kaggle_digits.backend import choose_backend, collect_little, import_backend
-from kaggle_digits.errors import InputError
+from kaggle_digits.errors import DeviceError, InputError
 from kaggle_digits.files import MOST_BYTES, read_at_most
 from kaggle_digits.recipe import (
     ONLY_IN_TRAINING,
@@ -617,6 +617,9 @@ def _compiled_with(model: Any) -> dict[str, Any]:
 def _main() -> None:
     collect_little()
     file, answer = map(Path, sys.argv[1:])
+    if "keras" in file.read_text(encoding="utf-8", errors="replace"):
+        with contextlib.suppress(DeviceError):  # the file says so itself
+            import_backend(choose_backend()[0])  # sooner than the file would
     try:
         with _importing_beside(file):
             made = json.dumps({"recipe": to_json(_recipe_in(file, _run(file)))})
