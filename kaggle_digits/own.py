@@ -617,10 +617,10 @@ def _compiled_with(model: Any) -> dict[str, Any]:
 def _main() -> None:
     collect_little()
     file, answer = map(Path, sys.argv[1:])
-    if "keras" in file.read_text(encoding="utf-8", errors="replace"):
-        with contextlib.suppress(DeviceError):  # the file says so itself
-            import_backend(choose_backend()[0])  # sooner than the file would
     try:
+        if "keras" in file.read_text(encoding="utf-8", errors="replace"):
+            with contextlib.suppress(DeviceError):  # the file says so itself
+                import_backend(choose_backend()[0])  # sooner than the file would
         with _importing_beside(file):
             made = json.dumps({"recipe": to_json(_recipe_in(file, _run(file)))})
     except InputError as error:
