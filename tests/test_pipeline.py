@@ -269,3 +269,9 @@ def test_relu_everywhere_reads_only_zeros():
     """The published recipe leaves pixels unscaled, so its first steps are so large that every unit dies."""
     result = main_job.make_submission(main_job.plan_submission(data="sample", recipe="mlp-784-300-relu", epochs=2))
     assert result.label_counts == [360, *[0] * 9]
+
+
+def test_predict_says_when_it_is_unsure_of_many_rows(competition, caplog):
+    """Noise is no digit."""
+    assert cli.main(["predict", "--data", str(competition), "--out", "noise.csv"]) == 0
+    assert "rows are read with less than 90 % certainty. Usually the images are transposed" in caplog.text

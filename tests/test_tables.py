@@ -321,12 +321,6 @@ def test_notice_names_what_lies_beside_and_is_not_used(caplog):
     assert "(train.csv in this folder: not a table of digits, 28 × 28 pixels in a row.)" in caplog.text
 
 
-def test_predict_says_when_it_is_unsure_of_many_rows(competition, caplog):
-    """Noise is no digit."""
-    assert cli.main(["predict", "--data", str(competition), "--out", "noise.csv"]) == 0
-    assert "rows are read with less than 90 % certainty. Usually the images are transposed" in caplog.text
-
-
 @pytest.mark.parametrize(
     ("name", "kind"),
     [
