@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import io
 import math
 import struct
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -89,8 +91,8 @@ def is_picture(file: Path) -> bool:
         return False
 
 
-def load_photos(source: Path | bytes, *, name: str | None = None) -> list[Photo]:
-    """Read a picture, or each page or frame of it.
+def load_photos(source: Path | bytes, *, name: str | None = None) -> Iterator[Photo]:
+    """Read a picture, or each page or frame of it, one after another: all at once may take gigabytes.
 
     Transparent parts become paper from which the ink stands out.
 
@@ -108,29 +110,23 @@ def load_photos(source: Path | bytes, *, name: str | None = None) -> list[Photo]
             source = source.read_bytes()
         except FileNotFoundError as error:
             raise DataError(f"{name}: no such file. Expected a picture. Check the name.") from error
+    pages = _pages(source, name)
+    while True:
+        with _explained(name):
+            photo = next(pages, None)
+        if photo is None:
+            return
+        yield photo
+
+
+@contextlib.contextmanager
+def _explained(name: str) -> Iterator[None]:
+    """Turn what Pillow says about a picture into one error."""
     try:
         with warnings.catch_warnings():
             # Pillow warns about large pictures, which are refused here, and about odd metadata, which does no harm.
             warnings.simplefilter("ignore")
-            with Image.open(io.BytesIO(source), formats=_formats()) as image:
-                pages = getattr(image, "n_frames", 1) if image.format in PAGED else 1
-                if pages > MOST_PAGES:
-                    raise DataError(
-                        f"{name}: {pages:,} pages or frames. Expected at most {MOST_PAGES}. Split it, or save the "
-                        "pages that you want read."
-                    )
-                if pages == 1:
-                    return [_photo(image, name)]
-                photos, pixels = [], 0
-                for page in ImageSequence.Iterator(image):
-                    pixels += page.width * page.height
-                    if pixels > MOST_ON_PAGES:
-                        raise DataError(
-                            f"{name}: its pages have more than {MOST_ON_PAGES // 1_000_000} million pixels together. "
-                            "Expected fewer. Split it, or save the pages that you want read."
-                        )
-                    photos.append(_photo(page, name))
-                return photos
+            yield
     except Image.DecompressionBombError as error:
         raise DataError(_too_large(name, "more than 178 million pixels")) from error
     except UnidentifiedImageError as error:
@@ -142,6 +138,28 @@ def load_photos(source: Path | bytes, *, name: str | None = None) -> list[Photo]
         raise DataError(
             f"{name}: the picture is damaged or cut off ({error}). Expected a whole file. Copy or export it again."
         ) from error
+
+
+def _pages(contents: bytes, name: str) -> Iterator[Photo]:
+    with Image.open(io.BytesIO(contents), formats=_formats()) as image:
+        pages = getattr(image, "n_frames", 1) if image.format in PAGED else 1
+        if pages > MOST_PAGES:
+            raise DataError(
+                f"{name}: {pages:,} pages or frames. Expected at most {MOST_PAGES}. Split it, or save the pages that "
+                "you want read."
+            )
+        if pages == 1:
+            yield _photo(image, name)
+            return
+        pixels = 0
+        for page in ImageSequence.Iterator(image):
+            pixels += page.width * page.height
+            if pixels > MOST_ON_PAGES:
+                raise DataError(
+                    f"{name}: its pages have more than {MOST_ON_PAGES // 1_000_000} million pixels together. Expected "
+                    "fewer. Split it, or save the pages that you want read."
+                )
+            yield _photo(page, name)
 
 
 def _too_large(name: str, what: str) -> str:

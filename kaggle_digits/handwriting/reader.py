@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -69,19 +69,22 @@ class Reader:
         """Return which parts of a digit speak for and against its reading, (28, 28), see ``occlusion``."""
         return occlusion_map(self.classify, digit.pixels, digit.digit)
 
-    def read_pages(self, photos: Sequence[Photo]) -> list[Page]:
+    def read_pages(self, photos: Iterable[Photo]) -> list[Page]:
         """Read all digits of each page, with boxes in the picture's own pixels."""
-        return [_scaled(read_page(photo.picture, self.classify, threshold=self.threshold), photo) for photo in photos]
+        return [
+            _scaled(read_page(photo.picture, self.classify, threshold=self.threshold), photo.size, photo.picture.shape)
+            for photo in photos
+        ]
 
-    def read_singles(self, photos: Sequence[Photo]) -> list[Page]:
+    def read_singles(self, photos: Iterable[Photo]) -> list[Page]:
         """Read pictures that hold exactly one digit each. A picture without any ink has no digit."""
-        found = [find_single(photo.picture) for photo in photos]
-        pixels = [each.pixels for each in found if each]
+        found = [(find_single(photo.picture), photo.size, photo.picture.shape) for photo in photos]
+        pixels = [each.pixels for each, *_ in found if each]
         probabilities = iter(self.classify(np.stack(pixels)) if pixels else ())
         pages = []
-        for each, photo in zip(found, photos, strict=True):
+        for each, size, shape in found:
             digits = [Digit.of(each.box, 0, next(probabilities), each.pixels, self.threshold)] if each else []
-            pages.append(_scaled(Page(digits, []), photo))
+            pages.append(_scaled(Page(digits, []), size, shape))
         return pages
 
 
@@ -89,9 +92,9 @@ def _threshold(run: Run) -> float:
     return run.threshold.value if run.threshold else THRESHOLD
 
 
-def _scaled(page: Page, photo: Photo) -> Page:
-    """Return a page with places in pixels of the picture at its full size."""
-    (width, height), shape = photo.size, photo.picture.shape
+def _scaled(page: Page, size: tuple[int, int], shape: tuple[int, ...]) -> Page:
+    """Return a page with places in pixels of the picture at its full size. It may have been read at a smaller one."""
+    width, height = size
     across, down = width / shape[1], height / shape[0]
     if across == down == 1:
         return page
@@ -227,20 +230,28 @@ def read_files(files: Sequence[Path], reader: Reader, *, single: bool) -> list[l
     """
     if not single:
         return [reader.read_pages(_of_pages(file)) for file in files]
-    photos = [load_photos(file) for file in files]
-    pages = iter(reader.read_singles([photo for each in photos for photo in each]))
-    return [[next(pages) for _ in each] for each in photos]
+    counts = []
+
+    def load_all() -> Iterator[Photo]:
+        for file in files:
+            count = 0
+            for photo in load_photos(file):
+                count += 1
+                yield photo
+            counts.append(count)
+
+    pages = iter(reader.read_singles(load_all()))
+    return [[next(pages) for _ in range(count)] for count in counts]
 
 
-def _of_pages(file: Path) -> list[Photo]:
-    photos = load_photos(file)
-    for photo in photos:
+def _of_pages(file: Path) -> Iterator[Photo]:
+    for photo in load_photos(file):
         if max(photo.size) <= TINY:
             raise DataError(
                 f"{file}: {photo.size[0]} × {photo.size[1]} pixels, too small for a page. Expected a larger picture. "
                 "Add --single if each picture holds one digit."
             )
-    return photos
+        yield photo
 
 
 def describe(file: str, page: Page) -> dict[str, Any]:

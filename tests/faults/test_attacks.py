@@ -222,20 +222,27 @@ def test_a_table_that_unpacks_to_gigabytes_is_refused(ledger, contents, said):
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="only Linux tells the peak of a process")
-@pytest.mark.parametrize("size", [(7000, 7000), (100_000, 500)])
-def test_a_picture_that_is_a_bomb_takes_less_than_a_gigabyte(ledger, size):
-    """50 million pixels with colours and transparency, which take 200 kB in a file."""
+@pytest.mark.parametrize(("size", "pages"), [((7000, 7000), 1), ((100_000, 500), 1), ((4000, 2500), 20)])
+def test_a_picture_that_is_a_bomb_takes_less_than_a_gigabyte(ledger, size, pages):
+    """50 million pixels with colours and transparency, which take 200 kB in a file, or 200 million on all pages."""
     stream = io.BytesIO()
-    Image.new("RGBA", size, "white").save(stream, "PNG")
+    image = Image.new("RGBA" if pages == 1 else "P", size, "white")
+    if pages == 1:
+        image.save(stream, "PNG")
+    else:
+        image.putpalette([255, 0, 0] * 256)
+        image.save(stream, "TIFF", compression="tiff_lzw", save_all=True, append_images=[image] * (pages - 1))
     code = (
         "import sys\n"
         "from kaggle_digits.handwriting.photo import load_photos\n"
-        "load_photos(sys.stdin.buffer.read(), name='bomb')\n"
+        "print(sum(1 for _ in load_photos(sys.stdin.buffer.read(), name='bomb')))\n"
         "print(open('/proc/self/status').read().partition('VmHWM:')[2].split()[0])"  # the peak, in kilobytes
     )
     with ledger.attack("picture that is a bomb"):
         read = subprocess.run([sys.executable, "-c", code], input=stream.getvalue(), capture_output=True, check=True)
-        assert int(read.stdout) < 2**20
+        count, peak = map(int, read.stdout.split())
+        assert count == pages
+        assert peak < 2**20
 
 
 def test_a_report_runs_no_name(ledger):

@@ -33,7 +33,7 @@ def load(contents: bytes) -> np.ndarray:
 
 def message(contents: bytes) -> str:
     with pytest.raises(DataError) as raised:
-        load_photos(contents, name="photo")
+        list(load_photos(contents, name="photo"))
     return str(raised.value)
 
 
@@ -102,7 +102,7 @@ def test_transparent_paper_stands_out_from_the_ink(ink, paper):
 @pytest.mark.parametrize("kind", ["GIF", "PNG", "TIFF"])
 def test_every_page_and_frame_is_read(kind):
     frames = [Image.fromarray(PICTURE), Image.new("L", (60, 30), 128), Image.fromarray(255 - PICTURE)]
-    photos = load_photos(saved(frames[0], kind, save_all=True, append_images=frames[1:]), name="photo")
+    photos = list(load_photos(saved(frames[0], kind, save_all=True, append_images=frames[1:]), name="photo"))
     assert len(photos) == 3
     for photo, frame in zip(photos, frames, strict=True):
         np.testing.assert_allclose(photo.picture, np.asarray(frame) / 255, atol=0.01)
@@ -190,12 +190,12 @@ def test_a_large_jpeg_is_unpacked_smaller_but_keeps_its_size():
 def test_a_file_is_read_as_its_contents_are(tmp_path: Path):
     file = tmp_path / "a.png"
     file.write_bytes(saved(Image.fromarray(PICTURE)))
-    np.testing.assert_array_equal(load_photos(file)[0].picture, load(file.read_bytes()))
+    np.testing.assert_array_equal(next(load_photos(file)).picture, load(file.read_bytes()))
 
 
 def test_no_file(tmp_path: Path):
     with pytest.raises(DataError, match=r"a\.png: no such file\. Expected a picture\. Check the name\.$"):
-        load_photos(tmp_path / "a.png")
+        list(load_photos(tmp_path / "a.png"))
 
 
 EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 90 90\n%%EndComments\nshowpage\n"
