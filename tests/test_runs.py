@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,11 +11,24 @@ import numpy as np
 import pytest
 from run_folder import write_run
 
+from kaggle_digits import runs
+from kaggle_digits.data import TrainingRows
 from kaggle_digits.errors import RunError
 from kaggle_digits.recipe import from_json, to_json
 from kaggle_digits.recipes import RECIPES
 from kaggle_digits.records import FORMAT, RUN_FIELDS, save_record
-from kaggle_digits.runs import Run, Trace, claim, mark_used, read_run, run_folders, trace_of
+from kaggle_digits.runs import (
+    RowCounts,
+    Run,
+    Threshold,
+    Trace,
+    claim,
+    find_commit,
+    mark_used,
+    read_run,
+    run_folders,
+    trace_of,
+)
 
 
 def test_trace_counts_seconds_from_the_start_of_the_training():
@@ -245,3 +259,107 @@ def test_impossible_values_are_refused(change):
     Path("run/run.json").write_text(json.dumps(fields | dict([change])))
     with pytest.raises(RunError, match=r"run/run\.json: not readable as a run"):
         read_run(Path("run"))
+
+
+@pytest.mark.parametrize("name", ["seconds", "validation_seconds", "validation_accuracy"])
+def test_metrics_that_are_no_numbers_are_refused(name):
+    replace(write_run("run", RECIPES["random"]), epochs=[{name: "fast"}]).save()
+    with pytest.raises(RunError) as caught:
+        read_run(Path("run"))
+    assert str(caught.value) == (
+        "run/run.json: not readable as a run (TypeError: metrics are not numbers). Expected the file that training "
+        "wrote. Train again into a new folder."
+    )
+
+
+def test_temperature_that_is_none_is_named():
+    replace(write_run("run", RECIPES["random"]), temperature=-0.5).save()
+    with pytest.raises(RunError, match=r"\(ValueError: a temperature of -0\.5\)"):
+        read_run(Path("run"))
+
+
+def test_all_that_a_run_says_is_read_again():
+    run = write_run("run", RECIPES["random"])
+    run = replace(
+        run,
+        devices_before=(replace(run.device, kind="gpu", reason="before"),),
+        threshold=Threshold(0.9, 0.01, 0.02),
+        temperature=0.7,
+        epochs=[{"epoch": 1, "seconds": 1.5, "validation_seconds": 0.5, "validation_accuracy": 0.9}],
+        submission="mine.csv",
+    )
+    run.save()
+    assert read_run(Path("run")) == run
+
+
+def test_training_that_goes_on_elsewhere_says_so(caplog):
+    first = wanted("run")
+    with claim(first) as (run, _):
+        run.save()
+    with claim(first, resume=True) as (run, state):
+        assert (run.devices_before, state) == ((), "resumable")
+    assert caplog.text == ""
+    gpu = replace(first.device, kind="gpu", reason="a better one")
+    with claim(replace(first, device=gpu), resume=True) as (run, state):
+        assert (run.device, run.devices_before, state) == (gpu, (first.device,), "resumable")
+        run.save()
+    assert caplog.messages == [
+        "run was begun on cpu, float32 (test) and goes on on gpu, float32 (a better one): the result will differ."
+    ]
+    with claim(replace(first, device=gpu), resume=True) as (run, _):
+        assert run.devices_before == (first.device,)
+    with pytest.raises(RunError) as caught, claim(replace(first, seed=3), resume=True):
+        pass
+    assert str(caught.value) == (
+        "run: holds a run with seed 0, and seed 3 was asked for. Name another folder, or repeat the settings of the "
+        "first run."
+    )
+
+
+def test_file_of_another_run_is_named():
+    run = write_run("run", RECIPES["random"])
+    Path("run/model.npz").write_bytes(b"its own")
+    run = run.with_checksums()
+    run.verify("model.npz")
+    run.verify("validation.npz")  # there is none
+    Path("run/notes.txt").touch()
+    run.verify("notes.txt")  # its checksum is not known
+    Path("run/model.npz").write_bytes(b"another")
+    with pytest.raises(RunError) as caught:
+        run.verify("model.npz")
+    assert str(caught.value) == (
+        "run/model.npz: is not the file that run.json beside it belongs to (the checksums differ). Expected the file "
+        "that the same training wrote. It was damaged or exchanged: copy the whole folder again, or train again."
+    )
+
+
+def test_rows_are_told_by_their_pixels_and_their_labels():
+    pixels, digits = np.zeros((3, 784), np.uint8), np.arange(3)
+    rows = TrainingRows(pixels, digits)
+    counts = RowCounts.of(rows, None)
+    assert (counts.training, counts.held_out) == (3, 0)
+    assert RowCounts.of(rows, rows.take(np.arange(2))) == replace(counts, held_out=2)
+    assert RowCounts.of(TrainingRows(np.asfortranarray(pixels), digits), None) == counts
+    others = RowCounts.of(TrainingRows(pixels + 1, digits), None), RowCounts.of(TrainingRows(pixels, digits + 1), None)
+    assert len({counts, *others}) == 3
+
+
+def test_commit_is_that_of_the_checkout(monkeypatch):
+    def git(*arguments: str) -> str:
+        who = ("-c", "user.name=a", "-c", "user.email=a@example.org")
+        return subprocess.run(["git", *who, *arguments], check=True, capture_output=True, text=True).stdout.strip()
+
+    Path("kaggle_digits").mkdir()
+    monkeypatch.setattr(runs, "__file__", str(Path("kaggle_digits/runs.py").resolve()))
+    assert find_commit() is None  # installed, not a checkout
+    git("init")
+    assert find_commit() is None  # no commit yet
+    Path("kaggle_digits/runs.py").touch()
+    git("add", ".")
+    git("commit", "-m", "first")
+    git("tag", "-a", "v1", "-m", "a tag is not a commit")
+    assert find_commit() == git("rev-parse", "HEAD")
+    Path("kaggle_digits/runs.py").write_text("changed")
+    assert find_commit() == git("rev-parse", "HEAD") + "-dirty"
+    monkeypatch.setenv("PATH", "")
+    assert find_commit() is None  # no git
