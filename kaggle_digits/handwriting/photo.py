@@ -40,7 +40,8 @@ MOST_PAGES = 100
 """A TIFF has at most this many pages, and an animation this many frames."""
 
 MOST_ON_PAGES = 4 * MOST_PIXELS
-"""All pages of a file, or frames of an animation, have at most this many pixels together."""
+"""All pages of a TIFF have at most this many pixels together. All frames of an animation have at most as many as one
+picture."""
 
 FORMATS = (
     "PNG", "JPEG", "JPEG2000", "HEIF", "AVIF", "WEBP", "TIFF", "GIF", "BMP", "DIB", "PPM", "TGA", "PCX", "QOI",
@@ -151,13 +152,13 @@ def _pages(contents: bytes, name: str) -> Iterator[Photo]:
         if pages == 1:
             yield _photo(image, name)
             return
-        pixels = 0
+        pixels, most = 0, MOST_ON_PAGES if image.format == "TIFF" else MOST_PIXELS
         for page in ImageSequence.Iterator(image):
             pixels += page.width * page.height
-            if pixels > MOST_ON_PAGES:
+            if pixels > most:
                 raise DataError(
-                    f"{name}: its pages have more than {MOST_ON_PAGES // 1_000_000} million pixels together. Expected "
-                    "fewer. Split it, or save the pages that you want read."
+                    f"{name}: its pages or frames have more than {most // 1_000_000} million pixels together. Expected "
+                    "fewer. Split it, or save those that you want read."
                 )
             yield _photo(page, name)
 

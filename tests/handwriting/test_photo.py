@@ -116,6 +116,15 @@ def test_too_many_frames_are_refused():
     )
 
 
+def test_animation_of_many_pixels_is_refused():
+    frames = [Image.new("P", (5000, 2500), shade) for shade in range(5)]
+    contents = saved(frames[0], "GIF", save_all=True, append_images=frames[1:])
+    assert message(contents) == (
+        "photo: its pages or frames have more than 50 million pixels together. Expected fewer. Split it, or save those "
+        "that you want read."
+    )
+
+
 def test_colours_are_kept_and_grey_pictures_have_none():
     image = Image.new("RGB", (60, 30), (250, 220, 40))
     np.testing.assert_allclose(load(saved(image))[0, 0], [250 / 255, 220 / 255, 40 / 255])
