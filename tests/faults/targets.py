@@ -254,5 +254,9 @@ TARGETS = {
 
 def prepare() -> None:
     """Make what is rare in small files frequent, and be quiet."""
+    from kaggle_digits.handwriting import photo
+
     tables.BLOCK = 4096
+    # Pictures at the real limits take seconds each. test_attacks reads some.
+    photo.MOST_PIXELS, photo.MOST_ON_PAGES = 4_000_000, 16_000_000
     logging.disable()
