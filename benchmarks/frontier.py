@@ -30,7 +30,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from main_job import epoch_seconds
+from main_job import KERAS, epoch_seconds
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
@@ -46,7 +46,6 @@ from kaggle_digits.train import train_run
 
 HERE = Path(__file__).parent
 CSV_FILE, PLOT_FILE = HERE / "frontier.csv", HERE.parent / "docs" / "pictures" / "frontier.png"
-KERAS = "keras-convnet"
 SCORED = 6_000
 SHORT = 8
 """Trainings of up to this many epochs are repeated with three seeds."""
@@ -81,7 +80,7 @@ LABELLED = {
 """What the plot calls the recipes that it names, and how far from the last point, in points."""
 
 PEERS = tuple(
-    find_recipe(str(HERE / "peers" / f"{name}.toml")) for name in ("one-cycle-24-32", KERAS, "ghouzam", "deotte")
+    find_recipe(str(KERAS.with_name(f"{name}.toml"))) for name in ("one-cycle-24-32", KERAS.stem, "ghouzam", "deotte")
 )
 """Public systems. Each file says whose it is. Try one: kaggle-digits submit --recipe benchmarks/peers/ghouzam.toml"""
 
@@ -268,7 +267,7 @@ def main() -> None:
     points = without_repeats(
         [point for recipe, found in measured for point in points_of(recipe, found, unit=unit, held_out=len(held_out))]
     )
-    keras = max(point["seconds"] for point in points if point["recipe"] == KERAS)
+    keras = max(point["seconds"] for point in points if point["recipe"] == KERAS.stem)
     for point in points:
         point["of_keras"] = round(point["seconds"] / keras, 3)
     print(f"E: {unit:.1f} s; Keras' own example: {keras:.0f} s")

@@ -19,7 +19,6 @@ import zipfile
 import zlib
 from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -31,7 +30,9 @@ from kaggle_digits.errors import DataError
 from kaggle_digits.files import BOUNDED
 from kaggle_digits.form import SPACES, Form, sniff, split_line, wrong_length
 
-if TYPE_CHECKING:  # importing it costs 0.1 s, and `check` does not need it
+if TYPE_CHECKING:  # importing NumPy costs 0.1 s, and `check` does not need it
+    from concurrent.futures import Future
+
     import numpy as np
 
 PARSERS = 2
@@ -241,6 +242,8 @@ def _parse(file: File, form: Form) -> tuple[np.ndarray, list[str]]:
 
     What is no number, and what is missing, is NaN. Also returned are notes on what is not as Kaggle has it.
     """
+    from concurrent.futures import ThreadPoolExecutor
+
     import numpy as np
 
     parsed: list[np.ndarray] = []
