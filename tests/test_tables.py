@@ -157,6 +157,36 @@ def test_decimal_commas_of_a_spreadsheet_are_read():
 
 
 @pytest.mark.parametrize(
+    ("change", "end", "note"),
+    [
+        (lambda pixels: pixels, "", None),
+        (lambda pixels: pixels, "\n\n", "blank lines at the end left out"),
+        (lambda pixels: pixels.astype(float), "", "whole numbers written as in 5.0"),
+        (lambda pixels: np.round(pixels / 255, 6), "", "fractions from 0 to 1 taken times 255"),
+        (lambda pixels: 255 - pixels, "", "dark ink on white inverted"),
+        (lambda pixels: pixels // 255, "", "0 and 1 taken as black and white"),
+    ],
+)
+def test_what_was_understood_is_said(change, end, note):
+    pixels = digits_like(5)[0]
+    pixels[0] = np.where(pixels[0] > 127, 255, 0)
+    if note and note.startswith("0 and 1"):
+        pixels = np.where(pixels > 127, 255, 0).astype(np.uint8)
+    found = read(write(columns_of(change(pixels), HEADERS["Kaggle's"])) + end, "test")
+    np.testing.assert_array_equal(found.pixels, pixels)
+    assert found.notes == ((note,) if note else ())
+    assert found.pixels.dtype == np.uint8
+
+
+def test_blank_lines_at_the_end_are_left_out_across_blocks(monkeypatch):
+    monkeypatch.setattr("kaggle_digits.tables.BLOCK", 2_000)
+    pixels = digits_like(5)[0]
+    found = read(write(columns_of(pixels, HEADERS["Kaggle's"])) + "\n" * 5_000, "test")
+    np.testing.assert_array_equal(found.pixels, pixels)
+    assert found.notes == ("blank lines at the end left out",)
+
+
+@pytest.mark.parametrize(
     ("change", "said"),
     [
         (
@@ -167,7 +197,24 @@ def test_decimal_commas_of_a_spreadsheet_are_read():
             lambda p: p.__setitem__((2, 5), 300),
             "row 3 (line 4) has '300.0' as pixel5. Expected a whole number from 0 to",
         ),
-        (lambda p: p.__setitem__(2, 255 - p[2]), "row 3 (line 4) is an image on white, and 5 others are on black."),
+        (
+            lambda p: p.__setitem__(2, 255 - p[2]),
+            "row 3 (line 4) is an image on white, and 5 others are on black. Expected one of the two in the whole table. "
+            "Invert the one kind.",
+        ),
+        (
+            lambda p: p.__setitem__([0, 1, 3, 4, 5], 255 - p[[0, 1, 3, 4, 5]]),
+            "row 3 (line 4) is an image on black, and 5 others are on white.",
+        ),
+        (
+            lambda p: (np.divide(p, 255, out=p), p.__setitem__((2, 5), 2)),
+            "row 3 (line 4) has '2.0' as pixel5. Expected a fraction from 0 to 1, as in most of the table. Correct or "
+            "remove the row.",
+        ),
+        (
+            lambda p: p.__setitem__((2, 5), np.nan),
+            "row 3 (line 4) has no value as pixel5. Expected a whole number from 0 to 255.",
+        ),
     ],
 )
 def test_mixtures_of_values_are_refused(change, said):
