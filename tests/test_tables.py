@@ -199,8 +199,8 @@ def test_blank_lines_at_the_end_are_left_out_across_blocks(monkeypatch):
         ),
         (
             lambda p: p.__setitem__(2, 255 - p[2]),
-            "row 3 (line 4) is an image on white, and 5 others are on black. Expected one of the two in the whole table. "
-            "Invert the one kind.",
+            "row 3 (line 4) is an image on white, and 5 others are on black. Expected one of the two in the whole "
+            "table. Invert the one kind.",
         ),
         (
             lambda p: p.__setitem__([0, 1, 3, 4, 5], 255 - p[[0, 1, 3, 4, 5]]),
