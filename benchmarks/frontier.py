@@ -50,7 +50,7 @@ SCORED = 6_000
 SHORT = 8
 """Trainings of up to this many epochs are repeated with three seeds."""
 
-REPEATED = ("strong", "champion", "deotte")
+REPEATED = ("strong", "deotte")
 """These are repeated with three seeds, however long they take: they decide who is on top."""
 
 RANGE = (0.25, 30.0)
@@ -58,7 +58,7 @@ RANGE = (0.25, 30.0)
 
 OURS = (
     # The networks of the ensembles get points of their own.
-    *(RECIPES[name] for name in ("flash", "fast", "strong", "champion", "tiny")),
+    *(RECIPES[name] for name in ("flash", "fast", "strong", "tiny")),
     # These lie between flash and fast: what `--recipe fast --epochs 3` and the like train.
     *(
         replace(RECIPES[name], name=f"{name}-{epochs}", summary=f"{name}, {epochs} epochs", epochs=epochs)  # type: ignore[type-var]
@@ -70,7 +70,6 @@ LABELLED = {
     "flash": ("flash", (-36, 8)),
     "fast": ("fast", (-4, 12)),
     "strong": ("strong", (-8, 14)),
-    "champion": ("champion", (-12, 12)),
     "tiny": ("tiny, 7,586 parameters", (-30, -14)),
     "one-cycle-24-32": ("the 1.24 M-MAC network", (8, -4)),
     "keras-convnet": ("Keras' own example", (6, -2)),

@@ -98,7 +98,7 @@ def draw_learning_rate() -> Figure:
 
     figure = Figure(figsize=(6, 3), layout="constrained")
     axes = figure.subplots()
-    for name in ("flash", "fast", "written"):
+    for name in ("flash", "fast", "stretched"):
         recipe = find_recipe(name)
         assert isinstance(recipe, Network)
         steps = recipe.epochs * math.ceil(39_900 / recipe.batch_size)

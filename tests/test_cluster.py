@@ -136,7 +136,7 @@ def test_processes_share_the_networks_of_an_ensemble_and_the_first_adds_the_clas
     assert second[1] == "process 1 of 2: done; the first keeps the run\n"
     records = [json.loads(Path("run", name, "run.json").read_text()) for name in ("1-of-3", "2-of-3", "3-of-3", ".")]
     assert [(own["recipe"]["name"], own["device"]["processes"]) for own in records] == [
-        ("written", 2),
+        ("fast", 2),
         ("stretched", 2),
         ("idm", 1),
         ("strong", 2),

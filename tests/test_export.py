@@ -52,7 +52,6 @@ def write_untrained(folder: Path, recipe: Network, seed: int = 0) -> Path:
     [
         RECIPES["fast"],
         RECIPES["stretched"],
-        RECIPES["written"],
         RECIPES["handwriting"],
         RECIPES["mlp-784-300"],
         RESIDUAL,

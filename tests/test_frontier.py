@@ -93,7 +93,7 @@ def test_networks_of_an_ensemble_are_drawn_under_their_names(frontier):
     points = frontier.points_of(mixed, found, unit=100.0, held_out=6_000)
     assert [(point["recipe"], point["seed"], point["time"]) for point in points] == [
         ("strong", 0, 1.0),
-        ("written", 1, 1.0),
+        ("fast", 1, 1.0),
         ("stretched", 2, 1.0),
     ]
 

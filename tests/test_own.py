@@ -56,9 +56,9 @@ def test_toml_says_what_to_train():
 
 def test_schedules_and_members_are_tables():
     text = f"[learning_rate]\nkind = 'Milestones'\nstart = 0.1\nfactor = 0.5\nepochs = [1, 3]\n[[members]]\n{LAYERS}"
-    both = find_recipe(write("both.toml", f"kind = 'Ensemble'\nmembers = ['written', {{ {one_line(LAYERS)} }}]"))
+    both = find_recipe(write("both.toml", f"kind = 'Ensemble'\nmembers = ['fast', {{ {one_line(LAYERS)} }}]"))
     assert isinstance(both, Ensemble)
-    assert [member.name for member in both.members] == ["written", "both-2"]
+    assert [member.name for member in both.members] == ["fast", "both-2"]
     mine = find_recipe(write("mine.toml", LAYERS + text.partition("[[")[0]))
     assert mine.learning_rate == Milestones(start=0.1, factor=0.5, epochs=(1, 3))
 
@@ -96,7 +96,7 @@ def one_line(text: str) -> str:
             ", line 2: members: there is no network among them. Expected at least one.",
         ),
         (
-            "kind = 'Ensemble'\nmembers = ['strong', 'written']\n",
+            "kind = 'Ensemble'\nmembers = ['strong', 'fast']\n",
             ", line 2: members: strong is an ensemble. Ex",
         ),
         ("kind = 'Ensemble'\nmembers = ['fast', 'evil.py']\n", ", line 2: members: 'evil.py'. Expected the name of a"),

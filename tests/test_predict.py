@@ -23,7 +23,7 @@ from kaggle_digits.recipes import RECIPES
 from kaggle_digits.runs import read_run
 from kaggle_digits.strategy import Device
 
-PLAIN = replace(RECIPES["fast"], deslant=False)
+PLAIN = replace(RECIPES["fast"], shift_averaging=0)
 
 
 @pytest.fixture(scope="module")

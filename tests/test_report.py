@@ -166,7 +166,7 @@ def test_nearest_training_image_of_a_training_image_is_itself(name):
 
 def test_learning_rates_are_those_of_keras():
     fast = RECIPES["fast"]
-    schedule = learning_rate_of(fast, 7 * 100)
+    schedule = learning_rate_of(fast, fast.epochs * 100)
     wanted = [float(schedule(step)) for step in range(3 * 100)]
     assert np.allclose(learning_rates(fast, 25_600, [0.0] * 3), wanted, rtol=1e-5)
     falling = replace(fast, learning_rate=Milestones(start=0.1, factor=0.5, epochs=(1,)))

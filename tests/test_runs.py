@@ -185,7 +185,7 @@ def test_summary_of_an_ensemble_counts_the_epochs_of_its_networks():
     summary = run.summary()
     assert summary["epochs"] == 10
     assert [(each["recipe"], each["epochs"]) for each in summary["members"]] == [
-        ("written", 5),
+        ("fast", 5),
         ("stretched", 5),
         ("idm", 1),
     ]

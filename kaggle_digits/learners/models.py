@@ -14,6 +14,7 @@ import numpy as np
 
 from kaggle_digits import CLASSES, SIDE
 from kaggle_digits.backend import import_tensorflow
+from kaggle_digits.learners.muon import ConvMuon
 from kaggle_digits.recipe import ONLY_IN_TRAINING, FieldError, Layer, Milestones, Network, OneCycle, Plateau, is_plain
 
 FUSED_CHANNELS = 16
@@ -86,6 +87,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
 
 
 OWN_LAYERS = {"Residual": Residual, "BatchNormalization": BatchNormalization}
+OWN_OPTIMIZERS = {"ConvMuon": ConvMuon}
 
 PLAIN_LAYERS = (
     *("Activation", "AlphaDropout", "AveragePooling1D", "AveragePooling2D", "BatchNormalization", "CenterCrop"),
@@ -275,7 +277,7 @@ def compile_model(model: keras.Sequential, recipe: Network, *, steps: int, steps
         "crossentropy": keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=recipe.label_smoothing),
     }
     kind, settings = recipe.optimizer
-    optimizer = _optimizer_class(kind)(learning_rate=learning_rate_of(recipe, steps), **settings)
+    optimizer = optimizer_class(kind)(learning_rate=learning_rate_of(recipe, steps), **settings)
     # jit_compile stays "auto": XLA trains four times slower on a CPU, and must not be forced on under a strategy.
     model.compile(
         optimizer=optimizer,
@@ -286,8 +288,13 @@ def compile_model(model: keras.Sequential, recipe: Network, *, steps: int, steps
     model.optimizer.build(model.trainable_variables)
 
 
-def _optimizer_class(kind: str) -> type[keras.optimizers.Optimizer]:
-    found = getattr(keras.optimizers, kind, None)
+def optimizer_class(kind: str) -> type[keras.optimizers.Optimizer]:
+    """Return the class of an optimizer: one of ours or one of Keras'.
+
+    Raises:
+        ValueError: neither has one of that name.
+    """
+    found = OWN_OPTIMIZERS.get(kind) or getattr(keras.optimizers, kind, None)
     if not (isinstance(found, type) and issubclass(found, keras.optimizers.Optimizer)):
         close = difflib.get_close_matches(kind, dir(keras.optimizers), n=1)
         raise ValueError(f"Keras has no optimizer {kind}" + (f"; did you mean {close[0]}" if close else ""))

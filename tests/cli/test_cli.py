@@ -321,7 +321,7 @@ def test_help_is_quick():
 def test_completion_scripts_know_verbs_options_and_recipes(shell):
     done = run_cli("--print-completion", shell)
     assert done.returncode == 0, done.stderr
-    for word in ("recognize", "--recipe", "pooled-once"):
+    for word in ("recognize", "--recipe", "stretched"):
         assert word in done.stdout
 
 

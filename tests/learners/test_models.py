@@ -30,9 +30,9 @@ def test_images_become_float32_logits(recipe, precision):
 
 
 def test_fast_has_the_parameters_of_its_layers():
-    # 1·25·32, 32·9·32, 32·9·64, 64·9·64, 2·2·64·10 + 10; each normalisation has 4 values per channel.
-    weights = 800 + 9_216 + 18_432 + 36_864 + 2_570
-    assert build_model(RECIPES["fast"]).count_params() == weights + 4 * (32 + 32 + 64 + 64) == 68_650
+    # 1·25·32, 32·9·48, 48·9·64, 4·4·64·128, 128·10 + 10; each normalisation has 4 values per channel.
+    weights = 800 + 13_824 + 27_648 + 131_072 + 1_290
+    assert build_model(RECIPES["fast"]).count_params() == weights + 4 * (32 + 48 + 64 + 128) == 175_722
 
 
 def test_tiny_has_less_than_8000_parameters():
