@@ -119,7 +119,7 @@ def test_damaged_model_is_refused(workplace, cpu):
     write_run("run", RECIPES["fast"])
     network_predictor(build_model(RECIPES["fast"]), RECIPES["fast"]).save(Path("run"))
     whole = Path("run/model.npz").read_bytes()
-    assert load_run(Path("run"), cpu).predictor.parameters == 68_650
+    assert load_run(Path("run"), cpu).predictor.parameters == 175_722
     for damaged in (b"", b"not a model", whole[: len(whole) // 2], whole[:-90_000] + bytes(5000) + whole[-85_000:]):
         Path("run/model.npz").write_bytes(damaged)
         with pytest.raises(RunError, match=r"model.npz: cannot be loaded .* Train it again\.$"):
