@@ -1,4 +1,4 @@
-"""Time how fast a loaded run predicts test.csv, and print the images per second.
+"""Time how fast a loaded run predicts test.csv, and a single image of it.
 
     .venv/bin/kaggle-digits train --recipe fast --data digit-recognizer.zip --run fast
     .venv/bin/python benchmarks/prediction.py --data digit-recognizer.zip --run fast
@@ -23,7 +23,7 @@ REPEATS = 9
 
 
 def main() -> None:
-    """Predict several times, and print the speed of the first time, and the median and range of the others."""
+    """Predict several times, and print the seconds of the first time, and median and range of the others."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", required=True, help="the competition's data")
     parser.add_argument("--run", required=True, type=Path, help="a run folder")
@@ -31,16 +31,17 @@ def main() -> None:
     pixels = load_test(find_source(options.data))
     device = device_of(read_run(options.run).recipe)
     run = load_run(options.run, device)
-    speeds = []
-    for _ in range(1 + REPEATS):
-        started = time.perf_counter()
-        run.predict(pixels)
-        speeds.append(len(pixels) / (time.perf_counter() - started))
-    first, *others = speeds
-    print(
-        f"{run.recipe.name}, {device.precision}: {statistics.median(others):,.0f} images/s (median of {REPEATS}; "
-        f"{min(others):,.0f} to {max(others):,.0f}; the first time {first:,.0f}), {len(pixels):,} rows"
-    )
+    for rows in (len(pixels), 1):
+        seconds = []
+        for _ in range(1 + REPEATS):
+            started = time.perf_counter()
+            run.predict(pixels[:rows])
+            seconds.append(time.perf_counter() - started)
+        first, *others = seconds
+        print(
+            f"{run.recipe.name}, {device.precision}, {rows:,} rows: {statistics.median(others):.3g} s (median of "
+            f"{REPEATS}; {min(others):.3g} to {max(others):.3g}; the first time {first:.3g})"
+        )
 
 
 if __name__ == "__main__":
