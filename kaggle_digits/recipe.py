@@ -400,7 +400,8 @@ class Network(Recipe):
         layers: the Sequential network without its input; the last layer gives ten logits.
         loss: "crossentropy" (of the logits) or "mse" (to one-hot labels).
         label_smoothing: share of every label that is spread over all classes; for cross-entropy.
-        optimizer: Keras class name and all of its settings, because Keras has changed defaults under its users.
+        optimizer: the class name of one of Keras' optimizers, or ConvMuon, and all of its settings, because Keras has
+            changed defaults under its users.
         learning_rate: a constant, or a schedule over the whole training.
         epochs: passes over the training rows, at most.
         stop_at: the training ends after the first epoch that reaches this accuracy on tuning rows.

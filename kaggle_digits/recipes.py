@@ -100,7 +100,7 @@ _FLASH = Network(
     name="flash",
     summary="three convolutions, three epochs, no augmentation; averaged over shifts",
     **_OURS,
-    # Each further layer, or another optimizer, takes time to prepare, which matters in a training as short as this.
+    # Each further layer, or AdamW or Muon, takes time to prepare, which matters in a training as short as this.
     layers=(
         *_block(conv(16, 5, strides=2)),
         *_block(conv(32, 3), pool()),
@@ -148,8 +148,8 @@ _IDM = Classical(
     estimator=("ImageDistortionModel", {"candidates": 25, "power": 8.0}),
 )
 
-# Networks that are built differently, or see the digits in another form, misread other digits. Averaging them gains
-# more than averaging over seeds.
+# Networks that see the digits in different forms misread other digits. Averaging them gains more than averaging over
+# seeds.
 _STRONG = Ensemble(
     name="strong",
     summary="the average of fast and stretched, with idm where they are not sure",

@@ -296,7 +296,7 @@ def optimizer_class(kind: str) -> type[keras.optimizers.Optimizer]:
     """
     found = OWN_OPTIMIZERS.get(kind) or getattr(keras.optimizers, kind, None)
     if not (isinstance(found, type) and issubclass(found, keras.optimizers.Optimizer)):
-        close = difflib.get_close_matches(kind, dir(keras.optimizers), n=1)
+        close = difflib.get_close_matches(kind, [*OWN_OPTIMIZERS, *dir(keras.optimizers)], n=1)
         raise ValueError(f"Keras has no optimizer {kind}" + (f"; did you mean {close[0]}" if close else ""))
     return found
 
