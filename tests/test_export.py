@@ -51,6 +51,7 @@ def write_untrained(folder: Path, recipe: Network, seed: int = 0) -> Path:
     "recipe",
     [
         RECIPES["fast"],
+        replace(RECIPES["fast"], deslant=True),
         RECIPES["stretched"],
         RECIPES["handwriting"],
         RECIPES["mlp-784-300"],

@@ -98,6 +98,6 @@ def test_networks_of_an_ensemble_are_drawn_under_their_names(frontier):
     ]
 
 
-def test_network_of_two_ensembles_is_drawn_once(frontier):
+def test_training_that_is_found_twice_is_drawn_once(frontier):
     points = [{"recipe": name, "seed": seed, "epoch": 1} for name, seed in (("one", 0), ("two", 0), ("one", 0))]
     assert frontier.without_repeats(points) == points[:2]

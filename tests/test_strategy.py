@@ -138,10 +138,10 @@ def test_two_replicas_train_to_the_same_result_as_one(workplace):
         assert done.returncode == 0, done.stderr
         results.append(np.load(f"result{count}.npz"))
     one, two = results
-    for name in ("keras", "muon"):
+    for name, atol in (("keras", 1e-4), ("muon", 5e-4)):  # Muon enlarges what is small, also differences
         assert two[f"{name} predicted"].shape == (130, 10)
         np.testing.assert_allclose(one[f"{name} losses"], two[f"{name} losses"], rtol=1e-4)
-        np.testing.assert_allclose(one[f"{name} predicted"], two[f"{name} predicted"], atol=5e-4)
+        np.testing.assert_allclose(one[f"{name} predicted"], two[f"{name} predicted"], atol=atol)
 
 
 def fake_gpus(monkeypatch, *capabilities: tuple[int, int]) -> None:

@@ -9,18 +9,18 @@ import keras
 from keras import ops
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
-"""Of the odd polynomial that brings singular values near 1. They rise fastest from 0 with these."""
+"""Of an odd polynomial. Applied again and again, it brings singular values near 1, and small ones rise fastest."""
 
 STEPS = 5
-"""After so many steps, singular values from 0.01 on lie between about 0.7 and 1.2."""
+"""So often it is applied. Singular values of at least 0.01 of the matrix' norm then lie between about 0.7 and 1.2."""
 
 
 class ConvMuon(keras.optimizers.AdamW):
-    """Muon for the kernels of convolutions and dense layers, AdamW for all other weights.
+    """Muon for weights of two or more dimensions, which are kernels, and AdamW for biases and normalisations.
 
     Muon replaces a kernel's update by the nearest matrix whose singular values are all 1. So directions that are rare
     in the gradients are learned as fast as frequent ones. Keras' own ``Muon`` leaves the kernels of convolutions to
-    AdamW. Here such a kernel is a matrix with a row for every input of a filter, and a column for every filter.
+    AdamW. Here such a kernel is a matrix, whose columns are its last dimension: a column for every filter.
 
     Args:
         learning_rate: a number or a schedule, for both kinds of weights.
@@ -59,7 +59,7 @@ class ConvMuon(keras.optimizers.AdamW):
 
 
 def orthogonalized(matrix: Any) -> Any:
-    """Return nearly the matrix with the same singular vectors whose singular values are all 1, by Newton and Schulz.
+    """Bring all singular values of a matrix near 1, and keep its singular vectors, by the iteration of Newton and Schulz.
 
     Args:
         matrix: (rows, columns) of a floating dtype.

@@ -87,20 +87,27 @@ class NetworkPredictor:
         batch_size += -batch_size % replicas
         padding = np.zeros((-len(pixels) % batch_size, PIXELS), pixels.dtype)
         images = to_images(np.concatenate([pixels, padding]), self.recipe)
-        with self.device.scope() if self.device else contextlib.nullcontext():
-            if replicas > 1:
+        if self.device and replicas > 1:
+            with self.device.scope():
                 outputs = self.model.predict(images, batch_size=batch_size, verbose=0)
-            else:  # Keras' own loop sometimes uses only one core (see make_step), and is slow for a single image
-                outputs = np.concatenate(self._predict_batches(images, batch_size))
+        else:  # Keras' own loop sometimes uses only one core (see make_step), and is slow for a single image
+            outputs = np.concatenate(self._predict_batches(images, batch_size))
         outputs = outputs[: len(pixels)]
         return _shares(outputs) if self.recipe.loss == "mse" else _softmax(outputs)
 
     def _predict_batches(self, images: np.ndarray, batch_size: int) -> list[np.ndarray]:
-        """Predict batch by batch. TensorFlow leaves cores partly idle in one, so it gets two at a time."""
-        batches = [images[start : start + batch_size] for start in range(0, len(images), batch_size)]
-        first = self.model.predict_on_batch(batches[0])  # traces the network, if this is the first time
-        with ThreadPoolExecutor(2 if keras.backend.backend() == "tensorflow" else 1) as workers:
-            return [first, *workers.map(self.model.predict_on_batch, batches[1:])]
+        """Predict batch by batch. TensorFlow leaves cores partly idle in a single one, so it gets two at a time."""
+
+        def predict(start: int) -> np.ndarray:
+            with self.device.scope() if self.device else contextlib.nullcontext():  # a scope is one thread's only
+                return self.model.predict_on_batch(images[start : start + batch_size])
+
+        first, *others = range(0, len(images), batch_size)
+        outputs = [predict(first)]  # alone, since it traces the network if this is the first time
+        if keras.backend.backend() != "tensorflow":
+            return [*outputs, *map(predict, others)]
+        with ThreadPoolExecutor(2) as workers:
+            return [*outputs, *workers.map(predict, others)]
 
     def save(self, folder: Path) -> None:
         """Write the trained network, which replaces its checkpoint."""
