@@ -68,9 +68,9 @@ OURS = (
 
 LABELLED = {
     "flash": ("flash", (-36, 8)),
-    "fast": ("fast", (-4, 12)),
+    "fast": ("fast", (-22, 12)),
     "strong": ("strong", (-8, 14)),
-    "tiny": ("tiny, 7,586 parameters", (-30, -14)),
+    "tiny": ("tiny, 7,586 parameters", (-66, -14)),
     "one-cycle-24-32": ("the 1.24 M-MAC network", (8, -4)),
     "keras-convnet": ("Keras' own example", (6, -2)),
     "ghouzam": ("notebook of 0.99671", (10, -8)),
