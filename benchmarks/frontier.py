@@ -169,7 +169,7 @@ def points_of(recipe: Recipe, found: dict[str, Any], *, unit: float, held_out: i
 
 
 def without_repeats(points: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the points, with every training once: a network of an ensemble may also train alone, with the same seed."""
+    """Return the points, with every training once: a network of an ensemble may also train alone."""
     return list({(point["recipe"], point["seed"], point["epoch"]): point for point in points}.values())
 
 

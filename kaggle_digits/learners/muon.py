@@ -59,7 +59,7 @@ class ConvMuon(keras.optimizers.AdamW):
 
 
 def orthogonalized(matrix: Any) -> Any:
-    """Bring all singular values of a matrix near 1, and keep its singular vectors, by the iteration of Newton and Schulz.
+    """Bring all singular values of a matrix near 1, and keep its singular vectors, by Newton and Schulz' iteration.
 
     Args:
         matrix: (rows, columns) of a floating dtype.
