@@ -283,7 +283,13 @@ def _device(device: Device, *, native: bool, notes: list[str]) -> Device:
 
 
 def _cpu_has_bfloat16() -> bool:
-    """Whether the CPU has bfloat16 instructions. Without them TensorFlow emulates bfloat16, slowly."""
+    """Whether TensorFlow can use bfloat16 instructions of the CPU. Without them it emulates bfloat16, slowly.
+
+    If ONEDNN_MAX_CPU_ISA names older instructions, oneDNN uses only these, and may refuse bfloat16.
+    """
+    limit = os.environ.get("ONEDNN_MAX_CPU_ISA", "DEFAULT").upper()
+    if not any(word in limit for word in ("DEFAULT", "ALL", "BF16", "FP16", "AMX", "AVX10")):
+        return False
     try:
         flags = CPUINFO.read_text()
     except OSError:  # not Linux

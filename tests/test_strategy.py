@@ -31,6 +31,16 @@ def test_cpu_uses_bfloat16_only_where_it_is_native(tmp_path, monkeypatch, flags,
     assert (device.precision, device.reason) == (precision, reason)
 
 
+@pytest.mark.parametrize(
+    ("limit", "precision"), [("sse41", "float32"), ("AVX2", "float32"), ("AVX512_CORE_BF16", "mixed_bfloat16")]
+)
+def test_bfloat16_is_not_used_where_onednn_may_not_use_its_instructions(tmp_path, monkeypatch, limit, precision):
+    monkeypatch.setattr(strategy, "CPUINFO", tmp_path / "cpuinfo")
+    (tmp_path / "cpuinfo").write_text("flags: fma avx512_bf16")
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", limit)
+    assert resolve_device("cpu", precision="mixed_bfloat16").precision == precision
+
+
 def test_machine_without_cpuinfo_uses_float32(tmp_path, monkeypatch):
     monkeypatch.setattr(strategy, "CPUINFO", tmp_path / "none")
     assert resolve_device("cpu", precision="mixed_bfloat16").precision == "float32"
