@@ -50,11 +50,8 @@ _OURS: dict[str, Any] = {
     "shift_averaging": 1,
 }
 
+_ADAMW = {"beta_1": 0.9, "beta_2": 0.999, "epsilon": 1e-7}
 _LIGHT = Augmentation(rotation=8.0, scale=0.08, shear=0.1, shift=1.5)
-
-
-def _adamw(weight_decay: float) -> Layer:
-    return "AdamW", {"weight_decay": weight_decay, "beta_1": 0.9, "beta_2": 0.999, "epsilon": 1e-7}
 
 
 def _cycle(peak: float) -> OneCycle:
@@ -79,8 +76,8 @@ _FAST = Network(
         dense(10),
     ),
     **_OURS,
-    # Muon learns in six epochs what AdamW learns in more than eight.
-    optimizer=("ConvMuon", {**_adamw(0.01)[1], "muon_momentum": 0.95, "muon_rms": 0.2}),
+    # Muon learns in six epochs what AdamW learns in eight.
+    optimizer=("ConvMuon", {"weight_decay": 0.01, **_ADAMW, "muon_momentum": 0.95, "muon_rms": 0.2}),
     learning_rate=_cycle(0.01),
     epochs=6,
     augmentation=_LIGHT,
@@ -125,7 +122,7 @@ _TINY = Network(
         dense(10),
     ),
     **{**_OURS, "label_smoothing": 0.02, "precision": "float32"},
-    optimizer=_adamw(0.001),
+    optimizer=("AdamW", {"weight_decay": 0.001, **_ADAMW}),
     learning_rate=_cycle(0.02),
     epochs=40,
     augmentation=replace(_LIGHT, shift=1.0),
@@ -171,7 +168,7 @@ _HANDWRITING = Network(
         dense(10),
     ),
     **{**_OURS, "shift_averaging": 0},
-    optimizer=_adamw(0.01),
+    optimizer=("AdamW", {"weight_decay": 0.01, **_ADAMW}),
     learning_rate=_cycle(0.01),
     epochs=30,
     augmentation=Restyling(rotation=10.0, scale=0.12, shear=0.12, shift=1.5, strokes=0.7, bend=0.4, pen=0.8, blur=0.8),
