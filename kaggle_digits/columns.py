@@ -30,11 +30,13 @@ class Columns:
         pixels: the 784 columns of the pixels, row by row of an image.
         label: the column of the label, or None.
         notes: what is not as Kaggle has it.
+        one_hot: ten columns of which one is 1 and the others are 0, for the label; or none.
     """
 
     pixels: list[int]
     label: int | None
     notes: tuple[str, ...]
+    one_hot: tuple[int, ...] = ()
 
 
 def find_columns(form: Form, values: np.ndarray, kind: str, name: str) -> Columns:
@@ -59,6 +61,13 @@ def find_columns(form: Form, values: np.ndarray, kind: str, name: str) -> Column
         if len(names) != len(columns) - 1 or not (_counts_up(values[:, 0]) or _is_empty(values[:, 0])):
             raise wrong_length(name, form, 1, len(columns), len(names))
         names = ("", *names)
+    if one_hot := _find_one_hot(columns, values):
+        kept = [column for column in columns if column not in one_hot]
+        found = _columns_without_names(kept, values, "test", name) if names is None else None
+        found = found or _columns_by_names(kept, names or (), values, "test", name)
+        if found.label is not None:
+            raise DataError(f"{name}: has a label and ten columns of a one-hot label. Expected one of them.")
+        return replace(found, one_hot=one_hot, notes=(*notes, "a one-hot label in ten columns", *found.notes))
     found = _columns_without_names(columns, values, kind, name) if names is None else None
     found = found or _columns_by_names(columns, names or (), values, kind, name)
     return replace(found, notes=(*notes, *found.notes))
@@ -70,25 +79,47 @@ def _is_empty(values: np.ndarray) -> bool:
     return values.dtype.kind == "f" and bool(np.isnan(values).all())
 
 
+def _find_one_hot(columns: Sequence[int], values: np.ndarray) -> tuple[int, ...]:
+    """Return ten columns in a row, the last ones or among the first, that hold a one-hot label; none if there are none.
+
+    The corners of an image are paper, so ten pixels there never have exactly one 1 in every row.
+    """
+    extra = len(columns) - PIXELS
+    if extra >= CLASSES:
+        for start in (PIXELS + extra - CLASSES, *range(extra - CLASSES + 1)):
+            ten = tuple(columns[start : start + CLASSES])
+            part = values[:, ten]
+            if len(ten) == CLASSES and (part == 1).sum() == len(part) and ((part != 0).sum(axis=1) == 1).all():
+                return ten
+    return ()
+
+
 def _named(names: Sequence[str], column: int) -> bool:
     return column < len(names) and bool(names[column])
 
 
-def wrong_width(name: str, width: int, what: str | None = None) -> DataError:
-    """Return the error about a table that has another number of columns than images of 28 × 28 make."""
+def wrong_width(name: str, width: int, what: str | None = None, remedy: str = "") -> DataError:
+    """Return the error about a table that has other columns than images of 28 × 28 with a label make.
+
+    Args:
+        name: of the file.
+        width: the number of columns.
+        what: what is wrong; None for that number.
+        remedy: what to do; "" for what helps with images of another size, if that is what the number tells.
+    """
     sides = [math.isqrt(pixels) for pixels in (width, width - 1) if pixels > 0 and math.isqrt(pixels) ** 2 == pixels]
-    like = f", like images of {sides[0]} × {sides[0]}" if sides and sides[0] > 1 and sides[0] != SIDE else ""
-    return DataError(
-        f"{name}: {what or f'{width:,} columns'}{like}. {EXPECTED} Bring the images to 28 × 28, or pass the "
-        "competition's own file."
-    )
+    is_other_size = not remedy and bool(sides) and sides[0] > 4 and sides[0] != SIDE
+    like = f", like images of {sides[0]} × {sides[0]}" if is_other_size else ""
+    advice = "Bring the images to 28 × 28, or pass" if is_other_size else remedy or "Check how it was made, or pass"
+    ending = "" if remedy else " the competition's own file."
+    return DataError(f"{name}: {what or f'{width:,} columns'}{like}. {EXPECTED} {advice}{ending}")
 
 
 def _holds_digits(values: np.ndarray) -> bool:
-    """Whether a column can be one of labels."""
+    """Whether a column can be one of labels. A column of zeros in more than a few rows is a corner of the images."""
     import numpy as np
 
-    return bool(np.isin(values, np.arange(CLASSES)).all())
+    return bool(np.isin(values, np.arange(CLASSES)).all() and (values.any() or len(values) <= CLASSES))
 
 
 def _counts_up(values: np.ndarray) -> bool:
@@ -103,7 +134,11 @@ def _columns_without_names(columns: list[int], values: np.ndarray, kind: str, na
     notes: list[str] = []
     extra = len(columns) - PIXELS
     if extra not in (0, 1, 2):
-        raise wrong_width(name, len(columns))
+        what = remedy = None
+        if 2 < extra <= CLASSES + 2:
+            what = f"{len(columns)} columns without a header, which are {extra} more than the {PIXELS} pixels"
+            remedy = "Add a header that names the label and the pixels, as in label,pixel0,pixel1,…"
+        raise wrong_width(name, len(columns), what, remedy or "")
     first, last = values[:, columns[0]], values[:, columns[-1]]
     can_be_index = _counts_up(first)
     if extra == 2:
@@ -129,8 +164,13 @@ def _columns_without_names(columns: list[int], values: np.ndarray, kind: str, na
         ways["label last"] = False
     possible = [way for way, is_possible in ways.items() if is_possible]
     if not possible:
+        edges = [f"from {column.min():g} to {column.max():g}" for column in (first, last)]
         raise wrong_width(
-            name, len(columns), f"{len(columns)} columns without a header, and no column of labels from 0 to 9"
+            name,
+            len(columns),
+            f"{len(columns)} columns without a header; the first holds values {edges[0]}, the last {edges[1]}, and "
+            "labels go from 0 to 9",
+            "Put the label into the first column, as a digit, or add a header.",
         )
     if len(possible) > 1:
         raise DataError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
 import logging
@@ -10,16 +11,16 @@ import re
 import shlex
 import zipfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, cast
 
 from kaggle_digits import CLASSES, PIXELS, SIDE
 from kaggle_digits.columns import LABELS
 from kaggle_digits.errors import DataError
-from kaggle_digits.files import expand_home
+from kaggle_digits.files import describe_mistaken, expand_home
 from kaggle_digits.form import EXPECTED
-from kaggle_digits.mnist import IdxTable, KerasTable
+from kaggle_digits.mnist import IdxTable, KerasTable, idx_content
 from kaggle_digits.tables import BROKEN, CsvTable, File, Rows, Table
 
 if TYPE_CHECKING:  # importing NumPy costs 0.1 s, and `check` does not need it
@@ -52,8 +53,12 @@ WORDS = {
     "copy",
 }
 """What the name of a text file with digits may hold besides "train" or "test", and besides numbers."""
-IDX = re.compile(r"(train|t10k|test)-(images|labels)[-.]idx[13][-.]ubyte(?:\.gz)?")
-"""The name of one of MNIST's own files."""
+IDX = re.compile(r".*(images|labels)[-.]idx[123][-.](ubyte|int)(\.gz|\.xz)?")
+"""The name of one of MNIST's own files, or of a set like it. Files of other names are known by their first bytes."""
+NEVER_IDX = {".csv", ".tsv", ".txt", ".json", ".md", ".html", ".py", ".ipynb", ".zip", ".npz", ".png", ".jpg", ".jpeg"}
+"""Suffixes of files that are not opened to look for MNIST's own."""
+DEEPEST, MOST_FOLDERS = 5, 2000
+"""Data is looked for so many folders below a folder, in so many folders at most."""
 ZIP = re.compile(rf"{COMPETITION}(?: ?\(\d+\))?\.zip")
 """The name of the competition's zip, also as a second download."""
 
@@ -63,12 +68,24 @@ class Source:
     """Where the data comes from.
 
     Args:
-        name: what messages and run.json call it: a path, or "sample".
+        name: a path, or "sample", as ``--data`` takes it.
         tables: the tables by kind, "train", "test" or both. It is empty for the built-in sample.
     """
 
     name: str
     tables: dict[str, Table]
+
+    def __str__(self) -> str:
+        return "this folder" if self.name == "." else self.name
+
+    def name_for(self, folder: Path) -> str:
+        """Return the name under which files in a folder keep it, so that it can be found again.
+
+        It stays relative if it and the folder lie below the current folder, which may be moved as a whole.
+        """
+        here = Path.cwd()
+        below = (Path(each).resolve().is_relative_to(here) for each in (self.name, folder))
+        return self.name if self.is_sample or all(below) else str(Path(self.name).resolve())
 
     @property
     def is_sample(self) -> bool:
@@ -99,9 +116,17 @@ class TrainingRows:
 def find_source(data: str | os.PathLike[str] | None = None) -> Source:
     """Find the competition's files, or fall back on the built-in sample and log a warning.
 
-    Arguments and errors are those of ``find_competition``.
+    Arguments and errors are those of ``find_competition``. On Kaggle's machines, nothing falls back on the sample: a
+    submission that was made from it would go unnoticed there.
     """
     source = find_competition(data)
+    if source is None and (inputs := _kaggle_inputs()).is_dir():
+        attached = ", ".join(folder.name for folder in sorted(inputs.iterdir())) or "nothing"
+        raise DataError(
+            f"{inputs}: no table of digits in it (it holds {attached}). Expected the competition's data. Attach it: Add "
+            f"Input, Competitions, Digit Recognizer. For a try with the built-in digits, name them: --data {SAMPLE}, "
+            f'or find_source("{SAMPLE}").'
+        )
     if source is None:
         log.warning(
             "No competition data found in $KDIGITS_DATA, Kaggle's mounts, ./data, this folder or %s: using the "
@@ -141,24 +166,69 @@ def find_competition(data: str | os.PathLike[str] | None = None) -> Source | Non
     # Other things lie in the current folder, too, and a train.csv may be one of them.
     tables = {kind: table for kind, table in _tables_in_folder(Path()).items() if _is_of_digits(table)}
     if "train" in tables:
-        return Source("this folder", tables)
+        return Source(".", tables)
     if tables := _tables_in_folder(cache_folder()):
         return Source(str(cache_folder()), tables)
     return None
 
 
+def find_again(name: str, folder: Path) -> Iterator[Source]:
+    """Yield the sources that may be the one that a file in a folder names, see ``Source.name_for``.
+
+    Relative names are tried from here and from the folders above that folder. After them come the places where data is
+    looked for without a name. Whoever calls this checks that the rows are the right ones.
+    """
+    if name == SAMPLE:
+        yield Source(SAMPLE, {})
+        return
+    above = list(folder.resolve().parents)[:3]
+    places = [base / name for base in (Path(), *above)]
+    places += [base / usual for base in above for usual in (".", "data", f"data/{COMPETITION}")]
+    for place in dict.fromkeys(places):
+        with contextlib.suppress(DataError):
+            if tables := _tables_in_folder(place):
+                yield Source(str(place), tables)
+            elif place.exists() and Path(name).name == place.name:
+                yield _source_at(place)
+    with contextlib.suppress(DataError):
+        if source := find_competition():
+            yield source
+
+
+def _kaggle_inputs() -> Path:
+    """Return the folder in which a Kaggle notebook has its data."""
+    return expand_home(os.environ.get("KDIGITS_KAGGLE") or "/kaggle") / "input"
+
+
 def _kaggle_mounts() -> Iterator[Path]:
     """Yield the folders where a Kaggle notebook may have the competition's files.
 
-    Today's folder comes first, then the older one, then every folder whose train.csv is a table of digits. These hold
-    a class's copy of the competition, or a dataset.
+    Today's folder comes first, then the older one, then every folder with a training table of digits: a class's copy of
+    the competition, or a dataset.
     """
-    inputs = expand_home(os.environ.get("KDIGITS_KAGGLE") or "/kaggle") / "input"
+    inputs = _kaggle_inputs()
     yield inputs / "competitions" / COMPETITION
     yield inputs / COMPETITION
-    for file in (*sorted(inputs.glob("*/train.csv")), *sorted(inputs.glob("*/*/train.csv"))):
-        if _is_of_digits(CsvTable(File(file))):
-            yield file.parent
+    for folder in _folders_below(inputs):
+        tables = _tables_in_folder(folder)
+        if "train" in tables and _is_of_digits(tables["train"]):
+            yield folder
+
+
+def _folders_below(folder: Path) -> Iterator[Path]:
+    """Yield the folders below a folder, the nearest first, without hidden ones."""
+    level, seen = [folder], 0
+    for _ in range(DEEPEST):
+        level = [child for parent in level for child in _folders_in(parent)][: MOST_FOLDERS - seen]
+        seen += len(level)
+        yield from level
+
+
+def _folders_in(folder: Path) -> list[Path]:
+    try:
+        return sorted(each for each in folder.iterdir() if each.is_dir() and not each.name.startswith("."))
+    except OSError:  # not a folder, or one that may not be read
+        return []
 
 
 def _is_of_digits(table: Table) -> bool:
@@ -200,9 +270,9 @@ def _source_at(data: str | os.PathLike[str]) -> Source:
             f"or the word {SAMPLE}. Check the path, or run `kaggle-digits download`."
         )
     if path.is_dir():
-        # torchvision, for one, keeps its files two folders further down.
-        below = (folder for level in ("*/", "*/*/") for folder in sorted(path.glob(level)))
-        tables = next((found for folder in itertools.chain([path], below) if (found := _tables_in_folder(folder))), {})
+        # torchvision, for one, keeps its files two folders further down, and Kaggle three.
+        folders = itertools.chain([path], _folders_below(path))
+        tables = next((found for folder in folders if (found := _tables_in_folder(folder))), {})
     else:
         tables = _tables_in_file(path)
     if not tables:
@@ -252,19 +322,35 @@ def _tables_among(files: dict[str, File], beside: Path | None = None) -> dict[st
     """
     if "mnist.npz" in files:
         return {kind: KerasTable(files["mnist.npz"], kind) for kind in KINDS}
-    idx: dict[tuple[str, str], File] = {}
-    names = dict(files)
-    if beside and any(IDX.fullmatch(name) for name in files):
-        names |= {file.name: File(file) for file in sorted(beside.iterdir())}
-    for name, file in names.items():
-        if match := IDX.fullmatch(name.lower()):
-            idx.setdefault((KINDS[match[1] != "train"], match[2]), file)
-    found: dict[str, Table] = {
-        kind: IdxTable(idx[kind, "images"], idx.get((kind, "labels"))) for kind in KINDS if (kind, "images") in idx
-    }
+    found = _idx_tables(files)
+    if found and beside:
+        found = _idx_tables({file.name: File(file) for file in sorted(beside.iterdir()) if file.is_file()})
     for name in sorted(files, key=lambda name: (len(name.partition(".")[0]), name)):  # train.csv before any other
         if (kind := _kind_of(name)) and not name.lower().endswith(".zip"):
             found.setdefault(kind, CsvTable(files[name], is_kaggle=not name.lower().startswith("mnist")))
+    return found
+
+
+def _idx_tables(files: dict[str, File]) -> dict[str, Table]:
+    """Return the tables in the format of MNIST's makers. Of several sets, that of digits is taken, as EMNIST has it."""
+    sets: dict[tuple[str, str | None], dict[str, File]] = {}
+    for name, file in files.items():
+        lower = name.lower()
+        content = match[1] if (match := IDX.fullmatch(lower)) else None
+        if not content and not NEVER_IDX & set(Path(lower).suffixes):
+            content = idx_content(file)
+        if content:
+            kind = next((SPLITS[word] for word in re.split(r"[ _.()-]+", lower) if word in SPLITS), None)
+            before, *named = re.split(r"train|test|t10k|images|labels", lower)
+            before = before if named else ""  # the only pair, whatever its names are
+            sets.setdefault((before, kind), {}).setdefault(content, file)
+    found: dict[str, Table] = {}
+    for (_, kind), parts in sorted(
+        sets.items(), key=lambda each: ("digits" not in each[0][0], "mnist" not in each[0][0][1:], each[0][0])
+    ):
+        if "images" in parts:
+            kind = kind or ("train" if "labels" in parts else "test")
+            found.setdefault(kind, IdxTable(parts["images"], parts.get("labels")))
     return found
 
 
@@ -284,6 +370,10 @@ def _tables_in_zip(path: Path) -> dict[str, Table]:
         with zipfile.ZipFile(path) as archive:
             members = archive.namelist()
     except BROKEN as error:
+        with path.open("rb") as stream:
+            mistaken = describe_mistaken(stream.read(200))
+        if mistaken and not mistaken[0].startswith("a zip"):
+            raise DataError(f"{path}: holds {mistaken[0]}. Expected a zip. {mistaken[1]}") from error
         raise DataError(
             f"{path}: not a whole zip file ({error}). Expected the zip that `kaggle-digits download` leaves; "
             "this one is damaged or cut short. Download it again."
@@ -316,7 +406,7 @@ def load_train(source: Source) -> TrainingRows:
         DataError: the file is missing, malformed or ambiguous; the message names the line.
     """
     rows = _sample()[0] if source.is_sample else _read_train(_table_of(source, "train"))
-    log.info("%s training rows from %s", f"{len(rows):,}", source.name)
+    log.info("%s training rows from %s", f"{len(rows):,}", source)
     return rows
 
 
@@ -335,11 +425,76 @@ def _read_train(table: Table) -> TrainingRows:
     return TrainingRows(rows.pixels, digits)
 
 
-def _read(table: Table, kind: str) -> Rows:
+def _read(table: Table, kind: str, *, labelled: Table | None = None) -> Rows:
+    """Read a table, and set its images upright if they are transposed.
+
+    Args:
+        table: what to read.
+        kind: "train" or "test".
+        labelled: where to look how the images lie if this table has no labels: the training rows beside it.
+    """
     rows = table.read(kind)
+    if _lie_on_side(rows.pixels):
+        known = rows if rows.digits is not None or not labelled else labelled.read("train")
+        if known.digits is not None and _are_transposed(known.pixels, known.digits):
+            upright = _turned(rows.pixels, TRANSPOSED).copy()
+            rows = replace(
+                rows, pixels=upright, notes=(*rows.notes, "transposed images, as EMNIST has them, set upright")
+            )
+        else:
+            log.warning(
+                "%s: most images are wider than tall, which digits are not. If they are transposed, turned or mirrored, "
+                "networks that learned upright digits misread them. Look at some of them.",
+                table,
+            )
     if rows.notes:
         log.info("%s: not in Kaggle's own form: %s", table, "; ".join(rows.notes))
     return rows
+
+
+def _lie_on_side(pixels: np.ndarray) -> bool:
+    """Whether most images are wider than tall. Of the competition's digits, one in ten is."""
+    import numpy as np
+
+    images = pixels[:LOOKED_AT].reshape(-1, SIDE, SIDE).astype(np.float32)
+    place = np.arange(SIDE, dtype=np.float32)
+
+    def spread(profiles: np.ndarray) -> np.ndarray:
+        total = np.maximum(1, profiles.sum(axis=1))
+        return profiles @ place**2 / total - (profiles @ place / total) ** 2
+
+    return len(images) >= 50 and float((spread(images.sum(axis=1)) > spread(images.sum(axis=2))).mean()) > 0.65
+
+
+TRANSPOSED = 4
+LOOKED_AT = 2000
+
+
+def _turned(pixels: np.ndarray, how: int) -> np.ndarray:
+    """Turn images by 0 to 3 quarters, or, from 4 on, transpose them first."""
+    import numpy as np
+
+    images = pixels.reshape(-1, SIDE, SIDE)
+    images = np.rot90(images.transpose(0, 2, 1) if how >= TRANSPOSED else images, how % 4, (1, 2))
+    return images.reshape(-1, PIXELS)
+
+
+def _are_transposed(pixels: np.ndarray, digits: np.ndarray) -> bool:
+    """Whether images look most like upright digits once they are transposed, and not if they are turned.
+
+    Each is compared with the mean of each digit in the built-in sample.
+    """
+    import numpy as np
+
+    sample = _sample()[0]
+    means = np.stack([sample.pixels[sample.digits == digit].mean(axis=0) for digit in range(CLASSES)])
+    means /= np.linalg.norm(means, axis=1, keepdims=True)
+    right = [
+        float(((_turned(pixels[:LOOKED_AT], how) @ means.T).argmax(axis=1) == digits[:LOOKED_AT]).mean())
+        for how in range(8)
+    ]
+    best = right.pop(TRANSPOSED)
+    return best > 1.5 * max(right)
 
 
 def load_test(source: Source) -> np.ndarray:
@@ -368,8 +523,8 @@ def load_test_rows(source: Source, *, alone: bool = False) -> Rows:
         rows = Rows(_sample()[1], None)
     else:
         kind = "train" if alone and "test" not in source.tables else "test"
-        rows = _read(_table_of(source, kind), "test")
-    log.info("%s test rows from %s", f"{len(rows.pixels):,}", source.name)
+        rows = _read(_table_of(source, kind), "test", labelled=source.tables.get("train"))
+    log.info("%s test rows from %s", f"{len(rows.pixels):,}", source)
     return rows
 
 
@@ -381,7 +536,7 @@ def why_not_uploadable(source: Source, rows: Rows) -> str | None:
         return "its test rows have labels, which those of the competition do not have"
     table = source.tables.get("test") or source.tables["train"]
     if not table.is_kaggle:
-        return f"its test rows come from {source.name}, which is not the competition's file"
+        return f"its test rows come from {source}, which is not the competition's file"
     return None
 
 
@@ -406,7 +561,7 @@ def expected_rows(source: Source | None, *, named: bool = False) -> tuple[int, s
         DataError: the test file is missing, cannot be read, or is another file.
     """
     if source and (named or source.is_sample or "test" in source.tables):
-        return count_test_rows(source), f"{source.name}'s test.csv"
+        return count_test_rows(source), f"{source}'s test.csv"
     return TEST_ROWS, "test.csv"
 
 
@@ -534,9 +689,7 @@ def _table_of(source: Source, kind: str) -> Table:
     if kind in source.tables:
         return source.tables[kind]
     (other,) = source.tables
-    raise DataError(
-        f"{source.name}: holds {other}.csv but no {kind}.csv. {EXPECTED} Pass a folder or zip that has both."
-    )
+    raise DataError(f"{source}: holds {other}.csv but no {kind}.csv. {EXPECTED} Pass a folder or zip that has both.")
 
 
 @functools.cache

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import gzip
 import hashlib
 import io
@@ -119,16 +120,29 @@ def _seal(fields: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
 
 
-def numbered_names(path: Path) -> Iterator[Path]:
+def numbered_names(path: Path, suffix: str = "") -> Iterator[Path]:
     """Yield ``path``, then name-2, name-3 and so on, without end.
 
-    >>> names = numbered_names(Path("runs/fast.csv"))
-    >>> [next(names).name for _ in range(3)]
-    ['fast.csv', 'fast-2.csv', 'fast-3.csv']
+    Args:
+        path: a folder or a file.
+        suffix: the end of its name that stays behind the number.
+
+    >>> names = numbered_names(Path("submissions/fast-v1.2.csv"), ".csv")
+    >>> [next(names).name for _ in range(2)]
+    ['fast-v1.2.csv', 'fast-v1.2-2.csv']
     """
     yield path
     for number in count(2):
-        yield path.with_name(f"{path.stem}-{number}{path.suffix}")
+        yield path.with_name(f"{path.name.removesuffix(suffix)}-{number}{suffix}")
+
+
+def suffix_of(file: Path) -> str:
+    """Return the suffix of a file, or "" if what follows its last dot is a number, as in sub-v1.2.
+
+    >>> suffix_of(Path("sub-v1.csv")), suffix_of(Path("sub-v1.2"))
+    ('.csv', '')
+    """
+    return "" if file.suffix[1:].isdigit() else file.suffix
 
 
 def expand_home(path: str | os.PathLike[str]) -> Path:
@@ -164,6 +178,60 @@ def unpacked(file: Path) -> bytes:
             raise zipfile.BadZipFile("a zip that is packed in an unusual way")
         with archive.open(names[0]) as stream:
             return _limited(stream)
+
+
+MARKS: tuple[tuple[bytes, str, str], ...] = (
+    (
+        b"version https://git-lfs",
+        "a Git LFS pointer, which only names the file",
+        "Run `git lfs pull` in its repository.",
+    ),
+    (b"PK\x03\x04", "a zip or an Excel workbook", "Unpack it, or save it as CSV."),
+    (b"\xd0\xcf\x11\xe0", "an old Excel workbook", "Save it as CSV."),
+    (b"PAR1", "a Parquet file", "Save it as CSV, as in pandas.read_parquet(FILE).to_csv(OUT, index=False)."),
+    (b"\x93NUMPY", "a NumPy array", "Save it as CSV, as in numpy.savetxt(OUT, array, fmt='%d', delimiter=',')."),
+    (b"\x89HDF", "an HDF5 file", "Save its table as CSV."),
+    (b"SQLite format 3", "an SQLite database", "Save its table as CSV."),
+    (b"\x89PNG", "a PNG picture", "Read pictures with `kaggle-digits recognize`."),
+    (b"\xff\xd8\xff", "a JPEG picture", "Read pictures with `kaggle-digits recognize`."),
+    (b"%PDF", "a PDF document", "Name the table instead."),
+    (b"\x80\x04\x95", "a Python pickle", "Save it as CSV; pickles run code when they are read."),
+)
+"""First bytes of files that are saved under the name of a table, what they are, and what to do."""
+
+
+def describe_mistaken(head: bytes) -> tuple[str, str] | None:
+    """Tell what a file that should be a table or an archive is instead.
+
+    Args:
+        head: its first bytes.
+
+    Returns:
+        what it is, and what to do; None if it is nothing that is known.
+    """
+    for mark, what, remedy in MARKS:
+        if head.startswith(mark):
+            return what, remedy
+    text = head.removeprefix(codecs.BOM_UTF8).lstrip()
+    if text[:1] == b"<" and text[1:2] in b"!?/abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ":
+        return "a web page", "A page that asks you to sign in looks like this. Sign in and download the file again."
+    if text[:1] == b"{":
+        return f"a message in JSON, {text[:60].decode('utf-8', 'replace')!r}", "Download the file again."
+    return None
+
+
+def decode_text(contents: bytes) -> str:
+    """Decode text in UTF-8 or, as PowerShell writes it, in UTF-16, with or without a byte-order mark.
+
+    Raises:
+        UnicodeDecodeError: it is neither.
+    """
+    if contents.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return contents.decode("utf-16")
+    for encoding, zeros in (("utf-16-le", contents[1:200:2]), ("utf-16-be", contents[:200:2])):
+        if zeros and not any(zeros):
+            return contents.decode(encoding)
+    return contents.decode("utf-8-sig")
 
 
 def read_at_most(stream: IO[bytes] | gzip.GzipFile, most: int) -> bytes:

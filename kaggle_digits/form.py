@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 from kaggle_digits import PIXELS
 from kaggle_digits.errors import DataError
+from kaggle_digits.files import describe_mistaken
 
 SEPARATORS = {"\t": "tabs", ";": "semicolons", "|": "bars", ",": "commas"}
 SPACES = r"\s+"
@@ -31,6 +32,8 @@ class Form:
         names: of the columns; None if there is no header.
         head_lines: lines in front of the first row.
         width: values in the first row.
+        first_row: what to read instead of the first line, if pandas took the first row for a header; else None.
+        one_text: whether all pixels of a row are one text, as in 7,"0 0 255 …". The separator is that inside of it.
         notes: what is not as Kaggle has it.
     """
 
@@ -43,6 +46,8 @@ class Form:
     names: tuple[str, ...] | None = None
     head_lines: int = 1
     width: int = 0
+    first_row: str | None = None
+    one_text: bool = False
     notes: tuple[str, ...] = ()
 
 
@@ -57,6 +62,8 @@ def sniff(head: bytes, name: str) -> Form:
         DataError: it is empty, or no table of digits.
     """
     form = _sniff_encoding(head)
+    if mistaken := describe_mistaken(head[form.skip :]):
+        raise DataError(f"{name}: holds {mistaken[0]}. Expected a table of digits. {mistaken[1]}")
     if b"\0" in head and form.encoding in ("utf-8", "cp1252"):
         raise DataError(f"{name}: not a text file. {EXPECTED} Pass the competition's own file.")
     text = head[form.skip :].decode(form.encoding, "replace")
@@ -77,14 +84,34 @@ def sniff(head: bytes, name: str) -> Form:
     quote = "'" if first.lstrip().startswith("'") else '"'
     separator = preferred or _find_separator(first)
     fields = split_line(first, separator, quote)
+    if form.encoding == "utf-8" and (one_text := _sniff_one_text(lines, separator, quote)):
+        return replace(
+            form,
+            newline=newline,
+            separator=SPACES,
+            head_lines=skipped + one_text[0],
+            width=one_text[1],
+            one_text=True,
+            notes=(*form.notes, "pixels in one text"),
+        )
+    if names_pictures(fields) or any(names_pictures(split_line(line, separator, quote)) for line in lines[1:3]):
+        if len(fields) < PIXELS:
+            raise DataError(
+                f"{name}: a list of picture files. Expected the pixels themselves, {PIXELS} in each row. "
+                "`kaggle-digits recognize --labelled FOLDER` reads pictures and compares them with their labels."
+            )
     if len(fields) < 2:
         raise DataError(
             f"{name}: not a table: its first line has no columns. {EXPECTED} Pass the competition's own file."
         )
     notes = list(form.notes)
+    first_row = None
+    if restored := _restore_first_row(fields):
+        fields, first_row = restored, separator.join(restored)
+        notes.append("the first row, which pandas had taken for a header, read as a row")
     if separator != ",":
         notes.append(f"{SEPARATORS.get(separator, 'spaces')} between values")
-    names = tuple(field.strip() for field in fields) if _is_header(fields) else None
+    names = tuple(field.strip() for field in fields) if not first_row and _is_header(fields) else None
     following = [line.rstrip("\r") for line in lines[bool(names) : -1] or lines[bool(names) :] if line.strip()]
     rows = [split_line(line, separator, quote) for line in following]
     row = rows[0] if rows else []
@@ -107,8 +134,50 @@ def sniff(head: bytes, name: str) -> Form:
         names=names,
         head_lines=skipped + (names is not None),
         width=width,
+        first_row=first_row,
         notes=tuple(notes),
     )
+
+
+def _sniff_one_text(lines: Sequence[str], separator: str, quote: str) -> tuple[int, int] | None:
+    """Recognise a table whose pixels stand in a single text, as in 7,"0 0 255 …" or 7,"[0, 0, 255, …]".
+
+    Returns:
+        the number of lines in front of the first row, and the number of values in a row; None for other tables.
+    """
+    for head_lines, line in enumerate(lines[:2]):
+        fields = split_line(line.rstrip("\r"), separator, quote)
+        if 1 <= len(fields) <= 4 and any(len(as_values(field.encode()).split()) >= PIXELS for field in fields):
+            return head_lines, len(as_values(line.encode()).split())
+    return None
+
+
+def names_pictures(fields: Sequence[str]) -> bool:
+    """Whether a row of a table names a picture file."""
+    return any(re.search(r"\.(png|jpe?g|bmp|gif|tiff?|webp)$", field.strip().lower()) for field in fields)
+
+
+def as_values(text: bytes) -> bytes:
+    """Put spaces in place of all that stands between values in a table whose pixels are one text."""
+    return text.translate(bytes.maketrans(b",;|\"'[]()\t", b" " * 10))
+
+
+def _restore_first_row(fields: Sequence[str]) -> list[str] | None:
+    """Return the first row of a table that pandas read and saved with that row as its header, else None.
+
+    pandas numbers names that occur twice: a row of 7, 0, 0, 0 becomes the header 7, 0, 0.1, 0.2.
+    """
+    seen: dict[str, int] = {}
+    restored = []
+    for field in map(str.strip, fields):
+        value, _, number = field.rpartition(".")
+        if value not in seen:
+            value, number = field, ""
+        if not NUMBER.fullmatch(value) or number != str(seen.get(value, "")):
+            return None
+        seen[value] = seen.get(value, 0) + 1
+        restored.append(value)
+    return restored if len(fields) >= PIXELS and len(seen) < len(fields) else None
 
 
 def _sniff_encoding(head: bytes) -> Form:

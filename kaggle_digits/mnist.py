@@ -19,6 +19,19 @@ MOST_BYTES = MOST_ROWS * PIXELS
 """``mnist.npz`` has at most this many bytes, packed or not."""
 
 
+IDX_HEADS = {bytes([0, 0, 8, 3]): "images", bytes([0, 0, 8, 1]): "labels", bytes([0, 0, 12, 2]): "labels"}
+"""The first four bytes of IDX files. QMNIST has labels as 32-bit numbers, eight in a row, with the digit first."""
+
+
+def idx_content(file: File) -> str | None:
+    """Tell from its first bytes whether a file holds "images" or "labels" in IDX format, or None."""
+    try:
+        with file.open() as stream:
+            return IDX_HEADS.get(stream.read(4))
+    except DataError:  # not readable, so not known
+        return None
+
+
 @dataclass(frozen=True)
 class IdxTable:
     """Images, and perhaps labels, in the files of MNIST's makers.
@@ -40,7 +53,7 @@ class IdxTable:
     def read(self, kind: str) -> Rows:
         """Read the images and labels."""
         pixels = self._load(self.images, (SIDE, SIDE)).reshape(-1, PIXELS)
-        digits = self._load(self.labels, ()).astype("int64") if self.labels else None
+        digits = self._load_labels(self.labels) if self.labels else None
         if digits is not None and len(digits) != len(pixels):
             raise DataError(
                 f"{self.labels}: {len(digits)} labels for {len(pixels)} images. Expected as many. Check both."
@@ -54,6 +67,24 @@ class IdxTable:
         """Return the number of images that the file names."""
         with self.images.open() as stream:
             return self._sizes(stream, self.images, (SIDE, SIDE))[0]
+
+    def _load_labels(self, file: File) -> np.ndarray:
+        with file.open() as stream:
+            if stream.read(4) != bytes([0, 0, 12, 2]):
+                return self._load(file, ()).astype("int64")
+        import numpy as np
+
+        with file.open() as stream:
+            head = stream.read(12)
+            rows, width = int.from_bytes(head[4:8], "big"), int.from_bytes(head[8:], "big")
+            check_rows(file, rows * width // PIXELS)
+            contents = read_at_most(stream, 4 * rows * width + 1)
+        if not width or len(contents) != 4 * rows * width:
+            raise DataError(
+                f"{file}: not whole. Expected {rows:,} rows of labels, as its head says. Download it again."
+            )
+        values = np.frombuffer(contents, ">i4")
+        return values.reshape(rows, width)[:, 0].astype("int64")
 
     def _load(self, file: File, shape: tuple[int, ...]) -> np.ndarray:
         import numpy as np

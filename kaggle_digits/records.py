@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from kaggle_digits.errors import SubmissionError
-from kaggle_digits.files import numbered_names, read_json, unpacked, write_json
+from kaggle_digits.files import numbered_names, read_json, suffix_of, unpacked, write_json
 
 FORMAT = "kaggle_digits submission"
 SUBMISSIONS = "submissions"
@@ -33,12 +33,12 @@ UPLOAD_FIELDS = ("competition", "message", "state", "reference", "date", "public
 
 
 def record_path(file: Path) -> Path:
-    """Return where the record of a submission file lies.
+    """Return where the record of a submission file lies. No two files share one.
 
-    >>> record_path(Path("submissions/fast-seed0.csv")).name
-    'fast-seed0.json'
+    >>> [record_path(Path(name)).name for name in ("fast-seed0.csv", "v1.2", "v1.3", "a.txt")]
+    ['fast-seed0.json', 'v1.2.record.json', 'v1.3.record.json', 'a.txt.record.json']
     """
-    return file.with_suffix(".json")
+    return file.with_name(f"{file.stem}.json" if file.suffix == ".csv" else f"{file.name}.record.json")
 
 
 def free_name(file: Path, *, may_take: Callable[[Path], bool] = lambda _: False) -> Path:
@@ -49,7 +49,9 @@ def free_name(file: Path, *, may_take: Callable[[Path], bool] = lambda _: False)
         may_take: says of a name that a file has whether it may be taken all the same.
     """
     return next(
-        name for name in numbered_names(file) if not (name.exists() or record_path(name).exists()) or may_take(name)
+        name
+        for name in numbered_names(file, suffix_of(file))
+        if not (name.exists() or record_path(name).exists()) or may_take(name)
     )
 
 
@@ -99,6 +101,8 @@ def check_record_free(file: Path, *, overwrite: bool = False) -> None:
         SubmissionError: another file has the record's name, or the record tells of an upload and ``overwrite`` is off.
     """
     found = _record_there(file)
+    if found and found["file"] != file.name:
+        raise _name_taken(file, f"is the record of {found['file']}")
     if found and found["upload"] and not overwrite:
         raise SubmissionError(
             f"{record_path(file)}: tells of a submission to Kaggle. Expected a new name for {file.name}. Choose "
@@ -137,12 +141,14 @@ def load_record(path: Path) -> dict[str, Any] | None:
 def _record_there(file: Path) -> dict[str, Any] | None:
     """Return the record beside a file, if there is one."""
     path = record_path(file)
-    if path == file:
+    if file.suffix == ".json":
         raise SubmissionError(
             f"{file}: has the name of a record. Expected a submission, as in {file.stem}.csv. Rename it."
         )
     if not path.exists():
-        return None
+        # Until November 2026, the record of v1.2 was called v1.json. It may tell of an upload.
+        older = load_record(file.with_suffix(".json"))
+        return older if older and older["file"] == file.name else None
     found = load_record(path)
     if not found:
         raise _name_taken(file, "is not a record of kaggle-digits, or a damaged one")

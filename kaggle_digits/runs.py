@@ -25,7 +25,7 @@ from kaggle_digits.arrays import read_arrays
 from kaggle_digits.errors import RunError
 from kaggle_digits.files import checksum, locked, numbered_names, partial_name, read_json, write_json
 from kaggle_digits.recipe import Recipe, build, from_json, to_json
-from kaggle_digits.records import load_record
+from kaggle_digits.records import load_record, record_path
 from kaggle_digits.strategy import Device
 
 if TYPE_CHECKING:
@@ -167,7 +167,7 @@ class Run:
     @property
     def is_used(self) -> bool:
         """Whether a submission was made with it. It is, once the record of the file names it; that is written last."""
-        record = load_record(Path(self.submission).with_suffix(".json")) if self.submission else None
+        record = load_record(record_path(Path(self.submission))) if self.submission else None
         folders = [run.get(name) for run in record["runs"] for name in ("run", "measured_by")] if record else []
         return str(self.folder) in folders
 

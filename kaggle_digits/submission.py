@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import codecs
 import csv
+import difflib
 import os
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from kaggle_digits import CLASSES
 from kaggle_digits.data import SAMPLE, TEST_ROWS
 from kaggle_digits.errors import SubmissionError
-from kaggle_digits.files import atomic_path, unpacked
+from kaggle_digits.files import atomic_path, describe_mistaken, unpacked
 from kaggle_digits.tables import BROKEN
 
 HEADER = "ImageId,Label"
@@ -75,7 +76,8 @@ class Reading:
 
     Args:
         digits: the predicted digits in the order of the test file; None if that cannot be told.
-        fault: what Kaggle would refuse first, and what it would expect; None if there is nothing.
+        fault: what Kaggle would refuse first, and what it would expect; None if there is nothing. If the digits cannot
+            be told, it is the first fault that stands in the way.
         remedy: what to do about it.
         lines: how many lines the file has.
     """
@@ -84,6 +86,15 @@ class Reading:
     fault: str | None
     remedy: str
     lines: int
+
+
+@dataclass(frozen=True)
+class _Fault:
+    """What is wrong in a file, what to do about it, and whether it hides what was meant."""
+
+    text: str
+    remedy: str
+    hides: bool = False
 
 
 def check_submission(file: Path, *, rows: int = TEST_ROWS, counted_in: str = "test.csv") -> list[int]:
@@ -165,6 +176,8 @@ def read_submission(file: Path) -> Reading:
         raise SubmissionError(
             f"{file}: cannot be read as text ({error}). Expected a CSV file that starts with {HEADER}. Make it again."
         ) from error
+    if mistaken := describe_mistaken(contents):
+        raise SubmissionError(f"{file}: holds {mistaken[0]}. Expected a CSV file that starts with {HEADER}. {AGAIN}")
     lines = text.splitlines()
     if (
         not marked
@@ -174,116 +187,166 @@ def read_submission(file: Path) -> Reading:
         )
     ):  # Kaggle's own form, in a tenth of the time of what follows
         return Reading([int(line[-1]) for line in lines[1:]], None, "", len(lines))
-    faults = [("it is in UTF-16. Expected UTF-8 or ASCII.", AGAIN)] if marked else []
+    faults = [_Fault("it is in UTF-16. Expected UTF-8 or ASCII.", AGAIN)] if marked else []
     if not lines:
         return Reading(None, f"line 1 is 'nothing'. Expected {HEADER!r}.", AGAIN, 0)
-    separator = max(",;\t ", key=lambda each: (lines[0].count(each) > 0, -",;\t ".index(each)))
+    separator = max(",;\t ", key=lambda each: (lines[0].lstrip("# ").count(each) > 0, -",;\t ".index(each)))
     if separator != "," and separator in lines[0]:
         what = {";": "semicolons", "\t": "tabs", " ": "spaces"}[separator]
-        faults.append((f"line 1 is {lines[0][:40]!r}, with {what} between values. Expected commas.", AGAIN))
+        faults.append(_Fault(f"line 1 is {lines[0][:40]!r}, with {what} between values. Expected commas.", AGAIN))
     table = []
     for number, line in enumerate(lines, start=1):
+        if number == 1 and line.startswith("#"):  # as numpy.savetxt writes headers
+            faults.append(_Fault(f"line 1 is {line[:40]!r}. Expected {HEADER!r}, without the #.", AGAIN))
+            line = line.lstrip("# ")
         try:
             fields = next(csv.reader([line], delimiter=separator, skipinitialspace=separator == " ", strict=True), [])
         except csv.Error:
             return Reading(None, f"line {number} is {line[:40]!r}. Expected an id and a label.", CORRECT, len(lines))
         stripped = [field.strip() for field in fields]
         if stripped != fields and not faults:
-            faults.append((f"line {number} is {line[:40]!r}, with spaces around values. Expected none.", CORRECT))
+            faults.append(_Fault(f"line {number} is {line[:40]!r}, with spaces around values. Expected none.", CORRECT))
         table.append(stripped)
     end = len(table)
     while end and not any(table[end - 1]):
         end -= 1
     if end < len(table):
-        faults.append((f"line {end + 1} is {lines[end][:40]!r}. Expected nothing after the last row.", CORRECT))
+        faults.append(_Fault(f"line {end + 1} is {lines[end][:40]!r}. Expected nothing after the last row.", CORRECT))
     digits, more = _understand(table[:end], lines)
-    fault, remedy = (*faults, *more, (None, ""))[0]
-    return Reading(digits, fault, remedy, len(lines))
+    faults += more
+    shown = next((fault for fault in faults if fault.hides or digits is not None), (*faults, None)[0])
+    return Reading(digits, shown.text if shown else None, shown.remedy if shown else "", len(lines))
 
 
-def _understand(table: list[list[str]], lines: list[str]) -> tuple[list[int] | None, list[tuple[str, str]]]:
-    """Return the digits that a table means, or None, and its faults with their remedies, the first one first."""
+def _understand(table: list[list[str]], lines: list[str]) -> tuple[list[int] | None, list[_Fault]]:
+    """Return the digits that a table means, or None, and its faults, the first one first."""
     header = table[0] if table else []
-    faults: list[tuple[str, str]] = []
-    expected = HEADER.split(",")
-    if header != expected:
-        faults.append((f"line 1 is {lines[0][:40]!r}. Expected {HEADER!r}.", AGAIN))
-    has_header = not all(_number(field) is not None for field in header)
-    names = [field.lower().replace("_", "").replace(" ", "") for field in header]
-    if not has_header:
-        names = {1: ["label"], 2: ["imageid", "label"], 3: ["", "imageid", "label"]}.get(len(header), names)
-    first = 1 if has_header else 0
     width = len(header)
-    ids = [column for column, name in enumerate(names) if name in IDS]
-    labels = [column for column, name in enumerate(names) if name in LABELS]
-    others = [column for column in range(width) if column not in (*ids, *labels)]
-    if len(others) > 1 and others[0] == 0 and names[0] in ("", "unnamed:0") and len(others) != CLASSES:
-        others = others[1:]
-    if len(others) == 1 and names[others[0]] in ("", "unnamed:0", "index"):
-        faults[:0] = [(f"line 1 is {lines[0][:40]!r}, with an index column. Expected {HEADER!r}.", AGAIN)]
-        others = []
-    one_hot = len(others) == CLASSES and not labels
-    if one_hot:
-        faults[:0] = [(f"line 1 is {lines[0][:40]!r}: ten columns, one-hot. Expected one label in each row.", AGAIN)]
-    elif len(labels) != 1 or len(ids) > 1 or others:
+    has_header = not all(_number(field) is not None or _is_score(field) for field in header)
+    has_header = has_header or header == list(map(str, range(CLASSES)))
+    rows = table[1:] if has_header else table
+    ids, labels, scores, faults = _columns(header, rows, has_header, lines[0][:40])
+    if not labels and not scores:
         return None, faults
+
+    def shown(number: int) -> str:
+        return repr(lines[number - 1][:40])
+
     found: list[tuple[int, int]] = []
-    known = True
-    for number, row in enumerate(table[first:], start=first + 1):
+    first_disorder: _Fault | None = None
+    for number, row in enumerate(rows, start=2 if has_header else 1):
         place = len(found) + 1
         if len(row) != width:
-            faults.append(
-                (
-                    f"line {number} is {lines[number - 1][:40]!r}. Expected an id and a label, as in '{place},7'.",
-                    CORRECT,
-                )
-            )
-            known = known and not any(row)  # a blank line stands for nothing
+            text = f"line {number} is {shown(number)}. Expected an id and a label, as in '{place},7'."
+            faults.append(_Fault(text, CORRECT, hides=any(row)))  # a blank line stands for nothing
             continue
         image_id = _number(row[ids[0]]) if ids else place
         if not ids or row[ids[0]] != str(place):
-            shown = f"has id {row[ids[0]][:40]!r}" if ids else f"is {lines[number - 1][:40]!r}, without an id"
-            faults.append(
-                (
-                    f"line {number} {shown}. Expected {place}: ids count up from 1, in the order of test.csv.",
-                    "Restore the order.",
+            what = f"has id {row[ids[0]][:40]!r}" if ids else f"is {shown(number)}, without an id"
+            text = f"line {number} {what}. Expected {place}: ids count up from 1, in the order of test.csv."
+            faults.append(_Fault(text, "Restore the order.", hides=image_id is None))
+            if image_id != place - (bool(found) and found[0][0] == 0):  # they may count from 0
+                first_disorder = first_disorder or (faults[-1] if found or image_id else None)
+        if scores:
+            digit = _likeliest([row[column] for column in scores])
+            if digit is None:
+                text = f"line {number} is {shown(number)}. Expected ten numbers, one of which is the greatest."
+                faults.append(_Fault(text, "Correct the line.", hides=True))
+        else:
+            digit = _digit(row[labels[0]])
+            if row[labels[0]] != str(digit):
+                text = (
+                    f"line {number} has label {row[labels[0]][:40]!r}. Expected a digit from 0 to 9, without decimals."
                 )
-            )
-        digit = _one_hot([row[column] for column in others]) if one_hot else _digit(row[labels[0]])
-        if not one_hot and row[labels[0]] != str(digit):
-            faults.append(
-                (
-                    f"line {number} has label {row[labels[0]][:40]!r}. Expected a digit from 0 to 9, without decimals.",
-                    "Correct the line.",
-                )
-            )
-        elif one_hot and digit is None:
-            faults.append(
-                (
-                    f"line {number} is {lines[number - 1][:40]!r}. Expected a single 1 and nine zeros.",
-                    "Correct the line.",
-                )
-            )
-        known = known and image_id is not None and digit is not None
-        found.append((int(image_id or 0), digit or 0))
+                faults.append(_Fault(text, "Correct the line.", hides=digit is None))
+        found.append((-1 if image_id is None else image_id, -1 if digit is None else digit))
     in_order = sorted(found)
-    if not (known and [each for each, _ in in_order] in ([*range(len(found))], [*range(1, len(found) + 1)])):
+    counted = [image_id for image_id, _ in in_order]
+    if not any(fault.hides for fault in faults) and counted not in (
+        list(range(len(found))),
+        list(range(1, len(found) + 1)),
+    ):
+        faults.insert(0, _id_fault(counted, first_disorder))
+    if any(fault.hides for fault in faults):
         return None, faults
     return [digit for _, digit in in_order], faults
 
 
-def _number(text: str) -> float | None:
-    """Return a whole number that may be written as in 6.0, or None."""
-    if text and text.isascii() and text.isdigit():
-        return int(text)
-    return int(text.partition(".")[0]) if re.fullmatch(r"[0-9]+\.0*", text, re.ASCII) else None
+def _id_fault(counted: list[int], first: _Fault | None) -> _Fault:
+    """Return the fault of ids, in ascending order, that do not count up: some are there twice, or missing."""
+    twice = [image_id for image_id, following in zip(counted, counted[1:], strict=False) if image_id == following]
+    missing = sorted(set(range(1, len(counted) + 1)) - set(counted))
+    named = ", ".join(map(str, (twice or missing)[:3])) + (" and more" if len(twice or missing) > 3 else "")
+    what = f"id {named} {'is there twice' if twice else 'is missing'}"
+    text = first.text if first else f"the ids go from {counted[0]} to {counted[-1]}. Expected them to count up from 1."
+    return _Fault(f"{text[:-1]}; {what}.", "Add or remove the rows.", hides=True)
+
+
+def _columns(
+    header: list[str], rows: list[list[str]], has_header: bool, line: str
+) -> tuple[list[int], list[int], list[int], list[_Fault]]:
+    """Tell the columns of the id, of the label, and of ten scores, and what is wrong with the first line."""
+    width = len(header)
+    names = [field.lower().replace("_", "").replace(" ", "") for field in header]
+    if not has_header:
+        scored = [f"p{digit}" for digit in range(CLASSES)]
+        usual = {1: ["label"], 2: ["imageid", "label"], 3: ["", "imageid", "label"]}
+        names = (usual | {CLASSES: scored, CLASSES + 1: ["imageid", *scored]}).get(width, names)
+    known = [column for column, name in enumerate(names) if name in IDS | LABELS]
+    if len(known) < min(width, 2) and width <= 3:  # a misspelt name
+        close = [difflib.get_close_matches(name, [*IDS, *LABELS], n=1, cutoff=0.7) for name in names]
+        names = [match[0] if match and name else name for name, match in zip(names, close, strict=True)]
+    if width == 2 and not any(name in LABELS for name in names) and names[1] not in IDS and _counts_up(rows):
+        names = ["imageid", "label"]
+    ids = [column for column, name in enumerate(names) if name in IDS]
+    labels = [column for column, name in enumerate(names) if name in LABELS]
+    others = [column for column in range(width) if column not in (*ids, *labels)]
+    fault = f"line 1 is {line!r}"
+    has_index = len(others) in (1, CLASSES + 1) and others[0] == 0 and names[0] in ("", "unnamed:0", "index")
+    if has_index:
+        others = others[1:]
+    if len(others) == CLASSES and not labels:
+        cells = {row[column] for row in rows for column in others if len(row) == width}
+        what = "one-hot" if {_number(cell) for cell in cells} <= {0, 1} else "of probabilities or scores"
+        return ids, [], others, [_Fault(f"{fault}: ten columns, {what}. Expected one label in each row.", AGAIN)]
+    fault += ", with an index column" if has_index else ""
+    faults = [] if header == HEADER.split(",") else [_Fault(f"{fault}. Expected {HEADER!r}.", AGAIN)]
+    if len(labels) != 1 or len(ids) > 1 or others:
+        return ids, [], [], [replace(fault, hides=True) for fault in faults]
+    return ids, labels, [], faults
+
+
+def _counts_up(rows: list[list[str]]) -> bool:
+    """Whether the first column of a table numbers its rows, and the second holds digits."""
+    numbers = [_number(row[0]) for row in rows if len(row) == 2]
+    digits = sum(_digit(row[1]) is not None for row in rows if len(row) == 2)
+    return len(numbers) > 1 and numbers[:2] in ([0, 1], [1, 2]) and digits > 0.9 * len(rows)
+
+
+def _number(text: str) -> int | None:
+    """Return a whole number that may be written as in 6.0, 6.000e+00 or [6], or None."""
+    text = text.strip("[]'\" ")
+    if text.isascii() and text.isdigit():
+        return int(text[:18])
+    if not re.fullmatch(r"\+?[0-9]{1,18}(\.[0-9]*)?([eE][+-]?[0-9]{1,2})?", text.replace(",", "."), re.ASCII):
+        return None
+    value = float(text.replace(",", "."))
+    return int(value) if value.is_integer() else None
 
 
 def _digit(text: str) -> int | None:
     number = _number(text)
-    return int(number) if number is not None and number < CLASSES else None
+    return number if number is not None and number < CLASSES else None
 
 
-def _one_hot(values: list[str]) -> int | None:
-    numbers = [_number(value) for value in values]
-    return numbers.index(1) if sorted(numbers, key=str) == [0] * (CLASSES - 1) + [1] else None
+def _is_score(text: str) -> bool:
+    return re.fullmatch(r"[-+]?[0-9]+\.[0-9]+([eE][-+]?[0-9]{1,3})?", text, re.ASCII) is not None
+
+
+def _likeliest(values: list[str]) -> int | None:
+    """Return which of ten numbers is the greatest, or None if one is no number, or two are the greatest."""
+    try:
+        numbers = [float(value) for value in values]
+    except ValueError:
+        return None
+    return numbers.index(max(numbers)) if numbers.count(max(numbers)) == 1 else None

@@ -28,7 +28,7 @@ from kaggle_digits import CLASSES, PIXELS
 from kaggle_digits.columns import Columns, find_columns, wrong_width
 from kaggle_digits.errors import DataError
 from kaggle_digits.files import BOUNDED
-from kaggle_digits.form import SPACES, Form, sniff, split_line, wrong_length
+from kaggle_digits.form import SPACES, Form, as_values, sniff, split_line, wrong_length
 
 if TYPE_CHECKING:  # importing NumPy costs 0.1 s, and `check` does not need it
     from concurrent.futures import Future
@@ -223,10 +223,14 @@ def _blocks(stream: IO[bytes], form: Form, name: str) -> Iterator[bytes]:
     newline = form.newline.encode()
     decode = None if form.encoding == "utf-8" else codecs.getincrementaldecoder(form.encoding)("replace").decode
     stream.read(form.skip)
-    rest = b""
+    rest, first_row = b"", form.first_row
     while block := stream.read(BLOCK):
-        lines, end, rest = (rest + (decode(block).encode() if decode else block)).rpartition(newline)
+        block = decode(block).encode() if decode else block
+        lines, end, rest = (rest + (as_values(block) if form.one_text else block)).rpartition(newline)
         if end:
+            if first_row:
+                lines = first_row.encode() + (lines + end)[(lines + end).index(newline) : -len(end)]
+                first_row = None
             yield lines + end
         if len(rest) > LONGEST_LINE:
             raise DataError(
@@ -234,7 +238,7 @@ def _blocks(stream: IO[bytes], form: Form, name: str) -> Iterator[bytes]:
                 "again, or check how it was made."
             )
     if rest:
-        yield rest + newline
+        yield (first_row.encode() if first_row else rest) + newline
 
 
 def _parse(file: File, form: Form) -> tuple[np.ndarray, list[str]]:
@@ -372,7 +376,7 @@ def _as_kaggle(file: File, form: Form, values: np.ndarray, columns: Columns) -> 
             "the row."
         )
 
-    digits = None
+    digits = values[:, columns.one_hot].argmax(axis=1).astype(np.int64) if columns.one_hot else None
     if columns.label is not None:
         labels = values[:, columns.label]
         wrong = ~np.isin(labels, np.arange(CLASSES))

@@ -163,8 +163,24 @@ def test_look_up_order_is_environment_mounts_data_folder_cache_sample(competitio
         found.append(data.find_source().name)
         for name in ("train.csv", "test.csv"):
             (place / name).unlink()
+    with pytest.raises(DataError, match="no table of digits in it"):  # on Kaggle, nothing falls back on the sample
+        data.find_source()
+    monkeypatch.setenv("KDIGITS_KAGGLE", str(tmp_path / "elsewhere"))
     found.append(data.find_source().name)
     assert found == [*map(str, places[:4]), "data", str(places[5]), "sample"]
+
+
+@pytest.mark.parametrize("names", [("train.csv", "test.csv"), ("mnist_train.csv", "mnist_test.csv")])
+@pytest.mark.parametrize("where", ["datasets/ada/mnist-in-csv", "our-class", "datasets/ada/mnist-in-csv/archive"])
+def test_dataset_attached_on_kaggle_is_found_wherever_it_is_mounted(competition, tmp_path, train_values, names, where):
+    folder = tmp_path / "kaggle" / "input" / where
+    folder.mkdir(parents=True)
+    for name, original in zip(names, ("train.csv", "test.csv"), strict=True):
+        (folder / name).write_bytes((competition / original).read_bytes())
+    found = data.find_source()
+    assert found.name == str(folder)
+    assert len(data.load_train(found)) == len(train_values)
+    assert data.find_source(tmp_path / "kaggle").tables.keys() == {"train", "test"}  # the same with --data
 
 
 def test_training_file_of_something_else_in_kaggles_inputs_is_passed_over(tmp_path):
@@ -172,7 +188,10 @@ def test_training_file_of_something_else_in_kaggles_inputs_is_passed_over(tmp_pa
         folder = tmp_path / "kaggle" / "input" / name
         folder.mkdir(parents=True)
         (folder / "train.csv").write_text(text)
-    assert data.find_source().is_sample
+    assert data.find_competition() is None
+    with pytest.raises(DataError) as raised:
+        data.find_source()
+    assert all(word in str(raised.value) for word in ("it holds pictures, titanic", "Add Input", "--data sample"))
 
 
 def test_without_data_the_sample_is_taken_with_a_notice(caplog):
@@ -377,7 +396,7 @@ BAD_TRAIN = {
         "the file is empty. Expected a header and one row per image. Download it again, or check how it was made.",
     ),
     "not a CSV": (
-        lambda t: "<!DOCTYPE html>\n<p>Sign in</p>\n",
+        lambda t: "Sign in\n",
         f"not a table: its first line has no columns. {EXPECTED} Pass the competition's own file.",
     ),
 }
@@ -404,7 +423,7 @@ def test_stray_quote_is_refused(competition):
 
 def test_binary_file_is_not_a_csv(tmp_path):
     file = tmp_path / "train.csv"
-    file.write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(range(256)))
+    file.write_bytes(b"\x01\x02" + bytes(range(256)))
     with pytest.raises(DataError, match="not a text file"):
         data.load_train(data.find_source(file))
 
@@ -744,3 +763,112 @@ def test_members_that_unpack_all_at_once_are_refused(train_values, method):
         "train.csv.zip/train.csv: cannot be read (it is packed in an unusual way). Expected a whole file; this one is "
         "damaged, cut short or not readable. Download it again."
     )
+
+
+MISTAKEN = {
+    "web page": (b"\xef\xbb\xbf\n<!DOCTYPE html>\n<p>Sign in</p>\n", "Sign in and download"),
+    "web page of another kind": (b"<head><title>Kaggle", "a web page"),
+    "Git LFS": (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "git lfs pull"),
+    "JSON": (b'{"code":403,"message":"Forbidden"}', "Forbidden"),
+    "Parquet": (b"PAR1" + bytes(50), "read_parquet"),
+    "picture": (b"\x89PNG\r\n\x1a\n" + bytes(50), "recognize"),
+    "array": (b"\x93NUMPY" + bytes(50), "savetxt"),
+}
+
+
+@pytest.mark.parametrize("kind", MISTAKEN)
+@pytest.mark.parametrize("name", ["train.csv", "digit-recognizer.zip", "anything"])
+def test_what_was_saved_under_the_name_of_the_data_is_named(kind, name):
+    contents, said = MISTAKEN[kind]
+    Path("d").mkdir()
+    (Path("d") / name).write_bytes(contents)
+    with pytest.raises(DataError) as raised:
+        data.load_train(data.find_source("d" if name != "anything" else "d/anything"))
+    assert ": holds " in str(raised.value)
+    assert said in str(raised.value)
+
+
+def write_idx(folder: Path, name: str, values: np.ndarray, kind: int = 8) -> None:
+    sizes = b"".join(size.to_bytes(4, "big") for size in values.shape)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_bytes(bytes([0, 0, kind, values.ndim]) + sizes + values.tobytes())
+
+
+@pytest.mark.parametrize(
+    ("images", "labels"),
+    [
+        ("qmnist-train-images-idx3-ubyte", "qmnist-train-labels-idx1-ubyte"),
+        ("emnist-digits-train-images-idx3-ubyte", "emnist-digits-train-labels-idx1-ubyte"),
+        ("train_images", "train_labels"),
+        ("pictures.bin", "classes.bin"),
+        ("train.images.idx", "train.labels.idx"),
+    ],
+)
+def test_files_of_mnists_makers_are_known_by_their_first_bytes(train_values, images, labels):
+    write_idx(Path("d"), images, train_values[:, 1:].reshape(-1, 28, 28))
+    write_idx(Path("d"), labels, train_values[:, 0])
+    # Other sets of EMNIST, whose labels are letters, lie beside it.
+    write_idx(Path("d"), "emnist-balanced-train-images-idx3-ubyte", train_values[:, 1:].reshape(-1, 28, 28))
+    write_idx(Path("d"), "emnist-balanced-train-labels-idx1-ubyte", train_values[:, 0] + 30)
+    if "emnist" not in images:
+        for file in Path("d").glob("emnist-balanced*"):
+            file.unlink()
+    for named in ("d", f"d/{images}"):
+        rows = data.load_train(data.find_source(named))
+        np.testing.assert_array_equal(rows.digits, train_values[:, 0])
+        np.testing.assert_array_equal(rows.pixels, train_values[:, 1:])
+
+
+def test_labels_of_qmnist_as_numbers_are_read(train_values):
+    write_idx(Path("d"), "qmnist-train-images-idx3-ubyte", train_values[:, 1:].reshape(-1, 28, 28))
+    labels = np.zeros((len(train_values), 8), ">i4")
+    labels[:, 0] = train_values[:, 0]
+    write_idx(Path("d"), "qmnist-train-labels-idx2-int", labels, kind=12)
+    np.testing.assert_array_equal(data.load_train(data.find_source("d")).digits, train_values[:, 0])
+    file = Path("d/qmnist-train-labels-idx2-int")
+    file.write_bytes(file.read_bytes()[:-3])
+    with pytest.raises(DataError, match="not whole"):
+        data.load_train(data.find_source("d"))
+
+
+def sample_as(turn) -> tuple[np.ndarray, np.ndarray]:
+    rows = data.load_train(data.find_source("sample"))
+    return turn(rows.pixels.reshape(-1, 28, 28)).reshape(-1, 784), rows.digits
+
+
+def test_transposed_images_are_set_upright_also_where_only_the_training_rows_have_labels(caplog):
+    caplog.set_level("INFO")
+    pixels, digits = sample_as(lambda images: images.transpose(0, 2, 1))
+    Path("train.csv").write_text(to_csv(TRAIN_HEADER, np.column_stack([digits, pixels])))
+    Path("test.csv").write_text(to_csv(TEST_HEADER, pixels[:100]))
+    source = data.find_source()
+    upright = data.load_train(data.find_source("sample")).pixels
+    np.testing.assert_array_equal(data.load_train(source).pixels, upright)
+    np.testing.assert_array_equal(data.load_test(source), upright[:100])
+    assert "transposed images, as EMNIST has them, set upright" in caplog.text
+    Path("train.csv").unlink()
+    caplog.clear()
+    np.testing.assert_array_equal(data.load_test(data.find_source("test.csv")), pixels[:100])
+    assert "most images are wider than tall" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "turn", [lambda images: np.rot90(images, 1, (1, 2)), lambda images: np.rot90(images, 3, (1, 2))]
+)
+def test_turned_images_are_told_and_stay_as_they_are(caplog, turn):
+    pixels, digits = sample_as(turn)
+    Path("train.csv").write_text(to_csv(TRAIN_HEADER, np.column_stack([digits, pixels])))
+    np.testing.assert_array_equal(data.load_train(data.find_source("train.csv")).pixels, pixels)
+    assert "most images are wider than tall" in caplog.text
+
+
+def test_name_of_a_source_is_kept_so_that_it_can_be_found_again(competition, monkeypatch, tmp_path):
+    for name in ("train.csv", "test.csv"):
+        Path(name).write_bytes((competition / name).read_bytes())
+    here = data.find_source()
+    assert (str(here), here.name_for(Path("runs/a"))) == ("this folder", ".")
+    assert here.name_for(tmp_path / "elsewhere") == str(Path.cwd())
+    assert data.find_source(competition).name_for(Path("runs/a")) == str(competition)
+    monkeypatch.chdir(tmp_path)
+    found = next(data.find_again(".", tmp_path / "work" / "runs" / "a"))
+    assert len(data.load_train(found)) == 40

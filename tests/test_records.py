@@ -10,6 +10,7 @@ import pytest
 
 from kaggle_digits import records
 from kaggle_digits.errors import SubmissionError
+from kaggle_digits.files import read_json, write_json
 
 RUN = {
     "run": "runs/fast-seed3",
@@ -85,14 +86,35 @@ def test_file_of_somebody_else_is_never_replaced():
 
 def test_record_of_another_file_is_not_replaced():
     submitted("mine.csv", "0.99")
-    other = Path("submissions/mine.txt")
+    Path("submissions/mine.json").rename("submissions/other.json")
+    other = Path("submissions/other.csv")
     other.write_text("ImageId,Label\n1,0\n")
-    with pytest.raises(SubmissionError) as raised:
-        records.read_record(other)
-    assert str(raised.value) == (
-        "submissions/mine.json: is the record of mine.csv, and lies where the record of mine.txt belongs. Expected "
-        "that name to be free. Move or rename one of the two."
-    )
+    for check in (records.read_record, records.check_record_free):
+        with pytest.raises(SubmissionError) as raised:
+            check(other)
+        assert str(raised.value) == (
+            "submissions/other.json: is the record of mine.csv, and lies where the record of other.csv belongs. "
+            "Expected that name to be free. Move or rename one of the two."
+        )
+
+
+def test_every_file_has_a_record_and_a_number_of_its_own():
+    names = ["sub-v1.2", "sub-v1.3", "sub-v1.csv", "sub-v1", "a.csv", "a.txt", "a"]
+    for name in names:
+        Path(name).write_text(f"ImageId,Label\n1,{len(name) % 10}\n")
+        records.check_record_free(Path(name))
+        records.write_record(Path(name), [])
+    assert [records.read_record(Path(name))["file"] for name in names] == names
+    assert records.free_name(Path("sub-v1.2")) == Path("sub-v1.2-2")
+    assert records.free_name(Path("a.csv")) == Path("a-2.csv")
+
+
+def test_record_of_an_earlier_version_is_found():
+    submitted("mine.csv", "0.99")
+    Path("submissions/mine.csv").rename("submissions/mine.v2")
+    record = read_json(Path("submissions/mine.json"))
+    write_json(Path("submissions/mine.json"), {**record, "file": "mine.v2"})
+    assert records.read_record(Path("submissions/mine.v2"))["upload"]["public_score"] == "0.99"
 
 
 def test_submission_under_the_name_of_a_record_is_refused():

@@ -71,7 +71,8 @@ BAD = {
     ),
     "id twice": (
         GOOD.replace("3,9", "2,9"),
-        "line 4 has id '2'. Expected 3: ids count up from 1, in the order of test.csv. Restore the order.",
+        "line 4 has id '2'. Expected 3: ids count up from 1, in the order of test.csv; id 2 is there twice. Add or "
+        "remove the rows.",
     ),
     "label above 9": (
         GOOD.replace("2,0", "2,10"),
@@ -359,14 +360,14 @@ READINGS = [
     (
         "ImageId,Label\n1,3\n3,4\n",
         None,
-        "line 3 has id '3'. Expected 2: ids count up from 1, in the order of test.csv.",
-        ORDER,
+        "line 3 has id '3'. Expected 2: ids count up from 1, in the order of test.csv; id 2 is missing.",
+        "Add or remove the rows.",
     ),
     (
         "ImageId,Label\n1,3\n1,4\n",
         None,
-        "line 3 has id '1'. Expected 2: ids count up from 1, in the order of test.csv.",
-        ORDER,
+        "line 3 has id '1'. Expected 2: ids count up from 1, in the order of test.csv; id 1 is there twice.",
+        "Add or remove the rows.",
     ),
     (
         "ImageId,Label\n0,3\n1,4\n",
@@ -377,20 +378,20 @@ READINGS = [
     (
         "ImageId,Label\n2,3\n3,4\n",
         None,
-        "line 2 has id '2'. Expected 1: ids count up from 1, in the order of test.csv.",
-        ORDER,
+        "line 2 has id '2'. Expected 1: ids count up from 1, in the order of test.csv; id 1 is missing.",
+        "Add or remove the rows.",
     ),
     (
         "0,1,2,3,4,5,6,7,8,9\n0,1,0,1,0,0,0,0,0,0\n",
         None,
-        "line 1 is '0,1,2,3,4,5,6,7,8,9': ten columns, one-hot. Expected one label in each row.",
-        AGAIN,
+        "line 2 is '0,1,0,1,0,0,0,0,0,0'. Expected ten numbers, one of which is the greatest.",
+        LINE,
     ),
     (
         "0,1,2,3,4,5,6,7,8,9\n0.0000000,0.0000000,0.0000000,0.0000000,0.0000000,0.0000000,0.0000000,0.0000000,0.0000000,0.0000000\n",
         None,
-        "line 1 is '0,1,2,3,4,5,6,7,8,9': ten columns, one-hot. Expected one label in each row.",
-        AGAIN,
+        f"line 2 is {'0.0000000,' * 4!r}. Expected ten numbers, one of which is the greatest.",
+        LINE,
     ),
     ("ImageId,Label\n", [], None, ""),
     ("ImageId,Label\n1,3\n,\n\n", [3], "line 3 is ','. Expected nothing after the last row.", CORRECT),
@@ -411,8 +412,45 @@ READINGS = [
     (
         "ImageId;xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx\n1;3\n",
         None,
-        "line 1 is 'ImageId;xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx', with semicolons between values. Expected commas.",
+        "line 1 is 'ImageId;xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx'. Expected 'ImageId,Label'.",
         AGAIN,
+    ),
+    # What stands in the way is named, not what comes first.
+    (
+        "ImageId,Label\n1,2.0\n2,\n",
+        None,
+        "line 3 has label ''. Expected a digit from 0 to 9, without decimals.",
+        LINE,
+    ),
+    ("# ImageId,Label\n1,3\n", [3], "line 1 is '# ImageId,Label'. Expected 'ImageId,Label', without the #.", AGAIN),
+    ("# ImageId Label\n1 3\n", [3], "line 1 is '# ImageId Label', with spaces between values. Expected commas.", AGAIN),
+    (
+        "ImageId,Label\n1.000e+00,7.000e+00\n",
+        [7],
+        "line 2 has id '1.000e+00'. Expected 1: ids count up from 1, in the order of test.csv.",
+        ORDER,
+    ),
+    ("ImageId,Label\n1,[7]\n", [7], "line 2 has label '[7]'. Expected a digit from 0 to 9, without decimals.", LINE),
+    (
+        "ImageId;Label\n1;7,0\n",
+        [7],
+        "line 1 is 'ImageId;Label', with semicolons between values. Expected commas.",
+        AGAIN,
+    ),
+    ("ImageID,Lable\n1,3\n2,4\n", [3, 4], "line 1 is 'ImageID,Lable'. Expected 'ImageId,Label'.", AGAIN),
+    ("a,b\n1,3\n2,4\n", [3, 4], "line 1 is 'a,b'. Expected 'ImageId,Label'.", AGAIN),
+    ("a,b\n5,3\n2,4\n", None, "line 1 is 'a,b'. Expected 'ImageId,Label'.", AGAIN),
+    (
+        "0,1,2,3,4,5,6,7,8,9\n.1,.1,.6,0,0,0,0,0,.1,.1\n1e-3,0.9,0,0,0,0,0,0,0,0\n",
+        [2, 1],
+        "line 1 is '0,1,2,3,4,5,6,7,8,9': ten columns, of probabilities or scores. Expected one label in each row.",
+        AGAIN,
+    ),
+    (
+        "ImageId,Label\n1,3\n,4\n3,5\n",
+        None,
+        "line 3 has id ''. Expected 2: ids count up from 1, in the order of test.csv.",
+        ORDER,
     ),
     ('ImageId,Label\n1,"3\n', None, "line 2 is '1,\"3'. Expected an id and a label.", CORRECT),
     ("ImageId,Label\r\n1,3\r\n", [3], None, ""),
