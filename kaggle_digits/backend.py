@@ -20,6 +20,7 @@ from types import ModuleType
 from kaggle_digits.errors import DeviceError
 
 BACKENDS = ("tensorflow", "jax")
+ASKED_FOR = "asked for"
 TPU_SIGNS = ("ISTPUVM", "COLAB_TPU_1VM", "TPU_NAME")
 """A machine with a TPU has one of these variables set: Kaggle's, Colab's, or one that points to a TPU elsewhere."""
 UNUSED = ("sklearn", "jax", "matplotlib")
@@ -51,7 +52,7 @@ def choose_backend(requested: str | None = None, *, several: bool = False) -> tu
     sign = tpu_sign()
     running = sys.modules["keras"].backend.backend() if "keras" in sys.modules else None
     if requested:
-        name, reason, source = requested, "asked for", f"--backend {requested}"
+        name, reason, source = requested, ASKED_FOR, f"--backend {requested}"
     elif set_by_user and not running:
         name, reason, source = set_by_user, "KERAS_BACKEND is set", f"KERAS_BACKEND={set_by_user}"
     elif several:

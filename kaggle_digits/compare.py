@@ -91,7 +91,7 @@ def compare(
     else:
         rows, held_out = split_rows(rows, fraction=COMPARE_FRACTION, seed=seeds[0])
     comparison: dict[str, Any] = {
-        "data": source.name,
+        "data": source.name_for(out),
         "rows": asdict(RowCounts.of(rows, held_out)) | {"split_seed": None if on_test else seeds[0]},
         "commit": find_commit(),
     }
@@ -112,7 +112,7 @@ def compare(
                 compare_run_folder(out, recipe.name, seed),
                 seed=seed,
                 device=device_of_any(recipe, device, backend),
-                source=source.name,
+                source=source.name_for(out),
                 held_out=held_out,
                 resume=True,
                 trace=True,
@@ -153,7 +153,7 @@ def _labelled_test_rows(source: Source) -> TrainingRows:
     test = load_test_rows(source)
     if test.digits is None:
         raise DataError(
-            f"--test: the test rows of {source.name} have no labels. Expected labels to score on, as in MNIST's own "
+            f"--test: the test rows of {source} have no labels. Expected labels to score on, as in MNIST's own "
             "files. Leave --test out to score on held-out rows."
         )
     return TrainingRows(test.pixels, test.digits)

@@ -116,27 +116,30 @@ class TrainingRows:
 def find_source(data: str | os.PathLike[str] | None = None) -> Source:
     """Find the competition's files, or fall back on the built-in sample and log a warning.
 
-    Arguments and errors are those of ``find_competition``. On Kaggle's machines, nothing falls back on the sample: a
-    submission that was made from it would go unnoticed there.
+    Arguments and errors are those of ``find_competition``.
     """
     source = find_competition(data)
-    if source is None and (inputs := _kaggle_inputs()).is_dir():
-        attached = ", ".join(folder.name for folder in sorted(inputs.iterdir())) or "nothing"
-        raise DataError(
-            f"{inputs}: no table of digits in it (it holds {attached}). Expected the competition's data. Attach it: Add "
-            f"Input, Competitions, Digit Recognizer. For a try with the built-in digits, name them: --data {SAMPLE}, "
-            f'or find_source("{SAMPLE}").'
-        )
     if source is None:
-        log.warning(
-            "No competition data found in $KDIGITS_DATA, Kaggle's mounts, ./data, this folder or %s: using the "
-            "built-in sample, 1,797 small digits. A submission made from it cannot be uploaded. Fetch the real files "
-            "with `kaggle-digits download`, or name them with --data.%s",
-            cache_folder(),
-            _describe_nearby(),
-        )
+        log.warning("%s", _describe_missing())
         source = Source(SAMPLE, {})
     return source
+
+
+def _describe_missing() -> str:
+    """Say that no data was found, where it was looked for, and what to do. On Kaggle's machines it must stand out."""
+    if (inputs := _kaggle_inputs()).is_dir():
+        attached = ", ".join(folder.name for folder in sorted(inputs.iterdir())) or "nothing"
+        line = "=" * 78
+        return (
+            f"{line}\nNO COMPETITION DATA: there is no table of digits in {inputs}, which holds {attached}.\n"
+            "Using the built-in sample, 1,797 small digits. What is made from it CANNOT BE\nUPLOADED. Attach the data: "
+            f"Add Input, Competitions, Digit Recognizer. Run again.\n{line}"
+        )
+    return (
+        f"No competition data found in $KDIGITS_DATA, Kaggle's mounts, ./data, this folder or {cache_folder()}: using "
+        "the built-in sample, 1,797 small digits. A submission made from it cannot be uploaded. Fetch the real files "
+        f"with `kaggle-digits download`, or name them with --data.{_describe_nearby()}"
+    )
 
 
 def find_competition(data: str | os.PathLike[str] | None = None) -> Source | None:
@@ -438,13 +441,12 @@ def _read(table: Table, kind: str, *, labelled: Table | None = None) -> Rows:
         known = rows if rows.digits is not None or not labelled else labelled.read("train")
         if known.digits is not None and _are_transposed(known.pixels, known.digits):
             upright = _turned(rows.pixels, TRANSPOSED).copy()
-            rows = replace(
-                rows, pixels=upright, notes=(*rows.notes, "transposed images, as EMNIST has them, set upright")
-            )
+            note = "transposed images, as EMNIST has them, set upright"
+            rows = replace(rows, pixels=upright, notes=(*rows.notes, note))
         else:
             log.warning(
-                "%s: most images are wider than tall, which digits are not. If they are transposed, turned or mirrored, "
-                "networks that learned upright digits misread them. Look at some of them.",
+                "%s: most images are wider than tall, which digits are not. If they are transposed or turned, networks "
+                "that learned upright digits misread them. Look at some of them.",
                 table,
             )
     if rows.notes:

@@ -18,6 +18,9 @@ out.
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
 
 class DigitsError(Exception):
     """Base of all errors that are raised on purpose. The message is one paragraph for the user."""
@@ -57,3 +60,14 @@ class TrainingError(DigitsError):
 
 class KaggleError(DigitsError):
     """Kaggle refused, failed, or could not be reached."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return a question about the most similar of the known names, with a space in front; "" if none is similar.
+
+    >>> did_you_mean("fsat", ["flash", "fast"])
+    ' Did you mean fast?'
+    """
+    by_small_letters = {each.lower(): each for each in known}
+    close = difflib.get_close_matches(name.lower(), by_small_letters, n=1)
+    return f" Did you mean {by_small_letters[close[0]]}?" if close else ""

@@ -94,12 +94,12 @@ def sniff(head: bytes, name: str) -> Form:
             one_text=True,
             notes=(*form.notes, "pixels in one text"),
         )
-    if names_pictures(fields) or any(names_pictures(split_line(line, separator, quote)) for line in lines[1:3]):
-        if len(fields) < PIXELS:
-            raise DataError(
-                f"{name}: a list of picture files. Expected the pixels themselves, {PIXELS} in each row. "
-                "`kaggle-digits recognize --labelled FOLDER` reads pictures and compares them with their labels."
-            )
+    first_rows = [fields, *(split_line(line, separator, quote) for line in lines[1:3])]
+    if len(fields) < PIXELS and any(map(names_pictures, first_rows)):
+        raise DataError(
+            f"{name}: a list of picture files. Expected the pixels themselves, {PIXELS} in each row. "
+            "`kaggle-digits recognize --labelled FOLDER` reads pictures and compares them with their labels."
+        )
     if len(fields) < 2:
         raise DataError(
             f"{name}: not a table: its first line has no columns. {EXPECTED} Pass the competition's own file."

@@ -9,14 +9,15 @@ from __future__ import annotations
 import contextlib
 import inspect
 import json
+import logging
 import os
 import re
-import runpy
 import subprocess
 import sys
 import tempfile
 import tomllib
 import traceback
+import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
@@ -24,8 +25,8 @@ from typing import Any
 
 from kaggle_digits import CLASSES, PIXELS, SIDE
 from kaggle_digits.backend import choose_backend, collect_little, import_backend
-from kaggle_digits.errors import DeviceError, InputError
-from kaggle_digits.files import MOST_BYTES, read_at_most
+from kaggle_digits.errors import DeviceError, InputError, did_you_mean
+from kaggle_digits.files import MOST_BYTES, decode_text, read_at_most
 from kaggle_digits.recipe import (
     ONLY_IN_TRAINING,
     WORDS,
@@ -41,6 +42,8 @@ from kaggle_digits.recipe import (
     is_plain,
     to_json,
 )
+
+log = logging.getLogger(__name__)
 
 SUFFIXES = (".toml", ".py")
 KINDS: dict[str, type[Recipe]] = {kind.__name__: kind for kind in (Network, Classical, Ensemble)}
@@ -59,6 +62,12 @@ MODULE = "kaggle_digits_recipe"
 """What a Python file is called while it runs."""
 FUNCTIONS = ("network", "model", "build_model", "make_model", "create_model", "get_model")
 """If a Python file has several functions, the one with such a name makes the network."""
+
+SHAPING = ("Reshape", "Flatten", "Permute", "Identity", "ZeroPadding2D")
+"""Layers in front of a scaling that do not change values."""
+FROM_0_TO_1 = 50
+"""If pixels from 0 to 255 would become values that are further apart, a scaling was made for values from 0 to 1."""
+SCALES_ITSELF = "the network scales pixels itself"
 
 Place = tuple[str | int, ...]
 """Where something stands in a TOML file: the names of tables and keys, and the numbers of entries of lists, from 0."""
@@ -89,12 +98,16 @@ def load_recipe(file: Path, built_in: Mapping[str, Recipe], *, backend: str | No
             contents = read_at_most(stream, MOST_BYTES + 1)
         if len(contents) > MOST_BYTES:
             raise ValueError(f"more than {MOST_BYTES:,} bytes")
-        text = contents.decode()
+        text = decode_text(contents) if file.suffix == ".toml" else ""  # Python files say themselves how to read them
     except (OSError, ValueError) as error:
         raise InputError(
             f"{file}: cannot be read ({error}). Expected a recipe in TOML or Python. Check the path."
         ) from error
-    return _from_toml(file, text, built_in) if file.suffix == ".toml" else _from_python(file, backend)
+    recipe = _from_toml(file, text, built_in) if file.suffix == ".toml" else _from_python(file, backend)
+    for network in recipe.networks:
+        if network.note.startswith(SCALES_ITSELF):
+            log.info("%s: %s", file, network.note)
+    return recipe
 
 
 def _name_of(file: Path) -> str:
@@ -144,10 +157,56 @@ def _read_recipe(values: dict[str, Any], place: Place, name: str, file: Path, bu
                 read[key] = _read_part(value, at, "Augmentation" if key == "augmentation" else None)
             case _:
                 read[key] = _as_tuples(value)
+    if isinstance(read.get("layers"), tuple) and not {"pixel_scale", "pixel_offset"} & set(given):
+        read |= _fold_scaling(read["layers"])
     try:
         return _finished(KINDS[kind], read)
     except FieldError as error:
         raise _WrongError((*place, error.name), str(error)) from error
+
+
+def _fold_scaling(layers: Sequence[Any]) -> dict[str, Any]:
+    """Move layers that only scale pixels, at the beginning of a network, into the recipe's own scaling.
+
+    Without this, pixels would be scaled twice. A scaling gets pixels as they are, from 0 to 255, unless its numbers
+    only make sense for values from 0 to 1.
+
+    Returns:
+        the fields of the recipe that change: none if the network does not begin with a scaling.
+    """
+    kept, scale, offset, found = list(layers), 1.0, 0.0, False
+    for layer in layers:
+        if layer[0] in SHAPING:
+            continue
+        if layer[0] != "Rescaling":
+            break
+        if isinstance(layer[1].get("scale"), tuple):  # each pixel has a scaling of its own, so the layer stays
+            usual = sorted(map(abs, layer[1]["scale"]))[len(layer[1]["scale"]) // 2]
+            if usual * 255 > FROM_0_TO_1:
+                return {}
+            return {
+                "pixel_scale": 1.0,
+                "note": f"{SCALES_ITSELF}, each in its own way: it gets them as they are, from 0 to 255.",
+            }
+        factor, more = layer[1].get("scale", 1), layer[1].get("offset", 0)
+        scale, offset, found = scale * factor, offset * factor + more, True
+        kept.remove(layer)
+    if not found or not scale:
+        return {}
+    most = 255.0 if abs(scale) * 255 <= FROM_0_TO_1 else 1.0  # what the layer takes for ink
+    ends = sorted((offset, offset + scale * most))
+    return {
+        "layers": tuple(kept),
+        "pixel_scale": _rounded(255.0 / most / scale),
+        "pixel_offset": _rounded(-255.0 / most * offset / scale),
+        "note": f"{SCALES_ITSELF}, to values from {ends[0]:.4g} to {ends[1]:.4g}: it gets "
+        + ("them as they are, from 0 to 255." if most == 255 else "values from 0 to 1, for which its scaling is made."),
+    }
+
+
+def _rounded(value: float) -> float:
+    """Round away what a factor such as 1/255 lost in binary."""
+    return float(f"{value:.9g}") + 0.0
 
 
 def _finished(kind: type[Recipe], fields: dict[str, Any]) -> Any:
@@ -167,8 +226,10 @@ def _read_member(value: Any, place: Place, name: str, file: Path, built_in: Mapp
         return _read_recipe(value, place, name, file, built_in)
     if value in built_in if isinstance(value, str) else False:
         return built_in[value]
+    hint = did_you_mean(value, built_in) if isinstance(value, str) else ""
     raise _WrongError(
-        place, f"members: {value!r}. Expected the name of a built-in recipe, or a table with the layers of your own."
+        place,
+        f"members: {value!r}. Expected the name of a built-in recipe, or a table with the layers of your own.{hint}",
     )
 
 
@@ -336,7 +397,7 @@ def locate(recipe: Recipe, part: Recipe, place: Place) -> str:
     if file.suffix != ".toml" or not file.is_file():
         return part.source if file.suffix in SUFFIXES else part.name
     member = () if recipe is part else ("members", recipe.members.index(part))
-    return f"{file}{_line(file.read_text(encoding='utf-8'), (*member, *place))}"
+    return f"{file}{_line(decode_text(file.read_bytes()), (*member, *place))}"
 
 
 def to_toml(recipe: Recipe) -> str:
@@ -409,8 +470,13 @@ def _run(file: Path) -> dict[str, Any]:
     Raises:
         InputError: it failed. The message names its line.
     """
-    try:
-        return runpy.run_path(str(file), run_name=MODULE)
+    contents = file.read_bytes()
+    module = sys.modules[MODULE] = types.ModuleType(MODULE)
+    module.__file__ = str(file)
+    try:  # as bytes, in which Python finds the encoding; but it does not know UTF-16
+        source = decode_text(contents) if b"\0" in contents else contents
+        exec(compile(source, str(file), "exec"), vars(module))
+        return dict(vars(module))
     except Exception as error:
         raise InputError(f"{_line_of(file, error)}: {type(error).__name__}: {error}. Correct it.") from error
 
@@ -471,6 +537,8 @@ def _recipe_in(file: Path, names: dict[str, Any]) -> Recipe:
         raise InputError(f"{_line_of(file, error)}: {type(error).__name__}: {error}. Correct it.") from error
     if isinstance(made, Recipe):
         return _own(file, made)
+    if made is None:
+        raise InputError(f"{file}: {name} returns nothing. Expected a network. End it with return and the network.")
     _register_layers(file, names)
     try:
         return from_keras(made, name=_name_of(file), source=str(file))
@@ -512,50 +580,140 @@ def from_keras(model: Any, **settings: Any) -> Network:
     loss computes it, and predictions are the same.
 
     Args:
-        model: a ``keras.Sequential`` for images (28, 28, 1), (28, 28) or (784,), with ten outputs.
+        model: a ``keras.Sequential``, or a functional model that is a chain of layers, for images (28, 28, 1),
+            (28, 28) or (784,), with ten outputs.
         settings: those of ``Network``; ``epochs`` and ``batch_size`` above all. ``pixel_scale`` is 255 by default, so
-            the network gets values from 0 to 1.
+            the network gets values from 0 to 1. A network that begins with a scaling of its own gets pixels as they
+            are, and the recipe's ``note`` says so.
 
     Raises:
         InputError: it is no such network, or has something that a recipe cannot keep.
     """
     import keras
 
-    if not isinstance(model, keras.Sequential):
-        raise InputError(f"a {type(model).__name__}. Expected a keras.Sequential. Build one of its layers.")
+    functional = isinstance(model, keras.Model) and hasattr(model, "outputs") and type(model) is keras.Model
+    if not (isinstance(model, keras.Sequential) or functional or type(model).__name__ == "Functional"):
+        raise InputError(
+            f"a {type(model).__name__}. Expected a keras.Sequential, or a functional keras.Model that is a chain of "
+            "layers. Build one of its layers."
+        )
     if not model.built:
         model.build((None, SIDE, SIDE, 1))
+    if len(model.inputs) != 1 or len(model.outputs) != 1:
+        raise InputError(f"has {len(model.inputs)} inputs and {len(model.outputs)} outputs. Expected one of each.")
     shape = tuple(model.input_shape[1:])
     if shape not in {(SIDE, SIDE, 1), (SIDE, SIDE), (PIXELS,)}:
         raise InputError(f"takes images of the shape {shape}. Expected ({SIDE}, {SIDE}, 1). Change its input.")
     if tuple(model.output_shape[1:]) != (CLASSES,):
         raise InputError(f"returns values of the shape {model.output_shape[1:]}. Expected ({CLASSES},), one per digit.")
     layers: list[Layer] = [] if len(shape) == 3 else [("Reshape", {"target_shape": shape})]
-    layers += [_layer_of(layer) for layer in _flat(model)]
+    leads = True  # nothing but scalings so far
+    for layer, before in _flat(model):
+        scaling = _scaling_of(layer, before) if leads else None
+        layers.append(scaling or _layer_of(layer))
+        leads = leads and layers[-1][0] in (*SHAPING, "Rescaling")
     given = dict(DEFAULTS)
     if model.compiled and model.optimizer:
         given |= _compiled_with(model)
     words = {"name": model.name, "summary": "a network of your own", "source": "keras.Sequential"}
+    read = {**words, **given, "layers": tuple(layers)}
+    if not {"pixel_scale", "pixel_offset"} & set(settings):
+        read |= _fold_scaling(layers)
     try:
-        return _finished(Network, {**words, **given, "layers": tuple(layers), **settings})
+        return _finished(Network, {**read, **settings})
     except FieldError as error:
         raise InputError(str(error)) from error
 
 
-def _flat(model: Any) -> Iterator[Any]:
-    """Yield the layers of a network, those of networks inside it included."""
+def _flat(model: Any) -> Iterator[tuple[Any, Any]]:
+    """Yield the layers and operations of a network in order, those of networks inside it included, and their inputs.
+
+    Raises:
+        InputError: the network branches, or uses a layer twice.
+    """
     import keras
 
-    for layer in model.layers:
-        if isinstance(layer, keras.Sequential):
-            yield from _flat(layer)
-        elif not isinstance(layer, keras.layers.InputLayer):
-            yield layer
+    chain: list[tuple[Any, Any]] = []
+    tensor = model.outputs[0]
+    while tensor is not model.inputs[0]:
+        operation, node, _ = tensor._keras_history
+        before = operation._inbound_nodes[node].input_tensors
+        if len(before) != 1:
+            raise InputError(
+                f"branches: {operation.name} takes {len(before)} inputs. Expected a chain of layers. Put the part that "
+                "branches into a layer class of your own in the file; the guide to own recipes shows one."
+            )
+        if any(operation is other for other, _ in chain):
+            raise InputError(f"uses the layer {operation.name} twice. Expected a chain of layers. Make two of it.")
+        tensor = before[0]
+        chain.append((operation, tensor))
+    for operation, before in reversed(chain):
+        if isinstance(operation, keras.Sequential) or type(operation).__name__ == "Functional":
+            yield from _flat(operation)
+        elif not isinstance(operation, keras.layers.InputLayer):
+            yield operation, before
+
+
+def _scaling_of(layer: Any, before: Any) -> Layer | None:
+    """Return a layer or operation that multiplies and adds, as a Rescaling; None if it does something else.
+
+    Args:
+        layer: a layer of Keras, or an operation such as a division.
+        before: its symbolic input.
+    """
+    import keras
+    import numpy as np
+
+    kinds = (keras.layers.Rescaling, keras.layers.Normalization, keras.layers.Lambda)
+    if not isinstance(layer, kinds) and isinstance(layer, keras.layers.Layer):
+        return None
+    if isinstance(layer, keras.layers.Rescaling) and np.ndim(layer.scale) == np.ndim(layer.offset) == 0:
+        return "Rescaling", {"scale": float(layer.scale), "offset": float(layer.offset)}
+    used = layer if isinstance(layer, keras.layers.Layer) else _operation_of(layer, before)
+    shape = (1, *before.shape[1:])
+    any_pixels = np.random.default_rng(0).uniform(0, 255, shape)
+    try:
+        at_0, at_1, at_255, noise = (
+            np.asarray(keras.ops.convert_to_numpy(used(values.astype(np.float32))), np.float64)
+            for values in (np.zeros(shape), np.ones(shape), np.full(shape, 255.0), any_pixels)
+        )
+    except Exception:  # whatever somebody's function does to arrays of another kind
+        return None
+    scale, offset = (at_255 - at_0) / 255, at_0
+    if at_0.shape != shape or not (
+        np.allclose(at_1, scale + offset, rtol=1e-4, atol=1e-6)
+        and np.allclose(noise, scale * any_pixels + offset, rtol=1e-4, atol=1e-4 * np.abs(at_255).max())
+    ):
+        return None
+    if np.ptp(scale) <= 1e-6 * np.abs(scale).max() and np.ptp(offset) <= 1e-6 * max(1e-9, np.abs(offset).max()):
+        return "Rescaling", {"scale": _rounded_6(scale.ravel()[0]), "offset": _rounded_6(offset.ravel()[0])}
+    if len(shape) == 2:  # each pixel has a scaling of its own
+        return "Rescaling", {"scale": tuple(scale[0].tolist()), "offset": tuple(offset[0].tolist())}
+    return None
+
+
+def _rounded_6(value: float) -> float:
+    """Round away what single precision adds. A scale is more likely the inverse of a short number than one itself."""
+    inverse = float(f"{1 / value:.6g}") if value else 0.0
+    return 1 / inverse if inverse else float(value)
+
+
+def _operation_of(operation: Any, before: Any) -> Any:
+    """Return a function of arrays for an operation of a functional model, with the constants that it was given."""
+    import keras
+
+    (output,) = operation._inbound_nodes[-1].output_tensors
+    return keras.Function(before, output)
 
 
 def _layer_of(layer: Any) -> Layer:
     import keras
 
+    if not isinstance(layer, keras.layers.Layer):
+        name = type(layer).__name__.lower()
+        if hasattr(keras.activations, name):
+            return "Activation", {"activation": name}
+        raise InputError(f"has the operation {layer.name} between layers. Expected layers. Write it as a layer.")
     options = layer.get_config()
     policy = layer.dtype_policy.name
     if policy != keras.config.dtype_policy().name:
@@ -618,7 +776,7 @@ def _main() -> None:
     collect_little()
     file, answer = map(Path, sys.argv[1:])
     try:
-        if "keras" in file.read_text(encoding="utf-8", errors="replace"):
+        if b"keras" in file.read_bytes().replace(b"\0", b""):
             with contextlib.suppress(DeviceError):  # the file says so itself
                 import_backend(choose_backend()[0])  # sooner than the file would
         with _importing_beside(file):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import time
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from kaggle_digits import CLASSES
 from kaggle_digits.calibration import accuracy, calibrate, standard_error
 from kaggle_digits.data import (
     SAMPLE,
@@ -26,13 +28,13 @@ from kaggle_digits.data import (
     split_rows,
     why_not_uploadable,
 )
-from kaggle_digits.errors import InputError, RunError
-from kaggle_digits.files import numbered_names
+from kaggle_digits.errors import DigitsError, InputError, RunError
+from kaggle_digits.files import numbered_names, suffix_of
 from kaggle_digits.learners import part_of
 from kaggle_digits.predict import PACKAGED_RUN, check_out, predict_runs, write_checked
 from kaggle_digits.recipe import Recipe
 from kaggle_digits.recipes import DEFAULT_RECIPE, find_recipe
-from kaggle_digits.records import SUBMISSIONS, free_name, record_path
+from kaggle_digits.records import SUBMISSIONS, free_name, read_record, record_path
 from kaggle_digits.runs import (
     RowCounts,
     Run,
@@ -44,7 +46,8 @@ from kaggle_digits.runs import (
     run_folders,
 )
 from kaggle_digits.strategy import Device, device_of
-from kaggle_digits.train import train_run
+from kaggle_digits.submission import read_submission
+from kaggle_digits.train import describe_run, train_run
 from kaggle_digits.validate import cross_validate
 
 if TYPE_CHECKING:
@@ -63,7 +66,7 @@ class Plan:
         recipe: what to train.
         source: where the data comes from.
         rows: all labelled rows.
-        training, held_out: the two parts of ``rows``.
+        training, held_out: the two parts of ``rows``. With folds, both are all rows: each is in either part once.
         test_pixels: (M, 784) uint8, the rows to predict.
         test_digits: (M,) int64, their labels; None if the file has none. They are used for one figure, the accuracy.
         not_for_upload: why the file cannot be uploaded to the competition, or None.
@@ -73,6 +76,7 @@ class Plan:
         overwrite: whether ``out`` may replace a file.
         folds: train on all folds but one, for each of so many folds, and average; None trains once.
         seconds: spent on making the plan, by phase.
+        done: the runs of this very job, if it is finished and ``out`` is its file; else none.
     """
 
     recipe: Recipe
@@ -89,6 +93,7 @@ class Plan:
     overwrite: bool
     folds: int | None
     seconds: dict[str, float]
+    done: tuple[Run, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -98,6 +103,7 @@ class Result:
     Args:
         plan: what was planned.
         runs: the runs that predicted, averaged.
+        measured: the run on fewer rows whose accuracy stands for that of a run on all rows; or None.
         accuracy: correct / seen on the held-out rows, of a training that never saw them. With folds, these are all
             labelled rows.
         standard_error: of that accuracy, binomial.
@@ -108,6 +114,7 @@ class Result:
 
     plan: Plan
     runs: list[Run]
+    measured: Run | None
     accuracy: float
     standard_error: float
     test_accuracy: float | None
@@ -149,14 +156,14 @@ def plan_submission(
     Args:
         data: where the data lies, see ``data.find_source``.
         recipe: a name in ``recipes.RECIPES``, or a file of your own, see ``recipes.find_recipe``.
-        out: the file to write. None takes a new name in ``submissions/``. A file that is made from the built-in sample
-            gets "sample" into its name.
+        out: the file to write. None takes a new name in ``submissions/``, unless this job is done already. A file that
+            is made from the built-in sample gets "sample" into its name.
         device: "auto", "tpu", "gpu" or "cpu".
         backend: "tensorflow", "jax", or None to choose, see ``backend.choose_backend``.
         seed: of the split, the weights, the order of rows and their augmentation.
         epochs: instead of the recipe's own number.
         folds: see ``Plan``.
-        overwrite: whether ``out`` may replace a file.
+        overwrite: whether ``out`` may replace a file, and whether a job that is done is done again.
 
     Raises:
         InputError: the recipe, the data, the device or the file name cannot be used.
@@ -166,19 +173,22 @@ def plan_submission(
     with _timed(seconds, "load"):
         source = find_source(data)
         stem = f"{chosen.name}-seed{seed}" + (f"-{folds}folds" if folds else "")
-        out = submission_name(out, stem=stem, from_sample=source.is_sample)
-        check_out(out, overwrite=overwrite or _is_begun(out))
+        first = marked_name(out or Path(SUBMISSIONS) / f"{stem}.csv", from_sample=source.is_sample)
+        made_before = [] if overwrite else _made_before(first, numbered=out is None)
+        out = first if out else free_name(first, may_take=_is_begun)
+        if out not in made_before:
+            check_out(out, overwrite=overwrite or _is_begun(out))
         rows = load_train(source)
         test = load_test_rows(source)
-        training, held_out = split_rows(rows, fraction=chosen.validation_fraction, seed=seed)
+        split = (rows, rows) if folds else split_rows(rows, fraction=chosen.validation_fraction, seed=seed)
     with _timed(seconds, "start"):
         place = device_of(chosen, device, backend=backend)
-    return Plan(
+    plan = Plan(
         recipe=chosen,
         source=source,
         rows=rows,
-        training=training,
-        held_out=held_out,
+        training=split[0],
+        held_out=split[1],
         test_pixels=test.pixels,
         test_digits=test.digits,
         not_for_upload=why_not_uploadable(source, test),
@@ -189,10 +199,16 @@ def plan_submission(
         folds=folds,
         seconds=seconds,
     )
+    for file in made_before:
+        if done := _find_done(file, plan):
+            return replace(plan, out=file, done=tuple(done))
+    if out in made_before:
+        check_out(out)
+    return plan
 
 
 def make_submission(plan: Plan, *, progress: Progress | None = None) -> Result:
-    """Train, validate, predict, write and check a submission.
+    """Train, validate, predict, write and check a submission, unless the plan says that this is done.
 
     If it is stopped, repeat it with the same settings and it goes on: the run folders under ``runs/`` keep every whole
     epoch until the submission is written.
@@ -205,6 +221,8 @@ def make_submission(plan: Plan, *, progress: Progress | None = None) -> Result:
         DigitsError: the training failed or a file cannot be written.
     """
 
+    if plan.done:
+        return _result_of_done(plan)
     trainings = 2 if plan.recipe.retrain and not plan.folds else 1
 
     def train(name: str, rows: TrainingRows, held_out: TrainingRows | None) -> Run:
@@ -215,7 +233,7 @@ def make_submission(plan: Plan, *, progress: Progress | None = None) -> Result:
             held_out=held_out,
             seed=plan.seed,
             device=plan.device,
-            source=plan.source.name,
+            source=plan.source.name_for(RUNS),
             numbered=True,
             progress=part_of(progress, 0 if held_out else 1, trainings),
         )
@@ -223,14 +241,16 @@ def make_submission(plan: Plan, *, progress: Progress | None = None) -> Result:
     seconds = dict(plan.seconds)
     measured = None
     with _timed(seconds, "train"):
-        runs = _train_folds(plan, progress) if plan.folds else [train(plan.out.stem, plan.training, plan.held_out)]
+        runs = (
+            _train_folds(plan, progress) if plan.folds else [train(_run_name(plan.out), plan.training, plan.held_out)]
+        )
     held_out_accuracy = float(
         np.average([run.accuracy or 0.0 for run in runs], weights=[run.rows.held_out for run in runs])
     )
     if plan.recipe.retrain and not plan.folds:
         (measured,) = runs
         with _timed(seconds, "retrain"):
-            runs = [train(f"{plan.out.stem}-all-rows", plan.rows, None)]
+            runs = [train(f"{_run_name(plan.out)}-all-rows", plan.rows, None)]
     with _timed(seconds, "predict"):
         probabilities = [run.predict(plan.test_pixels) for run in runs]
     with _timed(seconds, "write"):
@@ -244,21 +264,27 @@ def make_submission(plan: Plan, *, progress: Progress | None = None) -> Result:
             measured=measured,
             overwrite=plan.overwrite,
             not_for_upload=plan.not_for_upload,
+            test_checksum=zlib.crc32(plan.test_pixels.tobytes()),
         )
     return Result(
         plan=plan,
         runs=runs,
+        measured=marked[0] if measured else None,
         accuracy=held_out_accuracy,
-        standard_error=standard_error(held_out_accuracy, len(plan.rows) if plan.folds else len(plan.held_out)),
+        standard_error=standard_error(held_out_accuracy, len(plan.held_out)),
         test_accuracy=None if plan.test_digits is None else accuracy(np.mean(probabilities, axis=0), plan.test_digits),
         label_counts=counts,
         seconds=seconds,
     )
 
 
+def _run_name(out: Path) -> str:
+    return out.name.removesuffix(suffix_of(out))
+
+
 def _train_folds(plan: Plan, progress: Progress | None) -> list[Run]:
-    """Train a network for each fold, in the first of STEM, STEM-2 and so on that is free or holds a job to continue."""
-    for folder in numbered_names(RUNS / plan.out.stem):
+    """Train a network for each fold, in the first of NAME, NAME-2 and so on that is free or holds a job to continue."""
+    for folder in numbered_names(RUNS / _run_name(plan.out)):
         if folder.exists() and not _holds_folds(folder, plan):
             continue
         return cross_validate(
@@ -268,34 +294,90 @@ def _train_folds(plan: Plan, progress: Progress | None) -> list[Run]:
             plan.folds or 2,
             seed=plan.seed,
             device=plan.device,
-            source=plan.source.name,
+            source=plan.source.name_for(RUNS),
             with_predictors=True,
             progress=progress,
         )
     raise AssertionError("numbered_names has no end")
 
 
+def _wanted_runs(plan: Plan, folder: Path) -> Iterator[Run]:
+    """Yield, untrained, the runs that are to predict: one, or one for each fold in its own folder."""
+    wanted = describe_run(plan.recipe, folder, seed=plan.seed, device=plan.device, source=plan.source.name)
+    if not plan.folds:
+        parts = (plan.rows, None) if plan.recipe.retrain else (plan.training, plan.held_out)
+        yield replace(wanted, rows=RowCounts.of(*parts))
+        return
+    of_row = fold_rows(plan.rows, plan.folds, seed=plan.seed)
+    for fold in range(plan.folds):
+        yield replace(
+            wanted,
+            folder=member_folder(folder, fold + 1, plan.folds),
+            seed=member_seed(plan.seed, fold + 1, plan.folds),
+            rows=RowCounts.of(*hold_out_fold(plan.rows, of_row, fold)),
+        )
+
+
 def _holds_folds(folder: Path, plan: Plan) -> bool:
     """Whether a folder holds fold networks of this very job, with which no submission was made yet."""
-    folds = plan.folds or 2
-    of_row = fold_rows(plan.rows, folds, seed=plan.seed)
     found = False
-    for fold in range(folds):
-        run_folder = member_folder(folder, fold + 1, folds)
-        if not run_folder.exists():
+    for wanted in _wanted_runs(plan, folder):
+        if not wanted.folder.exists():
             continue
-        parts = hold_out_fold(plan.rows, of_row, fold)
         try:
-            run = read_run(run_folder)
+            run = read_run(wanted.folder)
         except RunError:
             return False
-        wanted = replace(
-            run, recipe=plan.recipe, seed=member_seed(plan.seed, fold + 1, folds), rows=RowCounts.of(*parts)
-        )
         if find_difference(run, wanted) or run.is_used:
             return False
         found = True
     return found
+
+
+def _made_before(first: Path, *, numbered: bool) -> list[Path]:
+    """Return the submissions under a name, or under that name with any number, that have a record."""
+    names = numbered_names(first, suffix_of(first)) if numbered else [first]
+    return [name for name in itertools.takewhile(Path.is_file, names) if record_path(name).exists()]
+
+
+def _find_done(file: Path, plan: Plan) -> list[Run] | None:
+    """Return the runs that made a submission, if they are those that a plan would train, and nothing has changed."""
+    try:
+        record = read_record(file)
+        runs = [read_run(Path(entry["run"])) for entry in record["runs"]]
+        [read_run(Path(entry["measured_by"])) for entry in record["runs"] if "measured_by" in entry]
+    except DigitsError:  # the file belongs to somebody else, or a run folder is gone
+        return None
+    wanted = list(_wanted_runs(plan, RUNS))
+    if len(runs) != len(wanted) or record.get("test_checksum") != zlib.crc32(plan.test_pixels.tobytes()):
+        return None
+    same = all(
+        run.finished
+        and not find_difference(run, want)
+        and run.versions == want.versions
+        and run.device.place == want.device.place
+        for run, want in zip(runs, wanted, strict=True)
+    )
+    return runs if same else None
+
+
+def _result_of_done(plan: Plan) -> Result:
+    """Return what a finished job has found, from its file and its record."""
+    entries = read_record(plan.out)["runs"]
+    digits = np.array(read_submission(plan.out).digits)
+    mean = float(
+        np.average([each["held_out_accuracy"] for each in entries], weights=[each["held_out_rows"] for each in entries])
+    )
+    return Result(
+        plan=plan,
+        runs=list(plan.done),
+        measured=read_run(Path(entries[0]["measured_by"])) if "measured_by" in entries[0] else None,
+        accuracy=mean,
+        standard_error=standard_error(mean, len(plan.held_out)),
+        test_accuracy=None if plan.test_digits is None else float((digits == plan.test_digits).mean()),
+        label_counts=np.bincount(digits, minlength=CLASSES).tolist(),
+        seconds=plan.seconds,
+    )
 
 
 def predict_submission(
@@ -316,7 +398,7 @@ def predict_submission(
     source = find_source(data)
     runs = [read_run(folder) for named in folders or [PACKAGED_RUN] for folder in run_folders(named)]
     from_sample = source.is_sample or any(run.source == SAMPLE for run in runs)
-    out = submission_name(out, stem="", from_sample=from_sample)
+    out = marked_name(out, from_sample=from_sample)
     check_out(out, overwrite=overwrite)
     test = load_test_rows(source, alone=True)
     probabilities = predict_runs(runs, test.pixels, backend=backend)
@@ -340,7 +422,7 @@ def check_uploadable(plan: Plan) -> None:
     """
     if plan.not_for_upload and not plan.source.is_sample:
         raise InputError(
-            f"--upload: {plan.source.name} is not the competition's data: {plan.not_for_upload}. Expected predictions "
+            f"--upload: {plan.source} is not the competition's data: {plan.not_for_upload}. Expected predictions "
             "for the competition's test.csv. Name its data with --data, or leave --upload out."
         )
     if plan.source.is_sample:
@@ -350,23 +432,22 @@ def check_uploadable(plan: Plan) -> None:
         )
 
 
-def submission_name(out: Path | None, *, stem: str, from_sample: bool) -> Path:
-    """Return the file to write: the one that was asked for, or a new one. It is marked if the sample has a part in it.
+def marked_name(out: Path, *, from_sample: bool) -> Path:
+    """Return the name of a submission, with a mark if the built-in sample has a part in it.
 
-    >>> submission_name(Path("mine.csv"), stem="fast-seed0", from_sample=True).name
+    >>> marked_name(Path("mine.csv"), from_sample=True).name
     'sample-mine.csv'
     """
-    named = out or Path(SUBMISSIONS) / f"{stem}.csv"
-    if from_sample and named.name and not named.name.startswith(f"{SAMPLE}-"):
-        named = named.with_name(f"{SAMPLE}-{named.name}")
-    return named if out else free_name(named, may_take=_is_begun)
+    if from_sample and out.name and not out.name.startswith(f"{SAMPLE}-"):
+        return out.with_name(f"{SAMPLE}-{out.name}")
+    return out
 
 
 def _is_begun(out: Path) -> bool:
     """Whether a job was stopped when it had written this file, and before it wrote the record."""
     if not out.is_file() or record_path(out).exists():
         return False
-    for folder in itertools.takewhile(Path.exists, numbered_names(RUNS / out.stem)):
+    for folder in itertools.takewhile(Path.exists, numbered_names(RUNS / _run_name(out))):
         with contextlib.suppress(RunError):
             if read_run(run_folders(folder)[0]).submission == str(out):
                 return True

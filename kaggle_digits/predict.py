@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 
 from kaggle_digits.errors import RunError
 from kaggle_digits.learners import learner_of
+from kaggle_digits.own import SUFFIXES
 from kaggle_digits.recipes import RECIPES
 from kaggle_digits.records import check_record_free, write_record
 from kaggle_digits.runs import MEMBER, MODEL_FILE, Run, member_folders, read_run
@@ -55,13 +57,16 @@ def _unfinished(run: Run) -> RunError:
     usual = RECIPES.get(recipe.name)
     lengths = [[(net.epochs, net.least_steps) for net in each.networks] for each in (recipe, usual) if each]
     epochs = f" --epochs {lengths[0][0][0]}" if usual and lengths[0] != lengths[1] else ""
-    where = str(folder)
+    where = shlex.quote(str(folder))
     if member := MEMBER.fullmatch(folder.name):
-        where = f"{folder.parent} --member {member[1]}/{member[2]}"
-    return RunError(
-        f"{folder}: its training is not finished. Expected a finished run. Continue it: kaggle-digits train "
-        f"--recipe {recipe.name if usual else recipe.source} --run {where} --resume{epochs}"
-    )
+        where = f"{shlex.quote(str(folder.parent))} --member {member[1]}/{member[2]}"
+    start = f"{folder}: its training is not finished. Expected a finished run. Continue it"
+    if not usual and not recipe.source.endswith(SUFFIXES):  # made in Python, from which no command can make it again
+        return RunError(f'{start} where it was started, with train_run(recipe, rows, "{folder}", resume=True).')
+    if not usual and len({(net.epochs, net.least_steps) for net in recipe.networks}) == 1:
+        epochs = f" --epochs {recipe.networks[0].epochs}" if not recipe.networks[0].least_steps else ""
+    name = recipe.name if usual else shlex.quote(recipe.source)
+    return RunError(f"{start}: kaggle-digits train --recipe {name} --run {where} --resume{epochs}")
 
 
 def predict_runs(runs: Iterable[Run], pixels: np.ndarray, *, backend: str | None = None) -> list[np.ndarray]:
@@ -119,6 +124,7 @@ def write_checked(
     overwrite: bool = False,
     build: str | None = None,
     not_for_upload: str | None = None,
+    test_checksum: int | None = None,
 ) -> list[int]:
     """Write a submission file, check it, and record beside it what made it. A file with the same contents stays.
 
@@ -130,6 +136,7 @@ def write_checked(
         overwrite: whether to replace an existing file.
         build: of the notebook that made the file, see ``kaggle.notebook.build_kernel``.
         not_for_upload: why the file cannot be uploaded to the competition, or None.
+        test_checksum: CRC-32 of the pixels that were predicted, or None.
 
     Returns:
         how often each digit from 0 to 9 was predicted.
@@ -146,5 +153,5 @@ def write_checked(
     if measured:
         accuracy = {"held_out_rows": measured.rows.held_out, "held_out_accuracy": measured.accuracy}
         described = [each | accuracy | {"measured_by": str(measured.folder)} for each in described]
-    write_record(out, described, build=build, not_for_upload=not_for_upload)
+    write_record(out, described, build=build, not_for_upload=not_for_upload, test_checksum=test_checksum)
     return counts

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import builtins
 import dataclasses
-import difflib
 import math
 import types
 import typing
@@ -18,7 +17,7 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self, TypeVar
 
 from kaggle_digits import SIDE
-from kaggle_digits.errors import InputError
+from kaggle_digits.errors import InputError, did_you_mean
 
 T = TypeVar("T")
 
@@ -110,13 +109,18 @@ class Part:
             yield from kind.find_kinds()
 
 
+OPTIONS = "options"
+"""The kind of a JSON object that holds a layer's options, one of which is called kind."""
+
+
 def to_json(value: Any) -> Any:
     """Turn a recipe, or anything in one, into what JSON can keep."""
     if isinstance(value, Part):
         named = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}  # type: ignore[arg-type]
         return {"kind": type(value).__name__} | to_json(named)
     if isinstance(value, dict):
-        return {name: to_json(part) for name, part in value.items()}
+        plain = {name: to_json(part) for name, part in value.items()}
+        return {"kind": OPTIONS, "options": plain} if "kind" in plain else plain
     return [to_json(part) for part in value] if isinstance(value, tuple | list) else value
 
 
@@ -127,6 +131,8 @@ def from_json(value: Any) -> Any:
         ValueError, TypeError: it is not the JSON of a recipe.
     """
     if isinstance(value, dict):
+        if value.get("kind") == OPTIONS:
+            return {name: from_json(part) for name, part in value["options"].items()}
         parts = {name: from_json(part) for name, part in value.items()}
         if "kind" not in parts:
             return parts
@@ -153,9 +159,8 @@ def build(kind: type[T], fields: dict[str, Any], **others: type) -> T:
     known = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
     for name, value in fields.items():
         if name not in known:
-            close = difflib.get_close_matches(name, known, n=1)
-            hint = f"Did you mean {close[0]}?" if close else f"Expected some of {', '.join(known)}."
-            raise FieldError(name, f"no such key here. {hint}")
+            hint = did_you_mean(name, known) or f" Expected some of {', '.join(known)}."
+            raise FieldError(name, f"no such key here.{hint}")
         if not _fits(value, hints[name]):
             raise FieldError(name, f"{repr(value)[:40]}. Expected {_describe(hints[name])}.")
     for name, field in known.items():

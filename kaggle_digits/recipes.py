@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from kaggle_digits.errors import InputError
+from kaggle_digits.errors import InputError, did_you_mean
 from kaggle_digits.files import expand_home
 from kaggle_digits.published import PUBLISHED
 from kaggle_digits.recipe import (
@@ -213,13 +213,14 @@ def find_recipe(name: str, *, epochs: int | None = None, backend: str | None = N
         recipe = load_recipe(expand_home(name), RECIPES, backend=backend)
         if recipe.name in RECIPES:
             raise InputError(
-                f"{name}: calls its recipe {recipe.name}, as a built-in one is called. Expected another name. Rename "
-                "it."
+                f'{name}: the name "{recipe.name}" belongs to a built-in recipe. Rename the file, or give the recipe '
+                "another name."
             )
     else:
+        hint = did_you_mean(name, RECIPES) or f" Expected one of {', '.join(RECIPES)}."
         raise InputError(
-            f"{name}: no such recipe. Expected one of {', '.join(RECIPES)}, or a file of your own that ends in "
-            f"{' or '.join(SUFFIXES)}. `kaggle-digits recipes` describes them."
+            f"{name}: no such recipe, nor a file of your own that ends in {' or '.join(SUFFIXES)}.{hint} "
+            "`kaggle-digits recipes` lists all."
         )
     try:
         return recipe if epochs is None else recipe.with_epochs(epochs)

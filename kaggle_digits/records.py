@@ -6,6 +6,7 @@
      "runs": [{"run", "recipe", "seed", "commit", "versions", "device", "epochs", "training_rows", "held_out_rows",
                "held_out_accuracy"}],
      "not_for_upload": null or why the file cannot be uploaded to the competition,
+     "test_checksum": null or the CRC-32 of the pixels that were predicted,
      "build": null or the build of the notebook that wrote it, on Kaggle's machines,
      "upload": null or {"competition", "message", "state", "reference", "date", "public_score", "error", "url"}}
 
@@ -56,7 +57,12 @@ def free_name(file: Path, *, may_take: Callable[[Path], bool] = lambda _: False)
 
 
 def write_record(
-    file: Path, runs: Iterable[dict[str, Any]], *, build: str | None = None, not_for_upload: str | None = None
+    file: Path,
+    runs: Iterable[dict[str, Any]],
+    *,
+    build: str | None = None,
+    not_for_upload: str | None = None,
+    test_checksum: int | None = None,
 ) -> None:
     """Record which runs made a submission file, and replace the record of an older file of that name.
 
@@ -65,12 +71,13 @@ def write_record(
         runs: what to say of each run, see ``Run.summary``.
         build: of the notebook that made the file, see ``kaggle.notebook.build_kernel``.
         not_for_upload: why the file cannot be uploaded to the competition, or None.
+        test_checksum: CRC-32 of the pixels that were predicted, or None.
     """
     record = _new_record(file)
     found = _record_there(file)
     # The same contents again: what is known of their submission stays.
     upload = found["upload"] if found and found["sha256"] == record["sha256"] else None
-    made_by = {"runs": list(runs), "build": build, "not_for_upload": not_for_upload}
+    made_by = {"runs": list(runs), "build": build, "not_for_upload": not_for_upload, "test_checksum": test_checksum}
     save_record(file, {**record, **made_by, "upload": upload})
 
 

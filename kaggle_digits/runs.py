@@ -414,7 +414,7 @@ def _decide(wanted: Run, *, resume: bool) -> Claim:
         raise RunError(f"{folder}: {difference} Name another folder, or repeat the settings of the first run.")
     if found.finished:
         return Claim(found, "finished")
-    if _place(found.device) == _place(wanted.device):
+    if found.device.place == wanted.device.place:
         return Claim(replace(wanted, devices_before=found.devices_before), "resumable")
     log.warning("%s was begun on %s and goes on on %s: the result will differ.", folder, found.device, wanted.device)
     return Claim(replace(wanted, devices_before=(*found.devices_before, found.device)), "resumable")
@@ -424,11 +424,6 @@ def remove_checkpoints(folder: Path) -> None:
     """Remove the checkpoints of a training that has ended, or that nobody knows any more."""
     for name in CHECKPOINT_FILES:
         (folder / name).unlink(missing_ok=True)
-
-
-def _place(device: Device) -> tuple[object, ...]:
-    """Return what decides on the last digits of a result."""
-    return device.kind, device.replicas, device.precision, device.backend
 
 
 def find_difference(found: Run, wanted: Run) -> str | None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import logging
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any
 
 from kaggle_digits import cluster as processes
 from kaggle_digits.backend import (
+    ASKED_FOR,
     choose_backend,
     import_backend,
     import_tensorflow,
@@ -26,8 +26,6 @@ from kaggle_digits.backend import (
 )
 from kaggle_digits.errors import DeviceError
 from kaggle_digits.recipe import Recipe
-
-log = logging.getLogger(__name__)
 
 DEVICES = ("auto", "tpu", "gpu", "cpu")
 CPUINFO = Path("/proc/cpuinfo")
@@ -64,6 +62,11 @@ class Device:
         replicas = f", {self.replicas} replicas" if self.replicas > 1 else ""
         several = f", process {self.process} of {self.processes}" if self.processes > 1 else ""
         return f"{backend}{self.kind}{replicas}{several}, {self.precision} ({self.reason})"
+
+    @property
+    def place(self) -> tuple[str, int, str, str]:
+        """What decides on the last digits of a result."""
+        return self.kind, self.replicas, self.precision, self.backend
 
     def scope(self) -> contextlib.AbstractContextManager[Any]:
         """Return the strategy's context. Models must be built, trained and used inside it."""
@@ -103,9 +106,7 @@ def device_of(
                 f"{unfit}: {recipe.name} is a classical method, which runs on this machine's CPU. Expected a "
                 f"network. Leave {unfit.split()[0]} out."
             )
-        device = Device("cpu", None, 1, "float32", "a classical method", "scikit-learn")
-        log.info("Device: %s", device)
-        return device
+        return Device("cpu", None, 1, "float32", "a classical method", "scikit-learn")
     return resolve_device(requested, precision=recipe.precision, backend=backend, cluster=cluster)
 
 
@@ -142,11 +143,11 @@ def resolve_device(
         )
     name, why = choose_backend(backend, several=cluster is not None)
     if name == "jax":
-        return _resolve_jax(requested, precision, f"JAX: {why}", cluster)
-    return _resolve_tensorflow(requested, precision, [f"TensorFlow: {why}"] if why else [])
+        return _resolve_jax(requested, precision, [f"JAX: {why}"] if why != ASKED_FOR else [], cluster)
+    return _resolve_tensorflow(requested, precision, [f"TensorFlow: {why}"] if why and why != ASKED_FOR else [])
 
 
-def _resolve_jax(requested: str, precision: str, why: str, cluster: processes.Cluster | None) -> Device:
+def _resolve_jax(requested: str, precision: str, notes: list[str], cluster: processes.Cluster | None) -> Device:
     jax = import_backend("jax")
     import keras
 
@@ -170,9 +171,8 @@ def _resolve_jax(requested: str, precision: str, why: str, cluster: processes.Cl
         with stderr_held_back():
             importlib.import_module("tensorflow")
     kind = found[0].platform
-    notes = [why]
     if kind == "cpu":
-        notes.append("asked for" if requested == "cpu" else "no TPU or GPU visible to it")
+        notes.append(ASKED_FOR if requested == "cpu" else "no TPU or GPU visible to it")
         native = False  # XLA's CPU code converts every bfloat16 to float32 and back
     else:  # tested on one GPU only; to test several, or a TPU: kaggle-digits devices --self-test --backend jax
         notes.append(f"{len(found)} {kind.upper()}{'s' if len(found) > 1 else ''} found")
@@ -232,9 +232,9 @@ def _resolve_tensorflow(requested: str, precision: str, notes: list[str]) -> Dev
             "gpu", mirror([f"GPU:{i}" for i in range(len(gpus))]), precision, native=native, notes=notes
         )
     if requested == "cpu":
-        notes.append("asked for")
+        notes.append(ASKED_FOR)
     else:
-        notes.append("no GPU visible to TensorFlow" if sign else "no sign of a TPU and no GPU visible to TensorFlow")
+        notes.append("no GPU visible to TensorFlow" if sign else "no TPU and no GPU found")
     # If there is a GPU, only a strategy keeps Keras on the CPU.
     strategy = tf.distribute.OneDeviceStrategy("/cpu:0") if gpus else None
     return _tensorflow_device("cpu", strategy, precision, native=_cpu_has_bfloat16(), notes=notes)
@@ -277,9 +277,7 @@ def _device(device: Device, *, native: bool, notes: list[str]) -> Device:
     if precision == "mixed_bfloat16" and not native:
         precision = "float32"
         notes = [*notes, "float32, since it does not compute bfloat16 natively"]
-    device = replace(device, precision=precision, reason="; ".join(notes))
-    log.info("Device: %s", device)
-    return device
+    return replace(device, precision=precision, reason="; ".join(dict.fromkeys(notes)))
 
 
 def _cpu_has_bfloat16() -> bool:

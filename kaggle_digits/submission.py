@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import csv
 import difflib
+import itertools
 import os
 import re
 from collections.abc import Iterable
@@ -274,7 +275,7 @@ def _understand(table: list[list[str]], lines: list[str]) -> tuple[list[int] | N
 
 def _id_fault(counted: list[int], first: _Fault | None) -> _Fault:
     """Return the fault of ids, in ascending order, that do not count up: some are there twice, or missing."""
-    twice = [image_id for image_id, following in zip(counted, counted[1:], strict=False) if image_id == following]
+    twice = [image_id for image_id, following in itertools.pairwise(counted) if image_id == following]
     missing = sorted(set(range(1, len(counted) + 1)) - set(counted))
     named = ", ".join(map(str, (twice or missing)[:3])) + (" and more" if len(twice or missing) > 3 else "")
     what = f"id {named} {'is there twice' if twice else 'is missing'}"

@@ -94,16 +94,8 @@ def train_run(
     device = device or device_of(recipe)
     if RECIPES.get(recipe.name) != recipe:
         _check_own(recipe)
-    wanted = Run(
-        folder=Path(folder),
-        recipe=recipe,
-        seed=seed,
-        source=source,
-        rows=RowCounts.of(rows, held_out),
-        device=device,
-        versions=_versions(device),
-        commit=find_commit(),
-    )
+    wanted = describe_run(recipe, Path(folder), seed=seed, device=device, source=source)
+    wanted = replace(wanted, rows=RowCounts.of(rows, held_out))
     keeps_folder = device.process == 0
     progress = progress if keeps_folder else None
     claimed = claim(wanted, resume=resume, numbered=numbered) if keeps_folder else _claim_nothing(wanted)
@@ -143,6 +135,20 @@ def train_run(
         if keeps_folder:
             run = _write(run, fitted, held_out)
         return run
+
+
+def describe_run(recipe: Recipe, folder: Path, *, seed: int, device: Device, source: str) -> Run:
+    """Return a run as it stands before its training, without its rows."""
+    return Run(
+        folder=folder,
+        recipe=recipe,
+        seed=seed,
+        source=source,
+        rows=RowCounts(0, 0, 0),
+        device=device,
+        versions=_versions(device),
+        commit=find_commit(),
+    )
 
 
 def train_on(
@@ -192,28 +198,32 @@ def train_on(
                 device, backend = "auto", None
     source = find_source(data)
     rows, held_out = split_rows(load_train(source), fraction=recipe.validation_fraction, seed=split_seed)
+    place = device_of(recipe, device, backend=backend, cluster=cluster)
+    log.info("Device: %s", place)
     return train_run(
         recipe,
         rows,
         folder,
         held_out=held_out if is_scored else None,
         seed=seed,
-        device=device_of(recipe, device, backend=backend, cluster=cluster),
-        source=source.name,
+        device=place,
+        source=source.name_for(folder),
         resume=resume,
         progress=progress,
     )
 
 
 def check_recipes(recipes: Sequence[Recipe], device: str = "auto", backend: str | None = None) -> None:
-    """Check that recipes of somebody's own can be trained, before the first of several is.
+    """Say where networks will be trained, and check that recipes of somebody's own can be, before the first one is.
 
     Raises:
         InputError: one of them cannot.
     """
+    places = {str(device_of_any(recipe, device, backend)): None for recipe in recipes if recipe.networks}
+    for place in places:
+        log.info("Device: %s", place)
     for recipe in recipes:
         if RECIPES.get(recipe.name) != recipe:
-            device_of_any(recipe, device, backend)
             _check_own(recipe)
 
 

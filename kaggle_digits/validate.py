@@ -100,15 +100,21 @@ def validate(
         TrainingError: a training failed.
     """
     source = find_source(data)
+
+    def find_device() -> Device:
+        place = device_of(recipe, device, backend=backend)
+        log.info("Device: %s", place)
+        return place
+
     return _validate(
         recipe,
         load_train(source),
         out,
-        source=source.name,
+        source=source.name_for(out),
         folds=folds,
         repeat=repeat,
         seed=seed,
-        find_device=lambda: device_of(recipe, device, backend=backend),
+        find_device=find_device,
         shard=shard,
         progress=progress,
     )
@@ -437,7 +443,7 @@ def compare_folds(
             recipe,
             rows,
             out / recipe.name,
-            source=source.name,
+            source=source.name_for(out),
             folds=folds,
             repeat=repeat,
             seed=seed,

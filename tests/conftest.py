@@ -6,6 +6,7 @@ import importlib.metadata
 import os
 import platform
 import re
+import signal
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from datetime import date
@@ -14,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from kaggle_digits import strategy
 from kaggle_digits.data import find_source, load_test, load_train
 from kaggle_digits.strategy import Device
 
@@ -21,6 +23,22 @@ from kaggle_digits.strategy import Device
 os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
 # The package sets this too, but some tests import Keras before the package. On or off changes the last decimals.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+
+# A suite that was started under nohup ignores hang-ups, and so would every process that it starts.
+if hasattr(signal, "SIGHUP"):
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
+def _computes_bfloat16() -> bool:
+    """Whether oneDNN computes bfloat16 on this processor: it needs AVX-512, and may be told not to use it."""
+    limit = os.environ.get("ONEDNN_MAX_CPU_ISA", "DEFAULT").upper()
+    flags = strategy.CPUINFO.read_text() if strategy.CPUINFO.exists() else ""
+    return "avx512bw" in flags and (limit in ("DEFAULT", "ALL") or "AVX512" in limit or "AMX" in limit)
+
+
+needs_bfloat16 = pytest.mark.skipif(
+    not _computes_bfloat16(), reason="this processor has no AVX-512, without which oneDNN does not compute bfloat16"
+)
 
 TRAIN_HEADER = ",".join(["label", *(f"pixel{i}" for i in range(784))])
 TEST_HEADER = ",".join(f"pixel{i}" for i in range(784))

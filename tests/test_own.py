@@ -99,6 +99,7 @@ def one_line(text: str) -> str:
             "kind = 'Ensemble'\nmembers = ['strong', 'fast']\n",
             ", line 2: members: strong is an ensemble. Ex",
         ),
+        ("kind = 'Ensemble'\nmembers = ['fast', 'flsh']\n", ", line 2: members: 'flsh'. Expected the name of a"),
         ("kind = 'Ensemble'\nmembers = ['fast', 'evil.py']\n", ", line 2: members: 'evil.py'. Expected the name of a"),
         ("kind = ['Network']\n" + LAYERS, ", line 1: kind: ['Network']. Expected Network, Classical, Ensemble."),
         (LAYERS + "augmentation = { kind = ['x'] }", ", line 6: augmentation: kind ['x']. Expected one of"),
@@ -126,7 +127,7 @@ def test_mistake_is_named_with_its_line_and_key(text, fault):
 @pytest.mark.parametrize(
     ("text", "fault"),
     [
-        ("layers = [\n 'Flatten',\n 'Dens']", "line 3: Dens: Keras has no layer Dens; did you mean Dense."),
+        ("layers = [\n 'Flatten',\n 'Dens']", "line 3: Dens: Keras has no layer Dens. Did you mean Dense?"),
         (
             "layers = [\n 'Flatten',\n {kind='Dense', unit=10}]",
             "line 3: Dense: unit: no such argument. Did you mean units?",
@@ -136,7 +137,11 @@ def test_mistake_is_named_with_its_line_and_key(text, fault):
             "line 2: the output has the shape (784,). Expected (10,), one value per digit. End with Flatten and a "
             "Dense of ten units.",
         ),
-        (LAYERS + "optimizer = 'Adamm'", "line 6: Adamm: Keras has no optimizer Adamm; did you mean Adam."),
+        (
+            "layers = [\n 'Flatten',\n {kind='Dense', units=10, activation='relux'}]",
+            "line 3: Dense: activation: Keras has no 'relux'. Did you mean relu?",
+        ),
+        (LAYERS + "optimizer = 'Adamm'", "line 6: Adamm: Keras has no optimizer Adamm. Did you mean Adam?"),
         (
             "layers = [{ kind = 'TFSMLayer', filepath = 'x' }]",
             "line 1: TFSMLayer: is no layer that only computes, so a recipe or a run folder may not have it.",
@@ -177,7 +182,10 @@ def test_what_keras_does_not_take_is_named_before_anything_is_written(text, faul
             "mine.py: several networks (one, two). Expected one, or one that is called",
         ),
         ("def network():\n    return 1 / 0\n", "mine.py, line 2: ZeroDivisionError: division by zero. Correct it."),
-        ("def network():\n    return 3\n", "mine.py: network: a int. Expected a keras.Sequential."),
+        (
+            "def network():\n    return 3\n",
+            "mine.py: network: a int. Expected a keras.Sequential, or a functional keras.Model that is a chain",
+        ),
         (
             PYTHON.replace('activation="relu"', "activation=layers.LeakyReLU(0.1)"),
             "mine.py: network: the layer conv2d has the option activation = LeakyReLU. Expected a name, as in",
@@ -188,6 +196,10 @@ def test_what_keras_does_not_take_is_named_before_anything_is_written(text, faul
             "mine.py: name: '../h'. Expected letters, digits, and dashes",
         ),
         ("raise SystemExit\n", "mine.py: ended before it had made a recipe"),
+        (
+            "def network():\n    model = 3\n",
+            "mine.py: network returns nothing. Expected a network. End it with return ",
+        ),
         ("import os\nos._exit(3)\n", "mine.py: ended before it had made a recipe (exit code 3). Run it with Python"),
         (
             PYTHON.replace("(28, 28, 1)", "(32, 32, 3)"),
@@ -208,7 +220,7 @@ def test_mistake_in_python_is_named_with_its_line(text, fault):
 def test_unknown_file_and_taken_names_are_refused(capsys):
     with pytest.raises(InputError, match=r"nothing\.toml: cannot be read"):
         find_recipe("nothing.toml")
-    with pytest.raises(InputError, match=r"fast\.toml: calls its recipe fast, as a built-in one is called"):
+    with pytest.raises(InputError, match=r'fast\.toml: the name "fast" belongs to a built-in recipe'):
         find_recipe(write("fast.toml", TOML))
     Path("other").mkdir()
     assert main(["compare", "--recipes", f"{write('a.toml', TOML)},{write('other/a.toml', TOML)}", "--out", "c"]) == 2
@@ -394,3 +406,161 @@ def test_class_from_another_file_is_refused():
     write("blocks.py", before)
     with pytest.raises(InputError, match="is a Residual, which the file does not define"):
         find_recipe(write("mine.py", f"import keras\nfrom blocks import Residual\n\ndef network{network}"))
+
+
+SCALINGS = {
+    "none": ("", 255.0, 0.0),
+    "Rescaling": ("layers.Rescaling(1 / 255),", 255.0, 0.0),
+    "Rescaling to ±1": ("layers.Rescaling(1 / 127.5, offset=-1),", 127.5, 127.5),
+    "Rescaling of 0 to 1": ("layers.Rescaling(2.0, offset=-1),", 127.5, 127.5),
+    "two": ("layers.Rescaling(1 / 255), layers.Rescaling(2.0, offset=-1),", 127.5, 127.5),
+    "Normalization": ("layers.Normalization(mean=33.0, variance=6400.0),", 80.0, 33.0),
+    "Normalization of 0 to 1": ("layers.Normalization(mean=0.1, variance=0.0625),", 63.75, 25.5),
+    "division": ("layers.Lambda(lambda pixels: pixels / 255.0),", 255.0, 0.0),
+    "after its shape": (
+        "layers.Reshape((28, 28, 1)), layers.Lambda(lambda pixels: (pixels - 127.5) / 127.5),",
+        127.5,
+        127.5,
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", SCALINGS)
+def test_network_that_scales_pixels_itself_is_not_scaled_twice(kind, caplog):
+    caplog.set_level("INFO")
+    layer, scale, offset = SCALINGS[kind]
+    text = (
+        "from keras import Sequential, layers\n\ndef network():\n    return Sequential([layers.Input((28, 28, 1)), "
+        f"{layer} layers.Conv2D(4, 3), layers.Flatten(), layers.Dense(10)])\n"
+    )
+    mine = find_recipe(write("mine.py", text))
+    assert (mine.pixel_scale, mine.pixel_offset) == pytest.approx((scale, offset), rel=1e-5)
+    assert [kind for kind, _ in mine.layers if kind != "Reshape"] == ["Conv2D", "Flatten", "Dense"]
+    assert caplog.text.count("mine.py: the network scales pixels itself, to values from ") == (kind != "none")
+
+
+def test_scaling_in_toml_counts_as_well_unless_the_recipe_says_how_pixels_are_scaled(caplog):
+    scaling = "{ kind = 'Rescaling', scale = 0.00784313725490196, offset = -1 }"
+    layers = f"layers = [{scaling}, 'Flatten', {{ kind = 'Dense', units = 10 }}]"
+    mine = find_recipe(write("mine.toml", layers))
+    assert (mine.pixel_scale, mine.pixel_offset) == (127.5, 127.5)
+    stated = find_recipe(write("mine.toml", f"pixel_scale = 1.0\n{layers}"))
+    assert (stated.pixel_scale, stated.layers[0][0]) == (1.0, "Rescaling")
+
+
+def test_scaling_of_each_pixel_on_its_own_stays_a_layer(train_values):
+    scaling = keras.layers.Normalization()
+    scaling.adapt(train_values[:, 1:].astype(np.float32))
+    mine = from_keras(keras.Sequential([keras.Input((784,)), scaling, keras.layers.Dense(10)]), epochs=1)
+    assert (mine.pixel_scale, [kind for kind, _ in mine.layers]) == (1.0, ["Reshape", "Rescaling", "Dense"])
+    rows = kd.TrainingRows(train_values[:, 1:], train_values[:, 0].astype(np.int64))
+    assert kd.train_run(mine, rows, "run").finished
+
+
+def functional(body: str) -> str:
+    return (
+        "import keras\nfrom keras import layers\n\ndef network():\n    pixels = x = keras.Input((28, 28, 1))\n"
+        + "".join(f"    {line}\n" for line in body.splitlines())
+        + "    return keras.Model(pixels, x)\n"
+    )
+
+
+CHAIN = """x = x / 255.0
+x = keras.Sequential([layers.Conv2D(4, 3), layers.BatchNormalization()])(x)
+x = keras.activations.relu(x)
+x = layers.Flatten()(x)
+x = layers.Dense(10, activation="softmax")(x)"""
+
+
+def test_functional_model_that_is_a_chain_is_taken_like_a_sequential():
+    mine = find_recipe(write("mine.py", functional(CHAIN)))
+    assert [kind for kind, _ in mine.layers] == ["Conv2D", "BatchNormalization", "Activation", "Flatten", "Dense"]
+    assert mine.pixel_scale == 255
+
+
+@pytest.mark.parametrize(
+    ("last", "fault"),
+    [
+        ("x = layers.Add()([x, layers.Dense(10)(x)])", "network: branches: add takes 2 inputs. Expected a chain of"),
+        ("layer = layers.Dense(10)\nx = layer(layer(x))", "network: uses the layer dense_1 twice. Expected a chain"),
+        ("x = x * 2.0", "network: has the operation multiply between layers. Expected layers. Write it as a layer."),
+        ("x = [x, x]", "network: has 1 inputs and 2 outputs. Expected one of each."),
+    ],
+)
+def test_functional_model_that_is_no_chain_is_refused_with_what_to_do(last, fault):
+    with pytest.raises(InputError) as raised:
+        find_recipe(write("mine.py", functional(f"{CHAIN}\n{last}")))
+    assert fault in str(raised.value)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize(("name", "text"), [("mine.toml", TOML), ("mine.py", PYTHON)])
+def test_recipe_that_powershell_wrote_is_read(encoding, name, text):
+    expected = find_recipe(write(name, text))
+    Path(name).write_bytes(text.replace("\n", "\r\n").encode(encoding))
+    assert find_recipe(name) == expected
+
+
+def test_line_of_a_mistake_is_right_in_utf_16():
+    Path("bad.toml").write_text(LAYERS + "epochs = 0\n", encoding="utf-16")
+    with pytest.raises(InputError, match=r"bad\.toml, line 6: epochs: 0"):
+        find_recipe("bad.toml")
+
+
+def test_whole_numbers_are_numbers(capsys):
+    text = LAYERS + "learning_rate = 1\nepochs = 1\n"
+    assert main(["train", "--recipe", write("mine.toml", text), "--run", "run", "--data", "sample"]) == 0
+    text = LAYERS + "learning_rate = { kind = 'Milestones', start = 1, factor = 1, epochs = [0] }\nepochs = 1\n"
+    assert main(["train", "--recipe", write("mine.toml", text), "--run", "run2", "--data", "sample"]) == 0
+
+
+OPTION_KIND = """
+import keras
+
+class Scaled(keras.layers.Layer):
+    def __init__(self, kind="wide", factors=None, **options):
+        super().__init__(**options)
+        self.kind, self.factors = kind, factors
+    def get_config(self):
+        return super().get_config() | {"kind": self.kind, "factors": self.factors}
+    def call(self, inputs):
+        return inputs * {"wide": 2.0, "Network": 3.0}[self.kind]
+
+def network():
+    return keras.Sequential([
+        keras.Input((28, 28, 1)), Scaled(), Scaled("Network"), keras.layers.Flatten(), keras.layers.Dense(10),
+    ])
+"""
+
+
+def test_option_that_is_called_kind_is_read_back(train_values):
+    mine = find_recipe(write("scaled.py", OPTION_KIND))
+    rows = kd.TrainingRows(train_values[:, 1:], train_values[:, 0].astype(np.int64))
+    kd.train_run(replace(mine, epochs=1), rows, "run")
+    assert read_run(Path("run")).recipe.layers == mine.layers
+    assert [options.get("kind") for _, options in mine.layers[:2]] == ["wide", "Network"]
+
+
+def test_advice_for_an_unfinished_run_can_be_followed(monkeypatch, capsys, train_values):
+    import shlex
+
+    from kaggle_digits.cli.output import TrainingProgress
+
+    def interrupt(self, metrics, epochs):
+        raise KeyboardInterrupt
+
+    Path("my recipes").mkdir()
+    write("my recipes/mine.py", PYTHON)
+    start = ["train", "--recipe", "my recipes/mine.py", "--data", "sample", "--run", "a run", "--epochs", "2"]
+    with monkeypatch.context() as patch:
+        patch.setattr(TrainingProgress, "epoch", interrupt)
+        assert main(start) == 130
+    assert main(["predict", "--run", "a run", "--data", "sample", "--out", "a.csv"]) == 2
+    advice = capsys.readouterr().err.partition("Continue it: kaggle-digits ")[2]
+    assert main([*shlex.split(advice), "--data", "sample"]) == 0
+    rows = kd.TrainingRows(train_values[:, 1:], train_values[:, 0].astype(np.int64))
+    in_python = from_keras(keras.Sequential([keras.Input((784,)), keras.layers.Dense(10)]), name="net", epochs=2)
+    with pytest.raises(KeyboardInterrupt):
+        kd.train_run(in_python, rows, "b", progress=type("Stop", (), {"step": lambda *_: None, "epoch": interrupt})())
+    with pytest.raises(InputError, match=r'with train_run\(recipe, rows, "b", resume=True\)'):
+        kd.load_run("b")

@@ -92,9 +92,70 @@ def test_dry_run_writes_nothing(workplace, capsys):
     )
 
 
+@pytest.mark.parametrize("arguments", [[], ["--folds", "3"], ["--out", "mine.csv"]])
+@pytest.mark.parametrize("recipe", ["quick", "quick-retrain"])
+def test_finished_job_is_not_done_again(capsys, caplog, recipe, arguments):
+    command = ["submit", "--data", "sample", "--recipe", recipe, *arguments]
+    assert cli.main([*command, "--json"]) == 0
+    first = json.loads(capsys.readouterr().out)
+    file = Path(first["file"])
+    before = file.stat().st_mtime_ns
+    caplog.clear()
+    assert cli.main([*command, "--json"]) == 0
+    second = json.loads(capsys.readouterr().out)
+    assert (first["done_before"], second["done_before"]) == (False, True)
+    for name in ("file", "held_out_accuracy", "label_counts", "runs"):
+        assert second[name] == first[name]
+    assert cli.main(command) == 0
+    assert capsys.readouterr().out.startswith(
+        f"This job is done: {file} has its predictions. For another training, add "
+    )
+    assert file.stat().st_mtime_ns == before
+    assert "epoch" not in caplog.text
+    assert len(list(file.parent.glob("*.csv"))) == 1
+
+
+def test_job_is_done_anew_if_anything_of_it_has_changed(competition, capsys):
+    command = ["submit", "--recipe", "quick", "--data", str(competition), "--folds", "2"]
+    assert cli.main(command) == 0, capsys.readouterr().err
+    text = (competition / "test.csv").read_text()
+    (competition / "test.csv").write_text(text.replace("\n0,", "\n1,").replace("\n2", "\n3", 1))
+    assert cli.main(command) == 0  # other rows to predict
+    assert cli.main([*command, "--seed", "1"]) == 0
+    Path("submissions/quick-seed1-2folds.csv").write_text("ImageId,Label\n")  # somebody has changed it
+    assert cli.main([*command, "--seed", "1"]) == 0
+    assert sorted(file.name for file in Path("submissions").glob("*.csv")) == [
+        *("quick-seed0-2folds-2.csv", "quick-seed0-2folds.csv"),
+        *("quick-seed1-2folds-2.csv", "quick-seed1-2folds.csv"),
+    ]
+
+
+def test_folds_need_no_hold_out(competition):
+    """Of 40 rows, 5 % cannot be held out with every digit on both sides. Folds do not need that."""
+    assert cli.main(["submit", "--recipe", "quick", "--data", str(competition), "--out", "a.csv"]) == 2
+    assert cli.main(["submit", "--recipe", "quick", "--data", str(competition), "--folds", "2", "--out", "a.csv"]) == 0
+
+
+def test_dry_run_as_json_is_json(capsys):
+    assert cli.main(["submit", "--data", "sample", "--recipe", "quick", "--dry-run", "--json"]) == 0
+    planned = json.loads(capsys.readouterr().out)
+    assert (planned["training_rows"], planned["held_out_rows"], planned["done_before"]) == (1365, 72, False)
+
+
+def test_end_says_what_comes_next(competition, capsys, caplog):
+    caplog.set_level("INFO")
+    assert cli.main(["submit", "--data", "sample", "--recipe", "quick-retrain"]) == 0
+    assert caplog.text.endswith(
+        "What you may do next:\n"
+        "upload  kaggle-digits download, then the same command\n"
+        "report  kaggle-digits report runs/sample-quick-retrain-seed0\n"
+        "better  kaggle-digits submit --recipe quick-retrain --folds 5 --data sample\n"
+    )
+
+
 def test_second_run_gets_a_new_name_and_the_same_digits():
-    for _ in range(2):
-        assert cli.main(["submit", "--data", "sample", "--recipe", "quick"]) == 0
+    for more in ([], ["--force"]):
+        assert cli.main(["submit", "--data", "sample", "--recipe", "quick", *more]) == 0
     first, second = (Path("submissions") / f"sample-quick-seed0{end}.csv" for end in ("", "-2"))
     assert first.read_bytes() == second.read_bytes()
 

@@ -25,9 +25,17 @@ def test_unknown_recipe_lists_those_there_are():
     with pytest.raises(InputError) as caught:
         find_recipe("best")
     assert str(caught.value) == (
-        f"best: no such recipe. Expected one of {', '.join(RECIPES)}, or a file of your own that ends in .toml or .py. "
-        "`kaggle-digits recipes` describes them."
+        "best: no such recipe, nor a file of your own that ends in .toml or .py. Expected one of "
+        f"{', '.join(RECIPES)}. `kaggle-digits recipes` lists all."
     )
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"), [("fsat", "fast"), ("Fast", "fast"), ("lenet5", "lenet-5"), ("lenet", "lenet-5"), ("kn", "knn")]
+)
+def test_mistyped_recipe_gets_a_suggestion(typed, meant):
+    with pytest.raises(InputError, match=rf"\. Did you mean {meant}\? `kaggle-digits recipes` lists all\."):
+        find_recipe(typed)
 
 
 def test_unknown_epochs_are_refused():

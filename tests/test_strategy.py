@@ -26,6 +26,7 @@ from kaggle_digits.strategy import resolve_device
 def test_cpu_uses_bfloat16_only_where_it_is_native(tmp_path, monkeypatch, flags, precision, reason):
     monkeypatch.setattr(strategy, "CPUINFO", tmp_path / "cpuinfo")
     (tmp_path / "cpuinfo").write_text(flags)
+    monkeypatch.delenv("ONEDNN_MAX_CPU_ISA", raising=False)
     device = resolve_device("cpu", precision="mixed_bfloat16")
     assert (device.kind, device.strategy, device.replicas) == ("cpu", None, 1)
     assert (device.precision, device.reason) == (precision, reason)

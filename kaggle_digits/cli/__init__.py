@@ -7,7 +7,6 @@ Whatever is slow to import is imported inside these functions, so that ``--help`
 from __future__ import annotations
 
 import argparse
-import difflib
 import logging
 import re
 import sys
@@ -18,8 +17,8 @@ import kaggle_digits
 from kaggle_digits.backend import collect_little
 from kaggle_digits.cli import handwriting, kaggle, submission, training
 from kaggle_digits.cli.options import Verb, path
-from kaggle_digits.cli.output import exit_code_of, print_anywhere
-from kaggle_digits.errors import InputError
+from kaggle_digits.cli.output import FittedHandler, exit_code_of, print_anywhere
+from kaggle_digits.errors import InputError, did_you_mean
 
 VERBS: tuple[Verb, ...] = (
     submission.submit,
@@ -50,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.print_help(sys.stderr)
         parser.exit(InputError.exit_code)
     options = vars(parser.parse_args(arguments))
-    logging.basicConfig(format="%(message)s", stream=sys.stderr)
+    logging.basicConfig(format="%(message)s", handlers=[FittedHandler(sys.stderr)])
     logging.getLogger("kaggle_digits").setLevel(logging.WARNING if options.get("quiet") else logging.INFO)
     verb: Verb = options.pop("verb")
     return exit_code_of(lambda: verb.run(**options))
@@ -63,9 +62,8 @@ class _Parser(argparse.ArgumentParser):
         """Print the usage and what is wrong, and end with exit code 2."""
         if mistyped := re.match(r"argument VERB: invalid choice: '(.*?)' \(choose", message):
             names = [verb.name for verb in VERBS]
-            close = difflib.get_close_matches(mistyped[1], names, n=1)
-            hint = f"Did you mean {close[0]}?" if close else "`kaggle-digits --help` describes them."
-            message = f"{mistyped[1]}: no such verb. Expected one of {', '.join(names)}. {hint}"
+            hint = did_you_mean(mistyped[1], names) or " `kaggle-digits --help` describes them."
+            message = f"{mistyped[1]}: no such verb. Expected one of {', '.join(names)}.{hint}"
         super().error(message)
 
 

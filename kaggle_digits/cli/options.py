@@ -139,7 +139,12 @@ RECIPE = option(
 EPOCHS = option("--epochs", type=count, metavar="N", help="the number of epochs, instead of the recipe's own")
 ONE_RUN = option("--run", type=path, metavar="DIR", help="a run folder (default: the package's small network)")
 FORCE = option("--force", action="store_true", help="replace FILE if it exists")
-MESSAGE = option("-m", "--message", metavar="TEXT", help="the description of the submission, with --upload")
+MESSAGE = option(
+    "-m",
+    "--message",
+    metavar="TEXT",
+    help="the description of the submission, with --upload (default: recipe, seed and accuracy)",
+)
 SHARD = option(
     "--shard",
     type=part,

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import codecs
 import contextlib
+import logging
 import os
+import re
+import shutil
 import signal
 import sys
+import textwrap
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
 from kaggle_digits.errors import DigitsError
 
@@ -53,7 +57,39 @@ def say(text: str) -> None:
     """Print to the terminal. If it is gone, nobody is there to read the text."""
     if sys.stderr:
         with contextlib.suppress(OSError):
-            print(text, file=sys.stderr, flush=True)
+            print(fitted(text, sys.stderr), file=sys.stderr, flush=True)
+
+
+def show(text: str) -> None:
+    """Print a result."""
+    print(fitted(text, sys.stdout))
+
+
+def fitted(text: str, stream: TextIO) -> str:
+    """Break lines between words where they are longer than a terminal is wide. Files and pipes get them whole.
+
+    What follows stands below the text of a line that begins with a word and two spaces.
+    """
+    if not stream or not stream.isatty():
+        return text
+    width = max(20, shutil.get_terminal_size().columns)
+    lines = []
+    for line in text.splitlines():
+        match = re.match(r"\S+ {2,}", line)
+        indent = match[0] if match else ""
+        parts = textwrap.wrap(
+            line, width, subsequent_indent=" " * len(indent), break_long_words=False, break_on_hyphens=False
+        )
+        lines += parts if len(line) > width else [line]
+    return "\n".join(lines)
+
+
+class FittedHandler(logging.StreamHandler):
+    """Logs to stderr, in lines that fit the terminal."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the message."""
+        return fitted(super().format(record), self.stream)
 
 
 def exit_code_of(work: Callable[[], object]) -> int:
@@ -177,9 +213,9 @@ class TrainingProgress:
         held_out = metrics.get("validation_accuracy")
         line = (
             f"epoch {metrics['epoch']}/{epochs}  loss {metrics['loss']:.4f}  accuracy {metrics['accuracy']:.2%}"
-            + (f"  held-out accuracy {held_out:.2%}" if held_out is not None else "")
+            + (f"  held out {held_out:.2%}" if held_out is not None else "")
             + f"  {metrics['seconds']:.1f} s"
-            + (f", {left}" if left else "")
+            + (f", {left.removeprefix('about ')}" if left else "")
         )
         if not self.bar:
             say(line)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json as _json
 import logging
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,7 @@ from kaggle_digits.cli.options import (
     several,
     verb,
 )
-from kaggle_digits.cli.output import TrainingProgress, kept_if_interrupted
+from kaggle_digits.cli.output import TrainingProgress, kept_if_interrupted, show
 from kaggle_digits.data import SAMPLE
 from kaggle_digits.errors import InputError
 from kaggle_digits.recipes import find_recipe
@@ -42,8 +43,8 @@ log = logging.getLogger(__name__)
         "--folds",
         type=several,
         metavar="K",
-        help="train K networks, each on all rows but one of K parts, and average them; each row measures the one that "
-        "did not see it",
+        help="train K networks, each on all rows but one of K parts, and average them; each network is scored on the "
+        "part that it did not see",
     ),
     option("--out", type=path, metavar="FILE", help="the file to write (default: a new name in submissions/)"),
     FORCE,
@@ -72,8 +73,8 @@ def submit(
     """Make a submission file, and upload it if the user asks for that."""
     from kaggle_digits.pipeline import check_uploadable, make_submission, plan_submission
 
-    if upload != (message is not None):
-        raise InputError("submit: --upload and -m belong together. Expected both or none. Add the missing one.")
+    if message is not None and not upload:
+        raise InputError("submit: -m describes what --upload submits. Add --upload, or leave -m out.")
     plan = plan_submission(
         data=data,
         recipe=recipe,
@@ -88,7 +89,8 @@ def submit(
     if upload:
         check_uploadable(plan)
     if dry_run:
-        print(_describe_plan(plan) + (f"\nupload  {message}" if upload else ""))
+        described = _describe_plan(plan) + (f"\nupload  {message or 'yes'}" if upload else "")
+        show(_json.dumps(_plan_to_json(plan)) if json else described)
         return
     if upload:  # find out now what would stop the upload, not after the training
         from kaggle_digits.kaggle.competition import check_ready
@@ -98,10 +100,13 @@ def submit(
     with kept_if_interrupted(kept), TrainingProgress(quiet=quiet) as progress:
         result = make_submission(plan, progress=progress)
     if not json:
-        print(_describe_result(result))
+        show(_describe_result(result))
     uploaded = None
-    if message is not None:
+    if upload:
+        message = message or _default_message(result)
         uploaded = upload_made_file(plan.out, message, len(plan.test_pixels), show=not json)
+    elif not json:
+        log.info("%s", _describe_next(result, recipe, data))
     if json:
         print(_json.dumps(_result_to_json(result) | {"upload": uploaded}))
 
@@ -170,6 +175,8 @@ def _describe_counts(counts: list[int]) -> str:
 
 
 def _describe_plan(plan: Plan) -> str:
+    if plan.done:
+        return f"{_describe_done(plan)} Nothing would be trained."
     predicted = f"and predict {len(plan.test_pixels):,} rows."
     where = f"device  {plan.device}\nfile    {plan.out}"
     if plan.folds:
@@ -177,18 +184,24 @@ def _describe_plan(plan: Plan) -> str:
         what = plan.recipe.for_rows(rows).describe()
         return (
             f"Would train {plan.folds} times {what} on about {rows:,} of {len(plan.rows):,} rows of "
-            f"{plan.source.name},\nmeasure each on the other rows, average them, {predicted}\n{where}"
+            f"{plan.source},\nmeasure each on the other rows, average them, {predicted}\n{where}"
         )
     again = ", then again on all rows" if plan.recipe.retrain else ""
     what = plan.recipe.for_rows(len(plan.training)).describe()
     return (
-        f"Would train {what} on {len(plan.training):,} rows of {plan.source.name}{again},\n"
+        f"Would train {what} on {len(plan.training):,} rows of {plan.source}{again},\n"
         f"measure it on {len(plan.held_out):,} held-out rows, {predicted}\n{where}"
     )
 
 
-def _result_to_json(result: Result) -> dict[str, Any]:
-    plan = result.plan
+def _describe_done(plan: Plan) -> str:
+    return (
+        f"This job is done: {plan.out} has its predictions. For another training, add --seed {plan.seed + 1}. To do "
+        "the same again, add --force."
+    )
+
+
+def _plan_to_json(plan: Plan) -> dict[str, Any]:
     return {
         "file": str(plan.out),
         "rows": len(plan.test_pixels),
@@ -197,14 +210,51 @@ def _result_to_json(result: Result) -> dict[str, Any]:
         "seed": plan.seed,
         "folds": plan.folds,
         "device": str(plan.device),
+        "training_rows": len(plan.training),
+        "held_out_rows": len(plan.held_out),
+        "done_before": bool(plan.done),
+        "not_for_upload": plan.not_for_upload,
+    }
+
+
+def _result_to_json(result: Result) -> dict[str, Any]:
+    return _plan_to_json(result.plan) | {
         "held_out_accuracy": result.accuracy,
         "standard_error": result.standard_error,
         "test_accuracy": result.test_accuracy,
         "label_counts": result.label_counts,
         "seconds": {phase: round(spent, 2) for phase, spent in result.seconds.items()},
         "runs": [str(run.folder) for run in result.runs],
-        "not_for_upload": plan.not_for_upload,
     }
+
+
+def _default_message(result: Result) -> str:
+    plan = result.plan
+    folds = f", {plan.folds} folds" if plan.folds else ""
+    return f"{plan.recipe.name}, seed {plan.seed}{folds}, held-out accuracy {result.accuracy:.2%}"
+
+
+def _run_of(result: Result) -> Path:
+    """Return the folder that ``report`` takes: that of the run which was measured, or of all folds."""
+    if result.plan.folds:
+        return result.runs[0].folder.parent
+    return result.measured.folder if result.measured else result.runs[0].folder
+
+
+def _describe_next(result: Result, recipe: str, data: str | None) -> str:
+    """Say what one may do now, as commands."""
+    plan = result.plan
+    more = {"flash": "fast", "fast": "strong"}.get(plan.recipe.name)
+    better = f"--recipe {more}" if more else f"--recipe {shlex.quote(recipe)} --folds {plan.folds or 5}"
+    named = f" --data {shlex.quote(data)}" if data else ""
+    upload = f"kaggle-digits upload {shlex.quote(str(plan.out))} -m '{plan.recipe.name} {result.accuracy:.2%}'"
+    lines = [
+        f"upload  {upload if not plan.not_for_upload else 'kaggle-digits download, then the same command'}",
+        f"report  kaggle-digits report {shlex.quote(str(_run_of(result)))}",
+    ]
+    if not plan.folds:
+        lines.append(f"better  kaggle-digits submit {better}{named}")
+    return "\n".join(["", "What you may do next:", *lines])
 
 
 def _describe_result(result: Result) -> str:
@@ -212,7 +262,7 @@ def _describe_result(result: Result) -> str:
 
     plan = result.plan
     seconds = "  ".join(f"{phase} {spent:.1f}" for phase, spent in result.seconds.items())
-    measured = len(plan.rows) if plan.folds else len(plan.held_out)
+    measured = len(plan.held_out)
     accuracy = describe_accuracy(result.accuracy, measured)
     by = "that it was not trained on"
     if plan.folds:
@@ -224,7 +274,8 @@ def _describe_result(result: Result) -> str:
         )
     note = f"\n        made from the built-in {SAMPLE}: it cannot be uploaded" if plan.source.is_sample else ""
     return (
-        f"source  {plan.source.name}: {len(plan.rows):,} training rows, {len(plan.test_pixels):,} test rows\n"
+        (f"{_describe_done(plan)}\n" if plan.done else "")
+        + f"source  {plan.source}: {len(plan.rows):,} training rows, {len(plan.test_pixels):,} test rows\n"
         f"recipe  {plan.recipe.name}, seed {plan.seed}\n"
         f"device  {plan.device}\n"
         f"time    {sum(result.seconds.values()):.1f} s ({seconds})\n"

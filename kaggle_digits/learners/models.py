@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 import inspect
 import math
 from collections.abc import Sequence
@@ -14,6 +13,7 @@ import numpy as np
 
 from kaggle_digits import CLASSES, SIDE
 from kaggle_digits.backend import import_tensorflow
+from kaggle_digits.errors import did_you_mean
 from kaggle_digits.learners.muon import ConvMuon
 from kaggle_digits.recipe import ONLY_IN_TRAINING, FieldError, Layer, Milestones, Network, OneCycle, Plateau, is_plain
 
@@ -165,8 +165,7 @@ def layer_class(kind: str) -> type[keras.layers.Layer]:
         )
     found = OWN_LAYERS.get(kind) or getattr(keras.layers, kind, None)
     if not (isinstance(found, type) and issubclass(found, keras.layers.Layer)):
-        close = difflib.get_close_matches(kind, dir(keras.layers), n=1)
-        raise ValueError(f"Keras has no layer {kind}" + (f"; did you mean {close[0]}" if close else ""))
+        raise ValueError(f"Keras has no layer {kind}.{did_you_mean(kind, dir(keras.layers))}")
     return found
 
 
@@ -195,14 +194,18 @@ def _fault_of(kind: str, options: dict[str, Any], error: Exception) -> str:
     with contextlib.suppress(ValueError, LookupError):
         known = [name for name in inspect.signature(layer_class(kind)).parameters if name not in ("kwargs", "args")]
         if known and (strange := [name for name in options if name not in (*known, *LAYER_OPTIONS)]):
-            close = difflib.get_close_matches(strange[0], known, n=1)
-            hint = f"Did you mean {close[0]}?" if close else f"Expected some of {', '.join(known)}."
-            return f"{strange[0]}: no such argument. {hint}"
+            hint = did_you_mean(strange[0], known) or f" Expected some of {', '.join(known)}."
+            return f"{strange[0]}: no such argument.{hint}"
+    for name in ("activation", "recurrent_activation"):
+        value = options.get(name)
+        if isinstance(value, str) and not hasattr(keras.activations, value):
+            return f"{name}: Keras has no {value!r}.{did_you_mean(value, dir(keras.activations))}"
     return _first_line(error)
 
 
 def _first_line(error: Exception) -> str:
-    return " ".join(str(error).strip().partition("\n")[0].split()).rstrip(".:?") + "."
+    line = " ".join(str(error).strip().partition("\n")[0].split())
+    return line if line.endswith("?") else line.rstrip(".:") + "."
 
 
 def safe_layers(recipe: Network) -> tuple[Layer, ...]:
@@ -296,8 +299,8 @@ def optimizer_class(kind: str) -> type[keras.optimizers.Optimizer]:
     """
     found = OWN_OPTIMIZERS.get(kind) or getattr(keras.optimizers, kind, None)
     if not (isinstance(found, type) and issubclass(found, keras.optimizers.Optimizer)):
-        close = difflib.get_close_matches(kind, [*OWN_OPTIMIZERS, *dir(keras.optimizers)], n=1)
-        raise ValueError(f"Keras has no optimizer {kind}" + (f"; did you mean {close[0]}" if close else ""))
+        hint = did_you_mean(kind, [*OWN_OPTIMIZERS, *dir(keras.optimizers)])
+        raise ValueError(f"Keras has no optimizer {kind}.{hint}")
     return found
 
 
@@ -354,9 +357,9 @@ def epoch_rate(recipe: Network, accuracies: Sequence[float]) -> float:
     """
     rate = recipe.learning_rate
     if isinstance(rate, Milestones):
-        return rate.start * rate.factor ** sum(epoch <= len(accuracies) for epoch in rate.epochs)
+        return float(rate.start) * rate.factor ** sum(epoch <= len(accuracies) for epoch in rate.epochs)
     if isinstance(rate, Plateau):
-        current, best, waited = rate.start, 0.0, 0
+        current, best, waited = float(rate.start), 0.0, 0
         for accuracy in accuracies:
             waited += 1
             if accuracy > best * (1 + rate.threshold):
@@ -364,4 +367,4 @@ def epoch_rate(recipe: Network, accuracies: Sequence[float]) -> float:
             if waited == rate.patience:
                 current, waited = current * rate.factor, 0
         return current
-    return cast(float, rate)
+    return float(cast(float, rate))  # Keras does not take whole numbers

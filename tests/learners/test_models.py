@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from conftest import needs_bfloat16
 
 from kaggle_digits.learners.models import BatchNormalization, Residual, build_model, compile_model, epoch_rate
 from kaggle_digits.recipe import Milestones, Network, Plateau
@@ -16,7 +17,7 @@ from kaggle_digits.recipes import RECIPES
 NETWORKS = {name: recipe for name, recipe in RECIPES.items() if isinstance(recipe, Network)}
 
 
-@pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16"])
+@pytest.mark.parametrize("precision", ["float32", pytest.param("mixed_bfloat16", marks=needs_bfloat16)])
 @pytest.mark.parametrize("recipe", NETWORKS.values(), ids=NETWORKS)
 def test_images_become_float32_logits(recipe, precision):
     model = build_model(recipe, precision=precision)
@@ -78,7 +79,9 @@ def test_residual_block_is_the_sum_it_says():
     np.testing.assert_allclose(result, np.maximum(inner + convolve(images, block.side), 0), atol=1e-5)
 
 
-@pytest.mark.parametrize(("channels", "dtype"), [(16, "float32"), (16, "mixed_bfloat16"), (24, "float32")])
+@pytest.mark.parametrize(
+    ("channels", "dtype"), [(16, "float32"), pytest.param(16, "mixed_bfloat16", marks=needs_bfloat16), (24, "float32")]
+)
 def test_fused_normalisation_is_keras_own(channels, dtype):
     images = np.random.default_rng(0).normal(3, 2, size=(8, 4, 4, channels)).astype(np.float32)
     weights = np.linspace(-1, 1, images.size, dtype=np.float32).reshape(images.shape)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import keras
 import numpy as np
 import pytest
+from conftest import needs_bfloat16
 
 from kaggle_digits.learners.muon import ConvMuon, orthogonalized
 
@@ -22,6 +23,7 @@ def test_singular_values_come_near_1_and_singular_vectors_stay(shape):
     np.testing.assert_allclose(turned, np.diag(np.diag(turned)), atol=2e-3)
 
 
+@needs_bfloat16
 def test_short_floats_do_not_let_it_diverge():
     """GPUs and TPUs may multiply with the eight bits of bfloat16."""
     matrix = np.random.default_rng(0).normal(size=(432, 64)) * np.geomspace(1, 1e-4, 64)
