@@ -7,7 +7,7 @@
 The script trains cnn-32-64 for 200 steps on virtual devices of this CPU, in float32, without dropout, on pixels from 0
 to 1, always from the same initial weights. It prints how far the loss is from that of one TensorFlow device, at the
 worst of every tenth step. There are two such figures: for the mean loss since the start, as Keras reports it, and for
-the loss of the single batch. The exit code is 1 if the mean is off by more than 1 % and by more than rounding explains,
+the loss of the single batch. The exit code is 1 if the mean is off by more than 1% and by more than rounding explains,
 or if predicting 1,100 rows at batch 1,024 does not return 1,100 rows.
 
 At first the recipe's RMSprop doubles every difference with each step, even one of rounding. The row "rounded" shows how

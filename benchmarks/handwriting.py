@@ -92,8 +92,8 @@ def print_pages(reader: Reader, folders: list[Path]) -> list[dict[str, Any]]:
     ]
     for row, (digits, _, _, guessed) in zip(rows, sums.values(), strict=True):
         print(
-            f"{row['kind']:9} {digits:5} digits: {row['right']} % right, {row['silent']} % wrong without a ?; "
-            f"{100 - 100 * guessed / digits:.2f} % of the best guesses right"
+            f"{row['kind']:9} {digits:5} digits: {row['right']}% right, {row['silent']}% wrong without a ?; "
+            f"{100 - 100 * guessed / digits:.2f}% of the best guesses right"
         )
     print(f"{(time.perf_counter() - started) / pages:.2f} s a page")
     return rows

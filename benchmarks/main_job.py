@@ -123,7 +123,7 @@ def main() -> None:
             accuracies = [100 * each["accuracy"] for each in found]
             spread = f" ± {statistics.stdev(accuracies):.2f}" if len(accuracies) > 1 else ""
             print(
-                f"| `{recipe}` | {len(accuracies)} | {statistics.mean(accuracies):.2f}{spread} % "
+                f"| `{recipe}` | {len(accuracies)} | {statistics.mean(accuracies):.2f}{spread}% "
                 f"| {statistics.mean(each['seconds'] for each in found):.0f} s "
                 f"| {', '.join(format(each['epochs'], '.2f') for each in found)} "
                 f"| {', '.join(format(each['seconds'] / keras, '.2f') for each in found)} |",

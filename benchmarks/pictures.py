@@ -135,7 +135,7 @@ def draw_per_digit(runs: list[Run]) -> Figure:
     axes = figure.subplots()
     for digit in range(CLASSES):
         own = right[digits == digit]
-        # Wilson's interval of one standard error, which stays below 100 %.
+        # Wilson's interval of one standard error, which stays below 100%.
         rows, share = len(own), own.mean()
         middle, half = (share + 0.5 / rows) / (1 + 1 / rows), np.sqrt(share * (1 - share) / rows + 0.25 / rows**2)
         low, high = middle - half / (1 + 1 / rows), middle + half / (1 + 1 / rows)

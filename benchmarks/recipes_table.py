@@ -91,9 +91,16 @@ def third_convolution_table(rows: dict[str, dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def measured(rows: dict[str, dict[str, Any]]) -> dict[str, str]:
+def measured(rows: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """Return the contents of kaggle_digits/measured.json."""
-    return {name: format_accuracy(row) for name, row in rows.items()}
+    return {
+        name: {
+            "accuracy": format_accuracy(row),
+            "seconds": round(row["train_seconds"] + row["predict_seconds"], 1),
+            "parameters": row["parameters"] if RECIPES[name].networks else None,
+        }
+        for name, row in rows.items()
+    }
 
 
 def replace_between(text: str, name: str, table: str) -> str:

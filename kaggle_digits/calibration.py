@@ -1,4 +1,4 @@
-"""Make probabilities mean what they say: of the digits that are given as 90 % sure, 90 % are right.
+"""Make probabilities mean what they say: of the digits that are given as 90% sure, 90% are right.
 
 Source: the temperature and the calibration error are those of Guo et al. 2017, arXiv 1706.04599.
 """
@@ -122,11 +122,20 @@ def describe_accuracy(accuracy: float, rows: int) -> str:
     >>> describe_accuracy(0.995, 2100)
     '99.50% ± 0.15% (1 standard error)'
     >>> describe_accuracy(1.0, 2100)
-    '100 %, that is above 99.9% with 95 % confidence,'
+    '100%, that is above 99.9% with 95% confidence,'
     """
     if accuracy == 1:  # a standard error of 0 would claim too much: give the bound of the rule of three
-        return f"100 %, that is above {1 - 3 / rows:.1%} with 95 % confidence,"
+        return f"100%, that is above {1 - 3 / rows:.1%} with 95% confidence,"
     return f"{accuracy:.2%} ± {standard_error(accuracy, rows):.2%} (1 standard error)"
+
+
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun, in the plural if need be.
+
+    >>> counted(1, "mistake"), counted(1234, "mistake")
+    ('1 mistake', '1,234 mistakes')
+    """
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")
 
 
 def standard_error(accuracy: float, rows: int) -> float:

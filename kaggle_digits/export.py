@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import inspect
+import json
 import warnings
+import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,8 +29,8 @@ from kaggle_digits.files import atomic_path
 from kaggle_digits.learners import Predictor
 from kaggle_digits.learners.ensemble import EnsemblePredictor
 from kaggle_digits.learners.preprocess import MIDDLE, NARROWEST, STEEPEST, SURE, WIDEST
-from kaggle_digits.predict import load_run, read_finished
-from kaggle_digits.recipe import Network, Recipe
+from kaggle_digits.predict import load_run, read_finished, temperature_of
+from kaggle_digits.recipe import ONLY_IN_TRAINING, Network, Recipe
 from kaggle_digits.runs import Run, run_folders
 from kaggle_digits.strategy import Device, resolve_device
 from kaggle_digits.submission import check_free
@@ -41,6 +44,8 @@ NEEDED: dict[str, tuple[str, ...]] = {
     "litert": ("ai_edge_litert",),
 }
 """The formats, and the modules that each needs to be written and verified."""
+LOWEST = {"keras": "Keras 3.10", "onnx": "ONNX Runtime 1.15", "litert": "LiteRT 1.2, or TensorFlow Lite 2.14"}
+"""The oldest versions with which files of each format were read. ``tests/test_export.py`` tries Keras' versions."""
 SUFFIXES = {"keras": ".keras", "onnx": ".onnx", "litert": ".tflite"}
 ROWS = 1000
 """An exported file is compared with our own prediction on this many rows."""
@@ -100,9 +105,8 @@ def export(folder: Path, form: str, out: Path, *, data: str | None = None, overw
             f"{folder}: holds {found[0].recipe.name}, which is no network. Expected one. Name another run."
         )
     pixels = _rows_to_compare(data)
-    ours = np.mean(
-        [calibrate(_networks_of(run, device).probabilities(pixels), _temperature(run)) for run in runs], axis=0
-    )
+    read = [_networks_of(run, device).probabilities(pixels) for run in runs]
+    ours = calibrate(np.mean(read, axis=0), temperature_of(runs))
     model = build_graph(runs, device)
     with atomic_path(out) as partial:
         try:
@@ -139,10 +143,6 @@ def _rows_to_compare(data: str | None) -> np.ndarray:
     return pixels[:ROWS]
 
 
-def _temperature(run: Run) -> float:
-    return run.temperature or 1.0
-
-
 def _networks_of(run: Run, device: Device) -> Predictor:
     """Return what predicts with the networks of a run alone. An ensemble also asks other methods."""
     if not run.recipe.members:
@@ -169,11 +169,8 @@ def build_graph(runs: Sequence[Run], device: Device) -> keras.Model:
     from keras import ops
 
     pixels = keras.Input((SIDE, SIDE), name="pixels")
-    read = []
-    for run in runs:
-        logarithms = ops.log(ops.maximum(_read(run, pixels, device), LEAST))
-        read.append(ops.softmax(logarithms / _temperature(run), axis=-1))
-    return keras.Model(pixels, _mean(read), name="digits")
+    logarithms = ops.log(ops.maximum(_mean([_read(run, pixels, device) for run in runs]), LEAST))
+    return keras.Model(pixels, ops.softmax(logarithms / temperature_of(runs), axis=-1), name="digits")
 
 
 def _mean(values: Sequence[Any]) -> Any:
@@ -316,6 +313,7 @@ def _write(model: keras.Model, form: str, file: Path) -> None:
         warnings.simplefilter("ignore")
         if form == "keras":
             model.save(file)
+            _simplify(file)
             return
         try:
             # ONNX's exporter asks for the shape. Without it, it wants the model to have been called.
@@ -327,6 +325,58 @@ def _write(model: keras.Model, form: str, file: Path) -> None:
             # Keras before 3.13 does not know this format.
             converter = import_tensorflow().lite.TFLiteConverter.from_keras_model(model)
             file.write_bytes(converter.convert())
+        if form == "onnx":
+            import onnx
+
+            stored = onnx.load(file)
+            onnx.helper.set_model_props(stored, {"needs": f"{LOWEST[form]} or newer"})
+            onnx.save(stored, file)
+
+
+def _simplify(file: Path) -> None:
+    """Rewrite a .keras file so that older versions of Keras read it as well.
+
+    Each version adds arguments to layers and initializers, which older ones refuse. What a trained network does not
+    need is left out: initializers, regularizers, constraints, and arguments that have their default values.
+    """
+    with zipfile.ZipFile(file) as archive:
+        contents = {member: archive.read(member) for member in archive.namelist()}
+    metadata = json.loads(contents["metadata.json"]) | {"needs": f"{LOWEST['keras']} or newer"}
+    contents["metadata.json"] = json.dumps(metadata).encode()
+    contents["config.json"] = json.dumps(_without_extras(json.loads(contents["config.json"]))).encode()
+    with zipfile.ZipFile(file, "w") as archive:
+        for member, data in contents.items():
+            archive.writestr(member, data)
+
+
+def _defaults_of(layer: str) -> dict[str, Any]:
+    """Return the default values of the arguments of one of Keras' layers."""
+    import keras
+
+    kind = getattr(keras.layers, layer, None)
+    parameters = inspect.signature(kind.__init__).parameters.values() if kind else ()
+    return {each.name: each.default for each in parameters if each.default is not inspect.Parameter.empty}
+
+
+def _without_extras(node: Any) -> Any:
+    """Return a part of a ``config.json`` of Keras without what only newer versions know."""
+    if isinstance(node, list):
+        return [_without_extras(part) for part in node]
+    if not isinstance(node, dict):
+        return node
+    node = {name: _without_extras(part) for name, part in node.items()}
+    if isinstance(node.get("config"), dict) and "class_name" in node:
+        is_operation = str(node.get("module")).startswith("keras.src.ops")  # older ones do not take a name
+        defaults = _defaults_of(node["class_name"])
+        node["config"] = {
+            name: value
+            for name, value in node["config"].items()
+            if value is not None
+            and not name.endswith(ONLY_IN_TRAINING)
+            and not (is_operation and name == "name")
+            and (name == "data_format" or name not in defaults or value != defaults[name])
+        }
+    return node
 
 
 def _read_keras(file: Path, pixels: np.ndarray) -> np.ndarray:

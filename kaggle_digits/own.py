@@ -405,7 +405,7 @@ def to_toml(recipe: Recipe) -> str:
     lines = [f"# {recipe.name}, as this package has it. Name the file as you like: the recipe is named after it."]
     if not isinstance(recipe, Network):
         lines.append(f"kind = {_to_toml(type(recipe).__name__)}")
-    lines.append(f"summary = {_to_toml(recipe.summary)}")
+    lines.append(f"summary = {_to_toml(f'made from {recipe.name}')}")
     if recipe.members:
         return "\n".join([*lines, f"members = {_to_toml([member.name for member in recipe.members])}", ""])
     for field in fields(recipe):

@@ -31,11 +31,12 @@ from kaggle_digits.data import (
 from kaggle_digits.errors import DigitsError, InputError, RunError
 from kaggle_digits.files import numbered_names, suffix_of
 from kaggle_digits.learners import part_of
-from kaggle_digits.predict import PACKAGED_RUN, check_out, predict_runs, write_checked
+from kaggle_digits.predict import PACKAGED_RUN, check_out, predict_runs, temperature_of, write_checked
 from kaggle_digits.recipe import Recipe
 from kaggle_digits.recipes import DEFAULT_RECIPE, find_recipe
 from kaggle_digits.records import SUBMISSIONS, free_name, read_record, record_path
 from kaggle_digits.runs import (
+    VALIDATION_FILE,
     RowCounts,
     Run,
     find_difference,
@@ -129,13 +130,15 @@ class Prediction:
     Args:
         out: the file that was written.
         rows: how many rows it has.
-        unsure: how many of them were read with less than 90 % certainty.
+        unsure: how many of them were read with less than 90% certainty.
+        usual_unsure: the share of held-out rows that these runs read so; None if that is not known.
         accuracy: correct / seen, if the test rows have labels.
     """
 
     out: Path
     rows: int
     unsure: int
+    usual_unsure: float | None
     accuracy: float | None
 
 
@@ -404,14 +407,23 @@ def predict_submission(
     probabilities = predict_runs(runs, test.pixels, backend=backend)
     not_for_upload = why_not_uploadable(source, test)
     write_checked(out, probabilities, runs, overwrite=overwrite, not_for_upload=not_for_upload)
-    calibrated = [calibrate(one, run.temperature or 1.0) for one, run in zip(probabilities, runs, strict=True)]
-    averaged = np.mean(calibrated, axis=0)
+    averaged = calibrate(np.mean(probabilities, axis=0), temperature_of(runs))
     return Prediction(
         out=out,
         rows=len(test.pixels),
         unsure=int((averaged.max(axis=1) < CERTAIN).sum()),
+        usual_unsure=max((share for run in runs if (share := _usual_unsure(run)) is not None), default=None),
         accuracy=None if test.digits is None else accuracy(np.mean(probabilities, axis=0), test.digits),
     )
+
+
+def _usual_unsure(run: Run) -> float | None:
+    """Return the share of held-out rows that a run reads with less than 90% certainty, or None if none were kept."""
+    if run.threshold:  # of the network that comes with the package, only this figure is kept
+        return run.threshold.unsure_digits
+    if not (run.folder / VALIDATION_FILE).exists():
+        return None
+    return float((calibrate(run.probabilities, run.temperature or 1.0).max(axis=1) < CERTAIN).mean())
 
 
 def check_uploadable(plan: Plan) -> None:

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullFormatter, NullLocator, StrMethodFormatter
 
 from kaggle_digits import CLASSES, SIDE
-from kaggle_digits.calibration import calibration_error, reliability
+from kaggle_digits.calibration import calibration_error, counted, reliability
 from kaggle_digits.runs import Trace
 
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
@@ -210,23 +210,50 @@ def plot_traces(traces: Mapping[str, Sequence[Trace]]) -> Figure:
     return figure
 
 
+def confusion(probabilities: np.ndarray, digits: np.ndarray) -> np.ndarray:
+    """Return how often each digit (row) is read as each digit (column), (10, 10) integers."""
+    counts = np.zeros((CLASSES, CLASSES), int)
+    np.add.at(counts, (digits, probabilities.argmax(axis=1)), 1)
+    return counts
+
+
+def plot_confusions(read: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> dict[str, Figure]:
+    """Draw a confusion matrix for each name, all with the same colours.
+
+    Args:
+        read: probabilities (N, 10) and true digits (N,) by name.
+    """
+    off = ~np.eye(CLASSES, dtype=bool)
+    darkest = max((int(confusion(*each)[off].max()) for each in read.values()), default=1)
+    return {name: plot_confusion(*each, darkest=darkest) for name, each in read.items()}
+
+
 @rc_context(STYLE)
-def plot_confusion(probabilities: np.ndarray, digits: np.ndarray) -> Figure:
+def plot_confusion(probabilities: np.ndarray, digits: np.ndarray, *, darkest: int | None = None) -> Figure:
     """Draw how often each digit is read as each of the others. The diagonal, which is right, has no colour.
 
     Args:
         probabilities: (N, 10), for rows that were not trained on.
         digits: (N,) integers, the truth.
+        darkest: the number of mistakes with the darkest colour, so that several plots can share their colours; None
+            takes the greatest number in this one.
     """
-    counts = np.zeros((CLASSES, CLASSES), int)
-    np.add.at(counts, (digits, probabilities.argmax(axis=1)), 1)
+    counts = confusion(probabilities, digits)
     wrong = np.where(np.eye(CLASSES, dtype=bool), 0, counts)
     figure = Figure(figsize=(5.5, 4.8), layout="constrained")
     axes = figure.subplots()
     seaborn.heatmap(
-        wrong, annot=counts, fmt="d", cmap="Reds", vmin=0, vmax=max(1, wrong.max()), cbar=False, square=True, ax=axes
+        wrong,
+        annot=counts,
+        fmt="d",
+        cmap="Reds",
+        vmin=0,
+        vmax=max(1, darkest or wrong.max()),
+        cbar=False,
+        square=True,
+        ax=axes,
     )
-    axes.set(xlabel="read as", ylabel="is", title=f"{wrong.sum():,} mistakes in {len(digits):,} held-out rows")
+    axes.set(xlabel="read as", ylabel="is", title=f"{counted(wrong.sum(), 'mistake')} in {len(digits):,} held-out rows")
     axes.tick_params(rotation=0)
     return figure
 
@@ -261,7 +288,14 @@ def plot_reliability(probabilities: np.ndarray, digits: np.ndarray) -> Figure:
 
 
 @rc_context(STYLE)
-def plot_worst(pixels: np.ndarray, probabilities: np.ndarray, digits: np.ndarray, *, most: int = 20) -> Figure:
+def plot_worst(
+    pixels: np.ndarray,
+    probabilities: np.ndarray,
+    digits: np.ndarray,
+    *,
+    most: int = 20,
+    numbers: np.ndarray | None = None,
+) -> Figure:
     """Draw the mistakes that were made with the greatest certainty, the surest first.
 
     Args:
@@ -269,6 +303,7 @@ def plot_worst(pixels: np.ndarray, probabilities: np.ndarray, digits: np.ndarray
         probabilities: (N, 10).
         digits: (N,) integers, the truth.
         most: the highest number of mistakes to draw.
+        numbers: (N,) the numbers of the rows in their file, to stand above each mistake; or None.
     """
     read, certainty = probabilities.argmax(axis=1), probabilities.max(axis=1)
     worst = [row for row in np.argsort(-certainty, kind="stable") if read[row] != digits[row]][:most]
@@ -276,7 +311,8 @@ def plot_worst(pixels: np.ndarray, probabilities: np.ndarray, digits: np.ndarray
         figure = Figure(figsize=(5, 0.5))
         figure.text(0, 0.4, f"No mistake among {len(digits):,} digits.")
         return figure
-    titles = [f"is {digits[row]}\nread {read[row]} ({certainty[row]:.0%})" for row in worst]
+    places = {row: f"row {numbers[row]:,}\n" if numbers is not None else "" for row in worst}
+    titles = [f"{places[row]}is {digits[row]}\nread {read[row]} ({certainty[row]:.0%})" for row in worst]
     return plot_digits(pixels[worst], titles, columns=min(10, len(worst)))
 
 

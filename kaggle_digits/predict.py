@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -88,6 +89,16 @@ def predict_runs(runs: Iterable[Run], pixels: np.ndarray, *, backend: str | None
             devices[precision] = device_of(run.recipe, backend=backend if precision else None)
         probabilities.append(load_run(run.folder, devices[precision]).predict(pixels))
     return probabilities
+
+
+def temperature_of(runs: Sequence[Run]) -> float:
+    """Return the temperature for the average of runs: the geometric mean of theirs.
+
+    Probabilities are averaged as the runs give them, and calibrated after that, wherever several runs predict. So a
+    temperature never changes a digit. On folds, averages of calibrated probabilities were better for some pairs of
+    recipes and worse for others (``benchmarks/log.md``).
+    """
+    return math.exp(sum(math.log(run.temperature or 1.0) for run in runs) / len(runs))
 
 
 def predict_digits(probabilities: Sequence[np.ndarray]) -> np.ndarray:

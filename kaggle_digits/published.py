@@ -59,9 +59,9 @@ def _residual(filters: int, **options: object) -> Layer:
 
 _MLP = Network(
     name="mlp-784-300",
-    summary="the tutorial's perceptron: sigmoid layers on unscaled pixels, squared error",
+    summary="the tutorial's perceptron; sigmoid layers on unscaled pixels, squared error",
     source=_TUTORIAL,
-    published="91.085 %",
+    published="91.085%",
     published_accuracy=0.91085,
     layers=(FLATTEN, dense(784, "sigmoid"), dense(300, "sigmoid"), dense(10)),
     loss="mse",
@@ -74,9 +74,9 @@ _MLP = Network(
 
 _CNN = Network(
     name="cnn-32-64",
-    summary="the tutorial's convolutional network: dropout, squared error, unscaled pixels",
+    summary="the tutorial's convolutions; dropout, squared error, unscaled pixels",
     source=_TUTORIAL,
-    published="97.7 % (training)",
+    published="97.7% (training)",
     note="The network is Ghouzam's.",
     layers=(
         conv(32, 5, padding="same", activation="relu"),
@@ -103,16 +103,16 @@ _MLP_VARIANTS = (
     replace(
         _MLP,
         name="mlp-784-300-sigmoid",
-        summary="mlp-784-300 with a sigmoid on the output as well",
-        published="81.285 %",
+        summary="a sigmoid output; mlp-784-300 with a sigmoid on the output as well",
+        published="81.285%",
         published_accuracy=0.81285,
         layers=(*_MLP.layers[:-1], dense(10, "sigmoid")),
     ),
     replace(
         _MLP,
         name="mlp-784-300-relu-output",
-        summary="mlp-784-300 with a ReLU on the output",
-        published="85.014 %",
+        summary="a ReLU output; mlp-784-300 with a ReLU on the output",
+        published="85.014%",
         published_accuracy=0.85014,
         note="An output that starts below zero for every image never learns, and its digit is never read. The accuracy "
         "depends on how many outputs start that way, which differs from seed to seed.",
@@ -121,7 +121,7 @@ _MLP_VARIANTS = (
     replace(
         _MLP,
         name="mlp-784-300-relu",
-        summary="mlp-784-300 with ReLUs everywhere: it collapses, since its input is unscaled",
+        summary="ReLUs everywhere; mlp-784-300 with ReLUs in all layers: it collapses, since its input is unscaled",
         published="all read as 0",
         published_accuracy=None,
         layers=(FLATTEN, dense(784, "relu"), dense(300, "relu"), dense(10, "relu")),
@@ -129,23 +129,23 @@ _MLP_VARIANTS = (
     replace(
         _MLP,
         name="mlp-784-100",
-        summary="mlp-784-300 with 100 units in the second hidden layer",
-        published="91.0 %",
+        summary="a narrower second layer; mlp-784-300 with 100 units in the second hidden layer",
+        published="91.0%",
         published_accuracy=0.91,
         layers=(FLATTEN, dense(784, "sigmoid"), dense(100, "sigmoid"), dense(10)),
     ),
     replace(
         _MLP,
         name="mlp-150-150",
-        summary="mlp-784-300 with 150 units in both hidden layers",
-        published="86.257 %",
+        summary="two layers of 150 units; mlp-784-300 with 150 units in both hidden layers",
+        published="86.257%",
         published_accuracy=0.86257,
         layers=(FLATTEN, dense(150, "sigmoid"), dense(150, "sigmoid"), dense(10)),
     ),
     replace(
         _MLP,
         name="mlp-784-300-lr-0.001",
-        summary="mlp-784-300 with a tenth of the learning rate",
+        summary="a tenth of the step; mlp-784-300 with a tenth of the learning rate",
         published="none",
         published_accuracy=None,
         learning_rate=0.001,
@@ -155,18 +155,18 @@ _MLP_VARIANTS = (
 _CLASSICAL = (
     Classical(
         name="random",
-        summary="random guesses, in proportion to how often each digit occurs",
+        summary="random guesses; in proportion to how often each digit occurs",
         source=_NOTES,
-        published="10.3 %",
+        published="10.3%",
         published_accuracy=0.103,
         estimator=("DummyClassifier", {"strategy": "stratified"}),
         retrain=True,
     ),
     Classical(
         name="naive-bayes",
-        summary="Gaussian naive Bayes on the pixels",
+        summary="Gaussian naive Bayes; on the pixels as they are",
         source=_NOTES,
-        published="55.6 %",
+        published="55.6%",
         published_accuracy=0.556,
         published_seconds=1.9,
         pixel_scale=255.0,
@@ -175,9 +175,9 @@ _CLASSICAL = (
     ),
     Classical(
         name="logistic-regression",
-        summary="ten logistic regressions, one digit against the rest, C = 100",
+        summary="logistic regression; one digit against the rest, C = 100",
         source=_NOTES,
-        published="91.69–91.94 %",
+        published="91.69–91.94%",
         published_accuracy=0.9169,
         published_seconds=156.0,
         note="Fitted with L-BFGS, at most 100 iterations; the author's solver is not known.",
@@ -187,9 +187,9 @@ _CLASSICAL = (
     ),
     Classical(
         name="knn",
-        summary="the five nearest neighbours, by Euclidean distance",
+        summary="five nearest neighbours; by Euclidean distance",
         source=_NOTES,
-        published="96.88 %",
+        published="96.88%",
         published_accuracy=0.9688,
         published_seconds=1803.0,
         note="The author's number of neighbours is not known; 5 is scikit-learn's default.",
@@ -199,12 +199,12 @@ _CLASSICAL = (
     ),
     Classical(
         name="random-forest",
-        summary="a random forest of 200 trees",
+        summary="a random forest; of 200 trees",
         source=_NOTES,
-        published="97.0 %",
+        published="97.0%",
         published_accuracy=0.97,
         published_seconds=127.0,
-        note="The author's number of trees is not known. With scikit-learn's default of 100, 96.5 % of 6,000 held-out "
+        note="The author's number of trees is not known. With scikit-learn's default of 100, 96.5% of 6,000 held-out "
         "rows were read correctly. There are fewer rows to learn from here, so the forest has twice as many trees.",
         pixel_scale=255.0,
         estimator=("RandomForestClassifier", {"n_estimators": 200, "criterion": "gini", "max_features": "sqrt"}),
@@ -212,9 +212,9 @@ _CLASSICAL = (
     ),
     Classical(
         name="svm",
-        summary="a support vector machine for each pair of digits, RBF kernel, C = 1",
+        summary="support vector machines; one for each pair of digits, RBF kernel, C = 1",
         source=_NOTES,
-        published="97.92 %",
+        published="97.92%",
         published_accuracy=0.9792,
         published_seconds=1483.0,
         note="If scikit-learn-intelex is installed, it fits the same machines on all cores.",
@@ -226,7 +226,7 @@ _CLASSICAL = (
 
 _FC = Network(
     name="fc-200-100-20",
-    summary="dense layers 200, 100, 20 with ReLUs, standardised pixels",
+    summary="three dense layers; 200, 100 and 20 units with ReLUs, standardised pixels",
     source=_NOTES,
     published="none",
     layers=(FLATTEN, dense(200, "relu"), dense(100, "relu"), dense(20, "relu"), dense(10)),
@@ -242,17 +242,18 @@ _FC = Network(
 _FC_LINEAR = replace(
     _FC,
     name="fc-200-100-20-linear",
-    summary="fc-200-100-20 as it was published: its ReLUs are computed and thrown away, so it is linear",
-    published="92.58 %",
+    summary="the same, but linear; fc-200-100-20 as it was published: its ReLUs are computed and thrown away, so "
+    "it is linear",
+    published="92.58%",
     published_accuracy=0.9258,
     layers=(FLATTEN, dense(200), dense(100), dense(20), dense(10)),
 )
 
 _CNN_BN = Network(
     name="cnn-25-50-bn",
-    summary="two convolutions with batch normalisation, two wide dense layers",
+    summary="batch normalisation; two convolutions with it, two wide dense layers",
     source=_NOTES,
-    published="98.86 %",
+    published="98.86%",
     published_accuracy=0.9886,
     note="How the author scaled the pixels is not known. Here they go from 0 to 1.",
     layers=(
@@ -279,9 +280,9 @@ _CNN_BN = Network(
 
 _BHARADWAJ = Network(
     name="bharadwaj-cnn",
-    summary="two convolutions and a dense layer; stops at 98 % validation accuracy",
+    summary="two convolutions; with a dense layer; stops at 98% validation accuracy",
     source="Bharadwaj et al. 2020, doi 10.30534/ijatcse/2020/66922020",
-    published="98 %",
+    published="98%",
     published_accuracy=0.98,
     note="The batch size of 32, pixels from 0 to 1 and the limit of 20 epochs are our choices. The rows that decide "
     "when to stop are not those that the accuracy is reported for.",
@@ -314,7 +315,7 @@ def _by_reader(suffix: str, what: str, **changes: Any) -> Network:
     return replace(
         _BHARADWAJ,
         name=f"bharadwaj-cnn-{suffix}",
-        summary=f"bharadwaj-cnn, {what}",
+        summary=f"{what}; bharadwaj-cnn otherwise",
         source=f"{_NOTES}, variants of Bharadwaj et al. 2020",
         published="none",
         published_accuracy=None,
@@ -341,9 +342,9 @@ _BHARADWAJ_VARIANTS = (
 
 _CNN_16_32 = Network(
     name="cnn-16-32",
-    summary="two convolutions, one epoch",
+    summary="two convolutions; a single look at the rows",
     source=_PYTORCH,
-    published="about 98 %",
+    published="about 98%",
     published_accuracy=0.98,
     layers=(
         conv(16, 5, padding="same", activation="relu"),
@@ -365,7 +366,7 @@ _CNN_16_32 = Network(
 _CNN_16_32_64 = replace(
     _CNN_16_32,
     name="cnn-16-32-64",
-    summary="cnn-16-32 with a third convolution",
+    summary="three convolutions; cnn-16-32 with a third one",
     published="none",
     published_accuracy=None,
     layers=(*_CNN_16_32.layers[:4], conv(64, 5, padding="same", activation="relu"), *_CNN_16_32.layers[4:]),
@@ -373,14 +374,14 @@ _CNN_16_32_64 = replace(
 
 _RESNET = Network(
     name="resnet-192",
-    summary="four convolutions, each with a residual block; standardised pixels, plateau schedule",
+    summary="residual blocks; four convolutions, each with a residual block; standardised pixels, plateau schedule",
     source=_DEEP,
-    published="99.64 %",
+    published="99.64%",
     published_accuracy=0.9964,
-    note="The published figure was reached after 100 epochs on a GPU (99.51 % after 5), with the plateau measured on "
+    note="The published figure was reached after 100 epochs on a GPU (99.51% after 5), with the plateau measured on "
     "the test set. Here the plateau is measured on rows of its own. Training uses bfloat16 if the hardware has it, and "
     "as many epochs as two cores can run in about an hour. Weights start with PyTorch's variance. With Keras' own, "
-    "which is larger in most layers, the accuracy stayed at 11 % for an epoch, and the training was stopped.",
+    "which is larger in most layers, the accuracy stayed at 11% for an epoch, and the training was stopped.",
     layers=(
         conv(32, 5, padding="same", **_TORCH),
         batch_norm(),
@@ -416,7 +417,7 @@ _RESNET = Network(
 _LENET = replace(
     _RESNET,
     name="lenet-5",
-    summary="LeNet-5 as a baseline for resnet-192, trained in the same way",
+    summary="LeNet-5; a baseline for resnet-192, trained in the same way",
     published="none",
     published_accuracy=None,
     note="LeCun et al. 1998 with tanh and average pooling, but every map of the second convolution sees all six of the "
@@ -436,9 +437,9 @@ _LENET = replace(
 
 _MLP_BN = Network(
     name="mlp-300-100-bn",
-    summary="dense layers 300 and 100 with batch normalisation, learning rate cut at milestones",
+    summary="two dense layers; 300 and 100 units with batch normalisation, learning rate cut at milestones",
     source=_SOFTMAX,
-    published="95.5–95.6 %",
+    published="95.5–95.6%",
     published_accuracy=0.955,
     note="The number of steps is as published, 18,760: 28 epochs of 42,000 rows instead of 20 of 60,000, and "
     "milestones 0, 7, 14, 21 instead of 0, 5, 10, 15. Normalisation comes after the ReLU; before it, the accuracy was "

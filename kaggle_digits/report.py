@@ -6,19 +6,31 @@ import logging
 import math
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kaggle_digits.calibration import calibrate, calibration_error, describe_accuracy
-from kaggle_digits.data import SAMPLE, TrainingRows, find_source, fold_rows, hold_out_fold, load_train, split_rows
+from kaggle_digits.calibration import calibrate, calibration_error, counted, describe_accuracy
+from kaggle_digits.data import (
+    SAMPLE,
+    Source,
+    TrainingRows,
+    find_again,
+    find_source,
+    fold_rows,
+    hold_out_fold,
+    load_train,
+    split_rows,
+)
 from kaggle_digits.errors import DataError, RunError, SubmissionError
 from kaggle_digits.files import read_json
 from kaggle_digits.html import Page, Section, picture, write_page
 from kaggle_digits.occlusion import nearest_rows, occlusion_map
 from kaggle_digits.plots import (
     plot_confusion,
+    plot_confusions,
     plot_curves,
     plot_label_counts,
     plot_learning_rate,
@@ -31,7 +43,17 @@ from kaggle_digits.predict import load_run, read_finished
 from kaggle_digits.recipes import RECIPES
 from kaggle_digits.runs import MEMBER, RUN_FILE, RowCounts, Run, Trace, member_folder, read_run, run_folders, trace_of
 from kaggle_digits.submission import read_submission
-from kaggle_digits.validate import COMPARISON_FILE, LABELS_FILE, Validation, load_validation, suspect_labels
+from kaggle_digits.validate import (
+    COMPARISON_FILE,
+    LABELS_FILE,
+    Pair,
+    Validation,
+    find_better,
+    format_p,
+    load_validation,
+    suspect_labels,
+    verdict,
+)
 from kaggle_digits.validate import JSON_FILE as VALIDATION_JSON
 
 if TYPE_CHECKING:
@@ -95,6 +117,7 @@ def _page_of_run(folder: Path, data: str | None) -> Page:
     recipe, members = run.recipe, run.members
     networks = [member for member in members if member.recipe.networks] or ([run] if recipe.networks else [])
     lead = f"{recipe.summary[:1].upper()}{recipe.summary[1:]}."
+    where = run.source
     sections: list[Section] = []
     if members:
         sections.append(_members_section(members))
@@ -109,13 +132,15 @@ def _page_of_run(folder: Path, data: str | None) -> Page:
         )
         probabilities = calibrate(run.probabilities, run.temperature or 1.0)
         sections += _reading_sections(probabilities, run.held_out_digits)
-        sections += _mistakes_sections(run, probabilities, data)
+        found = _find_rows(run, data)
+        sections += _mistakes_sections(run, probabilities, found)
+        where = found.source if isinstance(found, _Found) else where
     sections += _submission_sections(run)
     return Page(
         title=f"{recipe.name}, seed {run.seed}",
         lead=lead,
         facts=_facts(run),
-        command=_command(run),
+        command=_command(run, where),
         sections=sections,
         commit=run.commit,
     )
@@ -140,6 +165,10 @@ def _page_of_members(folder: Path, data: str | None) -> Page:  # noqa: ARG001
 def _facts(run: Run) -> list[tuple[str, str]]:
     facts = [
         ("Recipe", f"{run.recipe.name} ({run.recipe.source})"),
+        (
+            "Epochs",
+            " + ".join(f"{len(each.epochs)}" for each in (run.members or [run]) if each.recipe.networks) or "none",
+        ),
         ("Rows", f"{run.rows.training:,} to train on, {run.rows.held_out:,} held out, of {run.source}"),
         ("Device", str(run.device)),
         ("Seconds", f"{run.seconds:,.1f} to train, {run.validation_seconds:,.1f} to read the held-out rows"),
@@ -149,18 +178,23 @@ def _facts(run: Run) -> list[tuple[str, str]]:
         ("Run folder", str(run.folder)),
     ]
     if run.devices_before:
-        facts.insert(3, ("Begun on", "; ".join(map(str, run.devices_before))))
+        facts.insert(4, ("Begun on", "; ".join(map(str, run.devices_before))))
     if run.submission:
         facts.append(("Submission", run.submission))
     return facts
 
 
-def _command(run: Run) -> str:
-    """Return the command that repeats a training; "" if it was not made by train or submit, or not from a file."""
+def _command(run: Run, source: str) -> str:
+    """Return the command that repeats a training; "" if it was not made by train or submit, or not from a file.
+
+    Args:
+        run: the training.
+        source: where its rows are now.
+    """
     recipe, rows = run.recipe, run.rows
     usual = RECIPES.get(recipe.name)
     name = recipe.name if usual else recipe.source
-    is_here = all(Path(each).exists() for each in (name, run.source) if each not in (recipe.name, SAMPLE))
+    is_here = all(Path(each).exists() for each in (name, source) if each not in (recipe.name, SAMPLE))
     if not is_here or rows.held_out != math.ceil(recipe.validation_fraction * (rows.training + rows.held_out)):
         return ""
     parts = [
@@ -171,7 +205,7 @@ def _command(run: Run) -> str:
         "--run",
         "again",
         "--data",
-        run.source,
+        source,
         "--seed",
         str(run.seed),
     ]
@@ -227,7 +261,7 @@ def _reading_sections(probabilities: np.ndarray, digits: np.ndarray) -> list[Sec
     return [
         Section(
             "What is read as what, and how surely",
-            f"Of the digits that are given as 90 % sure, 90 % should be right. The mean difference is {error:.2%}.",
+            f"Of the digits that are given as 90% sure, 90% should be right. The mean difference is {error:.2%}.",
             pictures=[
                 ("confusion matrix", picture(plot_confusion(probabilities, digits))),
                 ("certainty and accuracy", picture(plot_reliability(probabilities, digits))),
@@ -236,17 +270,29 @@ def _reading_sections(probabilities: np.ndarray, digits: np.ndarray) -> list[Sec
     ]
 
 
-def _mistakes_sections(run: Run, probabilities: np.ndarray, data: str | None) -> list[Section]:
-    found = _find_rows(run, data)
+@dataclass(frozen=True)
+class _Found:
+    """The rows of a run: those trained on, those held out with their numbers in the file, and the source's name."""
+
+    training: TrainingRows
+    held_out: TrainingRows
+    numbers: np.ndarray
+    source: str
+
+
+ROW_NUMBERS = "The first row below the header of the training file is row 1."
+
+
+def _mistakes_sections(run: Run, probabilities: np.ndarray, found: _Found | str) -> list[Section]:
     if isinstance(found, str):
         return [Section("Worst mistakes", found)]
-    training, held_out = found
+    held_out = found.held_out
     wrong = int((probabilities.argmax(axis=1) != held_out.digits).sum())
-    sections = [_reasons_section(run, training, held_out, probabilities)]
+    sections = [_reasons_section(run, found.training, held_out, probabilities)]
     if wrong:
         title = "All mistakes" if wrong <= MISTAKES else f"The {MISTAKES} surest mistakes"
-        figure = plot_worst(held_out.pixels, probabilities, held_out.digits, most=MISTAKES)
-        sections.append(Section(title, pictures=[("mistakes", picture(figure))], is_wide=True))
+        figure = plot_worst(held_out.pixels, probabilities, held_out.digits, most=MISTAKES, numbers=found.numbers)
+        sections.append(Section(title, ROW_NUMBERS, pictures=[("mistakes", picture(figure))], is_wide=True))
     return sections
 
 
@@ -289,21 +335,40 @@ def _reasons_section(
     )
 
 
-def _find_rows(run: Run, data: str | None) -> tuple[TrainingRows, TrainingRows] | str:
-    """Return the training rows and the held-out rows of a run, or say why not."""
+def _find_rows(run: Run, data: str | None) -> _Found | str:
+    """Return the rows of a run, or say why not. They are known by their checksum, wherever they are now."""
+    seen = False
+    for source in _sources(run.source, run.folder, data):
+        try:
+            rows = load_train(source)
+        except DataError as error:
+            log.warning("%s", error)
+            continue
+        seen = True
+        numbered = TrainingRows(np.arange(1, len(rows) + 1)[:, None], rows.digits)
+        for training, held_out in _splits(run, numbered):
+            parts = [rows.take(part.pixels[:, 0] - 1) for part in (training, held_out)]
+            if RowCounts.of(*parts) == run.rows:
+                return _Found(parts[0], parts[1], held_out.pixels[:, 0], source.name)
+    where = data or run.source
+    if seen:
+        return f"The rows at {where} are others than those of the training, or were divided in another way."
+    return f"The training rows were not found at {where}, nor where data usually is. Name them with --data."
+
+
+def _sources(name: str, folder: Path, data: str | None) -> Iterator[Source]:
+    """Yield the sources that may have the rows that a file in a folder names; only one if the user has named it."""
+    if not data:
+        yield from find_again(name, folder)
+        return
     try:
-        rows = load_train(find_source(data or run.source))
+        yield find_source(data)
     except DataError as error:
         log.warning("%s", error)
-        return f"The training rows were not found at {data or run.source}. Name them with --data to see them."
-    for training, held_out in _splits(run, rows):
-        if RowCounts.of(training, held_out) == run.rows:
-            return training, held_out
-    return "It is not known which of the rows were held out, so they cannot be shown."
 
 
 def _splits(run: Run, rows: TrainingRows) -> Iterator[tuple[TrainingRows, TrainingRows]]:
-    """Yield the ways in which train, compare and validate would have divided the rows."""
+    """Yield the ways in which train, compare and validate would have divided the rows. Pixels do not matter."""
     seeds = dict.fromkeys((run.seed, 0))
     for seed in seeds:
         for fraction in (run.recipe.validation_fraction, COMPARE_FRACTION):
@@ -350,16 +415,20 @@ def _page_of_validation(folder: Path, data: str | None) -> Page:
         ),
         *_reading_sections(probabilities, digits),
     ]
-    try:
-        rows = load_train(find_source(data or fields["data"]))
-    except DataError as error:
-        log.warning("%s", error)
-        rows = None
-    if rows is None or not np.array_equal(rows.digits, digits):
-        text = f"The rows were not found at {data or fields['data']}. Name them with --data to see them."
-        sections.append(Section("Worst mistakes", text))
+    where = fields["data"]
+    for source in _sources(where, folder, data):
+        try:
+            rows = load_train(source)
+        except DataError as error:
+            log.warning("%s", error)
+            continue
+        if np.array_equal(rows.digits, digits):
+            sections += _validation_mistakes(found, rows, suspects)
+            where = source.name
+            break
     else:
-        sections += _validation_mistakes(found, rows, suspects)
+        text = f"The rows were not found at {data or where}, nor where data usually is. Name them with --data."
+        sections.append(Section("Worst mistakes", text))
     return Page(
         title=f"{found.recipe.name}, cross-validated over {fields['folds']} folds",
         lead=_validation_lead(found),
@@ -371,14 +440,19 @@ def _page_of_validation(folder: Path, data: str | None) -> Page:
             ("Seconds", f"{fields['seconds']:,.0f} to train and to read"),
             ("Device", f"{fields['device']['kind']}, {fields['device']['precision']} ({fields['device']['reason']})"),
             ("Versions", ", ".join(f"{name} {version}" for name, version in fields["versions"].items())),
-            ("Labels that look wrong", f"{len(suspects):,}, listed in {folder / LABELS_FILE}"),
+            (
+                "Labels that look wrong",
+                "not judged: too many rows are misread for that"
+                if suspects is None
+                else f"{len(suspects):,}, listed in {folder / LABELS_FILE}",
+            ),
         ],
         command=shlex.join(
             [
                 *("kaggle-digits", "validate", "--recipe"),
                 found.recipe.name if found.recipe.name in RECIPES else found.recipe.source,
                 *("--folds", str(fields["folds"]), "--repeat", str(fields["repeat"]), "--seed", str(fields["seed"])),
-                *("--data", fields["data"], "--out", "again"),
+                *("--data", where, "--out", "again"),
             ]
         ),
         sections=sections,
@@ -390,11 +464,11 @@ def _validation_lead(found: Validation) -> str:
     fields = found.fields
     return (
         f"It reads {fields['accuracy']:.3%} ± {fields['standard_error']:.3%} (1 standard error) of {fields['rows']:,} "
-        f"rows right, each by a network that did not see it: {fields['mistakes']:,} mistakes."
+        f"rows right, each with a model that did not see it: {counted(fields['mistakes'], 'mistake')}."
     )
 
 
-def _validation_mistakes(found: Validation, rows: TrainingRows, suspects: np.ndarray) -> list[Section]:
+def _validation_mistakes(found: Validation, rows: TrainingRows, suspects: np.ndarray | None) -> list[Section]:
     """Say why the worst mistakes of the first fold were made, and show those of all folds, and suspicious labels."""
     folds = found.fields["folds"]
     of_row = fold_rows(rows, folds, seed=found.fields["seed"])
@@ -405,11 +479,15 @@ def _validation_mistakes(found: Validation, rows: TrainingRows, suspects: np.nda
         sections.append(
             _reasons_section(run, training, held_out, found.probabilities[of_row == 0], ": in the first fold")
         )
-    worst = plot_worst(rows.pixels, found.probabilities, rows.digits, most=MISTAKES)
-    sections.append(Section("The surest mistakes of all folds", pictures=[("mistakes", picture(worst))], is_wide=True))
-    if len(suspects):
+    numbers = np.arange(1, len(rows) + 1)
+    worst = plot_worst(rows.pixels, found.probabilities, rows.digits, most=MISTAKES, numbers=numbers)
+    pictures = [("mistakes", picture(worst))]
+    sections.append(Section("The surest mistakes of all folds", ROW_NUMBERS, pictures=pictures, is_wide=True))
+    if suspects is not None and len(suspects):
         shown = suspects[:40]
-        figure = plot_worst(rows.pixels[shown], found.probabilities[shown], rows.digits[shown], most=40)
+        figure = plot_worst(
+            rows.pixels[shown], found.probabilities[shown], rows.digits[shown], most=40, numbers=numbers[shown]
+        )
         text = "Another digit is read at least as surely as that digit usually is. Look at them before you change any."
         pictures = [("labels that look wrong", picture(figure))]
         sections.append(Section("Labels that look wrong", text, pictures=pictures, is_wide=True))
@@ -419,20 +497,22 @@ def _validation_mistakes(found: Validation, rows: TrainingRows, suspects: np.nda
 def _page_of_folds(folder: Path) -> Page:
     comparison = read_json(folder / COMPARISON_FILE)
     found = [load_validation(folder / name) for name in comparison["recipes"]]
+    compared = [Pair(**pair) for pair in comparison["pairs"]]
     pairs = [
         (
-            f"{pair['first']} − {pair['second']}",
-            f"{100 * pair['difference']:+.3f} ± {100 * pair['standard_error']:.3f}",
-            f"{pair['only_first']:,}",
-            f"{pair['only_second']:,}",
-            f"{pair['p']:.2g}",
+            f"{pair.first} − {pair.second}",
+            f"{100 * pair.difference:+.3f} ± {100 * pair.standard_error:.3f}",
+            f"{pair.only_first:,}",
+            f"{pair.only_second:,}",
+            format_p(pair.p).removeprefix("p ").removeprefix("= "),
+            verdict(better),
         )
-        for pair in comparison["pairs"]
+        for pair, better in zip(compared, find_better(compared), strict=True)
     ]
     fields = found[0].fields
     return Page(
         title="Recipes compared over folds",
-        lead=f"Each of {fields['rows']:,} rows of {fields['data']} was read by a network that did not see it, on the "
+        lead=f"Each of {fields['rows']:,} rows of {fields['data']} was read with a model that did not see it, on the "
         f"same {fields['folds']} folds for every recipe. ± is one standard error.",
         sections=[
             Section(
@@ -453,14 +533,19 @@ def _page_of_folds(folder: Path) -> Page:
             Section(
                 "Which is better",
                 "p is the probability of such a difference, or a greater one, if both were equally good. It covers "
-                "which rows were drawn, not the seeds of the trainings. Of many pairs, some are below 0.05 by chance.",
-                head=("difference", "points", "only the first reads right", "only the second", "p"),
+                "which rows were drawn, not the seeds of the trainings. Of many pairs, some are below 0.05 by chance; "
+                "the verdict allows for that.",
+                head=("difference", "points", "only the first reads right", "only the second", "p", "verdict"),
                 rows=pairs,
             ),
             Section(
                 "Which digits are read as which",
+                SAME_COLOURS,
                 pictures=[
-                    (each.recipe.name, picture(plot_confusion(each.probabilities, each.digits))) for each in found
+                    (name, picture(figure))
+                    for name, figure in plot_confusions(
+                        {each.recipe.name: (each.probabilities, each.digits) for each in found}
+                    ).items()
                 ],
             ),
         ],
@@ -468,7 +553,7 @@ def _page_of_folds(folder: Path) -> Page:
     )
 
 
-HEAD = ("recipe", "trainings", "accuracy", "published", "difference", "seconds to train", "to predict", "parameters")
+SAME_COLOURS = "A colour stands for the same number of mistakes in all of them."
 
 
 def describe(comparison: Mapping[str, Any]) -> str:
@@ -477,7 +562,23 @@ def describe(comparison: Mapping[str, Any]) -> str:
     Args:
         comparison: as ``compare.compare`` returns it.
     """
-    table = [HEAD, *(_texts(row) for row in comparison["recipes"] if not row["failed"])]
+    done = [row for row in comparison["recipes"] if not row["failed"]]
+    theirs = any(row["published_accuracy"] is not None for row in done)
+    head = ["recipe", "n", "accuracy", *(["theirs"] if theirs else []), "train s", "read s", "weights"]
+    table = [head]
+    for row in done:
+        published = row["published_accuracy"]
+        table.append(
+            [
+                row["recipe"],
+                str(len(row["seeds"])),
+                format_accuracy(row),
+                *([f"{published:.2%}" if published is not None else ""] if theirs else []),
+                f"{row['train_seconds']:,.1f}",
+                f"{row['predict_seconds']:,.1f}",
+                f"{row['parameters']:,}",
+            ]
+        )
     widths = [max(map(len, texts)) for texts in zip(*table, strict=True)]
     widths[0] = max(widths[0], *(len(row["recipe"]) for row in comparison["recipes"]))
     lines = [
@@ -489,43 +590,68 @@ def describe(comparison: Mapping[str, Any]) -> str:
 
 
 def _what_was_done(comparison: Mapping[str, Any]) -> str:
-    rows = comparison["rows"]
+    rows, done = comparison["rows"], [row for row in comparison["recipes"] if not row["failed"]]
+    last = " Networks are scored with their last weights." if any(row.get("epochs") for row in done) else ""
+    spreads = {len(row["seeds"]) > 1 for row in done}
+    meanings = [
+        *(["the standard deviation over the trainings"] if True in spreads else []),
+        *(["the standard error, where there is one training"] if False in spreads else []),
+    ]
+    spread = f" ± is {', or '.join(meanings)}." if meanings else ""
     return (
         f"Trained on the same {rows['training']:,} rows of {comparison['data']} and scored on the same "
-        f"{rows['held_out']:,} held-out rows, which played no part in training. Networks are scored with their last "
-        "weights."
+        f"{rows['held_out']:,} held-out rows, which played no part in training.{last}{spread}"
     )
 
 
-def _texts(row: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the cells of a row that did not fail, in the order of HEAD."""
-    return (
-        row["recipe"],
-        str(len(row["seeds"])),
-        format_accuracy(row),
-        row["published"],
-        f"{100 * row['difference']:+.2f}" if row["difference"] is not None else "",
-        f"{row['train_seconds']:,.1f}",
-        f"{row['predict_seconds']:,.1f}",
-        f"{row['parameters']:,}",
-    )
+def _table(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[str]]]:
+    """Return the head and the cells of the table of a comparison, without columns that would be empty."""
+    done = [row for row in rows if not row["failed"]]
+    published = any(row["published"] not in (None, "none") for row in done)
+    difference = any(row["difference"] is not None for row in done)
+    head = [
+        *("recipe", "trainings", "accuracy"),
+        *(["published"] if published else []),
+        *(["difference"] if difference else []),
+        *("seconds to train", "to predict", "parameters"),
+    ]
+    cells = []
+    for row in rows:
+        if row["failed"]:
+            cells.append([row["recipe"], f"failed: {row['failed']}"])
+            continue
+        by = f"{100 * row['difference']:+.2f}" if row["difference"] is not None else "–"
+        named = row["published"] if row["published"] not in (None, "none") else "–"
+        cells.append(
+            [
+                row["recipe"],
+                str(len(row["seeds"])),
+                format_accuracy(row),
+                *([named] if published else []),
+                *([by] if difference else []),
+                f"{row['train_seconds']:,.1f}",
+                f"{row['predict_seconds']:,.1f}",
+                f"{row['parameters']:,}",
+            ]
+        )
+    return head, cells
 
 
 def format_accuracy(row: Mapping[str, Any]) -> str:
-    """Return a row's accuracy in percent, with its standard deviation if there were several trainings.
+    """Return a row's accuracy in percent, with its standard deviation, or its standard error after one training.
 
     >>> format_accuracy({"accuracy": 0.98756, "accuracy_std": 0.0012})
-    '98.76 ± 0.12 %'
+    '98.76 ± 0.12%'
     """
-    spread = f" ± {100 * row['accuracy_std']:.2f}" if row["accuracy_std"] is not None else ""
-    return f"{100 * row['accuracy']:.2f}{spread} %"
+    spread = row["accuracy_std"] if row["accuracy_std"] is not None else row.get("standard_error")
+    return f"{100 * row['accuracy']:.2f}" + (f" ± {100 * spread:.2f}%" if spread is not None else "%")
 
 
 def page_of_comparison(folder: Path) -> Page:
     """Return the page about what ``compare`` has left in a folder."""
     comparison = read_json(folder / COMPARE_FILE)
     traces: dict[str, list[Trace]] = {}
-    confusions = {}
+    read: dict[str, tuple[np.ndarray, np.ndarray]] = {}
     for row in comparison["recipes"]:
         if row["failed"]:
             continue
@@ -534,8 +660,8 @@ def page_of_comparison(folder: Path) -> Page:
         if found := [trace for run in runs if (trace := trace_of(run.epochs))]:
             traces[name] = found
         probabilities = np.concatenate([run.probabilities for run in runs])
-        confusions[name] = plot_confusion(probabilities, np.concatenate([run.held_out_digits for run in runs]))
-    return comparison_page(comparison, plot_traces(traces) if traces else None, confusions)
+        read[name] = (probabilities, np.concatenate([run.held_out_digits for run in runs]))
+    return comparison_page(comparison, plot_traces(traces) if traces else None, plot_confusions(read))
 
 
 def compare_run_folder(out: Path, name: str, seed: int) -> Path:
@@ -551,15 +677,12 @@ def comparison_page(comparison: Mapping[str, Any], traces: Figure | None, confus
         traces: accuracy and loss against batches and seconds, if any network was trained.
         confusions: the confusion matrix of each recipe, by its name.
     """
-    rows = [
-        _texts(row) if not row["failed"] else (row["recipe"], f"failed: {row['failed']}")
-        for row in comparison["recipes"]
-    ]
-    sections = [Section("", head=HEAD, rows=rows)]
+    head, cells = _table(comparison["recipes"])
+    sections = [Section("", head=head, rows=cells)]
     networks = [row for row in comparison["recipes"] if row.get("until") and row["loss_spread"] is not None]
     if networks:
         targets = list(networks[0]["until"])
-        head = ["recipe", *(f"{unit} until {target}" for target in targets for unit in ("batches", "seconds"))]
+        until = ["recipe", *(f"{unit} until {target}" for target in targets for unit in ("batches", "seconds"))]
         sections.append(
             Section(
                 "How fast, and how steady",
@@ -568,7 +691,7 @@ def comparison_page(comparison: Mapping[str, Any], traces: Figure | None, confus
                 "is measured whenever the number of batches has grown by a tenth, and then after each epoch. The time "
                 "that measuring takes is not counted. The spread is the standard deviation of the loss over the last "
                 "200 batches.",
-                head=[*head, "spread of the loss"],
+                head=[*until, "spread of the loss"],
                 rows=[_speed_cells(row, targets) for row in networks],
             )
         )
@@ -577,10 +700,10 @@ def comparison_page(comparison: Mapping[str, Any], traces: Figure | None, confus
         sections.append(Section("During training", pictures=pictures, is_wide=True))
     if confusions:
         pictures = [(name, picture(figure)) for name, figure in confusions.items()]
-        sections.append(Section("Which digits are read as which", pictures=pictures))
+        sections.append(Section("Which digits are read as which", SAME_COLOURS, pictures=pictures))
     return Page(
         title="Recipes compared",
-        lead=f"{_what_was_done(comparison)} ± is the standard deviation over several trainings. Seconds are medians.",
+        lead=f"{_what_was_done(comparison)} Seconds are medians.",
         sections=sections,
         commit=comparison["commit"],
     )

@@ -1,4 +1,4 @@
-"""Cross-validation: every labelled row is predicted once, by a network that did not see it.
+"""Cross-validation: every labelled row is predicted once, by a model that did not see it.
 
 The folder of a validation holds a run folder for each fold, ``1-of-5`` and so on, so that ``predict`` can average them.
 ``validation.json`` keeps the figures, ``out_of_fold.csv`` the probabilities, ``mistakes.csv`` and ``mistakes.png`` the
@@ -40,6 +40,8 @@ JSON_FILE, ROWS_FILE, MISTAKES_FILE = "validation.json", "out_of_fold.csv", "mis
 PICTURE_FILE, LABELS_FILE = "mistakes.png", "labels.csv"
 COMPARISON_FILE, PAIRS_FILE = "folds.json", "folds.csv"
 MOST_DRAWN = 60
+GOOD = 0.97
+"""A network with this accuracy or more may doubt labels."""
 
 
 @dataclass(frozen=True)
@@ -289,20 +291,23 @@ def _summary(
     }
 
 
-def suspect_labels(probabilities: np.ndarray, digits: np.ndarray) -> np.ndarray:
+def suspect_labels(probabilities: np.ndarray, digits: np.ndarray) -> np.ndarray | None:
     """Return the rows whose label looks wrong, the most suspicious first.
 
-    A label looks wrong if another digit is read at least as surely as that digit usually is where it is the label.
+    A label looks wrong if another digit is read at least as surely as that digit usually is where it is the label. Only
+    a good network can judge that: the mistakes of others say nothing about labels.
 
     Args:
         probabilities: (N, 10), of networks that did not see the rows.
         digits: (N,) int64, the labels.
 
     Returns:
-        (M,) int64, numbers of rows.
+        (M,) int64, numbers of rows; None if less than 97% of the rows are read as their labels say.
 
     Source: the confident joint of Northcutt et al. 2021, arXiv 1911.00068.
     """
+    if accuracy(probabilities, digits) < GOOD:
+        return None
     usual = np.array(
         [probabilities[digits == digit, digit].mean() if (digits == digit).any() else 2 for digit in range(CLASSES)]
     )
@@ -327,7 +332,8 @@ def _write(found: Validation, rows: TrainingRows) -> None:
     wrong = np.flatnonzero(read != digits)
     wrong = wrong[np.argsort(-certainty[wrong], kind="stable")]
     _write_csv(found.folder / MISTAKES_FILE, head, map(cells, wrong))
-    _write_csv(found.folder / LABELS_FILE, head, map(cells, suspect_labels(probabilities, digits)))
+    suspects = suspect_labels(probabilities, digits)
+    _write_csv(found.folder / LABELS_FILE, head, map(cells, [] if suspects is None else suspects))
     columns = (*head, "right", *(f"p{digit}" for digit in range(CLASSES)))
     all_rows = (
         (*cells(row), f"{found.right[row]:.4g}", *(f"{p:.6f}" for p in probabilities[row]))
@@ -388,6 +394,20 @@ def compare_pair(first: Validation, second: Validation) -> Pair:
     else:
         p = float(2 * norm.sf(abs(difference) / error)) if error else 0.0
     return Pair(first.recipe.name, second.recipe.name, only_first, only_second, difference, error, p)
+
+
+def format_p(p: float) -> str:
+    """Return a probability of chance for people.
+
+    >>> format_p(6.4e-11), format_p(0.0312)
+    ('p < 0.001', 'p = 0.031')
+    """
+    return "p < 0.001" if p < 0.001 else f"p = {p:.2g}"
+
+
+def verdict(better: str | None) -> str:
+    """Say which of two recipes is better, given what ``find_better`` says."""
+    return f"{better} reads more right" if better else "no clear difference"
 
 
 def find_better(pairs: Sequence[Pair], *, level: float = 0.05) -> list[str | None]:

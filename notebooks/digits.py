@@ -18,7 +18,7 @@
 # way: it looks at the data, turns the labels into one-hot vectors, finds the best machine to train on, trains a simple
 # network and a good one, looks at what they get wrong, and writes `submission.csv`.
 #
-# On two CPU cores this takes about three minutes. The good network reads about 99.6 % of digits it has never seen.
+# On two CPU cores this takes about three minutes. The good network reads about 99.6% of digits it has never seen.
 # Without the competition's data, everything runs on a built-in sample of 1,797 digits, and the figures are those of the
 # sample.
 
@@ -141,7 +141,7 @@ pd.DataFrame(one_hot(rows.digits[:5]).astype(int), index=pd.Index(rows.digits[:5
 # %% [markdown]
 # ## What to measure on
 #
-# A network knows the rows it was trained on by heart. To measure how good it is, some rows are held out, 5 % of
+# A network knows the rows it was trained on by heart. To measure how good it is, some rows are held out, 5% of
 # every digit, and never trained on.
 
 # %%
@@ -219,7 +219,7 @@ plots and plots.plot_worst(held_out.pixels, probabilities, held_out.digits)
 # %% [markdown]
 # ## Does it know when it is wrong?
 #
-# Of the digits that a network is 90 % sure of, 90 % should be right. But a network is too sure, or not sure enough. One
+# Of the digits that a network is 90% sure of, 90% should be right. But a network is too sure, or not sure enough. One
 # number, the temperature, corrects that. It is found on the held-out rows, so on these rows it looks a little better
 # than it is. Above: how many are right, against how sure the network is; on the dashed line it is honest. Below: how
 # many digits there are.

@@ -239,7 +239,7 @@ def test_table_for_a_terminal():
         "recipe": "knn",
         "failed": None,
         "seeds": [0],
-        "published": "96.88 %",
+        "published": "96.88%",
         "accuracy": 0.965,
         "accuracy_std": None,
         "difference": -0.0038,
@@ -253,7 +253,7 @@ def test_table_for_a_terminal():
         "Trained on the same 36,000 rows of d.zip and scored on the same 6,000 held-out rows, which played no part in "
         "training. Networks are scored with their last weights.",
         "recipe  trainings  accuracy  published  difference  seconds to train  to predict  parameters",
-        "knn             1   96.50 %    96.88 %       -0.38               0.0         3.3  28,260,000",
+        "knn             1   96.50%    96.88%       -0.38               0.0         3.3  28,260,000",
         "svm     failed: no memory",
     ]
 

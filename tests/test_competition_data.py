@@ -69,7 +69,7 @@ def test_default_recipe_reaches_its_floor(workplace):
     )
     assert len(Path("fast.csv").read_text().splitlines()) == 28_001
     record = json.loads(Path("runs/fast/run.json").read_text())
-    # 99.6 % is usual. One standard error on 2,100 rows is 0.14 percentage points.
+    # 99.6% is usual. One standard error on 2,100 rows is 0.14 percentage points.
     assert record["epochs"][-1]["validation_accuracy"] >= 0.992
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
 import subprocess
 import sys
@@ -17,15 +19,17 @@ from run_folder import write_run
 from kaggle_digits import export as exporting
 from kaggle_digits.arrays import write_arrays
 from kaggle_digits.cli import main
-from kaggle_digits.data import find_source, load_train
+from kaggle_digits.data import find_source, load_test, load_train
 from kaggle_digits.errors import InputError, TrainingError
 from kaggle_digits.export import SUFFIXES, export
 from kaggle_digits.learners.models import build_model
 from kaggle_digits.learners.network import named_weights
+from kaggle_digits.pipeline import predict_submission
 from kaggle_digits.predict import PACKAGED_RUN, load_run
 from kaggle_digits.recipe import Ensemble, Network
 from kaggle_digits.recipes import RECIPES
-from kaggle_digits.runs import member_folder
+from kaggle_digits.runs import member_folder, read_run
+from kaggle_digits.submission import read_submission
 
 GUIDE = (Path(__file__).parent.parent / "docs/how-to/export.md").read_text(encoding="utf-8")
 PIXELS, *EXAMPLES = re.findall(r"```py\n(.*?)```", GUIDE, re.DOTALL)
@@ -81,6 +85,74 @@ def test_file_is_used_without_this_package_as_the_guide_says(form, capsys, tmp_p
     assert len(FORMATS[form].strip().splitlines()) <= 10
 
 
+READ_BY_OLDER = """
+import sys
+import keras
+import numpy as np
+pixels, expected = (np.load(name) for name in ("pixels.npy", "expected.npy"))
+for file in sys.argv[1:]:
+    read = keras.saving.load_model(file, compile=False).predict(pixels, verbose=0)
+    assert np.abs(read - expected[int(file[0])]).max() < 1e-3, file
+print(keras.__version__)
+"""
+LIKE_A_STRANGERS = replace(
+    RECIPES["mlp-784-300"],
+    layers=(
+        *(("Reshape", {"target_shape": (28, 28)}), ("LSTM", {"units": 4, "return_sequences": True})),
+        *(
+            ("GRU", {"units": 4, "return_sequences": True}),
+            ("LayerNormalization", {}),
+            ("Reshape", {"target_shape": (28, 2, 2)}),
+        ),
+        *(("SeparableConv2D", {"filters": 4, "kernel_size": 3, "padding": "same"}), ("LeakyReLU", {})),
+        *(
+            ("DepthwiseConv2D", {"kernel_size": 1}),
+            ("PReLU", {}),
+            ("AveragePooling2D", {"pool_size": 2}),
+            ("Dropout", {"rate": 0.1}),
+        ),
+        *(("GlobalAveragePooling2D", {}), ("Dense", {"units": 10, "activation": "softmax"})),
+    ),
+)
+
+
+@pytest.mark.parametrize("version", ["3.10.0", "3.13.2"])
+def test_file_is_read_by_kerases_older_versions(version):
+    """The oldest version of Keras that this package promises, and that of Kaggle's own image."""
+    folder = Path(sys.prefix) / "keras" / version
+    if not folder.is_dir():
+        pytest.skip(f"Keras {version} is not at hand: `make test` installs it")
+    recipes = [RECIPES[name] for name in ("fast", "stretched", "handwriting", "mlp-784-300", "bharadwaj-cnn")]
+    pixels = load_train(find_source("sample")).pixels[:20]
+    files, expected = [], []
+    for number, recipe in enumerate([*recipes, RESIDUAL, LIKE_A_STRANGERS]):
+        run = write_untrained(Path(f"run{number}"), recipe)
+        files.append(str(export(run, "keras", Path(f"{number}.keras"), data="sample").file))
+        expected.append(load_run(run).predict(pixels))
+    np.save("pixels.npy", pixels.reshape(-1, 28, 28).astype(np.float32))
+    np.save("expected.npy", np.stack(expected))
+    done = subprocess.run(
+        [sys.executable, "-c", READ_BY_OLDER, *files],
+        env=os.environ | {"PYTHONPATH": str(folder)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.strip() == version
+
+
+def test_file_says_what_it_needs():
+    onnx = pytest.importorskip("onnx")
+    for form in ("keras", "onnx"):
+        export(PACKAGED_RUN, form, Path(f"digits{SUFFIXES[form]}"), data="sample")
+    with zipfile.ZipFile("digits.keras") as archive:
+        assert json.loads(archive.read("metadata.json"))["needs"] == "Keras 3.10 or newer"
+    stored = onnx.load("digits.onnx")
+    assert {each.key: each.value for each in stored.metadata_props}["needs"] == "ONNX Runtime 1.15 or newer"
+    assert stored.ir_version <= 8  # what ONNX Runtime 1.15 and older ones read
+
+
 def test_networks_of_an_ensemble_are_averaged_and_others_left_out(capsys):
     recipe = Ensemble(name="three", summary="", source="", members=RECIPES["strong"].members)
     write_run("three", recipe)
@@ -96,6 +168,20 @@ def test_networks_of_an_ensemble_are_averaged_and_others_left_out(capsys):
     both = [load_run(member_folder(Path("three"), number, 3)).predict(pixels) for number in (1, 2)]
     read = keras.saving.load_model("three.keras").predict(pixels.reshape(-1, 28, 28).astype(np.float32), verbose=0)
     assert np.allclose(read, np.mean(both, axis=0), atol=1e-3)
+
+
+def test_several_runs_in_a_file_read_what_predict_reads(monkeypatch):
+    """Their temperatures differ, so that averages of calibrated probabilities would have other arg-maxes."""
+    for number, temperature in ((1, 0.2), (2, 4.0)):
+        folder = member_folder(Path("both"), number, 2)
+        write_untrained(folder, RECIPES["mlp-784-300"], seed=number)
+        replace(read_run(folder), temperature=temperature).save()
+    made = export(Path("both"), "keras", Path("both.keras"), data="sample")
+    assert (made.networks, made.difference < 1e-3) == (2, True)
+    predict_submission([Path("both")], Path("a.csv"), data="sample")
+    pixels = load_test(find_source("sample")).reshape(-1, 28, 28).astype(np.float32)
+    read = keras.saving.load_model("both.keras").predict(pixels, verbose=0)
+    assert read_submission(Path("sample-a.csv")).digits == read.argmax(axis=1).tolist()
 
 
 def test_file_that_reads_differently_is_not_kept(monkeypatch):

@@ -311,7 +311,7 @@ def test_going_on_on_another_device_is_recorded(cpu, caplog):
 
 def test_words_about_a_recipe_may_change_while_a_run_waits(cpu):
     interrupt("run", cpu, after=1)
-    reworded = replace(TINY, summary="other words", published="99 %")
+    reworded = replace(TINY, summary="other words", published="99%")
     assert would_resume("run", cpu, recipe=reworded)
 
 

@@ -50,6 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.exit(InputError.exit_code)
     options = vars(parser.parse_args(arguments))
     logging.basicConfig(format="%(message)s", handlers=[FittedHandler(sys.stderr)])
+    # Every network is traced anew, and that is meant. TensorFlow takes several runs after another for a loop.
+    logging.getLogger("tensorflow").addFilter(lambda record: "retracing" not in record.getMessage())
     logging.getLogger("kaggle_digits").setLevel(logging.WARNING if options.get("quiet") else logging.INFO)
     verb: Verb = options.pop("verb")
     return exit_code_of(lambda: verb.run(**options))

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kaggle_digits.cli.options import BACKEND, ONE_RUN, index, option, path, probability, verb
+from kaggle_digits.cli.options import BACKEND, ONE_RUN, QUIET, index, option, path, probability, verb
 from kaggle_digits.errors import InputError
 from kaggle_digits.files import atomic_path
 
@@ -53,6 +53,7 @@ log = logging.getLogger(__name__)
     ),
     option("--mistakes", type=path, metavar="FILE.png", help="draw the worst mistakes, with --labelled"),
     option("--force", action="store_true", help="replace FILE.png if it exists"),
+    QUIET,
 )
 def recognize(
     *,
@@ -67,6 +68,7 @@ def recognize(
     why: bool,
     mistakes: Path | None,
     force: bool,
+    quiet: bool,  # noqa: ARG001
 ) -> None:
     """Print the digits that are written on pictures."""
     from kaggle_digits.handwriting import reader

@@ -6,7 +6,7 @@ import json as _json
 import shutil
 import sys
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,9 +30,9 @@ from kaggle_digits.cli.options import (
     several,
     verb,
 )
-from kaggle_digits.cli.output import TrainingProgress, exit_code_of, kept_if_interrupted
+from kaggle_digits.cli.output import TrainingProgress, exit_code_of, kept_if_interrupted, show
 from kaggle_digits.errors import InputError, TrainingError
-from kaggle_digits.recipe import to_json
+from kaggle_digits.recipe import WORDS, to_json
 from kaggle_digits.recipes import DEFAULT_RECIPE, RECIPES, find_recipe, load_measured
 
 if TYPE_CHECKING:
@@ -41,55 +41,111 @@ if TYPE_CHECKING:
     from kaggle_digits.validate import Validation
 
 FIGURES = (
-    "HERE is the accuracy on 6,000 held-out rows of train.csv after training on the other 36,000; ± is the standard "
-    "deviation over several trainings. PUBLISHED is what the authors report, mostly on MNIST's 60,000 and 10,000 rows. "
-    "`kaggle-digits recipes --json` shows everything."
+    "ACCURACY: on 6,000 held-out rows of train.csv, after training on the other 36,000. TIME: to train and to read "
+    "these rows, on two cores. `kaggle-digits recipes NAME` shows everything about a recipe."
 )
 KEPT = "What is done is kept in {}. Repeat the command to continue."
 SEVERAL = ("several processes", "one training by several processes or machines, with JAX; start the command in each")
 
 
 @verb(
-    "list the recipes, their sources, and what to expect of them",
-    option("name", nargs="?", metavar="NAME", help="the recipe to print, with --toml"),
-    option("--json", action="store_true", help="print everything about each recipe, for scripts"),
+    "list the recipes and what to expect of them, or show one in full",
+    option("name", nargs="?", metavar="NAME|FILE", help="the recipe to show"),
+    option("--json", action="store_true", help="print everything about the recipes, or about NAME, for scripts"),
     option("--toml", action="store_true", help="print the recipe NAME as TOML, to start one of your own from"),
 )
 def recipes(*, name: str | None, json: bool, toml: bool) -> None:
     """Print the table of recipes, or one of them."""
-    if (name is None) == toml:
-        raise InputError("recipes: NAME and --toml belong together. Expected both or none. Add the missing one.")
-    if name:
+    if toml and not name:
+        raise InputError("recipes --toml: no recipe is named. Add its name, as in: kaggle-digits recipes fast --toml")
+    measured = load_measured()
+    if toml and name:
         from kaggle_digits.own import SUFFIXES, to_toml
 
         if name.endswith(SUFFIXES):
             raise InputError(f"recipes {name} --toml: a file of your own. Expected the name of a built-in recipe.")
         print(to_toml(find_recipe(name)), end="")
-        return
-    measured = load_measured()
-    if json:
-        _print_json([to_json(recipe) | {"measured": measured.get(recipe.name, "")} for recipe in RECIPES.values()])
-        return
-    table = [("RECIPE", "PUBLISHED", "HERE")]
-    table += [(f"  {recipe.name}", recipe.published, measured.get(recipe.name, "–")) for recipe in RECIPES.values()]
-    columns = [max(map(len, texts)) + 2 for texts in zip(*table, strict=True)]
+    elif json:
+        chosen = [find_recipe(name)] if name else RECIPES.values()
+        listed = [to_json(recipe) | {"measured": measured.get(recipe.name)} for recipe in chosen]
+        _print_json(listed[0] if name else listed)
+    elif name:
+        show(_describe_recipe(find_recipe(name)))
+    else:
+        _print_table(measured)
 
-    def line(texts: Sequence[str], what: str) -> str:
-        return "".join(f"{text:{width}}" for text, width in zip(texts, columns, strict=True)) + what
 
-    room = max(20, shutil.get_terminal_size().columns - sum(columns))
-    print(line(table[0], "WHAT"))
-    source = None
-    for recipe, texts in zip(RECIPES.values(), table[1:], strict=True):
-        if recipe.source != source:
-            source = recipe.source
-            print(f"\n{textwrap.fill(source, sum(columns) + room)}")
-        default = " (the default)" if recipe.name == DEFAULT_RECIPE else ""
-        first, *rest = textwrap.wrap(recipe.summary + default, room, break_on_hyphens=False)
-        print(line(texts, first))
-        for more in rest:
-            print(" " * sum(columns) + more)
-    print(f"\n{textwrap.fill(FIGURES, sum(columns) + room)}")
+def _print_table(measured: Mapping[str, Mapping[str, Any]]) -> None:
+    """Print a line for each recipe, as wide as the terminal."""
+    wide = max(map(len, RECIPES)) + 1
+    room = max(24, shutil.get_terminal_size().columns - wide - 25)
+
+    def line(name: str, accuracy: str, seconds: str, weights: str, words: str) -> str:
+        few = words if len(words) <= room else words.partition(";")[0]
+        return f"{name:{wide}}{accuracy:>8} {seconds:>6} {weights:>7}  {few}"
+
+    print(line("RECIPE", "ACCURACY", "TIME", "WEIGHTS", "WHAT"))
+    is_ours = True
+    for recipe in RECIPES.values():
+        if is_ours and recipe.published != "none" and recipe.name != "idm":
+            is_ours = False
+            print("\npublished by others")
+        found = measured.get(recipe.name, {})
+        print(
+            line(
+                recipe.name,
+                found["accuracy"].partition(" ")[0].rstrip("%") + "%" if found else "–",
+                _describe_seconds(found["seconds"]) if found else "–",
+                _describe_number(found["parameters"]) if found.get("parameters") else "–",
+                ("the default: " if recipe.name == DEFAULT_RECIPE else "") + recipe.summary,
+            )
+        )
+    print(f"\n{textwrap.fill(FIGURES, min(100, wide + room + 25))}")
+
+
+def _describe_seconds(seconds: float) -> str:
+    if seconds < 1:
+        return "< 1 s"
+    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
+
+
+def _describe_number(number: int) -> str:
+    return f"{number / 1e6:.2f} M" if number >= 999_500 else f"{number / 1e3:.3g} k"
+
+
+def _describe_recipe(recipe: Recipe) -> str:
+    """Return everything about a recipe, for people."""
+    found = load_measured().get(recipe.name) if RECIPES.get(recipe.name) == recipe else None
+    facts = [("recipe", recipe.name), ("what", recipe.summary), ("source", recipe.source)]
+    if recipe.published != "none":
+        facts.append(("there", f"{recipe.published}, as published"))
+    if found:
+        spread = " (standard deviation over trainings)" if "±" in found["accuracy"] else ""
+        facts.append(("here", f"{found['accuracy']}{spread} of 6,000 held-out rows, after training on 36,000"))
+        facts.append(("time", f"{_describe_seconds(found['seconds'])} on two cores, to train and to read them"))
+        if found["parameters"]:
+            facts.append(("weights", f"{found['parameters']:,}"))
+    if recipe.note:
+        facts.append(("note", recipe.note))
+    if recipe.members:
+        facts.append(("members", ", ".join(member.name for member in recipe.members)))
+    lines = [f"{name:9}{text}" for name, text in facts]
+    settings = {
+        name: value for name, value in to_json(recipe).items() if name not in {*WORDS, "kind", "name", "members"}
+    }
+    if layers := settings.pop("layers", None):
+        lines += ["layers", *(f"  {_describe_layer(layer)}" for layer in layers)]
+    for name in ("optimizer", "estimator"):
+        if name in settings:
+            settings[name] = _describe_layer(settings[name])
+    shown = {name: value for name, value in settings.items() if value not in (None, False, 0, 0.0)}
+    lines += ["settings", *(f"  {name} = {value}" for name, value in shown.items())]
+    return "\n".join(lines)
+
+
+def _describe_layer(layer: Sequence[Any]) -> str:
+    kind, options = layer
+    return f"{kind}({', '.join(f'{name}={value!r}' for name, value in options.items())})"
 
 
 def _print_json(value: object) -> None:
@@ -252,8 +308,7 @@ def compare(
             progress=progress,
         )
     if shard == (1, 1):
-        print(describe(comparison))
-        print(f"\nreport  {out / REPORT_FILE}")
+        show(f"{describe(comparison)}\n\nreport  {out / REPORT_FILE}")
     failed = [row["recipe"] for row in comparison["recipes"] if row["failed"] and row["recipe"] in names]
     failed += comparison.get("failures", [])
     if failed:
@@ -273,19 +328,19 @@ def _check_seeds(seed: int, repeat: int) -> None:
 
 
 def _compare_folds(recipes: list[Recipe], out: Path, *, quiet: bool, **options: Any) -> None:
-    from kaggle_digits.validate import PAIRS_FILE, compare_folds, find_better
+    from kaggle_digits.validate import PAIRS_FILE, compare_folds, find_better, format_p, verdict
 
     with kept_if_interrupted(KEPT.format(out)), TrainingProgress(quiet=quiet) as progress:
         found, pairs = compare_folds(recipes, out, **options, progress=progress)
     for validation in found:
-        print(_describe_accuracy(validation))
+        show(_describe_accuracy(validation))
     for pair, better in zip(pairs, find_better(pairs), strict=True):
-        verdict = f"{better} reads more right" if better else "no clear difference"
-        print(
+        show(
             f"{pair.first} − {pair.second}: {100 * pair.difference:+.3f} ± {100 * pair.standard_error:.3f} points; "
-            f"rows that only one reads right: {pair.only_first} and {pair.only_second}; {verdict} (p = {pair.p:.2g})"
+            f"rows that only one reads right: {pair.only_first} and {pair.only_second}; {verdict(better)} "
+            f"({format_p(pair.p)})"
         )
-    print(
+    show(
         f"table  {out / PAIRS_FILE}"
         if found
         else f"{out}: part {options['shard'][0]} of {options['shard'][1]} is trained"
@@ -293,7 +348,7 @@ def _compare_folds(recipes: list[Recipe], out: Path, *, quiet: bool, **options: 
 
 
 @verb(
-    "cross-validate a recipe: predict every labelled row by a network that did not see it",
+    "cross-validate a recipe: predict every labelled row with a model that did not see it",
     RECIPE,
     option("--folds", type=several, default=5, metavar="K", help="parts of the rows, each held out once (default: 5)"),
     option(
@@ -348,21 +403,25 @@ def validate(
         return
     accuracies = enumerate(fields["digit_accuracies"])
     digits = "  ".join(f"{digit}: {each:.2%}" for digit, each in accuracies if each is not None)
-    print(
+    suspects = suspect_labels(found.probabilities, found.digits)
+    labels = "not judged, since too many rows are misread" if suspects is None else f"{len(suspects):,} look wrong"
+    show(
         f"{_describe_accuracy(found)}\n"
         f"folds     {'  '.join(f'{each:.2%}' for each in fields['fold_accuracies'])}\n"
         f"digits    {digits}\n"
         f"mistakes  {out / MISTAKES_FILE}, and a picture of the surest beside it\n"
-        f"labels    {len(suspect_labels(found.probabilities, found.digits)):,} look wrong: {out / LABELS_FILE}\n"
+        f"labels    {labels}: {out / LABELS_FILE}\n"
         f"all rows  {out / ROWS_FILE}"
     )
 
 
 def _describe_accuracy(found: Validation) -> str:
+    from kaggle_digits.calibration import counted
+
     fields = found.fields
     return (
         f"{found.recipe.name}: {fields['accuracy']:.3%} ± {fields['standard_error']:.3%} (1 standard error) of "
-        f"{fields['rows']:,} rows, {fields['mistakes']:,} mistakes; standard deviation over folds "
+        f"{fields['rows']:,} rows, {counted(fields['mistakes'], 'mistake')}; standard deviation over folds "
         f"{100 * fields['fold_std']:.3f} points; {fields['seconds']:,.0f} s"
     )
 
@@ -400,16 +459,18 @@ def report(*, folder: Path, out: Path | None, data: str | None, force: bool) -> 
 )
 def export(*, run: Path | None, format: str, out: Path, force: bool, data: str | None) -> None:  # noqa: A002
     """Export a run."""
+    from kaggle_digits.export import LOWEST
     from kaggle_digits.export import export as write_file
     from kaggle_digits.predict import PACKAGED_RUN
 
     made = write_file(run or PACKAGED_RUN, format, out, data=data, overwrite=force)
     networks = f"{made.networks} networks, averaged" if made.networks > 1 else "1 network"
     without = f", without {' and '.join(made.left_out)}, which is no network" if made.left_out else ""
-    print(
+    show(
         f"{made.file}: {networks}{without}; {made.file.stat().st_size / 1e6:.1f} MB\n"
         f"verified on {made.rows:,} rows: all digits are the same, and no probability differs by more than "
-        f"{made.difference:.1e}"
+        f"{made.difference:.1e}\n"
+        f"needs {LOWEST[format]} or newer"
     )
 
 
@@ -434,6 +495,6 @@ def devices(*, device: str, backend: str | None, self_test: bool) -> None:
     print(table)
     if not passed:
         raise TrainingError(
-            "--self-test: a device failed, or differs from the CPU. Expected the same loss within 1 %. Do not train on "
+            "--self-test: a device failed, or differs from the CPU. Expected the same loss within 1%. Do not train on "
             "a device that the table marks as failed."
         )

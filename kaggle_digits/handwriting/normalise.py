@@ -11,7 +11,7 @@ FINE = 80
 """A digit has this many pixels on its longer side while its strokes are measured."""
 
 THINNEST, BROADEST = 0.09, 0.2
-"""Stroke width over the longer side of a digit lies between these values for 90 % of the digits in train.csv."""
+"""Stroke width over the longer side of a digit lies between these values for 90% of the digits in train.csv."""
 
 BLURRED = 1.5
 """A digit with fewer than this many times BOX pixels on its longer side is too coarse for its strokes to be changed."""

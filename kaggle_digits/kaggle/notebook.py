@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import ast
 import json
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import kaggle_digits
+from kaggle_digits.data import COMPETITION
 from kaggle_digits.errors import DeviceError, InputError
 from kaggle_digits.files import atomic_path
-from kaggle_digits.kaggle.client import slug_of
+from kaggle_digits.kaggle.client import competition_slug, slug_of
 from kaggle_digits.learners import LEARNERS
 from kaggle_digits.recipes import find_recipe
 from kaggle_digits.strategy import DEVICES
@@ -108,6 +110,8 @@ def _read_metadata(file: Path, device: str, owner: str | None) -> dict[str, Any]
         metadata = json.loads(file.read_text(encoding="utf-8"))
         user, _, slug = metadata["id"].partition("/")
         competitions = [str(source) for source in metadata.get("competition_sources") or []]
+        if os.environ.get("KDIGITS_COMPETITION"):  # instead of the one that the file names
+            competitions = [competition_slug(), *(each for each in competitions if each != COMPETITION)]
         # Addresses have these prefixes in front of the names, and Kaggle refuses them.
         datasets = [source.removeprefix("datasets/") for source in metadata.get("dataset_sources") or []]
         kernels = [source.removeprefix("code/") for source in metadata.get("kernel_sources") or []]

@@ -5,7 +5,7 @@ neighbours with it. The model compares how the ink changes from pixel to pixel, 
 digit are near each other if their strokes are only displaced, and far apart if their strokes differ.
 
 Source: Keysers, Deselaers, Gollan and Ney 2007, Deformation models for image recognition, IEEE PAMI 29(8). With the
-three nearest of 60,000 images, they misread 0.54 % of MNIST's test images.
+three nearest of 60,000 images, they misread 0.54% of MNIST's test images.
 """
 
 from __future__ import annotations

@@ -334,5 +334,5 @@ def test_kernel_reaches_its_floor_on_held_out_rows_of_the_competition(tmp_path):
     digits = np.loadtxt(kaggle / "working/submission.csv", delimiter=",", skiprows=1, dtype=int)
     assert digits.shape == (28_000, 2)
     record = json.loads((kaggle / "working/submission.json").read_text())
-    # 99.6 % is usual. One standard error on 2,100 rows is 0.14 percentage points.
+    # 99.6% is usual. One standard error on 2,100 rows is 0.14 percentage points.
     assert record["runs"][0]["held_out_accuracy"] >= 0.992

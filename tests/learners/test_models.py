@@ -118,7 +118,7 @@ def test_learning_rates_between_epochs_are_as_computed_by_hand():
     assert rates == pytest.approx([1e-3] * 7 + [1e-4] * 7 + [1e-5] * 7 + [1e-6] * 7)
 
     plateau = replace(RECIPES["resnet-192"], learning_rate=Plateau(start=0.06, factor=0.5, patience=2, threshold=0.01))
-    # 0.5 and 0.6 rise. 0.605 is less than 1 % above 0.6, and 0.59 is below it: the rate is cut. 0.61 rises. 0.5 and
+    # 0.5 and 0.6 rise. 0.605 is less than 1% above 0.6, and 0.59 is below it: the rate is cut. 0.61 rises. 0.5 and
     # 0.4 do not: the rate is cut again.
     accuracies = [0.5, 0.6, 0.605, 0.59, 0.61, 0.5, 0.4, 0.3]
     rates = [epoch_rate(plateau, accuracies[:done]) for done in range(9)]
