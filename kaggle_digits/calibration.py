@@ -61,7 +61,7 @@ def find_threshold(digits: np.ndarray, letters: np.ndarray) -> tuple[float, floa
 
     Args:
         digits: (N, 10) calibrated probabilities of held-out digits.
-        letters: (M, 10) those of letters that look like no digit.
+        letters: (M, 10) those of letters that do not look like a digit.
 
     Returns:
         the threshold; the share of digits below it, at most MOST_UNSURE; and the share of letters that reach it.

@@ -31,7 +31,6 @@ class Section:
         head: the titles of a table's columns; none if there is no table.
         rows: the cells of each row. The last cell of a shorter row is as wide as all that are missing.
         pictures: captions and pictures, as ``picture`` returns them.
-        is_wide: whether the pictures are wide. A phone shows such a picture part by part.
     """
 
     title: str
@@ -39,7 +38,6 @@ class Section:
     head: Sequence[str] = ()
     rows: Sequence[Sequence[str]] = ()
     pictures: Sequence[tuple[str, str]] = ()
-    is_wide: bool = False
 
 
 @dataclass(frozen=True)

@@ -81,16 +81,17 @@ def plot_digits(pixels: np.ndarray, titles: Sequence[object], *, columns: int = 
 
 
 @rc_context(STYLE)
-def plot_curves(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
+def plot_curves(runs: Mapping[str, Sequence[Mapping[str, Any]]], *, stacked: bool = False) -> Figure:
     """Draw loss and accuracy over the epochs, with a colour for each run.
 
     The accuracy on held-out rows is a solid line, the accuracy while training a dashed one.
 
     Args:
         runs: the list ``epochs`` of each run.json, by the name of the run.
+        stacked: whether the two plots stand one below the other, as on a phone.
     """
-    figure = Figure(figsize=(9, 3.2), layout="constrained")
-    losses, accuracies = figure.subplots(1, 2)
+    figure = Figure(figsize=(5.5, 5.6) if stacked else (9, 3.2), layout="constrained")
+    losses, accuracies = figure.subplots(*((2, 1) if stacked else (1, 2)))
     for colour, (name, epochs) in zip(_colours(len(runs)), runs.items(), strict=True):
         numbers = [metrics["epoch"] for metrics in epochs]
         losses.plot(numbers, [metrics["loss"] for metrics in epochs], ".-", color=colour, label=name)
@@ -112,7 +113,7 @@ def plot_learning_rate(rates: Mapping[str, np.ndarray]) -> Figure:
     Args:
         rates: (S,) for each training, by its name.
     """
-    figure = Figure(figsize=(9, 2.4), layout="constrained")
+    figure = Figure(figsize=(5.5, 2.6), layout="constrained")
     axes = figure.subplots()
     for colour, (name, values) in zip(_colours(len(rates)), rates.items(), strict=True):
         axes.plot(np.arange(1, len(values) + 1), values, color=colour, label=name)
@@ -137,14 +138,11 @@ def plot_reasons(
         near_digits: (N, K) integers, 0–9, their labels.
     """
     count = near.shape[1]
-    columns = 2 if len(pixels) > 1 else 1
-    rows = -(-len(pixels) // columns)
-    figure = Figure(figsize=(columns * (count + 2) * 1.05, rows * 1.35), layout="constrained")
-    grid = figure.subplots(rows, columns * (count + 2), squeeze=False)
+    figure = Figure(figsize=((count + 2) * 1.05, len(pixels) * 1.35), layout="constrained")
+    grid = figure.subplots(len(pixels), count + 2, squeeze=False)
     for axes in grid.ravel():
         axes.axis("off")
-    for number, title in enumerate(titles):
-        places = grid[number // columns, (number % columns) * (count + 2) :]
+    for places, number, title in zip(grid, range(len(pixels)), titles, strict=True):
         places[0].imshow(pixels[number].reshape(SIDE, SIDE), cmap="gray_r", vmin=0, vmax=255)
         places[0].set_title(title.replace(", ", "\n"), fontsize=8)
         draw_map(places[1], pixels[number], maps[number])
@@ -172,8 +170,8 @@ def plot_traces(traces: Mapping[str, Sequence[Trace]]) -> Figure:
     Args:
         traces: the traces of each recipe's trainings, by the recipe's name.
     """
-    figure = Figure(figsize=(11, 7 + 0.06 * len(traces)), layout="constrained")
-    grid = figure.subplots(2, 2, sharex="col", sharey="row")
+    figure = Figure(figsize=(5.5, 12 + 0.12 * len(traces)), layout="constrained")
+    grid = figure.subplots(4, 1).reshape(2, 2)  # one below the other, as on a phone
     worst, best = 0.0, 1.0
     for colour, (name, repeats) in zip(_colours(len(traces)), traces.items(), strict=True):
         for number, trace in enumerate(repeats):
@@ -196,17 +194,21 @@ def plot_traces(traces: Mapping[str, Sequence[Trace]]) -> Figure:
         axes.set_yscale("log")
         axes.set_yticks(ticks, [f"{1 - error:.4g}" for error in ticks])
         axes.yaxis.set_minor_locator(NullLocator())
-    grid[0, 0].invert_yaxis()
-    grid[1, 0].set_yscale("log")
+        axes.invert_yaxis()
+        axes.set_ylabel("accuracy on held-out rows")
+    for axes in grid[1]:
+        axes.set_yscale("log")
+        axes.set_ylabel("loss, mean of 20 batches")
     for axes in grid.ravel():
         axes.set_xscale("log")
         axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
         axes.xaxis.set_minor_formatter(NullFormatter())
         axes.grid()
-    grid[0, 0].set_ylabel("accuracy on held-out rows")
-    grid[1, 0].set(ylabel="loss, mean of 20 batches", xlabel="batches")
-    grid[1, 1].set(xlabel="seconds of training")
-    figure.legend(loc="outside lower center", ncols=4, fontsize=8)
+    for axes in grid[:, 0]:
+        axes.set_xlabel("batches")
+    for axes in grid[:, 1]:
+        axes.set_xlabel("seconds of training")
+    figure.legend(loc="outside lower center", ncols=2, fontsize=8)
     return figure
 
 
@@ -294,6 +296,7 @@ def plot_worst(
     digits: np.ndarray,
     *,
     most: int = 20,
+    columns: int = 10,
     numbers: np.ndarray | None = None,
 ) -> Figure:
     """Draw the mistakes that were made with the greatest certainty, the surest first.
@@ -303,6 +306,7 @@ def plot_worst(
         probabilities: (N, 10).
         digits: (N,) integers, the truth.
         most: the highest number of mistakes to draw.
+        columns: the number of columns of the grid.
         numbers: (N,) the numbers of the rows in their file, to stand above each mistake; or None.
     """
     read, certainty = probabilities.argmax(axis=1), probabilities.max(axis=1)
@@ -313,7 +317,7 @@ def plot_worst(
         return figure
     places = {row: f"row {numbers[row]:,}\n" if numbers is not None else "" for row in worst}
     titles = [f"{places[row]}is {digits[row]}\nread {read[row]} ({certainty[row]:.0%})" for row in worst]
-    return plot_digits(pixels[worst], titles, columns=min(10, len(worst)))
+    return plot_digits(pixels[worst], titles, columns=min(columns, len(worst)))
 
 
 def _colours(count: int) -> Sequence[Any]:

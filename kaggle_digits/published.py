@@ -326,10 +326,8 @@ def _by_reader(suffix: str, what: str, **changes: Any) -> Network:
 _BHARADWAJ_VARIANTS = (
     _by_reader("lr-0.01", "learning rate 0.01", learning_rate=1e-2),
     _by_reader("lr-0.0001", "learning rate 0.0001", learning_rate=1e-4),
-    _by_reader("dropout-in", "dropout 0.2 before the network", layers=_with_dropout(0.2, before=True, after=False)),
-    _by_reader(
-        "dropout-conv", "dropout 0.2 after the convolutions", layers=_with_dropout(0.2, before=False, after=True)
-    ),
+    _by_reader("dropout-in", "dropout before the network", layers=_with_dropout(0.2, before=True, after=False)),
+    _by_reader("dropout-conv", "dropout after convolutions", layers=_with_dropout(0.2, before=False, after=True)),
     _by_reader("dropout-0.2", "dropout 0.2 in both places", layers=_with_dropout(0.2, before=True, after=True)),
     _by_reader("dropout-0.5", "dropout 0.5 in both places", layers=_with_dropout(0.5, before=True, after=True)),
     _by_reader(

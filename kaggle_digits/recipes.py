@@ -113,7 +113,7 @@ _FLASH = Network(
 
 _TINY = Network(
     name="tiny",
-    summary="under 8,000 weights; four narrow convolutions, many epochs; averaged over shifts",
+    summary="under 8,000 weights; four narrow convolutions, a long training; averaged over shifts",
     layers=(
         *_block(conv(8, 5), pool()),
         *_block(conv(16, 3)),

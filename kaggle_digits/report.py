@@ -66,8 +66,8 @@ COMPARE_FRACTION = 1 / 7
 
 Of the competition's 42,000 rows, 36,000 are trained on and 6,000 are held out."""
 COMPARE_FILE, REPORT_FILE = "compare.json", "report.html"
-MISTAKES = 60
-"""A page shows at most this many mistakes."""
+MISTAKES, COLUMNS = 60, 6
+"""A page shows at most this many mistakes, in so many columns, which a phone can show."""
 REASONS = 8
 """For this many of the worst mistakes the page says why."""
 
@@ -218,8 +218,8 @@ def _command(run: Run, source: str) -> str:
 
 
 def _training_section(curves: dict[str, list[dict[str, Any]]], *more: tuple[str, str]) -> Section:
-    pictures = [("loss and accuracy of each epoch", picture(plot_curves(curves))), *more]
-    return Section("During training", pictures=pictures, is_wide=True)
+    pictures = [("loss and accuracy of each epoch", picture(plot_curves(curves, stacked=True))), *more]
+    return Section("During training", pictures=pictures)
 
 
 def _members_section(members: Sequence[Run]) -> Section:
@@ -291,8 +291,10 @@ def _mistakes_sections(run: Run, probabilities: np.ndarray, found: _Found | str)
     sections = [_reasons_section(run, found.training, held_out, probabilities)]
     if wrong:
         title = "All mistakes" if wrong <= MISTAKES else f"The {MISTAKES} surest mistakes"
-        figure = plot_worst(held_out.pixels, probabilities, held_out.digits, most=MISTAKES, numbers=found.numbers)
-        sections.append(Section(title, ROW_NUMBERS, pictures=[("mistakes", picture(figure))], is_wide=True))
+        figure = plot_worst(
+            held_out.pixels, probabilities, held_out.digits, most=MISTAKES, columns=COLUMNS, numbers=found.numbers
+        )
+        sections.append(Section(title, ROW_NUMBERS, pictures=[("mistakes", picture(figure))]))
     return sections
 
 
@@ -331,7 +333,6 @@ def _reasons_section(
         "The surest mistakes come first. Orange marks the parts that speak for the reading: without them its "
         "probability falls. Blue marks those that speak against it. Beside them are the nearest training images.",
         pictures=[("the worst mistakes, with occlusion maps and the nearest training images", picture(figure))],
-        is_wide=True,
     )
 
 
@@ -480,17 +481,22 @@ def _validation_mistakes(found: Validation, rows: TrainingRows, suspects: np.nda
             _reasons_section(run, training, held_out, found.probabilities[of_row == 0], ": in the first fold")
         )
     numbers = np.arange(1, len(rows) + 1)
-    worst = plot_worst(rows.pixels, found.probabilities, rows.digits, most=MISTAKES, numbers=numbers)
+    worst = plot_worst(rows.pixels, found.probabilities, rows.digits, most=MISTAKES, columns=COLUMNS, numbers=numbers)
     pictures = [("mistakes", picture(worst))]
-    sections.append(Section("The surest mistakes of all folds", ROW_NUMBERS, pictures=pictures, is_wide=True))
+    sections.append(Section("The surest mistakes of all folds", ROW_NUMBERS, pictures=pictures))
     if suspects is not None and len(suspects):
         shown = suspects[:40]
         figure = plot_worst(
-            rows.pixels[shown], found.probabilities[shown], rows.digits[shown], most=40, numbers=numbers[shown]
+            rows.pixels[shown],
+            found.probabilities[shown],
+            rows.digits[shown],
+            most=40,
+            columns=COLUMNS,
+            numbers=numbers[shown],
         )
         text = "Another digit is read at least as surely as that digit usually is. Look at them before you change any."
         pictures = [("labels that look wrong", picture(figure))]
-        sections.append(Section("Labels that look wrong", text, pictures=pictures, is_wide=True))
+        sections.append(Section("Labels that look wrong", text, pictures=pictures))
     return sections
 
 
@@ -582,7 +588,7 @@ def describe(comparison: Mapping[str, Any]) -> str:
     widths = [max(map(len, texts)) for texts in zip(*table, strict=True)]
     widths[0] = max(widths[0], *(len(row["recipe"]) for row in comparison["recipes"]))
     lines = [
-        f"{name:{widths[0]}}  " + "  ".join(f"{text:>{width}}" for text, width in zip(texts, widths[1:], strict=True))
+        f"{name:{widths[0]}} " + "  ".join(f"{text:>{width}}" for text, width in zip(texts, widths[1:], strict=True))
         for name, *texts in table
     ]
     lines += [f"{row['recipe']:{widths[0]}}  failed: {row['failed']}" for row in comparison["recipes"] if row["failed"]]
@@ -697,7 +703,7 @@ def comparison_page(comparison: Mapping[str, Any], traces: Figure | None, confus
         )
     if traces:
         pictures = [("accuracy and loss against batches and seconds", picture(traces))]
-        sections.append(Section("During training", pictures=pictures, is_wide=True))
+        sections.append(Section("During training", pictures=pictures))
     if confusions:
         pictures = [(name, picture(figure)) for name, figure in confusions.items()]
         sections.append(Section("Which digits are read as which", SAME_COLOURS, pictures=pictures))

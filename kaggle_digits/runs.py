@@ -102,7 +102,7 @@ class Run:
         parameters: how many numbers were learned.
         epochs: the metrics of each epoch; a method without epochs has one entry.
         temperature: calibrates the probabilities; None if no rows were held out.
-        threshold: where a network that was trained on what is no digit stops being sure; else None.
+        threshold: where a network that was trained on what is not a digit stops being sure; else None.
         checksums: SHA-256 of the model and of the probabilities, by the names of their files.
         submission: the submission file that was made with the run, or was about to be made; or None.
         predictor: the trained form, if it was loaded.

@@ -88,18 +88,16 @@ rows = load_train(source)
 test_pixels = load_test(source)
 print(f"{source}: {rows.pixels.shape} to learn from, {test_pixels.shape} to predict")
 
+# %%
+from IPython.display import HTML
 
-def warn_of_sample():
-    """Show a red box if there is no competition data: nothing that is made from the sample can be uploaded."""
-    from IPython.display import HTML, display
-
-    if source.is_sample:
-        text = "No competition data: this ran on the built-in sample, and its submission cannot be uploaded."
-        advice = "On Kaggle: Add Input, Competitions, Digit Recognizer. Then run all cells again."
-        display(HTML(f'<div style="background:#b00020;color:#fff;padding:1em;font-size:120%">{text} {advice}</div>'))
-
-
-warn_of_sample()
+text = (
+    "No competition data: this ran on the built-in sample, and its submission cannot be uploaded. On Kaggle: Add "
+    "Input, Competitions, Digit Recognizer. Then run all cells again."
+)
+red_box = f'<div style="background:#b00020;color:#fff;padding:1em;font-size:120%">{text}</div>'
+warning = HTML(red_box) if source.is_sample else None
+warning
 
 # %% [markdown]
 # All ten digits occur about equally often, so plain accuracy, correct / seen, is a fair measure.
@@ -246,4 +244,4 @@ pd.Series(counts, name="predicted").rename_axis("digit").to_frame().T
 # %%
 accuracy = cnn_run.accuracy
 print(f"{submission}: {len(test_pixels):,} rows, checked; held-out accuracy {accuracy:.2%} of {len(held_out):,}")
-warn_of_sample()
+warning

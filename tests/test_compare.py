@@ -85,11 +85,23 @@ def test_files_say_the_same_as_the_answer():
         assert format_accuracy(row) in page
 
 
-def test_difference_is_to_the_published_figure(tmp_path, digits_csv):
+def test_difference_is_to_the_published_figure(tmp_path, digits_csv, monkeypatch):
+    monkeypatch.setattr("kaggle_digits.compare.LIKE_PUBLISHED", 1000)
     (tmp_path / "train.csv").write_text(digits_csv[0])
     row = compare([BAYES], Path("out"), data=str(tmp_path / "train.csv"))["recipes"][0]
     assert row["difference"] == pytest.approx(row["accuracy"] - 0.556)
-    assert f"{100 * row['difference']:+.2f}" in Path("out/report.html").read_text(encoding="utf-8")
+    page = Path("out/report.html").read_text(encoding="utf-8")
+    assert f"{100 * row['difference']:+.2f}" in page
+    assert "<th>published</th><th>difference</th>" in page
+
+
+def test_published_figures_are_not_shown_beside_those_of_other_data(tmp_path, digits_csv, capsys):
+    (tmp_path / "train.csv").write_text(digits_csv[0])
+    for data, out in (("sample", "a"), (str(tmp_path / "train.csv"), "b")):
+        assert cli.main(["compare", "--recipes", "naive-bayes", "--data", data, "--out", out]) == 0
+        page = Path(out, "report.html").read_text(encoding="utf-8")
+        assert not [word for word in ("<th>published", "55.6%", "difference</th>", "Networks are") if word in page]
+        assert " ± " in capsys.readouterr().out  # one training has a standard error
 
 
 def test_failing_recipe_is_a_row_and_the_others_go_on(monkeypatch, capsys):
@@ -223,8 +235,8 @@ def test_unforeseen_failure_is_a_row_too(monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "fault"),
     [
-        (["--recipes", "best"], "best: no such recipe."),
-        (["--recipes", "fast,"], ": no such recipe."),
+        (["--recipes", "best"], "best: no such recipe, nor a file of your own"),
+        (["--recipes", "fast,"], ": no such recipe, nor a file of your own"),
         (["--recipes", "fast", "--seed", "4294967295", "--repeat", "2"], "--repeat 2: needs the seeds 4294967295 to"),
     ],
 )
@@ -240,8 +252,10 @@ def test_table_for_a_terminal():
         "failed": None,
         "seeds": [0],
         "published": "96.88%",
+        "published_accuracy": 0.9688,
         "accuracy": 0.965,
         "accuracy_std": None,
+        "standard_error": 0.0024,
         "difference": -0.0038,
         "train_seconds": 0.04,
         "predict_seconds": 3.26,
@@ -251,11 +265,14 @@ def test_table_for_a_terminal():
     rows = {"training": 36_000, "held_out": 6_000}
     assert describe({"data": "d.zip", "rows": rows, "recipes": [row, failed]}).splitlines() == [
         "Trained on the same 36,000 rows of d.zip and scored on the same 6,000 held-out rows, which played no part in "
-        "training. Networks are scored with their last weights.",
-        "recipe  trainings  accuracy  published  difference  seconds to train  to predict  parameters",
-        "knn             1   96.50%    96.88%       -0.38               0.0         3.3  28,260,000",
+        "training. ± is the standard error, where there is one training.",
+        "recipe n       accuracy  theirs  train s  read s     weights",
+        "knn    1  96.50 ± 0.24%  96.88%      0.0     3.3  28,260,000",
         "svm     failed: no memory",
     ]
+    longest = {**row, "recipe": max(RECIPES, key=len), "seeds": list(range(10)), "parameters": 4_394_794}
+    lines = describe({"data": "d.zip", "rows": rows, "recipes": [longest]}).splitlines()
+    assert max(map(len, lines[1:])) <= 80
 
 
 def test_two_shards_at_once_share_the_work():

@@ -363,8 +363,8 @@ r = 0.5
 def test_table_of_recipes_prints_one_as_toml(capsys):
     assert main(["recipes", "flash", "--toml"]) == 0
     assert capsys.readouterr().out == to_toml(RECIPES["flash"])
-    assert main(["recipes", "flash"]) == 2
-    assert "NAME and --toml belong together" in capsys.readouterr().err
+    assert main(["recipes", "--toml"]) == 2
+    assert "no recipe is named. Add its name" in capsys.readouterr().err
 
 
 def test_toml_may_end_with_a_softmax():

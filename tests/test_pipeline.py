@@ -332,7 +332,18 @@ def test_relu_everywhere_reads_only_zeros():
     assert result.label_counts == [360, *[0] * 9]
 
 
+def test_weak_network_is_not_taken_for_one_that_sees_wrong_images(caplog):
+    """It is as unsure of the rows that were held out as of those that it predicts."""
+    weak = ["--recipe", "quick", "--epochs", "1", "--data", "sample"]
+    assert cli.main(["train", *weak, "--run", "weak"]) == 0
+    made = main_job.predict_submission([Path("weak")], Path("a.csv"), data="sample")
+    assert made.unsure > 0.2 * made.rows
+    assert cli.main(["predict", "--run", "weak", "--data", "sample", "--out", "b.csv"]) == 0
+    assert "certainty" not in caplog.text
+
+
 def test_predict_says_when_it_is_unsure_of_many_rows(competition, caplog):
     """Noise is no digit."""
     assert cli.main(["predict", "--data", str(competition), "--out", "noise.csv"]) == 0
-    assert "rows are read with less than 90% certainty. Usually the images are transposed" in caplog.text
+    assert "rows are read with less than 90% certainty. Of the rows held out in training it was 0.9%." in caplog.text
+    assert "Usually the images are transposed" in caplog.text

@@ -108,3 +108,13 @@ def test_reliability_is_drawn_by_certainty():
     assert [bar.get_height() for bar in below.patches] == [2, 10]
     assert axes.get_title() == "Calibration error 0.00 points, 12 digits"
     figure.canvas.draw()
+
+
+def test_confusion_matrices_beside_each_other_share_their_colours():
+    digits = np.arange(10).repeat(10)
+    few, many = digits.copy(), digits.copy()
+    few[0], many[:9] = 1, 1
+    drawn = plots.plot_confusions({"few": (np.eye(10)[few], digits), "many": (np.eye(10)[many], digits)})
+    limits = [figure.axes[0].collections[0].get_clim() for figure in drawn.values()]
+    assert limits == [(0, 9), (0, 9)]
+    assert drawn["few"].axes[0].get_title() == "1 mistake in 100 held-out rows"

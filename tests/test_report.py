@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import html
 import re
+import shlex
 import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from playwright.sync_api import sync_playwright
 from quick import QUICK as THREE_EPOCHS
 
-from kaggle_digits import recipes
+from kaggle_digits import plots, recipes
 from kaggle_digits.cli import main
 from kaggle_digits.data import TrainingRows, find_source, load_train
 from kaggle_digits.learners.models import learning_rate_of, learning_rates
@@ -67,9 +70,65 @@ def test_page_without_the_data_says_what_is_missing(digits_csv):
     assert main(["train", "--recipe", "quick", "--data", str(competition), "--run", "run"]) == 0
     shutil.rmtree(competition)
     assert main(["report", "run"]) == 0
-    assert f"The training rows were not found at {competition}. Name them with --data to see them." in read(
-        "run/report.html"
-    )
+    shown = read("run/report.html")
+    assert "The training rows were not found at competition, nor where data usually is. Name them with --data." in shown
+
+
+@pytest.mark.parametrize("where", ["here", "below", "elsewhere", "moved"])
+def test_data_is_found_again_wherever_it_and_the_run_are(digits_csv, monkeypatch, tmp_path, where):
+    """Found in the current folder, in ./data, or named; reported on from here, from elsewhere, or after a move."""
+    project = Path("project")
+    folder = {"below": project / "data", "elsewhere": Path("store")}.get(where, project)
+    folder.mkdir(parents=True)
+    project.mkdir(exist_ok=True)
+    for name, text in zip(("train", "test"), digits_csv, strict=True):
+        (folder / f"{name}.csv").write_text(text)
+    monkeypatch.chdir(project)
+    named = ["--data", "../store"] if where == "elsewhere" else []
+    assert main(["submit", "--recipe", "quick", "--out", "a.csv", *named]) == 0
+    monkeypatch.chdir(tmp_path)
+    run = tmp_path / "work/project/runs/a"
+    if where == "moved":
+        (tmp_path / "work/project").rename(tmp_path / "renamed")
+        run = tmp_path / "renamed/runs/a"
+    assert main(["report", str(run)]) == 0
+    shown = read(str(run / "report.html"))
+    assert "Worst mistakes, and why" in shown
+    assert "this folder" not in shown
+    assert re.search(r">row [0-9]|not found", shown) is None  # rows are numbered in the picture
+    command = html.unescape(re.search(r"<code>(.*?)</code>", shown)[1])
+    again = shlex.split(command)[1:]
+    assert main([*again[:4], str(tmp_path / "again"), *again[5:]]) == 0
+    assert (tmp_path / "again/model.npz").read_bytes() == (run / "model.npz").read_bytes()
+
+
+def test_other_rows_are_not_taken_for_those_of_the_run(digits_csv, capsys):
+    Path("train.csv").write_text(digits_csv[0])
+    assert main(["train", "--recipe", "quick", "--run", "run"]) == 0
+    lines = digits_csv[0].splitlines()
+    Path("train.csv").write_text("\n".join([lines[0], *lines[:0:-1]]) + "\n")
+    assert main(["report", "run"]) == 0
+    assert "The rows at . are others than those of the training" in read("run/report.html")
+
+
+def test_mistakes_have_the_numbers_of_their_rows(monkeypatch):
+    titles = []
+    monkeypatch.setattr(plots, "plot_digits", lambda pixels, given, **_: titles.extend(given) or Figure())
+    assert main(["train", "--recipe", "quick", "--data", "sample", "--run", "run"]) == 0
+    assert main(["report", "run"]) == 0
+    digits = load_train(find_source("sample")).digits
+    assert titles
+    for title in titles:
+        number, label = re.match(r"row ([0-9,]+)\nis ([0-9])\n", title).groups()
+        assert digits[int(number.replace(",", "")) - 1] == int(label)
+
+
+def test_summary_of_a_changed_recipe_claims_no_number_of_epochs():
+    assert not [recipe.name for recipe in RECIPES.values() if "epoch" in recipe.summary]
+    assert main(["recipes", "flash", "--toml"]) == 0
+    assert main(["train", "--recipe", "flash", "--epochs", "1", "--data", "sample", "--run", "run"]) == 0
+    assert main(["report", "run"]) == 0
+    assert "<dt>Epochs</dt><dd>1</dd>" in read("run/report.html")
 
 
 def test_page_about_an_ensemble_lists_its_members():
@@ -100,12 +159,15 @@ def test_pages_about_a_validation_and_comparisons():
         "<h2>Folds</h2>",
         "<h2>Digits</h2>",
         "in the first fold</h2>",
-        "of 1,437 rows right, each by a network",
+        "of 1,437 rows right, each with a model that did not see it: ",
     ):
         assert shown in page
     assert main(["compare", "--recipes", "quick,naive-bayes", "--folds", "2", "--data", "sample", "--out", "c"]) == 0
     assert main(["report", "c"]) == 0
-    assert "<td>quick − naive-bayes</td>" in read("c/report.html")
+    shown = read("c/report.html")
+    assert "<td>quick − naive-bayes</td>" in shown
+    assert re.search("<td>(no clear difference|(quick|naive-bayes) reads more right)</td>", shown)
+    assert not re.search(r"[0-9]e-[0-9]|network that did not", shown)
     assert main(["compare", "--recipes", "quick", "--data", "sample", "--out", "d"]) == 0
     written = read("d/report.html")
     assert main(["report", "d", "--out", "d.html"]) == 0
@@ -125,6 +187,9 @@ def test_page_fits_a_phone_and_is_dark_if_wanted():
             tab.on("request", lambda request, requests=requests: requests.append(request.url))
             tab.goto(Path("two/report.html").resolve().as_uri())
             assert tab.evaluate("document.documentElement.scrollWidth") <= 390
+            edges = tab.evaluate("[...document.images].map(image => image.getBoundingClientRect().right)")
+            assert len(edges) > 4
+            assert max(edges) <= 390  # no picture is cut
             assert [url for url in requests if not url.startswith(("file:", "data:"))] == []
             colours.append(tab.evaluate("getComputedStyle(document.body).backgroundColor"))
         browser.close()

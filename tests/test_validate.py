@@ -155,7 +155,7 @@ def test_submission_of_folds_is_the_average_of_its_networks():
     assert Path("sample-p.csv").read_bytes() == Path("submissions/sample-quick-seed0-2folds.csv").read_bytes()
     record = json.loads(Path("submissions/sample-quick-seed0-2folds.json").read_text())
     assert [run["run"] for run in record["runs"]] == [f"runs/sample-quick-seed0-2folds/{n}-of-2" for n in (1, 2)]
-    assert main(["submit", "--recipe", "quick", "--folds", "2", "--data", "sample"]) == 0  # a new job
+    assert main(["submit", "--recipe", "quick", "--folds", "2", "--data", "sample", "--force"]) == 0  # a new job
     assert Path("runs/sample-quick-seed0-2folds-2/2-of-2/run.json").exists()
 
 
@@ -199,6 +199,16 @@ def test_wrong_labels_are_suspected():
     labels[flipped] = (labels[flipped] + 1) % 10
     assert set(suspect_labels(probabilities, labels)) == set(flipped)
     assert len(suspect_labels(probabilities, truth)) == 0
+
+
+def test_network_that_misreads_many_does_not_judge_labels(capsys):
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 10, 2000)
+    read = np.where(rng.random(2000) < 0.1, (labels + 1) % 10, labels)  # a tenth is misread, and surely
+    assert suspect_labels(np.eye(10)[read] * 0.99 + 0.001, labels) is None
+    assert main(["validate", "--recipe", "naive-bayes", "--folds", "2", "--data", "sample", "--out", "v"]) == 0
+    assert "labels    not judged, since too many rows are misread: v/labels.csv" in capsys.readouterr().out
+    assert len(Path("v/labels.csv").read_text().splitlines()) == 1
 
 
 def test_several_pairs_share_the_level_of_significance():

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kaggle_digits.cli.options import BACKEND, ONE_RUN, QUIET, index, option, path, probability, verb
+from kaggle_digits.cli.output import show
 from kaggle_digits.errors import InputError
 from kaggle_digits.files import atomic_path
 
@@ -100,10 +101,10 @@ def recognize(
                 lines = reader.to_lines(page)
                 title = f"{file}, page {number}:" if len(pages) > 1 else f"{file}:"
                 several = len(files) > 1 or len(pages) > 1
-                print("\n".join([title, *(f"  {line}" for line in lines)] if several else lines))
+                show("\n".join([title, *(f"  {line}" for line in lines)] if several else lines))
     first = [pages[0] for pages in read]
     if labels is not None and not json:
-        print(reader.tabulate(first, labels))
+        show(reader.tabulate(first, labels))
     if overlay:
         _save(overlay, reader.draw_overlay(files[0], first[0], explain=loaded.explain if why else None).save)
     if mistakes and labels is not None:

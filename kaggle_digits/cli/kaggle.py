@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from kaggle_digits.cli.options import option, path, verb
-from kaggle_digits.cli.output import kept_if_interrupted, say
+from kaggle_digits.cli.output import kept_if_interrupted, say, show
 from kaggle_digits.errors import DigitsError, InputError
 from kaggle_digits.strategy import DEVICES
 
@@ -25,7 +25,7 @@ def download(*, to: Path | None) -> None:
     file = competition.download(to or cache_folder(), quiet=not sys.stderr.isatty())
     found_by_itself = not to and file.name == ZIP_NAME
     hint = "" if found_by_itself else f"; name it with --data {file}"
-    print(f"{file}: whole, {file.stat().st_size / 1e6:.1f} MB{hint}")
+    show(f"{file}: whole, {file.stat().st_size / 1e6:.1f} MB{hint}")
 
 
 @verb(
@@ -66,7 +66,7 @@ def kernel(*, step: str, device: str, to: Path | None, message: str | None) -> N
         from kaggle_digits.kaggle.notebook import build_kernel
 
         for written in build_kernel(to or Path("build/kernel"), device=device):
-            print(written)
+            show(str(written))
         return
     from kaggle_digits.data import TEST_ROWS
     from kaggle_digits.kaggle import kernel as machines
@@ -76,15 +76,17 @@ def kernel(*, step: str, device: str, to: Path | None, message: str | None) -> N
 
         check_ready(TEST_ROWS)
     pushed = machines.push(device=device)
-    print(f"{pushed.name}: version {pushed.version} runs at {pushed.url}", flush=True)
+    show(f"{pushed.name}: version {pushed.version} runs at {pushed.url}")
     if step == "run":
         with kept_if_interrupted(f"The kernel keeps running. Fetch its submission.csv at {pushed.url}"):
             file = machines.fetch(pushed)
-        print(f"{file}: fetched", flush=True)
+        show(f"{file}: fetched")
         upload_made_file(file, message or f"{pushed.name}, version {pushed.version}")
 
 
-def upload_made_file(file: Path, message: str, rows: int | None = None, *, show: bool = True) -> dict[str, Any] | None:
+def upload_made_file(
+    file: Path, message: str, rows: int | None = None, *, verbose: bool = True
+) -> dict[str, Any] | None:
     """Submit a file that took long to make, and say how to continue if that fails.
 
     Returns:
@@ -93,7 +95,7 @@ def upload_made_file(file: Path, message: str, rows: int | None = None, *, show:
     from kaggle_digits.records import read_record
 
     try:
-        _upload(file, message, wait=True, rows=rows, show=show)
+        _upload(file, message, wait=True, rows=rows, verbose=verbose)
     except (DigitsError, KeyboardInterrupt) as error:
         # A file that Kaggle could not score would fail again.
         if (read_record(file)["upload"] or {}).get("state") != "error":
@@ -106,16 +108,16 @@ def upload_made_file(file: Path, message: str, rows: int | None = None, *, show:
     return read_record(file)["upload"]
 
 
-def _upload(file: Path, message: str, *, wait: bool, rows: int | None = None, show: bool = True) -> None:
+def _upload(file: Path, message: str, *, wait: bool, rows: int | None = None, verbose: bool = True) -> None:
     from kaggle_digits.kaggle.client import competition_slug
     from kaggle_digits.kaggle.competition import upload, wait_for_score
 
     submission = upload(file, message, rows=rows)
-    if show:
-        print(f"{file}: submitted to {competition_slug()} as {submission.reference}", flush=True)
+    if verbose:
+        show(f"{file}: submitted to {competition_slug()} as {submission.reference}")
     if wait or submission.state != "pending":
         submission = wait_for_score(file, submission)
-        if show:
-            print(f"public score  {submission.public_score or 'not published'}")
-    if show:
-        print(f"page          {submission.url}")
+        if verbose:
+            show(f"public score  {submission.public_score or 'not published'}")
+    if verbose:
+        show(f"page          {submission.url}")

@@ -62,7 +62,7 @@ def say(text: str) -> None:
 
 def show(text: str) -> None:
     """Print a result."""
-    print(fitted(text, sys.stdout))
+    print(fitted(text, sys.stdout), flush=True)
 
 
 def fitted(text: str, stream: TextIO) -> str:

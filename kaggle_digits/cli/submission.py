@@ -104,7 +104,7 @@ def submit(
     uploaded = None
     if upload:
         message = message or _default_message(result)
-        uploaded = upload_made_file(plan.out, message, len(plan.test_pixels), show=not json)
+        uploaded = upload_made_file(plan.out, message, len(plan.test_pixels), verbose=not json)
     elif not json:
         log.info("%s", _describe_next(result, recipe, data))
     if json:
@@ -139,7 +139,7 @@ def predict(
         log.info("No --run: predicting with the small network that comes with the package, in %s", PACKAGED_RUN)
     made = predict_submission(run or [], out, data=data, backend=backend, overwrite=force)
     scored = "" if made.accuracy is None else f", {made.accuracy:.2%} of their labels read right"
-    print(f"{made.out}: {made.rows:,} rows{scored}")
+    show(f"{made.out}: {made.rows:,} rows{scored}")
     if made.usual_unsure is not None and made.unsure > (made.usual_unsure + 0.2) * made.rows:
         log.warning(
             "%s of %s rows are read with less than 90%% certainty. Of the rows held out in training it was %s. Usually "
@@ -168,7 +168,7 @@ def check(*, file: Path, data: str | None, fix: Path | None, force: bool) -> Non
         log.info("%s: %s", file, fault or "nothing had to be mended.")
         file = fix
     counts = check_submission(file, rows=rows, counted_in=counted_in)
-    print(f"{file}: valid, {rows:,} rows as in {counted_in}; {_describe_counts(counts)}")
+    show(f"{file}: valid, {rows:,} rows as in {counted_in}; {_describe_counts(counts)}")
 
 
 def _describe_counts(counts: list[int]) -> str:

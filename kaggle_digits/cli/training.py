@@ -77,7 +77,7 @@ def recipes(*, name: str | None, json: bool, toml: bool) -> None:
 
 def _print_table(measured: Mapping[str, Mapping[str, Any]]) -> None:
     """Print a line for each recipe, as wide as the terminal."""
-    wide = max(map(len, RECIPES)) + 1
+    wide = max(map(len, RECIPES))
     room = max(24, shutil.get_terminal_size().columns - wide - 25)
 
     def line(name: str, accuracy: str, seconds: str, weights: str, words: str) -> str:
@@ -89,7 +89,7 @@ def _print_table(measured: Mapping[str, Mapping[str, Any]]) -> None:
     for recipe in RECIPES.values():
         if is_ours and recipe.published != "none" and recipe.name != "idm":
             is_ours = False
-            print("\npublished by others")
+            show("\npublished by others")
         found = measured.get(recipe.name, {})
         print(
             line(
@@ -97,10 +97,10 @@ def _print_table(measured: Mapping[str, Mapping[str, Any]]) -> None:
                 found["accuracy"].partition(" ")[0].rstrip("%") + "%" if found else "–",
                 _describe_seconds(found["seconds"]) if found else "–",
                 _describe_number(found["parameters"]) if found.get("parameters") else "–",
-                ("the default: " if recipe.name == DEFAULT_RECIPE else "") + recipe.summary,
+                recipe.summary.replace(";", " (default);", 1) if recipe.name == DEFAULT_RECIPE else recipe.summary,
             )
         )
-    print(f"\n{textwrap.fill(FIGURES, min(100, wide + room + 25))}")
+    show(f"\n{textwrap.fill(FIGURES, min(100, wide + room + 25))}")
 
 
 def _describe_seconds(seconds: float) -> str:
@@ -316,7 +316,7 @@ def compare(
             f"{', '.join(failed)}: failed, for the reasons above; the others are done. Repeat the command to try again."
         )
     if shard != (1, 1):
-        print(f"{out}: part {shard[0]} of {shard[1]} is trained")
+        show(f"{out}: part {shard[0]} of {shard[1]} is trained")
 
 
 def _check_seeds(seed: int, repeat: int) -> None:
@@ -395,7 +395,7 @@ def validate(
             progress=progress,
         )
     if not found:
-        print(f"{out}: part {shard[0]} of {shard[1]} is trained")
+        show(f"{out}: part {shard[0]} of {shard[1]} is trained")
         return
     fields = found.fields
     if json:
@@ -440,7 +440,7 @@ def report(*, folder: Path, out: Path | None, data: str | None, force: bool) -> 
 
     if out:
         check_free(out, overwrite=force)
-    print(write_report(folder, out, data=data))
+    show(str(write_report(folder, out, data=data)))
 
 
 @verb(
@@ -489,10 +489,10 @@ def devices(*, device: str, backend: str | None, self_test: bool) -> None:
     from kaggle_digits import devices
 
     if not self_test:
-        print(devices.describe_devices(device, backend))
+        show(devices.describe_devices(device, backend))
         return
     table, passed = devices.self_test(device, backend)
-    print(table)
+    show(table)
     if not passed:
         raise TrainingError(
             "--self-test: a device failed, or differs from the CPU. Expected the same loss within 1%. Do not train on "

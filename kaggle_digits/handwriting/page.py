@@ -1,4 +1,4 @@
-"""Read the digits on a photograph or scan of a page, and tell what is no digit.
+"""Read the digits on a photograph or scan of a page, and tell what is not a digit.
 
 A picture goes through these stages: brightness → ``sheet`` sets the paper straight → ``ink`` finds the strokes →
 ``strokes`` separates, joins and cuts them → ``normalise`` makes pixels as in train.csv → a network reads them. Where
@@ -275,12 +275,12 @@ def _read_upright(
         return [], left_out
     rows = s.rows_of([part.strokes for part in parts], usual)
     likely = np.array([part.certainty >= LIKELY for part in parts])
-    # What looks like no digit, but stands among digits, is more likely one that cannot be read.
+    # What does not look like a digit, but stands among digits, is more likely one that cannot be read.
     of_digits = {row: likely[rows == row].mean() >= 0.5 or likely.mean() >= 0.75 for row in set(rows)}
     digits = []
     for row, part in sorted(zip(rows, parts, strict=True), key=lambda each: (each[0], each[1].strokes.middle[0])):
         if part.certainty < LEAST and not of_digits[row]:
-            left_out.append(LeftOut(part.strokes.box, "looks like no digit"))
+            left_out.append(LeftOut(part.strokes.box, "does not look like a digit"))
         else:
             digits.append(Digit.of(part.strokes.box, int(row), part.probabilities, part.pixels, threshold))
     return _renumbered(digits), left_out

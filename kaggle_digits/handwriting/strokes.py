@@ -20,7 +20,7 @@ BLOT, STEEP = 0.55, 2.5
 times its shorter side. This is true of 1 in 3,000 digits in train.csv."""
 
 LOW = 0.4
-"""A piece of less than this share of the usual height is no digit, unless it is a closed loop."""
+"""A piece of less than this share of the usual height is not a digit, unless it is a closed loop."""
 
 LEAST_LOOP = 0.13
 """A closed loop of at least this share of the usual height, in a row of digits, is a small zero."""

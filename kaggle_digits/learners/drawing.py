@@ -1,9 +1,9 @@
-"""Draw images to train on that MNIST lacks: digits of other kinds, and what is no digit.
+"""Draw images to train on that MNIST lacks: digits of other kinds, and what is not a digit.
 
 A network that has seen only digits takes every letter for one. ``draw_images`` draws letters and signs in many fonts
 and with many pens, scribbles and blots. It also takes real digits apart, joins, mirrors and turns them. A network is
 trained on these images with the label "each digit is equally likely". Digits are drawn as well, in the same fonts and
-in strokes as Europeans write them. Otherwise a network would learn that whatever is printed is no digit.
+in strokes as Europeans write them. Otherwise a network would learn that whatever is printed is not a digit.
 
 Source of the labels: Hendrycks, Mazeika and Dietterich 2019, Deep anomaly detection with outlier exposure,
 arXiv 1812.04606.
@@ -43,11 +43,11 @@ DRAWN_DIGITS = 2
 """The first kinds are digits."""
 
 LETTERS = "ACEFHKMNPRTUVWXacdefkmnprtuvwx"
-"""Letters that look like no digit. In somebody's hand, B, D, G, I, J, O, Q, S, Y, Z, b, g, h, i, j, l, o, q, s, y and z
-look like one."""
+"""Letters that do not look like a digit. In somebody's hand, B, D, G, I, J, O, Q, S, Y, Z, b, g, h, i, j, l, o, q, s, y
+and z look like one."""
 
 SIGNS = "+-=×÷%#@<>*~^±€πΔΣΩΨωμλ"
-"""Signs that look like no digit."""
+"""Signs that do not look like a digit."""
 
 FONTS = (
     "DejaVuSans", "DejaVuSans-Oblique", "DejaVuSans-Bold", "DejaVuSansMono", "DejaVuSerif", "DejaVuSerif-Italic",
@@ -62,7 +62,7 @@ CANVAS = 96
 """The side in pixels of the canvas that shapes are drawn on."""
 
 ASYMMETRIC = (2, 3, 4, 5, 7)
-"""Turned by a quarter, these look like no digit. 0 and 8 stay much the same, and so may 6 and 9."""
+"""Turned by a quarter, these do not look like a digit. 0 and 8 stay much the same, and so may 6 and 9."""
 
 Line = Sequence[tuple[float, float]]
 
@@ -122,11 +122,11 @@ WRITTEN: dict[int, Sequence[Sequence[Line]]] = {
 """Ways to write each digit: its lines, in a box of 1 × 1 whose y axis points down."""
 
 MIRRORED = (3, 4, 6, 7, 9)
-"""Mirrored from left to right, these look like no digit. A 2 becomes a kind of 5, and a 5 a kind of 2."""
+"""Mirrored from left to right, these do not look like a digit. A 2 becomes a kind of 5, and a 5 a kind of 2."""
 
 
 def draw_images(count: int, rows: TrainingRows, rng: np.random.Generator) -> TrainingRows:
-    """Draw images that are no digit, and a fourth as many digits.
+    """Draw images that are not digits, and a fourth as many digits.
 
     Args:
         count: how many images in all.
@@ -134,7 +134,7 @@ def draw_images(count: int, rows: TrainingRows, rng: np.random.Generator) -> Tra
         rng: the source of randomness.
 
     Returns:
-        ``count`` rows, each placed in the image as MNIST's digits are. An image that is no digit has OUTLIER in the
+        ``count`` rows, each placed in the image as MNIST's digits are. An image that is not a digit has OUTLIER in the
         place of the digit.
     """
     kinds = list(SHARES)
@@ -145,7 +145,7 @@ def draw_images(count: int, rows: TrainingRows, rng: np.random.Generator) -> Tra
 
 
 def draw_letters(count: int, fonts: Sequence[str], rng: np.random.Generator) -> np.ndarray:
-    """Draw letters that look like no digit, in some of Matplotlib's fonts: (count, 784) uint8."""
+    """Draw letters that do not look like a digit, in some of Matplotlib's fonts: (count, 784) uint8."""
     return np.stack([_placed(lambda: _glyph(LETTERS, rng, fonts)) for _ in range(count)])
 
 

@@ -331,7 +331,7 @@ def _with_drawn(rows: TrainingRows, count: int, *, seed: int) -> TrainingRows:
 
 
 def _labels(digits: np.ndarray) -> np.ndarray:
-    """Return one-hot labels, (N, 10) float32. Of an image that is no digit, every digit is equally likely."""
+    """Return one-hot labels, (N, 10) float32. For an image that is not a digit, every digit is equally likely."""
     return np.where((digits >= 0)[:, None], one_hot(np.maximum(digits, 0)), np.float32(1 / CLASSES))
 
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import logging
 import os
 import pty
+import re
 import resource
+import struct
 import subprocess
 import sys
+import termios
 import threading
 import zipfile
 from pathlib import Path
@@ -59,23 +63,46 @@ def test_recipes_as_json_are_the_table(capsys):
     assert [recipe["name"] for recipe in json.loads(capsys.readouterr().out)] == list(RECIPES)
 
 
-def test_recipes_for_people_name_source_and_figures(capsys):
+def test_table_of_recipes_has_a_line_for_each_with_accuracy_time_and_weights(capsys):
     assert cli.main(["recipes"]) == 0
-    listed = " ".join(capsys.readouterr().out.split())
+    lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines() if line}
     for recipe in RECIPES.values():
-        for text in (
-            f"{recipe.name} {recipe.published} {load_measured().get(recipe.name, '–')} {recipe.summary}",
-            recipe.source,
-        ):
-            assert text in listed
+        line, found = lines[recipe.name], load_measured()[recipe.name]
+        assert found["accuracy"].split()[0].rstrip("%") in line
+        assert re.search(r" (< )?[0-9]+ (s|min) ", line)
+        words = recipe.summary.partition(";")[0]
+        assert line.removesuffix(" (default)").endswith((f"  {words}", f"  {recipe.summary}"))
+    assert "none" not in " ".join(lines.values())
 
 
-@pytest.mark.parametrize("columns", ["60", "100", "160"])
+@pytest.mark.parametrize("name", RECIPES)
+def test_recipe_is_shown_in_full(name, capsys):
+    assert cli.main(["recipes", name]) == 0
+    shown, recipe = capsys.readouterr().out, RECIPES[name]
+    for text in (name, recipe.summary, recipe.source, recipe.note, load_measured()[name]["accuracy"]):
+        assert text in shown
+    for network in recipe.networks:
+        assert recipe.members or f"epochs = {network.epochs}\n" in shown
+    assert cli.main(["recipes", name, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["name"] == name
+
+
+def test_own_recipe_is_shown_as_well(capsys):
+    assert cli.main(["recipes", "flash", "--toml"]) == 0
+    Path("mine.toml").write_text(capsys.readouterr().out.replace("epochs = 3", "epochs = 5"))
+    assert cli.main(["recipes", "mine.toml"]) == 0
+    shown = capsys.readouterr().out
+    assert "epochs = 5" in shown
+    assert "made from flash" in shown
+    assert "three epochs" not in shown
+
+
+@pytest.mark.parametrize("columns", ["40", "80", "160"])
 def test_table_of_recipes_fits_the_terminal(capsys, monkeypatch, columns):
     monkeypatch.setenv("COLUMNS", columns)
     assert cli.main(["recipes"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert max(map(len, lines)) <= max(int(columns), 90)
+    assert max(map(len, lines)) <= max(int(columns), 80)
 
 
 def test_check_says_how_often_each_digit_occurs(competition, capsys):
@@ -219,17 +246,14 @@ def test_unwritable_place_ends_with_code_1_and_no_traceback(workplace, capsys):
     assert "Traceback" not in assert_refused(capsys, workplace, {"runs"})
 
 
-def test_terminal_gets_a_progress_bar():
-    # A real pseudo-terminal: the bar is shown to people, not to log files.
+def on_terminal(command: list[str], columns: int, **streams: int) -> tuple[subprocess.Popen[bytes], bytes]:
+    """Run a command on a real pseudo-terminal, and return the finished process and what the terminal was sent."""
     parent, child = pty.openpty()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "kaggle_digits", "train", "--data", "sample", "--recipe", "mlp-784-300", "--run", "r"],
-        stdout=subprocess.PIPE,
-        stderr=child,
-        env={**os.environ, "TERM": "xterm", "COLUMNS": "100"},
-    )
+    fcntl.ioctl(child, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
+    kept = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
+    process = subprocess.Popen(command, **({"stdout": child, "stderr": child} | streams), env=kept | {"TERM": "xterm"})
     os.close(child)
-    watchdog = threading.Timer(120, process.kill)
+    watchdog = threading.Timer(240, process.kill)
     watchdog.start()
     shown = b""
     try:
@@ -238,8 +262,57 @@ def test_terminal_gets_a_progress_bar():
     except OSError:  # how Linux reports that the other side of a pseudo-terminal is closed
         shown += b"\n"
     os.close(parent)
-    stdout, _ = process.communicate()
+    process.wait()
     watchdog.cancel()
+    return process, shown
+
+
+VERBS_ON_A_TERMINAL = """
+import sys
+from kaggle_digits.cli import main
+for command in sys.argv[1:]:
+    print(f"$ {command.partition(' ')[0]}", flush=True)
+    assert main(command.split()) == 0, command
+assert main(["check", "no-such-file.csv"]) == 2
+"""
+
+
+def test_no_line_of_any_verb_breaks_on_a_terminal_of_80_columns(workplace):
+    commands = [
+        *("recipes", "recipes fast", "recipes strong", "recipes resnet-192", "devices"),
+        *(
+            "submit --recipe flash --epochs 1 --dry-run",
+            "submit --recipe flash --epochs 1",
+            "submit --recipe flash --epochs 1",
+        ),
+        "check submissions/sample-flash-seed0.csv --data sample",
+        "train --recipe lenet-5 --epochs 1 --run run",
+        "predict --run run --run runs/sample-flash-seed0 --out both.csv",
+        "validate --recipe knn --folds 2 --out folds",
+        "compare --recipes knn,naive-bayes --out compared",
+        "compare --recipes knn,naive-bayes --folds 2 --out paired",
+        *("report run", "report folds", "export --run run --format keras --out run.keras"),
+    ]
+    process, shown = on_terminal([sys.executable, "-c", VERBS_ON_A_TERMINAL, *commands], 80)
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode().replace("\r\n", "\n"))
+    assert process.returncode == 0, text[-3000:]
+    lines = [part for line in text.split("\n") for part in line.split("\r")]
+    assert [line for line in lines if len(line) > 80] == []
+    assert len(lines) > 150
+    # Words stay whole: what was said stands there once the lines are joined.
+    joined = " ".join(text.split())
+    assert "Expected a submission. Check the path." in joined
+    assert "scored on the same 206 held-out rows, which played no part in training." in joined
+    assert "retracing" not in text
+
+
+def test_terminal_gets_a_progress_bar():
+    # The bar is shown to people, not to log files.
+    command = ["train", "--data", "sample", "--recipe", "mlp-784-300", "--run", "r"]
+    process, shown = on_terminal([sys.executable, "-m", "kaggle_digits", *command], 100, stdout=subprocess.PIPE)
+    assert process.stdout
+    with process.stdout:
+        stdout = process.stdout.read()
     assert process.returncode == 0
     assert b"training" in shown
     assert b"100%" in shown
@@ -346,7 +419,7 @@ def test_terminal_that_is_not_utf_8_gets_all_that_it_can_show(encoding):
     assert trained.returncode == 0, trained.stderr
     assert " (1 standard error)" in trained.stdout
     assert "Traceback" not in trained.stderr
-    listed = run_cli("recipes", PYTHONIOENCODING="ascii")
+    listed = run_cli("recipes", "fast", PYTHONIOENCODING="ascii")
     assert listed.returncode == 0
     assert " +/- " in listed.stdout
     everything = run_cli("recipes", "--json", encoding=encoding, PYTHONIOENCODING=encoding)

@@ -301,6 +301,13 @@ def test_kernel_without_the_competition_leaves_nothing_to_submit(tmp_path):
     ]
 
 
+@pytest.mark.parametrize("name", ["our-class", "https://www.kaggle.com/c/our-class"])
+def test_kernel_is_built_for_the_competition_that_the_environment_names(tmp_path, monkeypatch, name):
+    monkeypatch.setenv("KDIGITS_COMPETITION", name)
+    metadata = json.loads(notebook.build_kernel(tmp_path)[1].read_text())
+    assert metadata["competition_sources"] == ["our-class"]
+
+
 @pytest.mark.parametrize(
     ("device", "said"),
     [("gpu", "finds no GPU"), ("tpu", "finds no TPU here")],
