@@ -123,10 +123,10 @@ def _holds_digits(values: np.ndarray) -> bool:
 
 
 def _counts_up(values: np.ndarray) -> bool:
-    """Whether a column numbers the rows, from 0 or from 1."""
+    """Whether a column numbers the rows, from 0 or from 1, or from −1 if the first row was taken for a header."""
     import numpy as np
 
-    return values[0] in (0, 1) and bool((np.diff(values.astype(np.float64)) == 1).all())
+    return values[0] in (-1, 0, 1) and bool((np.diff(values.astype(np.float64)) == 1).all())
 
 
 def _columns_without_names(columns: list[int], values: np.ndarray, kind: str, name: str) -> Columns:
@@ -312,7 +312,10 @@ def _unknown_columns(
         )
     count = len(unknown)
     side = round(count**0.5)
-    if count == side**2 and count != PIXELS:
+    if len(columns) < 4:
+        told = ", ".join(repr(names[column]) for column in columns)
+        return DataError(f"{name}: {len(columns)} columns ({told}), and no pixels. {EXPECTED} Name another file.")
+    if count > 3 and count == side**2 and count != PIXELS:
         return wrong_width(name, count, f"{count:,} pixels in a row")
     pixel_names = {f"pixel{number}" for number in range(PIXELS)}
     missing = [each for each in (f"pixel{number}" for number in range(PIXELS)) if each not in names]

@@ -55,10 +55,14 @@ WORDS = {
 """What the name of a text file with digits may hold besides "train" or "test", and besides numbers."""
 IDX = re.compile(r".*(images|labels)[-.]idx[123][-.](ubyte|int)(\.gz|\.xz)?")
 """The name of one of MNIST's own files, or of a set like it. Files of other names are known by their first bytes."""
+MOST_UNUSUAL = 64
+"""Of more files with unusual names in a folder or zip, only those with the names of MNIST's own are looked into."""
 NEVER_IDX = {".csv", ".tsv", ".txt", ".json", ".md", ".html", ".py", ".ipynb", ".zip", ".npz", ".png", ".jpg", ".jpeg"}
 """Suffixes of files that are not opened to look for MNIST's own."""
 DEEPEST, MOST_FOLDERS = 5, 2000
 """Data is looked for so many folders below a folder, in so many folders at most."""
+NOT_DIGITS = re.compile(r"fashion|kmnist|k49|kuzushiji|letters|balanced|byclass|bymerge|sign", re.IGNORECASE)
+"""Sets that look like MNIST's files and hold something else."""
 ZIP = re.compile(rf"{COMPETITION}(?: ?\(\d+\))?\.zip")
 """The name of the competition's zip, also as a second download."""
 
@@ -76,7 +80,7 @@ class Source:
     tables: dict[str, Table]
 
     def __str__(self) -> str:
-        return "this folder" if self.name == "." else self.name
+        return shown_name(self.name)
 
     def name_for(self, folder: Path) -> str:
         """Return the name under which files in a folder keep it, so that it can be found again.
@@ -91,6 +95,11 @@ class Source:
     def is_sample(self) -> bool:
         """Whether this is the built-in sample. The name does not decide, because a folder may have the same one."""
         return not self.tables
+
+
+def shown_name(name: str) -> str:
+    """Return what people are told of the name of a source."""
+    return "this folder" if name == "." else name
 
 
 @dataclass(frozen=True)
@@ -163,8 +172,8 @@ def find_competition(data: str | os.PathLike[str] | None = None) -> Source | Non
             return _source_at(named)
         except DataError as error:
             raise DataError(f"$KDIGITS_DATA: {error}") from error
-    for folder in (*_kaggle_mounts(), Path("data"), Path("data") / COMPETITION):
-        if tables := _tables_in_folder(folder):
+    for folder in itertools.chain(_kaggle_mounts(), [Path("data"), Path("data") / COMPETITION]):
+        if tables := _with_sibling(folder, _tables_in_folder(folder, any_zip=folder.is_relative_to(_kaggle_inputs()))):
             return Source(str(folder), tables)
     # Other things lie in the current folder, too, and a train.csv may be one of them.
     tables = {kind: table for kind, table in _tables_in_folder(Path()).items() if _is_of_digits(table)}
@@ -185,16 +194,21 @@ def find_again(name: str, folder: Path) -> Iterator[Source]:
         yield Source(SAMPLE, {})
         return
     above = list(folder.resolve().parents)[:3]
-    places = [base / name for base in (Path(), *above)]
-    places += [base / usual for base in above for usual in (".", "data", f"data/{COMPETITION}")]
-    for place in dict.fromkeys(places):
-        with contextlib.suppress(DataError):
-            if tables := _tables_in_folder(place):
-                yield Source(str(place), tables)
-            elif place.exists() and Path(name).name == place.name:
-                yield _source_at(place)
-    with contextlib.suppress(DataError):
-        if source := find_competition():
+    named = [base / name for base in (Path(), *above)]
+    usual = [base / place for base in above for place in (".", "data", f"data/{COMPETITION}")]
+    seen = set()
+    for place in (*named, *usual):
+        if place.resolve() in seen:
+            continue
+        seen.add(place.resolve())
+        with contextlib.suppress(DataError, OSError):
+            tables = _tables_in_folder(place)
+            if not tables and place in named and name != "." and place.exists():
+                tables = _source_at(place).tables
+            if tables:
+                yield Source(f"./{place}" if str(place) == SAMPLE else str(place), tables)
+    with contextlib.suppress(DataError, OSError):
+        if (source := find_competition()) and Path(source.name).resolve() not in seen:
             yield source
 
 
@@ -213,9 +227,11 @@ def _kaggle_mounts() -> Iterator[Path]:
     yield inputs / "competitions" / COMPETITION
     yield inputs / COMPETITION
     for folder in _folders_below(inputs):
-        tables = _tables_in_folder(folder)
-        if "train" in tables and _is_of_digits(tables["train"]):
-            yield folder
+        with contextlib.suppress(DataError):  # somebody else's data may be damaged
+            tables = _tables_in_folder(folder, any_zip=True)
+            is_csv = isinstance(tables.get("train"), CsvTable)
+            if "train" in tables and _is_of_digits(tables["train"]) and (is_csv or not NOT_DIGITS.search(str(folder))):
+                yield folder
 
 
 def _folders_below(folder: Path) -> Iterator[Path]:
@@ -275,7 +291,8 @@ def _source_at(data: str | os.PathLike[str]) -> Source:
     if path.is_dir():
         # torchvision, for one, keeps its files two folders further down, and Kaggle three.
         folders = itertools.chain([path], _folders_below(path))
-        tables = next((found for folder in folders if (found := _tables_in_folder(folder))), {})
+        found = ((folder, _tables_in_folder(folder, any_zip=True)) for folder in folders)
+        tables = next((_with_sibling(folder, tables) for folder, tables in found if tables), {})
     else:
         tables = _tables_in_file(path)
     if not tables:
@@ -287,8 +304,22 @@ def _source_at(data: str | os.PathLike[str]) -> Source:
     return Source(f"./{path}" if str(path) == SAMPLE else str(path), tables)
 
 
-def _tables_in_folder(folder: Path) -> dict[str, Table]:
-    """Return the tables in a folder by kind. Single files take precedence over those in the competition's zip."""
+def _with_sibling(folder: Path, tables: dict[str, Table]) -> dict[str, Table]:
+    """Add the other table if it lies in a folder beside, as in train/train.csv and test/test.csv."""
+    if len(tables) == 1 and folder.name.lower() in SPLITS:
+        for other in _folders_in(folder.parent):
+            if SPLITS.get(other.name.lower()) not in (None, *tables):
+                tables = _tables_in_folder(other) | tables
+    return tables
+
+
+def _tables_in_folder(folder: Path, *, any_zip: bool = False) -> dict[str, Table]:
+    """Return the tables in a folder by kind. Single files take precedence over those in the competition's zip.
+
+    Args:
+        folder: where to look.
+        any_zip: whether a zip of any name is looked into if nothing else is there.
+    """
     if not folder.is_dir():
         return {}
     files = {file.name: File(file) for file in sorted(folder.iterdir()) if file.is_file()}
@@ -297,6 +328,12 @@ def _tables_in_folder(folder: Path) -> dict[str, Table]:
     for file in sorted(zips, key=lambda file: (ZIP.fullmatch(file.name) is not None, len(file.name))):
         if len(found) < len(KINDS):
             found = _tables_in_zip(file.path) | found
+    if not found and any_zip:
+        for file in [file for name, file in files.items() if name.endswith(".zip")][:3]:
+            with contextlib.suppress(DataError):  # it may be anything
+                found = {
+                    kind: table for kind, table in _tables_in_zip(file.path).items() if _is_of_digits(table)
+                } | found
     return found
 
 
@@ -335,26 +372,60 @@ def _tables_among(files: dict[str, File], beside: Path | None = None) -> dict[st
 
 
 def _idx_tables(files: dict[str, File]) -> dict[str, Table]:
-    """Return the tables in the format of MNIST's makers. Of several sets, that of digits is taken, as EMNIST has it."""
-    sets: dict[tuple[str, str | None], dict[str, File]] = {}
-    for name, file in files.items():
-        lower = name.lower()
-        content = match[1] if (match := IDX.fullmatch(lower)) else None
-        if not content and not NEVER_IDX & set(Path(lower).suffixes):
-            content = idx_content(file)
-        if content:
-            kind = next((SPLITS[word] for word in re.split(r"[ _.()-]+", lower) if word in SPLITS), None)
-            before, *named = re.split(r"train|test|t10k|images|labels", lower)
-            before = before if named else ""  # the only pair, whatever its names are
-            sets.setdefault((before, kind), {}).setdefault(content, file)
-    found: dict[str, Table] = {}
-    for (_, kind), parts in sorted(
-        sets.items(), key=lambda each: ("digits" not in each[0][0], "mnist" not in each[0][0][1:], each[0][0])
-    ):
-        if "images" in parts:
-            kind = kind or ("train" if "labels" in parts else "test")
-            found.setdefault(kind, IdxTable(parts["images"], parts.get("labels")))
-    return found
+    """Return the tables in the format of MNIST's makers. Of several sets, that of digits is taken, as EMNIST has it.
+
+    Raises:
+        DataError: it cannot be told which of several are for training.
+    """
+    unusual = [name for name in files if not NEVER_IDX & set(Path(name.lower()).suffixes)]
+    looked_at = unusual if len(unusual) <= MOST_UNUSUAL else [name for name in unusual if IDX.fullmatch(name.lower())]
+    found: dict[tuple[str | None, str], list[tuple[str, int, File]]] = {}
+    for name in looked_at:
+        known = idx_content(files[name])
+        if not known and (match := IDX.fullmatch(name.lower())):
+            known = match[1], -1  # damaged, which is told when it is read
+        if known:
+            found.setdefault((_split_of(files[name], name), known[0]), []).append((name, known[1], files[name]))
+    kinds = {kind for kind, _ in found}
+    if None in kinds and len(found.get((None, "images"), ())) > 1:
+        names = ", ".join(name for name, _, _ in found[None, "images"][:3])
+        raise DataError(
+            f"{names}: images in MNIST's format, and no name says which are for training. Expected train or test in "
+            "the names of the files. Rename them."
+        )
+    tables: dict[str, Table] = {}
+    for kind in sorted(kinds, key=lambda kind: kind is None):
+        images = sorted(found.get((kind, "images"), ()), key=lambda each: _likeness(each[0]))
+        if images:
+            name, count, file = images[0]
+            labels = found.get((kind, "labels"), [])
+            fitting = [each for each in labels if each[1] == count] or labels
+            fitting.sort(key=lambda each: (_set_of(each[0]) != _set_of(name), each[0]))
+            table = IdxTable(file, fitting[0][2] if fitting else None)
+            tables.setdefault(kind or ("train" if fitting else "test"), table)
+    return tables
+
+
+def _split_of(file: File, name: str) -> str | None:
+    """Return "train" or "test" by the words in the name of a file, as in trainImages, or in that of its folder."""
+    folder = (file.member or str(file.path)).replace("\\", "/").split("/")[-2:-1]
+    for text in (name, *folder):
+        words = re.findall(r"[A-Z]?[a-z]+[0-9]*k?|[A-Z]+|[0-9]+", text)
+        kinds = {SPLITS[word.lower()] for word in words if word.lower() in SPLITS}
+        if len(kinds) == 1:
+            return kinds.pop()
+    return None
+
+
+def _set_of(name: str) -> str:
+    """Return what the names of images and labels of one set have in common."""
+    return re.sub(r"images|labels|idx[0-9]", "", name.lower())
+
+
+def _likeness(name: str) -> tuple[bool, bool, str]:
+    """Sort the sets of digits before those of letters."""
+    lower = name.lower()
+    return "digits" not in lower, "mnist" not in lower.removeprefix("e"), lower
 
 
 def _kind_of(name: str) -> str | None:
@@ -362,7 +433,7 @@ def _kind_of(name: str) -> str | None:
     match = re.fullmatch(r"(.+)\.(?:csv|tsv|txt)(?:\.(?:gz|bz2|xz|zip))?", name.lower())
     words = re.split(r"[ _.()-]+", match[1]) if match else []
     kinds = [SPLITS[word] for word in words if word in SPLITS]
-    others = [word for word in words if word and word not in SPLITS and not word.isdigit()]
+    others = [word for word in words if word and word not in SPLITS and not re.fullmatch(r"v?[0-9]+", word)]
     if len(kinds) != 1 or not WORDS.issuperset(others):
         return None
     return kinds[0]
@@ -428,22 +499,21 @@ def _read_train(table: Table) -> TrainingRows:
     return TrainingRows(rows.pixels, digits)
 
 
-def _read(table: Table, kind: str, *, labelled: Table | None = None) -> Rows:
+def _read(table: Table, kind: str, *, beside: Table | None = None) -> Rows:
     """Read a table, and set its images upright if they are transposed.
 
     Args:
         table: what to read.
         kind: "train" or "test".
-        labelled: where to look how the images lie if this table has no labels: the training rows beside it.
+        beside: the training table of the same source. Its labels say how the images of both lie.
     """
     rows = table.read(kind)
-    if _lie_on_side(rows.pixels):
-        known = rows if rows.digits is not None or not labelled else labelled.read("train")
+    if _share_on_side(rows.pixels) > (0.5 if beside is None else 0.3) or (beside and len(rows.pixels) < 50):
+        known = beside.read("train") if beside else rows
         if known.digits is not None and _are_transposed(known.pixels, known.digits):
-            upright = _turned(rows.pixels, TRANSPOSED).copy()
             note = "transposed images, as EMNIST has them, set upright"
-            rows = replace(rows, pixels=upright, notes=(*rows.notes, note))
-        else:
+            rows = replace(rows, pixels=_turned(rows.pixels, TRANSPOSED).copy(), notes=(*rows.notes, note))
+        elif len(rows.pixels) >= 50 and _share_on_side(rows.pixels) > 0.5:
             log.warning(
                 "%s: most images are wider than tall, which digits are not. If they are transposed or turned, networks "
                 "that learned upright digits misread them. Look at some of them.",
@@ -454,22 +524,27 @@ def _read(table: Table, kind: str, *, labelled: Table | None = None) -> Rows:
     return rows
 
 
-def _lie_on_side(pixels: np.ndarray) -> bool:
-    """Whether most images are wider than tall. Of the competition's digits, one in ten is."""
+TRANSPOSED, LOOKED_AT = 4, 2000
+"""How ``_turned`` transposes images, and how many of a table are looked at to tell how they lie."""
+
+
+def _some(values: np.ndarray) -> np.ndarray:
+    """Return rows from all over a table, which may be sorted."""
+    return values[:: max(1, len(values) // LOOKED_AT)]
+
+
+def _share_on_side(pixels: np.ndarray) -> float:
+    """Return the share of images that are wider than tall. Of the competition's digits, it is a tenth."""
     import numpy as np
 
-    images = pixels[:LOOKED_AT].reshape(-1, SIDE, SIDE).astype(np.float32)
+    images = _some(pixels).reshape(-1, SIDE, SIDE).astype(np.float32)
     place = np.arange(SIDE, dtype=np.float32)
 
     def spread(profiles: np.ndarray) -> np.ndarray:
         total = np.maximum(1, profiles.sum(axis=1))
         return profiles @ place**2 / total - (profiles @ place / total) ** 2
 
-    return len(images) >= 50 and float((spread(images.sum(axis=1)) > spread(images.sum(axis=2))).mean()) > 0.65
-
-
-TRANSPOSED = 4
-LOOKED_AT = 2000
+    return float((spread(images.sum(axis=1)) > spread(images.sum(axis=2))).mean()) if len(images) else 0.0
 
 
 def _turned(pixels: np.ndarray, how: int) -> np.ndarray:
@@ -488,13 +563,13 @@ def _are_transposed(pixels: np.ndarray, digits: np.ndarray) -> bool:
     """
     import numpy as np
 
+    if len(pixels) < 50 or _share_on_side(pixels) < 0.5:
+        return False
     sample = _sample()[0]
     means = np.stack([sample.pixels[sample.digits == digit].mean(axis=0) for digit in range(CLASSES)])
     means /= np.linalg.norm(means, axis=1, keepdims=True)
-    right = [
-        float(((_turned(pixels[:LOOKED_AT], how) @ means.T).argmax(axis=1) == digits[:LOOKED_AT]).mean())
-        for how in range(8)
-    ]
+    some, known = _some(pixels), _some(digits)
+    right = [float(((_turned(some, how) @ means.T).argmax(axis=1) == known).mean()) for how in range(8)]
     best = right.pop(TRANSPOSED)
     return best > 1.5 * max(right)
 
@@ -525,7 +600,7 @@ def load_test_rows(source: Source, *, alone: bool = False) -> Rows:
         rows = Rows(_sample()[1], None)
     else:
         kind = "train" if alone and "test" not in source.tables else "test"
-        rows = _read(_table_of(source, kind), "test", labelled=source.tables.get("train"))
+        rows = _read(_table_of(source, kind), "test", beside=source.tables.get("train") if kind == "test" else None)
     log.info("%s test rows from %s", f"{len(rows.pixels):,}", source)
     return rows
 

@@ -102,7 +102,7 @@ def export(folder: Path, form: str, out: Path, *, data: str | None = None, overw
     runs = [run for run in found if run.recipe.networks]
     if not runs:
         raise InputError(
-            f"{folder}: holds {found[0].recipe.name}, which is no network. Expected one. Name another run."
+            f"{folder}: holds {found[0].recipe.name}, which is not a network. Expected one. Name another run."
         )
     pixels = _rows_to_compare(data)
     read = [_networks_of(run, device).probabilities(pixels) for run in runs]
@@ -371,7 +371,7 @@ def _without_extras(node: Any) -> Any:
         node["config"] = {
             name: value
             for name, value in node["config"].items()
-            if value is not None
+            if not (value is None and defaults.get(name) is None)
             and not name.endswith(ONLY_IN_TRAINING)
             and not (is_operation and name == "name")
             and (name == "data_format" or name not in defaults or value != defaults[name])

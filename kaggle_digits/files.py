@@ -137,12 +137,12 @@ def numbered_names(path: Path, suffix: str = "") -> Iterator[Path]:
 
 
 def suffix_of(file: Path) -> str:
-    """Return the suffix of a file, or "" if what follows its last dot is a number, as in sub-v1.2.
+    """Return the suffix of a file, or "" if what follows its last dot is none, as in sub-v1.2.
 
-    >>> suffix_of(Path("sub-v1.csv")), suffix_of(Path("sub-v1.2"))
-    ('.csv', '')
+    >>> suffix_of(Path("sub-v1.csv")), suffix_of(Path("sub-v1.2")), suffix_of(Path("sub-v1.2-rc1"))
+    ('.csv', '', '')
     """
-    return "" if file.suffix[1:].isdigit() else file.suffix
+    return file.suffix if file.suffix[1:2].isalpha() and file.suffix[1:].isalnum() else ""
 
 
 def expand_home(path: str | os.PathLike[str]) -> Path:
@@ -195,7 +195,10 @@ MARKS: tuple[tuple[bytes, str, str], ...] = (
     (b"\x89PNG", "a PNG picture", "Read pictures with `kaggle-digits recognize`."),
     (b"\xff\xd8\xff", "a JPEG picture", "Read pictures with `kaggle-digits recognize`."),
     (b"%PDF", "a PDF document", "Name the table instead."),
-    (b"\x80\x04\x95", "a Python pickle", "Save it as CSV; pickles run code when they are read."),
+    *(
+        (bytes([128, version]), "a Python pickle", "Save it as CSV; pickles run code when they are read.")
+        for version in (3, 4, 5)
+    ),
 )
 """First bytes of files that are saved under the name of a table, what they are, and what to do."""
 
@@ -216,7 +219,7 @@ def describe_mistaken(head: bytes) -> tuple[str, str] | None:
     if text[:1] == b"<" and text[1:2] in b"!?/abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ":
         return "a web page", "A page that asks you to sign in looks like this. Sign in and download the file again."
     if text[:1] == b"{":
-        return f"a message in JSON, {text[:60].decode('utf-8', 'replace')!r}", "Download the file again."
+        return f"JSON, {text[:60].decode('utf-8', 'replace')!r}", "Download the file again, or save its table as CSV."
     return None
 
 
@@ -226,10 +229,12 @@ def decode_text(contents: bytes) -> str:
     Raises:
         UnicodeDecodeError: it is neither.
     """
+    if contents.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):
+        return contents.decode("utf-32")
     if contents.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return contents.decode("utf-16")
-    for encoding, zeros in (("utf-16-le", contents[1:200:2]), ("utf-16-be", contents[:200:2])):
-        if zeros and not any(zeros):
+    for encoding, zeros, others in (("utf-16-le", 1, 0), ("utf-16-be", 0, 1)):
+        if len(contents) > 1 and not any(contents[zeros:200:2]) and all(contents[others:200:2]):
             return contents.decode(encoding)
     return contents.decode("utf-8-sig")
 

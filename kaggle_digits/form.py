@@ -8,7 +8,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from kaggle_digits import PIXELS
+from kaggle_digits import CLASSES, PIXELS
 from kaggle_digits.errors import DataError
 from kaggle_digits.files import describe_mistaken
 
@@ -67,6 +67,8 @@ def sniff(head: bytes, name: str) -> Form:
     if b"\0" in head and form.encoding in ("utf-8", "cp1252"):
         raise DataError(f"{name}: not a text file. {EXPECTED} Pass the competition's own file.")
     text = head[form.skip :].decode(form.encoding, "replace")
+    if mistaken := describe_mistaken(text[:200].encode()):
+        raise DataError(f"{name}: holds {mistaken[0]}. Expected a table of digits. {mistaken[1]}")
     if not text.strip():
         raise DataError(
             f"{name}: the file is empty. Expected a header and one row per image. Download it again, or check how it "
@@ -84,7 +86,7 @@ def sniff(head: bytes, name: str) -> Form:
     quote = "'" if first.lstrip().startswith("'") else '"'
     separator = preferred or _find_separator(first)
     fields = split_line(first, separator, quote)
-    if form.encoding == "utf-8" and (one_text := _sniff_one_text(lines, separator, quote)):
+    if one_text := _sniff_one_text(lines, separator, quote):
         return replace(
             form,
             newline=newline,
@@ -100,6 +102,11 @@ def sniff(head: bytes, name: str) -> Form:
             f"{name}: a list of picture files. Expected the pixels themselves, {PIXELS} in each row. "
             "`kaggle-digits recognize --labelled FOLDER` reads pictures and compares them with their labels."
         )
+    if any(re.search(r'"\[+ *[0-9]', line) and line.count('"') % 2 for line in lines[:3]):
+        raise DataError(
+            f"{name}: pixels in a text that goes on over several lines, as NumPy prints arrays, with gaps. "
+            f"{EXPECTED} Write the numbers themselves, as in numpy.savetxt(OUT, array, fmt='%d', delimiter=',')."
+        )
     if len(fields) < 2:
         raise DataError(
             f"{name}: not a table: its first line has no columns. {EXPECTED} Pass the competition's own file."
@@ -107,7 +114,7 @@ def sniff(head: bytes, name: str) -> Form:
     notes = list(form.notes)
     first_row = None
     if restored := _restore_first_row(fields):
-        fields, first_row = restored, separator.join(restored)
+        fields, first_row = restored, (" " if separator == SPACES else separator).join(restored)
         notes.append("the first row, which pandas had taken for a header, read as a row")
     if separator != ",":
         notes.append(f"{SEPARATORS.get(separator, 'spaces')} between values")
@@ -169,7 +176,10 @@ def _restore_first_row(fields: Sequence[str]) -> list[str] | None:
     """
     seen: dict[str, int] = {}
     restored = []
-    for field in map(str.strip, fields):
+    for place, field in enumerate(map(str.strip, fields)):
+        if place == 0 and (not field or field.lower().startswith("unnamed")):  # an index, which counts from 0 below
+            restored.append("-1")
+            continue
         value, _, number = field.rpartition(".")
         if value not in seen:
             value, number = field, ""
@@ -225,7 +235,11 @@ def _is_header(fields: Sequence[str]) -> bool:
     if not all(NUMBER.fullmatch(field.strip()) or not field.strip() for field in fields):
         return True
     numbers = [field.strip() for field in fields if field.strip()]
-    return any(numbers[-PIXELS:] == [str(number) for number in range(start, start + PIXELS)] for start in (0, 1))
+    counting = [[str(number) for number in range(start, start + len(numbers))] for start in (0, 1)]
+    one_hot = counting[0][:PIXELS] + counting[0][:CLASSES]
+    return len(numbers) >= PIXELS and (
+        numbers in (*counting, one_hot) or any(numbers[-PIXELS:] == each[:PIXELS] for each in counting)
+    )
 
 
 def wrong_length(name: str, form: Form, row: int, width: int, expected: int) -> DataError:

@@ -9,7 +9,7 @@ from typing import IO, TYPE_CHECKING
 
 from kaggle_digits import CLASSES, PIXELS, SIDE
 from kaggle_digits.errors import DataError
-from kaggle_digits.files import read_at_most
+from kaggle_digits.files import describe_mistaken, read_at_most
 from kaggle_digits.tables import MOST_ROWS, File, Rows, check_rows
 
 if TYPE_CHECKING:  # importing it costs 0.1 s, and `check` does not need it
@@ -23,13 +23,15 @@ IDX_HEADS = {bytes([0, 0, 8, 3]): "images", bytes([0, 0, 8, 1]): "labels", bytes
 """The first four bytes of IDX files. QMNIST has labels as 32-bit numbers, eight in a row, with the digit first."""
 
 
-def idx_content(file: File) -> str | None:
-    """Tell from its first bytes whether a file holds "images" or "labels" in IDX format, or None."""
+def idx_content(file: File) -> tuple[str, int] | None:
+    """Tell from its first bytes whether a file holds "images" or "labels" in IDX format, and how many; or None."""
     try:
         with file.open() as stream:
-            return IDX_HEADS.get(stream.read(4))
+            head = stream.read(8)
     except DataError:  # not readable, so not known
         return None
+    content = IDX_HEADS.get(head[:4])
+    return (content, int.from_bytes(head[4:], "big")) if content else None
 
 
 @dataclass(frozen=True)
@@ -102,6 +104,8 @@ class IdxTable:
 
     def _sizes(self, stream: IO[bytes], file: File, shape: tuple[int, ...]) -> tuple[int, ...]:
         head = stream.read(4 + 4 * (1 + len(shape)))
+        if mistaken := describe_mistaken(head):
+            raise DataError(f"{file}: holds {mistaken[0]}. Expected MNIST's own file. {mistaken[1]}")
         sizes = tuple(int.from_bytes(head[at : at + 4], "big") for at in range(4, len(head), 4))
         if head[:4] != bytes([0, 0, 8, 1 + len(shape)]) or len(sizes) != 1 + len(shape) or sizes[1:] != shape:
             what = f"{len(shape) + 1}-dimensional bytes" + (f" of {SIDE} × {SIDE}" if shape else "")
@@ -134,6 +138,8 @@ class KerasTable:
 
         with self.file.open() as stream:
             contents = read_at_most(stream, MOST_BYTES + 1)
+        if not contents.startswith(b"PK") and (mistaken := describe_mistaken(contents[:200])):
+            raise DataError(f"{self.file}: holds {mistaken[0]}. Expected Keras' mnist.npz. {mistaken[1]}")
         if len(contents) > MOST_BYTES:
             raise DataError(f"{self.file}: more than {MOST_BYTES:,} bytes. Expected a smaller table. Split the file.")
         names = f"x_{self.part}", f"y_{self.part}"

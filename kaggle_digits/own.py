@@ -10,6 +10,7 @@ import contextlib
 import inspect
 import json
 import logging
+import math
 import os
 import re
 import subprocess
@@ -63,8 +64,15 @@ MODULE = "kaggle_digits_recipe"
 FUNCTIONS = ("network", "model", "build_model", "make_model", "create_model", "get_model")
 """If a Python file has several functions, the one with such a name makes the network."""
 
-SHAPING = ("Reshape", "Flatten", "Permute", "Identity", "ZeroPadding2D")
-"""Layers in front of a scaling that do not change values."""
+SHAPING = ("Reshape", "Flatten", "Permute", "Identity")
+"""Layers in front of a scaling that do not change values, so that it does not matter which comes first."""
+MOVING = (
+    *("RandomFlip", "RandomRotation", "RandomTranslation", "RandomZoom", "RandomCrop", "CenterCrop", "Resizing"),
+    *("Cropping2D", "ZeroPadding2D", "Dropout", "SpatialDropout2D"),
+)
+"""Layers in front of a scaling that move values or leave some out."""
+PLAIN_ACTIVATIONS = ("relu", "sigmoid", "softmax", "softplus", "softsign", "silu", "tanh")
+"""Operations that do what the activation of the same name does, unless they have settings."""
 FROM_0_TO_1 = 50
 """If pixels from 0 to 255 would become values that are further apart, a scaling was made for values from 0 to 1."""
 SCALES_ITSELF = "the network scales pixels itself"
@@ -157,51 +165,75 @@ def _read_recipe(values: dict[str, Any], place: Place, name: str, file: Path, bu
                 read[key] = _read_part(value, at, "Augmentation" if key == "augmentation" else None)
             case _:
                 read[key] = _as_tuples(value)
-    if isinstance(read.get("layers"), tuple) and not {"pixel_scale", "pixel_offset"} & set(given):
-        read |= _fold_scaling(read["layers"])
+    if KINDS[kind] is Network and isinstance(read.get("layers"), tuple):
+        read |= _fold_scaling(read["layers"], given)
     try:
         return _finished(KINDS[kind], read)
     except FieldError as error:
         raise _WrongError((*place, error.name), str(error)) from error
 
 
-def _fold_scaling(layers: Sequence[Any]) -> dict[str, Any]:
-    """Move layers that only scale pixels, at the beginning of a network, into the recipe's own scaling.
+def _fold_scaling(layers: Sequence[Layer], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Keep pixels from being scaled twice if a network begins with layers that scale them.
 
-    Without this, pixels would be scaled twice. A scaling gets pixels as they are, from 0 to 255, unless its numbers
-    only make sense for values from 0 to 1.
+    A scaling gets pixels as they are, from 0 to 255, unless its numbers only make sense for values from 0 to 1. If only
+    reshaping stands in front of it, it becomes the recipe's own scaling, else it stays a layer.
+
+    Args:
+        layers: of the network.
+        given: the settings that its author has given. If they say how pixels are scaled, nothing changes.
 
     Returns:
         the fields of the recipe that change: none if the network does not begin with a scaling.
     """
-    kept, scale, offset, found = list(layers), 1.0, 0.0, False
+    if {"pixel_scale", "pixel_offset"} & set(given):
+        return {}
+    kept, scale, offset, found, moved = list(layers), 1.0, 0.0, False, False
     for layer in layers:
-        if layer[0] in SHAPING:
+        if layer[0] in (*SHAPING, *MOVING):
+            moved = moved or layer[0] in MOVING
             continue
-        if layer[0] != "Rescaling":
+        numbers = _numbers_of(layer)
+        if numbers is None:
             break
-        if isinstance(layer[1].get("scale"), tuple):  # each pixel has a scaling of its own, so the layer stays
-            usual = sorted(map(abs, layer[1]["scale"]))[len(layer[1]["scale"]) // 2]
-            if usual * 255 > FROM_0_TO_1:
-                return {}
-            return {
-                "pixel_scale": 1.0,
-                "note": f"{SCALES_ITSELF}, each in its own way: it gets them as they are, from 0 to 255.",
-            }
-        factor, more = layer[1].get("scale", 1), layer[1].get("offset", 0)
-        scale, offset, found = scale * factor, offset * factor + more, True
-        kept.remove(layer)
+        factors, offsets, found = *numbers, True
+        if len(factors) > 1 or len(offsets) > 1:  # each pixel has a scaling of its own
+            moved = True
+        scale, offset = scale * factors[len(factors) // 2], offset * factors[0] + offsets[0]
+        kept = [each for each in kept if each is not layer]
     if not found or not scale:
         return {}
     most = 255.0 if abs(scale) * 255 <= FROM_0_TO_1 else 1.0  # what the layer takes for ink
     ends = sorted((offset, offset + scale * most))
+    what = "" if moved else f", to values from {ends[0]:.4g} to {ends[1]:.4g}"
+    gets = "them as they are, from 0 to 255" if most == 255 else "values from 0 to 1, for which its scaling is made"
+    note = f"{SCALES_ITSELF}{what}: it gets {gets}. {given.get('note', '')}".strip()
+    if moved:
+        return {"pixel_scale": 255.0 / most, "note": note}
     return {
         "layers": tuple(kept),
         "pixel_scale": _rounded(255.0 / most / scale),
         "pixel_offset": _rounded(-255.0 / most * offset / scale),
-        "note": f"{SCALES_ITSELF}, to values from {ends[0]:.4g} to {ends[1]:.4g}: it gets "
-        + ("them as they are, from 0 to 255." if most == 255 else "values from 0 to 1, for which its scaling is made."),
+        "note": note,
     }
+
+
+def _numbers_of(layer: Layer) -> tuple[list[float], list[float]] | None:
+    """Return what a layer multiplies values by, in ascending order, and what it adds; None if it does more."""
+    kind, options = layer
+    if kind not in ("Rescaling", "Normalization") or set(options) - {"scale", "offset", "mean", "variance", "axis"}:
+        return None
+    try:
+        if kind == "Normalization":
+            deviation = float(options["variance"]) ** 0.5
+            return [1 / deviation], [-float(options["mean"]) / deviation]
+        lists = [options.get(name, usual) for name, usual in (("scale", 1.0), ("offset", 0.0))]
+        scales, offsets = ([float(each) for each in (part if isinstance(part, tuple) else (part,))] for part in lists)
+        if any(isinstance(part, str | bool) for part in lists) or not all(map(math.isfinite, (*scales, *offsets))):
+            return None
+        return (sorted(scales, key=abs), offsets) if scales and offsets else None
+    except (TypeError, ValueError, LookupError, ArithmeticError):  # the check of all layers says what is wrong
+        return None
 
 
 def _rounded(value: float) -> float:
@@ -475,7 +507,7 @@ def _run(file: Path) -> dict[str, Any]:
     module.__file__ = str(file)
     try:  # as bytes, in which Python finds the encoding; but it does not know UTF-16
         source = decode_text(contents) if b"\0" in contents else contents
-        exec(compile(source, str(file), "exec"), vars(module))
+        exec(compile(source, str(file), "exec", dont_inherit=True), vars(module))
         return dict(vars(module))
     except Exception as error:
         raise InputError(f"{_line_of(file, error)}: {type(error).__name__}: {error}. Correct it.") from error
@@ -611,14 +643,15 @@ def from_keras(model: Any, **settings: Any) -> Network:
     for layer, before in _flat(model):
         scaling = _scaling_of(layer, before) if leads else None
         layers.append(scaling or _layer_of(layer))
-        leads = leads and layers[-1][0] in (*SHAPING, "Rescaling")
+        leads = leads and layers[-1][0] in (*SHAPING, *MOVING, "Rescaling")
     given = dict(DEFAULTS)
     if model.compiled and model.optimizer:
         given |= _compiled_with(model)
     words = {"name": model.name, "summary": "a network of your own", "source": "keras.Sequential"}
     read = {**words, **given, "layers": tuple(layers)}
-    if not {"pixel_scale", "pixel_offset"} & set(settings):
-        read |= _fold_scaling(layers)
+    read |= _fold_scaling(layers, settings)
+    if str(read.get("note", "")).startswith(SCALES_ITSELF):
+        log.info("%s", read["note"])
     try:
         return _finished(Network, {**read, **settings})
     except FieldError as error:
@@ -665,7 +698,8 @@ def _scaling_of(layer: Any, before: Any) -> Layer | None:
     import numpy as np
 
     kinds = (keras.layers.Rescaling, keras.layers.Normalization, keras.layers.Lambda)
-    if not isinstance(layer, kinds) and isinstance(layer, keras.layers.Layer):
+    is_own = isinstance(layer, keras.layers.Layer) and not type(layer).__module__.startswith("keras.")
+    if isinstance(layer, keras.layers.Layer) and not (isinstance(layer, kinds) or (is_own and not layer.weights)):
         return None
     if isinstance(layer, keras.layers.Rescaling) and np.ndim(layer.scale) == np.ndim(layer.offset) == 0:
         return "Rescaling", {"scale": float(layer.scale), "offset": float(layer.offset)}
@@ -706,12 +740,17 @@ def _operation_of(operation: Any, before: Any) -> Any:
     return keras.Function(before, output)
 
 
+def _settings_of(operation: Any) -> dict[str, Any]:
+    """Return the plain settings of an operation, such as a limit or a slope."""
+    return {name: value for name, value in vars(operation).items() if name[:1] != "_" and name != "name"}
+
+
 def _layer_of(layer: Any) -> Layer:
     import keras
 
     if not isinstance(layer, keras.layers.Layer):
         name = type(layer).__name__.lower()
-        if hasattr(keras.activations, name):
+        if name in PLAIN_ACTIVATIONS and _settings_of(layer) == _settings_of(type(layer)()):
             return "Activation", {"activation": name}
         raise InputError(f"has the operation {layer.name} between layers. Expected layers. Write it as a layer.")
     options = layer.get_config()

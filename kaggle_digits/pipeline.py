@@ -6,7 +6,7 @@ import contextlib
 import itertools
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -202,8 +202,9 @@ def plan_submission(
         folds=folds,
         seconds=seconds,
     )
+    wanted = list(_wanted_runs(plan, RUNS)) if made_before else []
     for file in made_before:
-        if done := _find_done(file, plan):
+        if done := _find_done(file, plan, wanted):
             return replace(plan, out=file, done=tuple(done))
     if out in made_before:
         check_out(out)
@@ -343,7 +344,7 @@ def _made_before(first: Path, *, numbered: bool) -> list[Path]:
     return [name for name in itertools.takewhile(Path.is_file, names) if record_path(name).exists()]
 
 
-def _find_done(file: Path, plan: Plan) -> list[Run] | None:
+def _find_done(file: Path, plan: Plan, wanted: Sequence[Run]) -> list[Run] | None:
     """Return the runs that made a submission, if they are those that a plan would train, and nothing has changed."""
     try:
         record = read_record(file)
@@ -351,7 +352,6 @@ def _find_done(file: Path, plan: Plan) -> list[Run] | None:
         [read_run(Path(entry["measured_by"])) for entry in record["runs"] if "measured_by" in entry]
     except DigitsError:  # the file belongs to somebody else, or a run folder is gone
         return None
-    wanted = list(_wanted_runs(plan, RUNS))
     if len(runs) != len(wanted) or record.get("test_checksum") != zlib.crc32(plan.test_pixels.tobytes()):
         return None
     same = all(
@@ -419,11 +419,12 @@ def predict_submission(
 
 def _usual_unsure(run: Run) -> float | None:
     """Return the share of held-out rows that a run reads with less than 90% certainty, or None if none were kept."""
-    if run.threshold:  # of the network that comes with the package, only this figure is kept
-        return run.threshold.unsure_digits
-    if not (run.folder / VALIDATION_FILE).exists():
+    if not (run.folder / VALIDATION_FILE).exists():  # as of the network that comes with the package
+        return run.threshold.unsure_digits if run.threshold else None
+    try:
+        return float((calibrate(run.probabilities, run.temperature or 1.0).max(axis=1) < CERTAIN).mean())
+    except RunError:  # what is damaged there does not matter for predicting
         return None
-    return float((calibrate(run.probabilities, run.temperature or 1.0).max(axis=1) < CERTAIN).mean())
 
 
 def check_uploadable(plan: Plan) -> None:

@@ -313,7 +313,9 @@ def plot_worst(
     worst = [row for row in np.argsort(-certainty, kind="stable") if read[row] != digits[row]][:most]
     if not worst:
         figure = Figure(figsize=(5, 0.5))
-        figure.text(0, 0.4, f"No mistake among {len(digits):,} digits.")
+        axes = figure.subplots()  # a notebook shows no figure without axes
+        axes.axis("off")
+        axes.text(0, 0.4, f"No mistake among {len(digits):,} digits.")
         return figure
     places = {row: f"row {numbers[row]:,}\n" if numbers is not None else "" for row in worst}
     titles = [f"{places[row]}is {digits[row]}\nread {read[row]} ({certainty[row]:.0%})" for row in worst]

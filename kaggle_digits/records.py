@@ -39,7 +39,8 @@ def record_path(file: Path) -> Path:
     >>> [record_path(Path(name)).name for name in ("fast-seed0.csv", "v1.2", "v1.3", "a.txt")]
     ['fast-seed0.json', 'v1.2.record.json', 'v1.3.record.json', 'a.txt.record.json']
     """
-    return file.with_name(f"{file.stem}.json" if file.suffix == ".csv" else f"{file.name}.record.json")
+    is_usual = file.suffix == ".csv" and not file.stem.endswith(".record")
+    return file.with_name(f"{file.stem}.json" if is_usual else f"{file.name}.record.json")
 
 
 def free_name(file: Path, *, may_take: Callable[[Path], bool] = lambda _: False) -> Path:

@@ -22,6 +22,7 @@ from kaggle_digits.data import (
     fold_rows,
     hold_out_fold,
     load_train,
+    shown_name,
     split_rows,
 )
 from kaggle_digits.errors import DataError, RunError, SubmissionError
@@ -169,7 +170,7 @@ def _facts(run: Run) -> list[tuple[str, str]]:
             "Epochs",
             " + ".join(f"{len(each.epochs)}" for each in (run.members or [run]) if each.recipe.networks) or "none",
         ),
-        ("Rows", f"{run.rows.training:,} to train on, {run.rows.held_out:,} held out, of {run.source}"),
+        ("Rows", f"{run.rows.training:,} to train on, {run.rows.held_out:,} held out, of {shown_name(run.source)}"),
         ("Device", str(run.device)),
         ("Seconds", f"{run.seconds:,.1f} to train, {run.validation_seconds:,.1f} to read the held-out rows"),
         ("Parameters", f"{run.parameters:,}" if run.parameters is not None else "unknown"),
@@ -225,7 +226,7 @@ def _training_section(curves: dict[str, list[dict[str, Any]]], *more: tuple[str,
 def _members_section(members: Sequence[Run]) -> Section:
     return Section(
         "Members",
-        "A method that is no network reads only the rows that the networks are not sure of. It is not measured alone.",
+        "A method that is not a network reads only rows that the networks are not sure of. It has no accuracy here.",
         head=("member", "recipe", "seed", "held-out accuracy", "seconds to train", "parameters"),
         rows=[
             (
@@ -351,7 +352,7 @@ def _find_rows(run: Run, data: str | None) -> _Found | str:
             parts = [rows.take(part.pixels[:, 0] - 1) for part in (training, held_out)]
             if RowCounts.of(*parts) == run.rows:
                 return _Found(parts[0], parts[1], held_out.pixels[:, 0], source.name)
-    where = data or run.source
+    where = shown_name(data or run.source)
     if seen:
         return f"The rows at {where} are others than those of the training, or were divided in another way."
     return f"The training rows were not found at {where}, nor where data usually is. Name them with --data."
@@ -428,14 +429,16 @@ def _page_of_validation(folder: Path, data: str | None) -> Page:
             where = source.name
             break
     else:
-        text = f"The rows were not found at {data or where}, nor where data usually is. Name them with --data."
+        text = (
+            f"The rows were not found at {shown_name(data or where)}, nor where data usually is. Name them with --data."
+        )
         sections.append(Section("Worst mistakes", text))
     return Page(
         title=f"{found.recipe.name}, cross-validated over {fields['folds']} folds",
         lead=_validation_lead(found),
         facts=[
             ("Recipe", f"{found.recipe.name} ({found.recipe.source}): {found.recipe.summary}"),
-            ("Rows", f"{fields['rows']:,} of {fields['data']}"),
+            ("Rows", f"{fields['rows']:,} of {shown_name(fields['data'])}"),
             ("Spread over folds", f"{100 * fields['fold_std']:.3f} points (standard deviation)"),
             ("Repeats", f"{fields['repeat']}: {', '.join(f'{each:.3%}' for each in fields['accuracies'])}"),
             ("Seconds", f"{fields['seconds']:,.0f} to train and to read"),
@@ -518,8 +521,8 @@ def _page_of_folds(folder: Path) -> Page:
     fields = found[0].fields
     return Page(
         title="Recipes compared over folds",
-        lead=f"Each of {fields['rows']:,} rows of {fields['data']} was read with a model that did not see it, on the "
-        f"same {fields['folds']} folds for every recipe. ± is one standard error.",
+        lead=f"Each of {fields['rows']:,} rows of {shown_name(fields['data'])} was read with a model that did not see "
+        f"it, on the same {fields['folds']} folds for every recipe. ± is one standard error.",
         sections=[
             Section(
                 "",
@@ -605,7 +608,7 @@ def _what_was_done(comparison: Mapping[str, Any]) -> str:
     ]
     spread = f" ± is {', or '.join(meanings)}." if meanings else ""
     return (
-        f"Trained on the same {rows['training']:,} rows of {comparison['data']} and scored on the same "
+        f"Trained on the same {rows['training']:,} rows of {shown_name(comparison['data'])} and scored on the same "
         f"{rows['held_out']:,} held-out rows, which played no part in training.{last}{spread}"
     )
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import codecs
 import csv
 import difflib
 import itertools
+import math
 import os
 import re
 from collections.abc import Iterable
@@ -15,14 +15,14 @@ from pathlib import Path
 from kaggle_digits import CLASSES
 from kaggle_digits.data import SAMPLE, TEST_ROWS
 from kaggle_digits.errors import SubmissionError
-from kaggle_digits.files import atomic_path, describe_mistaken, unpacked
+from kaggle_digits.files import atomic_path, decode_text, describe_mistaken, unpacked
 from kaggle_digits.tables import BROKEN
 
 HEADER = "ImageId,Label"
 AGAIN = "Make the file again with `kaggle-digits predict`."
 CORRECT = "Correct or remove the line."
 IDS = {"imageid", "id", "image"}
-LABELS = {"label", "labels", "digit", "class", "prediction", "predictions", "predicted", "target", "y"}
+LABELS = {"label", "labels", "digit", "class", "prediction", "predictions", "predicted", "target", "y", "category"}
 """Names of the two columns, in small letters, that people use instead."""
 
 
@@ -169,17 +169,19 @@ def read_submission(file: Path) -> Reading:
     """
     try:
         contents = unpacked(file)
-        marked = contents.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-        text = contents.decode("utf-16" if marked else "utf-8-sig")
+        if mistaken := describe_mistaken(contents):
+            raise SubmissionError(
+                f"{file}: holds {mistaken[0]}. Expected a CSV file that starts with {HEADER}. {AGAIN}"
+            )
+        text = decode_text(contents)
     except FileNotFoundError as error:
         raise SubmissionError(f"{file}: no such file. Expected a submission. Check the path.") from error
     except BROKEN as error:
         raise SubmissionError(
             f"{file}: cannot be read as text ({error}). Expected a CSV file that starts with {HEADER}. Make it again."
         ) from error
-    if mistaken := describe_mistaken(contents):
-        raise SubmissionError(f"{file}: holds {mistaken[0]}. Expected a CSV file that starts with {HEADER}. {AGAIN}")
-    lines = text.splitlines()
+    lines = text.removesuffix("\x1a").splitlines()
+    marked = b"\0" in contents[:4]
     if (
         not marked
         and lines[:1] == [HEADER]
@@ -189,19 +191,28 @@ def read_submission(file: Path) -> Reading:
     ):  # Kaggle's own form, in a tenth of the time of what follows
         return Reading([int(line[-1]) for line in lines[1:]], None, "", len(lines))
     faults = [_Fault("it is in UTF-16. Expected UTF-8 or ASCII.", AGAIN)] if marked else []
+    while lines and (not lines[0].strip() or re.fullmatch(r"sep=.|#(?!.*[A-Za-z].*[,;\t ]).*", lines[0].strip())):
+        faults.append(_Fault(f"line 1 is {lines[0][:40]!r}. Expected {HEADER!r}.", AGAIN))
+        lines = lines[1:]
     if not lines:
         return Reading(None, f"line 1 is 'nothing'. Expected {HEADER!r}.", AGAIN, 0)
-    separator = max(",;\t ", key=lambda each: (lines[0].lstrip("# ").count(each) > 0, -",;\t ".index(each)))
-    if separator != "," and separator in lines[0]:
+    first = lines[0].lstrip("# ")
+    separator = _separator_of(first)
+    if separator != ",":
         what = {";": "semicolons", "\t": "tabs", " ": "spaces"}[separator]
         faults.append(_Fault(f"line 1 is {lines[0][:40]!r}, with {what} between values. Expected commas.", AGAIN))
     table = []
     for number, line in enumerate(lines, start=1):
         if number == 1 and line.startswith("#"):  # as numpy.savetxt writes headers
             faults.append(_Fault(f"line 1 is {line[:40]!r}. Expected {HEADER!r}, without the #.", AGAIN))
-            line = line.lstrip("# ")
+            line = first
+        # numpy.savetxt takes spaces for rows, whatever the header has.
+        own = separator if separator in line else _separator_of(line)
         try:
-            fields = next(csv.reader([line], delimiter=separator, skipinitialspace=separator == " ", strict=True), [])
+            fields = next(csv.reader([line], delimiter=own, skipinitialspace=own == " ", strict=True), [])
+            if len(fields) == 1 and own in fields[0]:  # quoted as a whole
+                faults.append(_Fault(f"line {number} is {line[:40]!r}. Expected no quotation marks.", CORRECT))
+                fields = fields[0].split(own)
         except csv.Error:
             return Reading(None, f"line {number} is {line[:40]!r}. Expected an id and a label.", CORRECT, len(lines))
         stripped = [field.strip() for field in fields]
@@ -213,10 +224,19 @@ def read_submission(file: Path) -> Reading:
         end -= 1
     if end < len(table):
         faults.append(_Fault(f"line {end + 1} is {lines[end][:40]!r}. Expected nothing after the last row.", CORRECT))
-    digits, more = _understand(table[:end], lines)
+    table = table[:end]
+    while table and len(table[0]) > 1 and all(len(row) == len(table[0]) and not row[-1] for row in table):
+        faults.append(_Fault(f"line 1 is {lines[0][:40]!r}. Expected {HEADER!r}, without a last comma.", AGAIN))
+        table = [row[:-1] for row in table]
+    digits, more = _understand(table, lines)
     faults += more
     shown = next((fault for fault in faults if fault.hides or digits is not None), (*faults, None)[0])
     return Reading(digits, shown.text if shown else None, shown.remedy if shown else "", len(lines))
+
+
+def _separator_of(line: str) -> str:
+    """Return what stands between the values of a line: a comma, a semicolon, a tab or a space."""
+    return next((each for each in ",;\t " if each in line.strip()), ",")
 
 
 def _understand(table: list[list[str]], lines: list[str]) -> tuple[list[int] | None, list[_Fault]]:
@@ -278,7 +298,8 @@ def _id_fault(counted: list[int], first: _Fault | None) -> _Fault:
     twice = [image_id for image_id, following in itertools.pairwise(counted) if image_id == following]
     missing = sorted(set(range(1, len(counted) + 1)) - set(counted))
     named = ", ".join(map(str, (twice or missing)[:3])) + (" and more" if len(twice or missing) > 3 else "")
-    what = f"id {named} {'is there twice' if twice else 'is missing'}"
+    several = len(twice or missing) > 1
+    what = f"id{'s' * several} {named} {'are' if several else 'is'} {'there twice' if twice else 'missing'}"
     text = first.text if first else f"the ids go from {counted[0]} to {counted[-1]}. Expected them to count up from 1."
     return _Fault(f"{text[:-1]}; {what}.", "Add or remove the rows.", hides=True)
 
@@ -328,7 +349,7 @@ def _number(text: str) -> int | None:
     """Return a whole number that may be written as in 6.0, 6.000e+00 or [6], or None."""
     text = text.strip("[]'\" ")
     if text.isascii() and text.isdigit():
-        return int(text[:18])
+        return int(text) if len(text.lstrip("0")) <= 18 else None
     if not re.fullmatch(r"\+?[0-9]{1,18}(\.[0-9]*)?([eE][+-]?[0-9]{1,2})?", text.replace(",", "."), re.ASCII):
         return None
     value = float(text.replace(",", "."))
@@ -350,4 +371,5 @@ def _likeliest(values: list[str]) -> int | None:
         numbers = [float(value) for value in values]
     except ValueError:
         return None
-    return numbers.index(max(numbers)) if numbers.count(max(numbers)) == 1 else None
+    is_clear = all(map(math.isfinite, numbers)) and numbers.count(max(numbers)) == 1
+    return numbers.index(max(numbers)) if is_clear else None

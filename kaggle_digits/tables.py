@@ -333,7 +333,10 @@ def _parse_block(block: bytes, file: File, form: Form, rows_before: int) -> np.n
             "does this; remove it."
         ) from error
     for column in frame.select_dtypes(exclude="number").columns:
-        words = frame[column].astype(str)  # or pandas would count True as 1
+        if frame[column].dtype == bool:  # as pandas.get_dummies writes a one-hot label
+            frame[column] = frame[column].astype(np.uint8)
+            continue
+        words = frame[column].astype(str)  # or pandas would count a single True as 1
         frame[column] = pd.to_numeric(words, errors="coerce").astype(float)
     # Column by column, which takes half of the time of frame.to_numpy().
     values = np.array([column.to_numpy() for _, column in frame.items()])

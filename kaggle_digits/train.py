@@ -7,6 +7,7 @@ import importlib.metadata
 import json
 import logging
 import platform
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -117,7 +118,7 @@ def train_run(
         ]
         if members and not keeps_folder:
             return run
-        with _explained(device):
+        with _explained(device), _refused(recipe):
             fitted = learner_of(recipe).fit(
                 Training(
                     recipe=recipe,
@@ -348,6 +349,22 @@ def _state_of_first(device: Device, run: Run, state: State) -> State:
             "same command and the same data for all. Start all again."
         )
     return answer["state"]
+
+
+@contextlib.contextmanager
+def _refused(recipe: Recipe) -> Iterator[None]:
+    """Say that a recipe of somebody's own cannot be trained, as with values that layers take and cannot use."""
+    try:
+        yield
+    except (ValueError, TypeError, ArithmeticError) as error:
+        if RECIPES.get(recipe.name) == recipe:
+            raise
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        told = re.sub(r"\x1b\[[0-9;]*m", "", " ".join(lines[:2]))[:200]
+        raise InputError(
+            f"{recipe.source}: cannot be trained ({type(error).__name__}: {told}). Expected layers and settings that "
+            "Keras can compute. Correct them."
+        ) from error
 
 
 def _versions(device: Device) -> dict[str, str]:

@@ -24,9 +24,11 @@ os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
 # The package sets this too, but some tests import Keras before the package. On or off changes the last decimals.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
-# A suite that was started under nohup ignores hang-ups, and so would every process that it starts.
-if hasattr(signal, "SIGHUP"):
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+# A suite that was started under nohup ignores hang-ups, and one in the background Ctrl+C. So would every process that it
+# starts.
+for ignored, usual in (("SIGHUP", signal.SIG_DFL), ("SIGINT", signal.default_int_handler), ("SIGTERM", signal.SIG_DFL)):
+    if signal.getsignal(number := getattr(signal, ignored, signal.SIGINT)) is signal.SIG_IGN:
+        signal.signal(number, usual)
 
 
 def _computes_bfloat16() -> bool:

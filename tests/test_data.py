@@ -798,6 +798,8 @@ def write_idx(folder: Path, name: str, values: np.ndarray, kind: int = 8) -> Non
         ("train_images", "train_labels"),
         ("pictures.bin", "classes.bin"),
         ("train.images.idx", "train.labels.idx"),
+        ("TrainImages", "TrainLabels"),
+        ("x_train", "y_train"),
     ],
 )
 def test_files_of_mnists_makers_are_known_by_their_first_bytes(train_values, images, labels):
@@ -868,3 +870,77 @@ def test_name_of_a_source_is_kept_so_that_it_can_be_found_again(competition, mon
     monkeypatch.chdir(tmp_path)
     found = next(data.find_again(".", tmp_path / "work" / "runs" / "a"))
     assert len(data.load_train(found)) == 40
+
+
+@pytest.mark.parametrize(
+    "names",
+    ["train/images train/labels test/images test/labels", "trainX trainY testX testY", "A-train B-train A-test B-test"],
+)
+def test_test_images_are_never_trained_on(train_values, names):
+    for name, part in zip(names.split(), (slice(10, None), slice(10, None), slice(10), slice(10)), strict=True):
+        path = Path("d", name)
+        is_images = "images" in name or "X" in name or name.startswith("A")
+        values = train_values[part, 1:].reshape(-1, 28, 28) if is_images else train_values[part, 0]
+        write_idx(path.parent, path.name, values)
+    source = data.find_source("d")
+    assert len(data.load_train(source)) == 30
+    assert len(data.load_test(source)) == 10
+
+
+def test_images_whose_names_say_nothing_are_not_guessed(train_values):
+    for name in "abcd":
+        write_idx(Path("d"), name, train_values[:, 1:].reshape(-1, 28, 28) if name in "ac" else train_values[:, 0])
+    with pytest.raises(DataError, match="no name says which are for training"):
+        data.find_source("d")
+
+
+def test_many_unknown_files_are_not_all_opened(monkeypatch):
+    opened = []
+    monkeypatch.setattr(data, "idx_content", opened.append)
+    with zipfile.ZipFile("photos.zip", "w") as archive:
+        for number in range(1000):
+            archive.writestr(f"{number}.bmp", b"BM")
+    with pytest.raises(DataError):
+        data.find_source("photos.zip")
+    assert opened == []
+
+
+def test_train_and_test_lie_alike_even_if_one_is_small_or_sorted(caplog):
+    pixels, digits = sample_as(lambda images: images.transpose(0, 2, 1))
+    order = np.argsort(digits, kind="stable")
+    Path("train.csv").write_text(to_csv(TRAIN_HEADER, np.column_stack([digits, pixels])[order]))
+    Path("test.csv").write_text(to_csv(TEST_HEADER, pixels[:10]))
+    upright = data.load_train(data.find_source("sample")).pixels
+    source = data.find_source()
+    np.testing.assert_array_equal(data.load_train(source).pixels, upright[order])
+    np.testing.assert_array_equal(data.load_test(source), upright[:10])
+
+
+def test_other_sets_in_the_format_of_mnist_are_not_taken_on_kaggle(tmp_path, train_values, competition):
+    fashion = tmp_path / "kaggle/input/datasets/zalando/fashionmnist"
+    write_idx(fashion, "train-images-idx3-ubyte", train_values[:, 1:].reshape(-1, 28, 28))
+    write_idx(fashion, "train-labels-idx1-ubyte", train_values[:, 0])
+    broken = tmp_path / "kaggle/input/aaa"
+    broken.mkdir()
+    (broken / "train.csv.zip").write_bytes(b"PK\x03\x04 and no more")
+    assert data.find_competition() is None
+    for kind in ("train", "test"):  # a folder for each
+        folder = tmp_path / "kaggle/input/our-class" / kind
+        folder.mkdir(parents=True)
+        (folder / f"{kind}.csv").write_bytes((competition / f"{kind}.csv").read_bytes())
+    assert sorted(data.find_competition().tables) == ["test", "train"]
+
+
+def test_zip_of_any_name_is_looked_into_if_nothing_else_is_there(competition):
+    Path("d").mkdir()
+    with zipfile.ZipFile("d/archive.zip", "w") as archive:
+        for name in ("train.csv", "test.csv"):
+            archive.write(competition / name, name)
+    assert len(data.load_train(data.find_source("d"))) == 40
+
+
+def test_web_page_under_the_name_of_mnists_own_files_is_named():
+    for name in ("mnist.npz", "train-images-idx3-ubyte"):
+        Path(name).write_text("<!DOCTYPE html><p>Sign in</p>")
+        with pytest.raises(DataError, match="holds a web page"):
+            data.load_train(data.find_source(name))

@@ -163,7 +163,7 @@ def test_networks_of_an_ensemble_are_averaged_and_others_left_out(capsys):
         else:
             write_run(folder, member)
     assert main(["export", "--run", "three", "--format", "keras", "--out", "three.keras", "--data", "sample"]) == 0
-    assert "three.keras: 2 networks, averaged, without idm, which is no network; " in capsys.readouterr().out
+    assert "three.keras: 2 networks, averaged, without idm, which is not a network; " in capsys.readouterr().out
     pixels = load_train(find_source("sample")).pixels[:50]
     both = [load_run(member_folder(Path("three"), number, 3)).predict(pixels) for number in (1, 2)]
     read = keras.saving.load_model("three.keras").predict(pixels.reshape(-1, 28, 28).astype(np.float32), verbose=0)
@@ -201,5 +201,5 @@ def test_wrong_names_runs_and_missing_packages_are_refused(monkeypatch):
     with pytest.raises(InputError, match=r"--format onnx: the package no-such-module is missing\. Install the extra"):
         export(PACKAGED_RUN, "onnx", Path("out.onnx"))
     assert main(["train", "--recipe", "naive-bayes", "--run", "bayes", "--data", "sample"]) == 0
-    with pytest.raises(InputError, match="bayes: holds naive-bayes, which is no network"):
+    with pytest.raises(InputError, match="bayes: holds naive-bayes, which is not a network"):
         export(Path("bayes"), "keras", Path("other.keras"), data="sample")

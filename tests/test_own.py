@@ -157,7 +157,7 @@ def test_mistake_is_named_with_its_line_and_key(text, fault):
         (
             "kind = 'Classical'\nestimator = 'SVX'",
             "line 2: SVX: no such method here. Expected one of DummyClassifier, GaussianNB, LogisticRegression, SVC, "
-            "KNeighborsClassifier, ImageDistortionModel, RandomForestClassifier.",
+            "KNeighborsClassifier, ImageDistortionModel, RandomForestClassifier. Did you mean SVC?",
         ),
         (
             "kind = 'Classical'\nestimator = { kind = 'SVC', kernel = 'poly' }",
@@ -417,6 +417,7 @@ SCALINGS = {
     "Normalization": ("layers.Normalization(mean=33.0, variance=6400.0),", 80.0, 33.0),
     "Normalization of 0 to 1": ("layers.Normalization(mean=0.1, variance=0.0625),", 63.75, 25.5),
     "division": ("layers.Lambda(lambda pixels: pixels / 255.0),", 255.0, 0.0),
+    "own layer": ("Divided(),", 255.0, 0.0),
     "after its shape": (
         "layers.Reshape((28, 28, 1)), layers.Lambda(lambda pixels: (pixels - 127.5) / 127.5),",
         127.5,
@@ -430,7 +431,8 @@ def test_network_that_scales_pixels_itself_is_not_scaled_twice(kind, caplog):
     caplog.set_level("INFO")
     layer, scale, offset = SCALINGS[kind]
     text = (
-        "from keras import Sequential, layers\n\ndef network():\n    return Sequential([layers.Input((28, 28, 1)), "
+        "from keras import Sequential, layers\n\nclass Divided(layers.Layer):\n    def call(self, pixels):\n"
+        "        return pixels / 255\n\ndef network():\n    return Sequential([layers.Input((28, 28, 1)), "
         f"{layer} layers.Conv2D(4, 3), layers.Flatten(), layers.Dense(10)])\n"
     )
     mine = find_recipe(write("mine.py", text))
@@ -493,6 +495,51 @@ def test_functional_model_that_is_no_chain_is_refused_with_what_to_do(last, faul
     assert fault in str(raised.value)
 
 
+@pytest.mark.parametrize(
+    ("first", "scale"),
+    [
+        ("layers.RandomRotation(0.1), layers.Rescaling(1 / 127.5, offset=-1)", 1.0),
+        ("layers.ZeroPadding2D(2), layers.Rescaling(1 / 255)", 1.0),
+        ("layers.Resizing(32, 32), layers.Rescaling(2.0, offset=-1)", 255.0),
+        ("layers.Conv2D(2, 3), layers.Rescaling(1 / 255)", 255.0),
+    ],
+)
+def test_scaling_behind_layers_that_move_pixels_stays_where_it_is(first, scale):
+    chain = f"[layers.Input((28, 28, 1)), {first}, layers.Flatten(), layers.Dense(10)]"
+    text = f"from keras import Sequential, layers\n\ndef network():\n    return Sequential({chain})\n"
+    mine = find_recipe(write("mine.py", text))
+    assert (mine.pixel_scale, mine.pixel_offset, mine.layers[1][0]) == (scale, 0.0, "Rescaling")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        "scale = '1/255'",
+        "scale = 0.1, offset = [0.0]",
+        "scale = []",
+        "scale = ['a']",
+        "scale = [[1.0]]",
+        f"scale = {'9' * 400}",
+    ],
+)
+def test_scaling_that_makes_no_sense_is_refused(options, capsys):
+    layers = f"layers = [{{ kind = 'Rescaling', {options} }}, 'Flatten', {{ kind = 'Dense', units = 10 }}]"
+    main(["train", "--recipe", write("mine.toml", layers), "--data", "sample", "--run", "run", "--epochs", "1"])
+    assert "Traceback" not in capsys.readouterr().err
+    assert main(["submit", "--recipe", write("e.toml", f"kind = 'Ensemble'\nmembers = ['fast']\n{layers}")]) == 2
+
+
+def test_operation_with_settings_is_not_taken_for_a_plain_activation():
+    for operation in ("keras.activations.relu(x, max_value=6)", "keras.ops.elu(x, alpha=0.5)", "keras.ops.gelu(x)"):
+        with pytest.raises(InputError, match="has the operation"):
+            find_recipe(write("mine.py", functional(CHAIN.replace("keras.activations.relu(x)", operation))))
+
+
+def test_python_recipe_is_compiled_as_if_it_ran_alone():
+    text = "class A:\n    x: int\nassert A.__annotations__ == {'x': int}\n" + PYTHON
+    assert find_recipe(write("mine.py", text)).name == "mine"
+
+
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])
 @pytest.mark.parametrize(("name", "text"), [("mine.toml", TOML), ("mine.py", PYTHON)])
 def test_recipe_that_powershell_wrote_is_read(encoding, name, text):
@@ -528,7 +575,8 @@ class Scaled(keras.layers.Layer):
 
 def network():
     return keras.Sequential([
-        keras.Input((28, 28, 1)), Scaled(), Scaled("Network"), keras.layers.Flatten(), keras.layers.Dense(10),
+        keras.Input((28, 28, 1)), keras.layers.Conv2D(4, 3), Scaled(), Scaled("Network"), keras.layers.Flatten(),
+        keras.layers.Dense(10),
     ])
 """
 
@@ -538,7 +586,7 @@ def test_option_that_is_called_kind_is_read_back(train_values):
     rows = kd.TrainingRows(train_values[:, 1:], train_values[:, 0].astype(np.int64))
     kd.train_run(replace(mine, epochs=1), rows, "run")
     assert read_run(Path("run")).recipe.layers == mine.layers
-    assert [options.get("kind") for _, options in mine.layers[:2]] == ["wide", "Network"]
+    assert [options.get("kind") for _, options in mine.layers[1:3]] == ["wide", "Network"]
 
 
 def test_advice_for_an_unfinished_run_can_be_followed(monkeypatch, capsys, train_values):

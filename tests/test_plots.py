@@ -61,7 +61,7 @@ def test_worst_are_the_mistakes_it_was_surest_of():
 
 def test_no_mistakes_are_no_error():
     figure = plots.plot_worst(np.zeros((2, 784)), np.eye(10)[[3, 4]], np.array([3, 4]))
-    assert [text.get_text() for text in figure.texts] == ["No mistake among 2 digits."]
+    assert [text.get_text() for text in figure.axes[0].texts] == ["No mistake among 2 digits."]
 
 
 def test_traces_are_drawn_as_they_are():

@@ -52,6 +52,7 @@ def test_record_says_what_made_the_file():
         "runs": [RUN],
         "build": "b1",
         "not_for_upload": None,
+        "test_checksum": None,
         "upload": None,
     }
 
@@ -99,7 +100,7 @@ def test_record_of_another_file_is_not_replaced():
 
 
 def test_every_file_has_a_record_and_a_number_of_its_own():
-    names = ["sub-v1.2", "sub-v1.3", "sub-v1.csv", "sub-v1", "a.csv", "a.txt", "a"]
+    names = ["sub-v1.2", "sub-v1.3", "sub-v1.csv", "sub-v1", "a.csv", "a.txt", "a", "a.record.csv"]
     for name in names:
         Path(name).write_text(f"ImageId,Label\n1,{len(name) % 10}\n")
         records.check_record_free(Path(name))
@@ -107,6 +108,7 @@ def test_every_file_has_a_record_and_a_number_of_its_own():
     assert [records.read_record(Path(name))["file"] for name in names] == names
     assert records.free_name(Path("sub-v1.2")) == Path("sub-v1.2-2")
     assert records.free_name(Path("a.csv")) == Path("a-2.csv")
+    assert records.free_name(Path("sub-v1.2-rc1")) == Path("sub-v1.2-rc1")
 
 
 def test_record_of_an_earlier_version_is_found():

@@ -437,6 +437,28 @@ READINGS = [
         "line 1 is 'ImageId;Label', with semicolons between values. Expected commas.",
         AGAIN,
     ),
+    ('"ImageId,Label"\n"1,3"\n', [3], "line 1 is '\"ImageId,Label\"'. Expected no quotation marks.", CORRECT),
+    (
+        "# ImageId,Label\n1 3\n2 4\n",
+        [3, 4],
+        "line 1 is '# ImageId,Label'. Expected 'ImageId,Label', without the #.",
+        AGAIN,
+    ),
+    ("sep=,\nImageId,Label\n1,3\n", [3], "line 1 is 'sep=,'. Expected 'ImageId,Label'.", AGAIN),
+    ("\nImageId,Label\n1,3\n", [3], "line 1 is ''. Expected 'ImageId,Label'.", AGAIN),
+    (
+        "ImageId,Label,\n1,3,\n2,4,\n",
+        [3, 4],
+        "line 1 is 'ImageId,Label,'. Expected 'ImageId,Label', without a last comma.",
+        AGAIN,
+    ),
+    ("Category,Id\n3,1\n4,2\n", [3, 4], "line 1 is 'Category,Id'. Expected 'ImageId,Label'.", AGAIN),
+    (
+        "0,1,2,3,4,5,6,7,8,9\nnan,.1,.1,.1,.1,.1,.1,.1,.1,.1\n",
+        None,
+        "line 2 is 'nan,.1,.1,.1,.1,.1,.1,.1,.1,.1'. Expected ten numbers, one of which is the greatest.",
+        LINE,
+    ),
     ("ImageID,Lable\n1,3\n2,4\n", [3, 4], "line 1 is 'ImageID,Lable'. Expected 'ImageId,Label'.", AGAIN),
     ("a,b\n1,3\n2,4\n", [3, 4], "line 1 is 'a,b'. Expected 'ImageId,Label'.", AGAIN),
     ("a,b\n5,3\n2,4\n", None, "line 1 is 'a,b'. Expected 'ImageId,Label'.", AGAIN),
@@ -462,4 +484,26 @@ def test_every_form_is_understood_in_one_way_or_not_at_all(workplace, text, digi
     Path("s.csv").write_bytes(text.encode())
     reading = read_submission(Path("s.csv"))
     assert (reading.digits, reading.fault, reading.remedy) == (digits, fault, remedy)
-    assert reading.lines == len(text.splitlines())
+    assert reading.lines == len(text.splitlines()) - text.startswith(("\n", "sep="))
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-32"])
+def test_submission_in_other_encodings_is_mended(encoding):
+    Path("s.csv").write_bytes(GOOD.encode(encoding))
+    reading = read_submission(Path("s.csv"))
+    assert (reading.digits, reading.fault) == ([7, 0, 9], "it is in UTF-16. Expected UTF-8 or ASCII.")
+
+
+@pytest.mark.parametrize(
+    ("contents", "what"),
+    [
+        (b"\x89PNG\r\n\x1a\n", "a PNG"),
+        (b"PAR1\0\0", "a Parquet"),
+        (b"<html><body>", "a web page"),
+        (b"\x80\x05\x95\x01", "pickle"),
+    ],
+)
+def test_what_is_no_submission_is_named(contents, what):
+    Path("s.csv").write_bytes(contents)
+    with pytest.raises(SubmissionError, match=rf"s\.csv: holds .*{what.split()[-1]}"):
+        read_submission(Path("s.csv"))

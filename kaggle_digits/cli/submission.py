@@ -143,7 +143,7 @@ def predict(
     if made.usual_unsure is not None and made.unsure > (made.usual_unsure + 0.2) * made.rows:
         log.warning(
             "%s of %s rows are read with less than 90%% certainty. Of the rows held out in training it was %s. Usually "
-            "the images are transposed (as EMNIST's are), inverted, or no digits. Look at some of them.",
+            "the images are transposed (as EMNIST's are), inverted, or not digits. Look at some of them.",
             f"{made.unsure:,}",
             f"{made.rows:,}",
             f"{made.usual_unsure:.1%}",
@@ -249,8 +249,9 @@ def _describe_next(result: Result, recipe: str, data: str | None) -> str:
     better = f"--recipe {more}" if more else f"--recipe {shlex.quote(recipe)} --folds {plan.folds or 5}"
     named = f" --data {shlex.quote(data)}" if data else ""
     upload = f"kaggle-digits upload {shlex.quote(str(plan.out))} -m '{plan.recipe.name} {result.accuracy:.2%}'"
+    without_data = f"kaggle-digits download; then kaggle-digits submit --recipe {shlex.quote(recipe)}"
     lines = [
-        f"upload  {upload if not plan.not_for_upload else 'kaggle-digits download, then the same command'}",
+        f"upload  {without_data if plan.not_for_upload else upload}",
         f"report  kaggle-digits report {shlex.quote(str(_run_of(result)))}",
     ]
     if not plan.folds:

@@ -222,7 +222,7 @@ def train(
                 resume=resume,
                 progress=progress,
             )
-        print(_json.dumps(trained.summary()) if json else _describe_run(trained))
+        show(_json.dumps(trained.summary()) if json else _describe_run(trained))
 
     if not cluster:
         work()
@@ -404,7 +404,9 @@ def validate(
     accuracies = enumerate(fields["digit_accuracies"])
     digits = "  ".join(f"{digit}: {each:.2%}" for digit, each in accuracies if each is not None)
     suspects = suspect_labels(found.probabilities, found.digits)
-    labels = "not judged, since too many rows are misread" if suspects is None else f"{len(suspects):,} look wrong"
+    labels = "not judged, since too many rows are misread"
+    if suspects is not None:
+        labels = f"{len(suspects):,} {'looks' if len(suspects) == 1 else 'look'} wrong"
     show(
         f"{_describe_accuracy(found)}\n"
         f"folds     {'  '.join(f'{each:.2%}' for each in fields['fold_accuracies'])}\n"
@@ -465,7 +467,7 @@ def export(*, run: Path | None, format: str, out: Path, force: bool, data: str |
 
     made = write_file(run or PACKAGED_RUN, format, out, data=data, overwrite=force)
     networks = f"{made.networks} networks, averaged" if made.networks > 1 else "1 network"
-    without = f", without {' and '.join(made.left_out)}, which is no network" if made.left_out else ""
+    without = f", without {' and '.join(made.left_out)}, which is not a network" if made.left_out else ""
     show(
         f"{made.file}: {networks}{without}; {made.file.stat().st_size / 1e6:.1f} MB\n"
         f"verified on {made.rows:,} rows: all digits are the same, and no probability differs by more than "

@@ -171,7 +171,7 @@ def upload(file: Path, message: str, *, rows: int | None = None) -> Submission:
         else:
             left = _check_limits(client, slug)
             if left is not None:
-                log.info("%s more submissions allowed today", left)
+                log.info("%s more %s allowed today", left, "submission" if left == 1 else "submissions")
             token = _send_file(client, slug, file, contents)
             # From here until Kaggle's answer is written down, it is uncertain whether there is a submission.
             _note(file, record, slug, message, "sent", known)

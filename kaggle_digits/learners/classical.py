@@ -28,7 +28,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from kaggle_digits import CLASSES, PIXELS
 from kaggle_digits.arrays import read_arrays, write_arrays
 from kaggle_digits.calibration import accuracy
-from kaggle_digits.errors import DataError, InputError, RunError
+from kaggle_digits.errors import DataError, InputError, RunError, did_you_mean
 from kaggle_digits.learners import Fitted, Predictor, Training
 from kaggle_digits.learners.distortion import nearest_distances
 from kaggle_digits.learners.preprocess import normalise_for, normalised, to_images
@@ -172,7 +172,10 @@ def check_method(recipe: Classical) -> None:
     """
     kind, settings = recipe.estimator
     if kind not in SETTINGS:
-        raise FieldError("estimator", f"{kind}: no such method here. Expected one of {', '.join(SETTINGS)}.")
+        raise FieldError(
+            "estimator",
+            f"{kind}: no such method here. Expected one of {', '.join(SETTINGS)}.{did_you_mean(kind, SETTINGS)}",
+        )
     for name, (least, most) in NUMBERS.get(kind, {}).items():
         value = settings.get(name)
         is_number = isinstance(value, int | type(least)) and not isinstance(value, bool)

@@ -559,8 +559,7 @@ def test_submit_trains_checks_the_limits_first_uploads_and_waits(one_terminal, t
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--upload"], "submit: --upload and -m belong together. Expected both or none. Add the missing one."),
-        (["-m", "x"], "submit: --upload and -m belong together. Expected both or none. Add the missing one."),
+        (["-m", "x"], "submit: -m describes what --upload submits. Add --upload, or leave -m out."),
         (
             ["--upload", "-m", "x", "--data", "sample"],
             "--upload: there is no competition data but the built-in sample. Expected predictions for the "
