@@ -24,8 +24,8 @@ os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
 # The package sets this too, but some tests import Keras before the package. On or off changes the last decimals.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
-# A suite that was started under nohup ignores hang-ups, and one in the background Ctrl+C. So would every process that it
-# starts.
+# A suite that was started under nohup ignores hang-ups, and one in the background Ctrl+C.
+# So would every process that it starts.
 for ignored, usual in (("SIGHUP", signal.SIG_DFL), ("SIGINT", signal.default_int_handler), ("SIGTERM", signal.SIG_DFL)):
     if signal.getsignal(number := getattr(signal, ignored, signal.SIGINT)) is signal.SIG_IGN:
         signal.signal(number, usual)

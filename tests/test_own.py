@@ -426,19 +426,32 @@ SCALINGS = {
 }
 
 
+class Divided(keras.layers.Layer):
+    def call(self, pixels):
+        return pixels / 255
+
+
+def made(layers: str) -> keras.Sequential:
+    """Return a network of these layers, as they would stand in a file."""
+    names = {"layers": keras.layers, "Divided": Divided}
+    return keras.Sequential([keras.Input((28, 28, 1)), *eval(f"[{layers}]", names)])
+
+
 @pytest.mark.parametrize("kind", SCALINGS)
 def test_network_that_scales_pixels_itself_is_not_scaled_twice(kind, caplog):
     caplog.set_level("INFO")
     layer, scale, offset = SCALINGS[kind]
-    text = (
-        "from keras import Sequential, layers\n\nclass Divided(layers.Layer):\n    def call(self, pixels):\n"
-        "        return pixels / 255\n\ndef network():\n    return Sequential([layers.Input((28, 28, 1)), "
-        f"{layer} layers.Conv2D(4, 3), layers.Flatten(), layers.Dense(10)])\n"
-    )
-    mine = find_recipe(write("mine.py", text))
+    mine = from_keras(made(f"{layer} layers.Conv2D(4, 3), layers.Flatten(), layers.Dense(10)"), name="mine")
     assert (mine.pixel_scale, mine.pixel_offset) == pytest.approx((scale, offset), rel=1e-5)
     assert [kind for kind, _ in mine.layers if kind != "Reshape"] == ["Conv2D", "Flatten", "Dense"]
-    assert caplog.text.count("mine.py: the network scales pixels itself, to values from ") == (kind != "none")
+    assert caplog.text.count("the network scales pixels itself, to values from ") == (kind != "none")
+
+
+def test_file_that_scales_pixels_says_so(caplog):
+    caplog.set_level("INFO")
+    scaled = PYTHON.replace("layers.Conv2D", "layers.Rescaling(1 / 255),\n            layers.Conv2D", 1)
+    assert find_recipe(write("mine.py", scaled)).layers == find_recipe(write("plain.py", PYTHON)).layers
+    assert "mine.py: the network scales pixels itself, to values from 0 to 1: it gets them as they are" in caplog.text
 
 
 def test_scaling_in_toml_counts_as_well_unless_the_recipe_says_how_pixels_are_scaled(caplog):
@@ -467,6 +480,13 @@ def functional(body: str) -> str:
     )
 
 
+def made_by(text: str) -> keras.Model:
+    """Return what the function of a file makes."""
+    names: dict = {}
+    exec(text, names)
+    return names["network"]()
+
+
 CHAIN = """x = x / 255.0
 x = keras.Sequential([layers.Conv2D(4, 3), layers.BatchNormalization()])(x)
 x = keras.activations.relu(x)
@@ -490,9 +510,10 @@ def test_functional_model_that_is_a_chain_is_taken_like_a_sequential():
     ],
 )
 def test_functional_model_that_is_no_chain_is_refused_with_what_to_do(last, fault):
+    keras.backend.clear_session()  # names of layers count on
     with pytest.raises(InputError) as raised:
-        find_recipe(write("mine.py", functional(f"{CHAIN}\n{last}")))
-    assert fault in str(raised.value)
+        from_keras(made_by(functional(f"{CHAIN}\n{last}")))
+    assert f"network: {raised.value}".startswith(fault)
 
 
 @pytest.mark.parametrize(
@@ -505,9 +526,7 @@ def test_functional_model_that_is_no_chain_is_refused_with_what_to_do(last, faul
     ],
 )
 def test_scaling_behind_layers_that_move_pixels_stays_where_it_is(first, scale):
-    chain = f"[layers.Input((28, 28, 1)), {first}, layers.Flatten(), layers.Dense(10)]"
-    text = f"from keras import Sequential, layers\n\ndef network():\n    return Sequential({chain})\n"
-    mine = find_recipe(write("mine.py", text))
+    mine = from_keras(made(f"{first}, layers.Flatten(), layers.Dense(10)"))
     assert (mine.pixel_scale, mine.pixel_offset, mine.layers[1][0]) == (scale, 0.0, "Rescaling")
 
 
@@ -532,7 +551,7 @@ def test_scaling_that_makes_no_sense_is_refused(options, capsys):
 def test_operation_with_settings_is_not_taken_for_a_plain_activation():
     for operation in ("keras.activations.relu(x, max_value=6)", "keras.ops.elu(x, alpha=0.5)", "keras.ops.gelu(x)"):
         with pytest.raises(InputError, match="has the operation"):
-            find_recipe(write("mine.py", functional(CHAIN.replace("keras.activations.relu(x)", operation))))
+            from_keras(made_by(functional(CHAIN.replace("keras.activations.relu(x)", operation))))
 
 
 def test_python_recipe_is_compiled_as_if_it_ran_alone():
@@ -540,9 +559,14 @@ def test_python_recipe_is_compiled_as_if_it_ran_alone():
     assert find_recipe(write("mine.py", text)).name == "mine"
 
 
-@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])
-@pytest.mark.parametrize(("name", "text"), [("mine.toml", TOML), ("mine.py", PYTHON)])
-def test_recipe_that_powershell_wrote_is_read(encoding, name, text):
+@pytest.mark.parametrize(
+    ("name", "text", "encoding"),
+    [
+        *(("mine.toml", TOML, encoding) for encoding in ("utf-8-sig", "utf-16", "utf-16-le", "utf-16-be")),
+        *(("mine.py", PYTHON, encoding) for encoding in ("utf-8-sig", "utf-16")),
+    ],
+)
+def test_recipe_that_powershell_wrote_is_read(name, text, encoding):
     expected = find_recipe(write(name, text))
     Path(name).write_bytes(text.replace("\n", "\r\n").encode(encoding))
     assert find_recipe(name) == expected
