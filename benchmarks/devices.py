@@ -1,4 +1,4 @@
-"""Does a network learn the same on one device, on several, with either backend, and in several processes?
+"""Does a network learn the same on one device, on several, and with either backend?
 
     .venv/bin/python benchmarks/devices.py
     .venv/bin/python benchmarks/devices.py --sgd
@@ -22,7 +22,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import socket
 import statistics
 import subprocess
 import sys
@@ -34,32 +33,29 @@ from typing import Any
 
 import numpy as np
 
-# name → backend, devices per process, number of processes
+# name → backend, number of devices
 PLACES = {
-    "TensorFlow": ("tensorflow", 1, 1),
-    "TensorFlow, rounded": ("tensorflow", 1, 1),
-    "TensorFlow, 2 mirrored": ("tensorflow", 2, 1),
-    "TensorFlow, 4 mirrored": ("tensorflow", 4, 1),
-    "JAX": ("jax", 1, 1),
-    "JAX, 8 devices": ("jax", 8, 1),
-    "JAX, 2 processes": ("jax", 1, 2),
+    "TensorFlow": ("tensorflow", 1),
+    "TensorFlow, rounded": ("tensorflow", 1),
+    "TensorFlow, 2 mirrored": ("tensorflow", 2),
+    "TensorFlow, 4 mirrored": ("tensorflow", 4),
+    "JAX": ("jax", 1),
+    "JAX, 8 devices": ("jax", 8),
 }
 PREDICTED = 1_100
 
 
-def train_here(recipe_name: str, steps: int, sgd: bool, place: str, cluster_words: list[str]) -> dict[str, Any]:
+def train_here(recipe_name: str, steps: int, sgd: bool, place: str) -> dict[str, Any]:
     """Train in this process, and return the losses and the shape of the predictions."""
-    from kaggle_digits.cluster import find_cluster
     from kaggle_digits.data import find_source, load_train
     from kaggle_digits.devices import write_start
     from kaggle_digits.recipes import RECIPES
     from kaggle_digits.runs import CHECKPOINT_FILES
     from kaggle_digits.strategy import resolve_device
 
-    backend, devices, _ = PLACES[place]
-    cluster = find_cluster(cluster_words[0], *map(int, cluster_words[1:])) if cluster_words else None
+    backend, devices = PLACES[place]
     device = mirrored(devices) if devices > 1 and backend == "tensorflow" else None
-    device = device or resolve_device("cpu", backend=backend, cluster=cluster)
+    device = device or resolve_device("cpu", backend=backend)
     from kaggle_digits.learners import Training, learner_of
 
     recipe = RECIPES[recipe_name]
@@ -78,9 +74,7 @@ def train_here(recipe_name: str, steps: int, sgd: bool, place: str, cluster_word
         training = Training(recipe=recipe, rows=rows, folder=folder, seed=0, device=device, trace=True)
         fitted = learner_of(recipe).fit(training)
         seconds = time.perf_counter() - started
-    shape = []
-    if device.processes == 1:
-        shape = list(fitted.predictor.probabilities(rows.pixels[:PREDICTED]).shape)
+    shape = list(fitted.predictor.probabilities(rows.pixels[:PREDICTED]).shape)
     return {"replicas": device.replicas, "losses": fitted.epochs[0]["losses"], "predicted": shape, "seconds": seconds}
 
 
@@ -107,28 +101,12 @@ def mirrored(count: int) -> Any:
 
 
 def train_elsewhere(recipe: str, steps: int, sgd: bool, place: str) -> dict[str, Any]:
-    """Train in new processes, and return what the first one reports."""
-    _, devices, processes = PLACES[place]
-    environment = {**os.environ, "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
+    """Train in a new process, and return what it reports."""
+    environment = {**os.environ, "XLA_FLAGS": f"--xla_force_host_platform_device_count={PLACES[place][1]}"}
     environment.pop("KERAS_BACKEND", None)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{probe.getsockname()[1]}"
     command = [sys.executable, __file__, "--recipe", recipe, "--steps", str(steps), *["--sgd"] * sgd, "--here", place]
-    started = [
-        subprocess.Popen(
-            [*command, *([address, str(processes), str(number)] if processes > 1 else [])],
-            stdout=subprocess.PIPE,
-            text=True,
-            env=environment,
-        )
-        for number in range(processes)
-    ]
-    answers = [process.communicate()[0] for process in started]
-    assert not any(process.returncode for process in started), place
-    results = [json.loads(answer.splitlines()[-1]) for answer in answers]
-    assert all(result["losses"] == results[0]["losses"] for result in results), "the processes disagree"
-    return results[0]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, env=environment, check=True)
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def compare_places(recipe: str, steps: int, sgd: bool, places: list[str]) -> bool:
@@ -146,10 +124,9 @@ def compare_places(recipe: str, steps: int, sgd: bool, places: list[str]) -> boo
         off = np.max(np.abs(curves - expected) / expected, axis=1)
         if "rounded" in place:
             allowed = max(allowed, off[0])
-        several = PLACES[place][2] > 1
-        good = good and off[0] <= allowed and (several or result["predicted"] == [PREDICTED, 10])
-        rows = "" if several else str(result["predicted"][0])
-        cells = [place, str(result["replicas"]), f"{off[0]:.2%}", f"{off[1]:.2%}", rows, f"{result['seconds']:.0f}"]
+        good = good and off[0] <= allowed and result["predicted"] == [PREDICTED, 10]
+        shown = f"{result['predicted'][0]}", f"{result['seconds']:.0f}"
+        cells = [place, str(result["replicas"]), f"{off[0]:.2%}", f"{off[1]:.2%}", *shown]
         print(f"| {' | '.join(cells)} |", flush=True)
     return good
 
@@ -202,10 +179,10 @@ def main() -> int:
     parser.add_argument("--places", nargs="+", default=list(PLACES), metavar="PLACE")
     parser.add_argument("--sgd", action="store_true", help="use plain SGD instead of the recipe's optimizer")
     parser.add_argument("--overhead", action="store_true")
-    parser.add_argument("--here", nargs="+", help=argparse.SUPPRESS)
+    parser.add_argument("--here", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.here:
-        print(json.dumps(train_here(options.recipe, options.steps, options.sgd, options.here[0], options.here[1:])))
+        print(json.dumps(train_here(options.recipe, options.steps, options.sgd, options.here)))
         return 0
     if options.overhead:
         measure_overhead()

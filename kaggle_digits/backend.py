@@ -30,7 +30,7 @@ They are only needed for Keras' wrappers for scikit-learn, the conversion of JAX
 galleries of images. To use one of those, import the module, or TensorFlow and Keras, before this package does."""
 
 
-def choose_backend(requested: str | None = None, *, several: bool = False) -> tuple[str, str]:
+def choose_backend(requested: str | None = None) -> tuple[str, str]:
     """Return the backend to use, and why.
 
     A backend that the user names comes first. Without one, JAX is used if several processes train together, or if the
@@ -39,7 +39,6 @@ def choose_backend(requested: str | None = None, *, several: bool = False) -> tu
 
     Args:
         requested: "tensorflow", "jax", or None.
-        several: whether several processes train together. Only JAX can do that.
 
     Returns:
         the name, and the reason in words for people. The reason is "" for the default.
@@ -55,8 +54,6 @@ def choose_backend(requested: str | None = None, *, several: bool = False) -> tu
         name, reason, source = requested, ASKED_FOR, f"--backend {requested}"
     elif set_by_user and not running:
         name, reason, source = set_by_user, "KERAS_BACKEND is set", f"KERAS_BACKEND={set_by_user}"
-    elif several:
-        name, reason, source = "jax", "several processes", "several processes"
     elif running:
         name, reason, source = running, "" if running == BACKENDS[0] else "Keras runs on it already", "Keras"
     elif sign and not tensorflow_has_tpu() and jax_has_tpu():
@@ -70,8 +67,6 @@ def choose_backend(requested: str | None = None, *, several: bool = False) -> tu
             f"{source}: Keras runs on {running} in this process already. Expected a process that has not imported "
             "Keras yet. Start a new one."
         )
-    if several and name != "jax":
-        raise DeviceError(f"several processes: {name} cannot train in more than one. Use --backend jax, which can.")
     if not is_installed(name):
         raise DeviceError(f"{source}: {name} is not installed. Install it: pip install {name}")
     return name, reason

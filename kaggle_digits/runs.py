@@ -256,11 +256,12 @@ class Run:
 def device_to_json(device: Device) -> dict[str, Any]:
     """Return, as JSON, where a training ran."""
     fields = dataclasses.asdict(replace(device, strategy=None))
-    del fields["strategy"], fields["process"]
+    del fields["strategy"]
     return fields
 
 
 def _device_from_json(fields: dict[str, Any]) -> Device:
+    fields = {name: value for name, value in fields.items() if name != "processes"}  # runs of 2026 have it
     return build(Device, fields | {"strategy": None})
 
 

@@ -14,7 +14,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from kaggle_digits import cluster as processes
 from kaggle_digits.backend import (
     ASKED_FOR,
     choose_backend,
@@ -40,12 +39,10 @@ class Device:
     Args:
         kind: "tpu", "gpu" or "cpu".
         strategy: a ``tf.distribute`` strategy, a ``keras.distribution`` (JAX), or None for Keras' own single device.
-        replicas: copies of the model that share a batch, counted over all processes.
+        replicas: copies of the model that share a batch.
         precision: the Keras dtype policy to train with.
         reason: why this device was chosen, as one line for people.
         backend: "tensorflow" or "jax"; "scikit-learn" for classical methods.
-        processes: how many processes train together.
-        process: the number of this process, counted from 0.
     """
 
     kind: str
@@ -54,14 +51,11 @@ class Device:
     precision: str
     reason: str
     backend: str = "tensorflow"
-    processes: int = 1
-    process: int = 0
 
     def __str__(self) -> str:
         backend = f"{self.backend} on " if self.backend == "jax" else ""
         replicas = f", {self.replicas} replicas" if self.replicas > 1 else ""
-        several = f", process {self.process} of {self.processes}" if self.processes > 1 else ""
-        return f"{backend}{self.kind}{replicas}{several}, {self.precision} ({self.reason})"
+        return f"{backend}{self.kind}{replicas}, {self.precision} ({self.reason})"
 
     @property
     def place(self) -> tuple[str, int, str, str]:
@@ -72,10 +66,6 @@ class Device:
         """Return the strategy's context. Models must be built, trained and used inside it."""
         return self.strategy.scope() if self.strategy else contextlib.nullcontext()
 
-    def from_first(self, data: bytes) -> bytes:
-        """Return the data of the first process. Every process must call this."""
-        return processes.from_first(data) if self.processes > 1 else data
-
     @property
     def failures(self) -> tuple[type[Exception], ...]:
         """The exceptions that the backend raises when a device or another process fails."""
@@ -84,30 +74,23 @@ class Device:
         return (import_tensorflow().errors.OpError,)
 
 
-def device_of(
-    recipe: Recipe,
-    requested: str = "auto",
-    *,
-    backend: str | None = None,
-    cluster: processes.Cluster | None = None,
-) -> Device:
+def device_of(recipe: Recipe, requested: str = "auto", *, backend: str | None = None) -> Device:
     """Find the device for a recipe: ``resolve_device`` chooses it for a network, and classical methods run on the CPU.
 
     Raises:
-        DeviceError: the requested device, backend or cluster is not there, or this recipe cannot use it.
+        DeviceError: the requested device or backend is not there, or this recipe cannot use it.
     """
     if recipe.precision is None:
         unfit = (
             f"--device {requested}" if requested not in ("auto", "cpu") else f"--backend {backend}" if backend else ""
         )
-        unfit = unfit or ("--processes (or KDIGITS_PROCESSES)" if cluster else "")
         if unfit:
             raise DeviceError(
                 f"{unfit}: {recipe.name} is a classical method, which runs on this machine's CPU. Expected a "
                 f"network. Leave {unfit.split()[0]} out."
             )
         return Device("cpu", None, 1, "float32", "a classical method", "scikit-learn")
-    return resolve_device(requested, precision=recipe.precision, backend=backend, cluster=cluster)
+    return resolve_device(requested, precision=recipe.precision, backend=backend)
 
 
 def device_of_any(recipe: Recipe, requested: str = "auto", backend: str | None = None) -> Device:
@@ -115,13 +98,7 @@ def device_of_any(recipe: Recipe, requested: str = "auto", backend: str | None =
     return device_of(recipe, requested, backend=backend) if recipe.networks else device_of(recipe)
 
 
-def resolve_device(
-    requested: str = "auto",
-    *,
-    precision: str = "float32",
-    backend: str | None = None,
-    cluster: processes.Cluster | None = None,
-) -> Device:
+def resolve_device(requested: str = "auto", *, precision: str = "float32", backend: str | None = None) -> Device:
     """Find the best device there is, or the requested one.
 
     With TensorFlow, a TPU is tried only if the environment shows a sign of one or if it was requested, because trying
@@ -132,28 +109,26 @@ def resolve_device(
         precision: the Keras dtype policy that the recipe asks for. "mixed_bfloat16" is granted if the hardware
             computes it natively; if not, float32 is used.
         backend: see ``backend.choose_backend``.
-        cluster: the processes to train with. They need JAX, which is chosen unless another backend is requested.
 
     Raises:
-        DeviceError: the requested device is not there, the backend cannot be used, or the processes could not meet.
+        DeviceError: the requested device is not there, or the backend cannot be used.
     """
     if requested not in DEVICES:
         raise DeviceError(
             f"--device {requested}: no such device. Expected one of {', '.join(DEVICES)}. Correct the name."
         )
-    name, why = choose_backend(backend, several=cluster is not None)
+    name, why = choose_backend(backend)
     if name == "jax":
-        return _resolve_jax(requested, precision, [f"JAX: {why}"] if why != ASKED_FOR else [], cluster)
+        return _resolve_jax(requested, precision, [f"JAX: {why}"] if why != ASKED_FOR else [])
     return _resolve_tensorflow(requested, precision, [f"TensorFlow: {why}"] if why and why != ASKED_FOR else [])
 
 
-def _resolve_jax(requested: str, precision: str, notes: list[str], cluster: processes.Cluster | None) -> Device:
+def _resolve_jax(requested: str, precision: str, notes: list[str]) -> Device:
     jax = import_backend("jax")
     import keras
 
     if requested == "cpu":  # without this, JAX also takes hold of GPUs
         jax.config.update("jax_platforms", "cpu")
-    count, number = processes.join(cluster) if cluster else (1, 0)
     # A plugin that finds no driver says so on stderr. That matters only to a user who asked for the device.
     with contextlib.nullcontext() if requested in ("tpu", "gpu") else stderr_held_back():
         try:
@@ -181,7 +156,7 @@ def _resolve_jax(requested: str, precision: str, notes: list[str], cluster: proc
     if len(found) > 1:
         names = [f"{device.platform}:{device.id}" for device in found]
         strategy = keras.distribution.DataParallel(devices=names, auto_shard_dataset=False)
-    return _device(Device(kind, strategy, len(found), precision, "", "jax", count, number), native=native, notes=notes)
+    return _device(Device(kind, strategy, len(found), precision, "", "jax"), native=native, notes=notes)
 
 
 def _at_least_ampere(device: Any) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib.metadata
-import json
 import logging
 import platform
 import re
@@ -20,18 +19,16 @@ from kaggle_digits.arrays import write_arrays
 from kaggle_digits.backend import import_backend
 from kaggle_digits.calibration import calibrate, find_threshold, fit_temperature
 from kaggle_digits.data import find_source, load_train, split_rows
-from kaggle_digits.errors import DigitsError, InputError, RunError, TrainingError
+from kaggle_digits.errors import InputError
 from kaggle_digits.learners import Fitted, Training, learner_of, part_of
 from kaggle_digits.own import locate
 from kaggle_digits.predict import load_run
-from kaggle_digits.recipe import FieldError, Recipe, to_json
+from kaggle_digits.recipe import FieldError, Recipe
 from kaggle_digits.recipes import RECIPES
 from kaggle_digits.runs import (
     VALIDATION_FILE,
-    Claim,
     RowCounts,
     Run,
-    State,
     Threshold,
     claim,
     find_commit,
@@ -43,7 +40,6 @@ from kaggle_digits.runs import (
 from kaggle_digits.strategy import Device, device_of, device_of_any
 
 if TYPE_CHECKING:
-    from kaggle_digits.cluster import Cluster
     from kaggle_digits.data import TrainingRows
     from kaggle_digits.learners import Progress
 
@@ -69,8 +65,7 @@ def train_run(
 ) -> Run:
     """Train a recipe and leave a run folder.
 
-    On one CPU the same seed gives the same weights bit for bit, also if the training was stopped and resumed. If
-    several processes train together, the first one keeps the run folder, and the others write nothing.
+    On one CPU the same seed gives the same weights bit for bit, also if the training was stopped and resumed.
 
     Args:
         recipe: what to train.
@@ -97,28 +92,18 @@ def train_run(
         _check_own(recipe)
     wanted = describe_run(recipe, Path(folder), seed=seed, device=device, source=source)
     wanted = replace(wanted, rows=RowCounts.of(rows, held_out))
-    keeps_folder = device.process == 0
-    progress = progress if keeps_folder else None
-    claimed = claim(wanted, resume=resume, numbered=numbered) if keeps_folder else _claim_nothing(wanted)
-    with claimed as (run, state):
+    with claim(wanted, resume=resume, numbered=numbered) as (run, state):
         if numbered and state != "fresh":
             log.info("Continuing the interrupted job with the training in %s", run.folder)
-        if device.processes > 1:
-            state = _state_of_first(device, run, state)
         if state == "finished":
-            return load_run(run.folder, device) if device.processes == 1 else run
-        if keeps_folder:
-            run.save()
+            return load_run(run.folder, device)
+        run.save()
         weights = [sum(network.epochs for network in member.networks) or 1 for member in recipe.members]
         members = [
             _train_member(run, number, rows, held_out=held_out, progress=part_of(progress, number - 1, weights))
-            for number, member in enumerate(recipe.members, start=1)
-            # The first of several processes trains a classical member alone.
-            if keeps_folder or member.networks
+            for number in range(1, len(recipe.members) + 1)
         ]
-        if members and not keeps_folder:
-            return run
-        with _explained(device), _refused(recipe):
+        with _refused(recipe):
             fitted = learner_of(recipe).fit(
                 Training(
                     recipe=recipe,
@@ -132,10 +117,7 @@ def train_run(
                     progress=progress,
                 )
             )
-        run = _finish(run, fitted, members, held_out)
-        if keeps_folder:
-            run = _write(run, fitted, held_out)
-        return run
+        return _write(_finish(run, fitted, members, held_out), fitted, held_out)
 
 
 def describe_run(recipe: Recipe, folder: Path, *, seed: int, device: Device, source: str) -> Run:
@@ -161,7 +143,6 @@ def train_on(
     member: tuple[int, int] | None = None,
     device: str = "auto",
     backend: str | None = None,
-    cluster: Cluster | None = None,
     resume: bool = False,
     progress: Progress | None = None,
 ) -> Run:
@@ -175,7 +156,6 @@ def train_on(
         member: (I, N) trains one of N, counted from 1: a member of an ensemble, or the same recipe with a seed of its
             own. All members leave out the same rows.
         device, backend: where to train. A classical member runs where it can.
-        cluster: the processes to train with, or None.
         resume: continue the training in the folder.
         progress: is told of every step and epoch of a network.
 
@@ -195,11 +175,11 @@ def train_on(
                 )
             recipe = recipe.members[number - 1]
             is_scored = bool(recipe.networks)
-            if not is_scored and not cluster:  # one command can train all members, whatever they run on
+            if not is_scored:  # one command can train all members, whatever they run on
                 device, backend = "auto", None
     source = find_source(data)
     rows, held_out = split_rows(load_train(source), fraction=recipe.validation_fraction, seed=split_seed)
-    place = device_of(recipe, device, backend=backend, cluster=cluster)
+    place = device_of(recipe, device, backend=backend)
     log.info("Device: %s", place)
     return train_run(
         recipe,
@@ -309,46 +289,6 @@ def _write(run: Run, fitted: Fitted, held_out: TrainingRows | None) -> Run:
     run.save()
     remove_checkpoints(run.folder)
     return run
-
-
-@contextlib.contextmanager
-def _claim_nothing(wanted: Run) -> Iterator[Claim]:
-    """Stand in for ``claim`` in a process that keeps no folder."""
-    yield Claim(wanted, "fresh")
-
-
-@contextlib.contextmanager
-def _explained(device: Device) -> Iterator[None]:
-    """Say what a failure of one of several processes means, because JAX has no error of its own for it."""
-    try:
-        yield
-    except Exception as error:
-        if device.processes == 1 or isinstance(error, DigitsError):
-            raise
-        reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
-        raise TrainingError(
-            f"process {device.process} of {device.processes} cannot go on ({reason[:200]}). Expected all processes to "
-            "stay. Most likely another one was lost: see what it said. Start all again with --resume; whole epochs are "
-            "kept."
-        ) from error
-
-
-def _state_of_first(device: Device, run: Run, state: State) -> State:
-    """Compare this process with the first one, and return what the first one has found in its folder.
-
-    Raises:
-        RunError: they were started to train different things.
-    """
-    mine = {"recipe": to_json(run.recipe), "seed": run.seed, "rows": str(run.rows)}
-    with _explained(device):
-        answer = json.loads(device.from_first(json.dumps({"state": state, **mine}).encode()))
-    differing = [name for name, value in mine.items() if answer[name] != value]
-    if differing:
-        raise RunError(
-            f"process {device.process}: has another {' and '.join(differing)} than the first process. Expected the "
-            "same command and the same data for all. Start all again."
-        )
-    return answer["state"]
 
 
 @contextlib.contextmanager

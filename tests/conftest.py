@@ -53,8 +53,7 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder.mkdir()
     monkeypatch.chdir(folder)
     monkeypatch.setenv("KDIGITS_CACHE", str(tmp_path / "cache"))
-    cluster = ("KDIGITS_COORDINATOR", "KDIGITS_PROCESSES", "KDIGITS_PROCESS")
-    for name in ("KDIGITS_DATA", "KDIGITS_COMPETITION", "ISTPUVM", "TPU_NAME", "KERAS_BACKEND", *cluster):
+    for name in ("KDIGITS_DATA", "KDIGITS_COMPETITION", "ISTPUVM", "TPU_NAME", "KERAS_BACKEND"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("KDIGITS_KAGGLE", str(tmp_path / "kaggle"))
     return folder

@@ -98,13 +98,6 @@ def test_process_keeps_the_backend_that_runs():
     )
 
 
-def test_several_processes_need_jax():
-    done = run_python(CHOOSE.replace("choose_backend()", "choose_backend(several=True)"))
-    assert done.stdout == "jax: several processes\n"
-    with pytest.raises(DeviceError, match=r"^several processes: tensorflow cannot train in more than one\."):
-        choose_backend("tensorflow", several=True)
-
-
 def test_failing_import_shows_what_was_held_back(tmp_path):
     Path(tmp_path / "tensorflow.py").write_text(
         "import os\nos.write(2, b'library missing')\nraise ImportError('gone')\n"

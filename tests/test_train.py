@@ -181,7 +181,6 @@ def test_run_folder_says_what_was_done(finished, cpu):
         "precision": "float32",
         "reason": "asked for",
         "backend": "tensorflow",
-        "processes": 1,
     }
     assert record["versions"]["keras"] == keras.__version__
     assert [epoch["epoch"] for epoch in record["epochs"]] == [1, 2, 3, 4]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json as _json
 import shutil
-import sys
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -23,14 +22,13 @@ from kaggle_digits.cli.options import (
     SHARD,
     TRAINING,
     count,
-    index,
     option,
     part,
     path,
     several,
     verb,
 )
-from kaggle_digits.cli.output import TrainingProgress, exit_code_of, kept_if_interrupted, show
+from kaggle_digits.cli.output import TrainingProgress, kept_if_interrupted, show
 from kaggle_digits.errors import InputError, TrainingError
 from kaggle_digits.recipe import WORDS, to_json
 from kaggle_digits.recipes import DEFAULT_RECIPE, RECIPES, find_recipe, load_measured
@@ -45,7 +43,6 @@ FIGURES = (
     "these rows, on two cores. `kaggle-digits recipes NAME` shows everything about a recipe."
 )
 KEPT = "What is done is kept in {}. Repeat the command to continue."
-SEVERAL = ("several processes", "one training by several processes or machines, with JAX; start the command in each")
 
 
 @verb(
@@ -171,14 +168,6 @@ def _print_json(value: object) -> None:
         help="train member I of N into DIR/I-of-N; all members hold out the same rows, and each has a seed of its own; "
         "predict --run DIR averages them",
     ),
-    option(
-        "--coordinator",
-        metavar="HOST:PORT",
-        group=SEVERAL,
-        help="the address of process 0, or auto if the platform provides everything ($KDIGITS_COORDINATOR)",
-    ),
-    option("--processes", type=count, metavar="N", group=SEVERAL, help="their number ($KDIGITS_PROCESSES)"),
-    option("--process", type=index, metavar="I", group=SEVERAL, help="this process, from 0 ($KDIGITS_PROCESS)"),
     JSON,
 )
 def train(
@@ -192,47 +181,31 @@ def train(
     epochs: int | None,
     resume: bool,
     member: tuple[int, int] | None,
-    coordinator: str | None,
-    processes: int | None,
-    process: int | None,
     quiet: bool,
     json: bool,
 ) -> None:
-    """Train a recipe, alone or together with other processes."""
-    from kaggle_digits.cluster import find_cluster, in_own_process
+    """Train a recipe."""
+    from kaggle_digits.train import train_on
 
     chosen = find_recipe(recipe, epochs=epochs, backend=backend)
-    cluster = find_cluster(coordinator, processes, process)
-
-    def work() -> None:
-        from kaggle_digits.train import train_on
-
-        where = run / f"{member[0]}-of-{member[1]}" if member else run
-        kept = f"Whole epochs of a network are kept in {where}. Continue with --resume."
-        with kept_if_interrupted(kept), TrainingProgress(quiet=quiet) as progress:
-            trained = train_on(
-                data,
-                chosen,
-                run,
-                seed=seed,
-                member=member,
-                device=device,
-                backend=backend,
-                cluster=cluster,
-                resume=resume,
-                progress=progress,
-            )
-        show(_json.dumps(trained.summary()) if json else _describe_run(trained))
-
-    if not cluster:
-        work()
-    elif code := in_own_process(lambda: exit_code_of(work)):
-        sys.exit(code)  # the child process has said why
+    where = run / f"{member[0]}-of-{member[1]}" if member else run
+    kept = f"Whole epochs of a network are kept in {where}. Continue with --resume."
+    with kept_if_interrupted(kept), TrainingProgress(quiet=quiet) as progress:
+        trained = train_on(
+            data,
+            chosen,
+            run,
+            seed=seed,
+            member=member,
+            device=device,
+            backend=backend,
+            resume=resume,
+            progress=progress,
+        )
+    show(_json.dumps(trained.summary()) if json else _describe_run(trained))
 
 
 def _describe_run(run: Run) -> str:
-    if run.device.process:
-        return f"process {run.device.process} of {run.device.processes}: done; the first keeps the run"
     name = f"{run.folder}: {run.recipe.name}"
     if run.accuracy is None:
         return f"{name}, asked only where the networks are not sure. Combine all members without --member."

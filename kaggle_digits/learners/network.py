@@ -50,9 +50,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-FAULT = b"!"
-"""What the first process sends starts with this if it is the reason why nobody can go on."""
-
 BATCH_SIZE = 1024
 """The number of images predicted at once."""
 
@@ -174,7 +171,7 @@ def fit(training: Training) -> Fitted:
     on_one_cpu = device.kind == "cpu" and device.backend == "tensorflow" and device.replicas == 1
     step = make_step(model, device) if on_one_cpu else None
     owner = _owner(training)
-    epochs = _load_checkpoint(training.folder, model, device, owner)
+    epochs = _load_checkpoint(training.folder, model, owner)
 
     def predict(rows: TrainingRows) -> np.ndarray:
         # Averaging takes time, and is worth it only after the last epoch.
@@ -201,17 +198,14 @@ def fit(training: Training) -> Fitted:
                 metrics["seconds"] = round(metrics["seconds"] - tracer.measuring_seconds, 3)
                 metrics |= {"losses": tracer.losses, "curve": tracer.curve}
             if tuning:
-                measured = accuracy(predict(tuning), tuning.digits)
-                # All processes must decide alike, even if their processors differ in the last digits.
-                metrics["tuning_accuracy"] = json.loads(device.from_first(json.dumps(measured).encode()))
+                metrics["tuning_accuracy"] = accuracy(predict(tuning), tuning.digits)
             if held_out:
                 started = time.perf_counter()
                 probabilities = predict(held_out)
                 metrics["validation_accuracy"] = accuracy(probabilities, held_out.digits)
                 metrics["validation_seconds"] = round(time.perf_counter() - started, 3)
             epochs.append(metrics)
-            if device.process == 0:
-                write_checkpoint(training.folder, model, epochs, owner)
+            write_checkpoint(training.folder, model, epochs, owner)
             if training.progress:
                 training.progress.epoch(metrics, recipe.epochs)
     if held_out and probabilities is None:  # the training was stopped after its last checkpoint
@@ -291,12 +285,7 @@ def _is_tensorflow_tpu(device: Device) -> bool:
 def _predictor(training: Training, model: keras.Sequential, *, averaging: bool) -> Predictor:
     """Return a predictor that measures the network as it stands."""
     recipe, device = cast(Network, training.recipe), training.device
-    if device.processes == 1:
-        return network_predictor(model, recipe, device=device, averaging=averaging)
-    # Each process predicts with a network of its own, so that no rows are exchanged.
-    own = build_model(recipe, precision=device.precision)
-    own.set_weights(model.get_weights())
-    return network_predictor(own, recipe, averaging=averaging)
+    return network_predictor(model, recipe, device=device, averaging=averaging)
 
 
 def _is_over(recipe: Network, epochs: list[dict[str, Any]]) -> bool:
@@ -307,7 +296,7 @@ def _is_over(recipe: Network, epochs: list[dict[str, Any]]) -> bool:
 
 @dataclass(frozen=True)
 class Batches:
-    """One epoch, or this process' share of it, batch after batch.
+    """One epoch, batch after batch.
 
     Args:
         images: (rows, 28, 28, 1) float32.
@@ -344,9 +333,7 @@ def _make_batches(recipe: Network, rows: TrainingRows, epoch: int, *, seed: int,
         pixels = restyle_pixels(pixels, digits, recipe.augmentation, rng)
     if recipe.augmentation:
         pixels = augment_pixels(pixels, recipe.augmentation, rng)
-    taken, weights = share_batches(
-        len(rows), recipe.batch_size, replicas=device.replicas, processes=device.processes, process=device.process
-    )
+    taken, weights = share_batches(len(rows), recipe.batch_size, replicas=device.replicas)
     images, labels = to_images(pixels[taken.ravel()], recipe), _labels(digits[taken.ravel()])
     return Batches(images, labels, weights.ravel(), taken.shape[1])
 
@@ -394,8 +381,6 @@ def _fit_epoch(
                 ).history
                 fitted = {name: history[name][0] for name in ("loss", "accuracy")}
     except device.failures as error:
-        if device.processes > 1:  # most likely another process was lost, and train_run says so
-            raise
         raise TrainingError(
             f"{recipe.name}: the {device.kind} failed in epoch {epoch + 1} ({type(error).__name__}: "
             f"{str(error).splitlines()[0]}). Expected a device with enough free memory. Free it, or use --device cpu; "
@@ -461,9 +446,7 @@ def fit_batches(
     return means
 
 
-def share_batches(
-    rows: int, batch_size: int, *, replicas: int = 1, processes: int = 1, process: int = 0
-) -> tuple[np.ndarray, np.ndarray]:
+def share_batches(rows: int, batch_size: int, *, replicas: int = 1) -> tuple[np.ndarray, np.ndarray]:
     """Cut an epoch into batches of one size, a multiple of the number of replicas.
 
     A batch that is too short is filled with rows from the front of the epoch, whose weight is 0. The weights of its
@@ -473,11 +456,10 @@ def share_batches(
     Args:
         rows: number of rows in the epoch.
         batch_size: number of rows in a batch.
-        replicas: number of replicas in all processes together.
-        processes, process: number of processes, and the one whose share is wanted, from 0.
+        replicas: number of replicas.
 
     Returns:
-        the index of the row in each place, (steps, share) int64, and its weight, (steps, share) float32.
+        the index of the row in each place, (steps, width) int64, and its weight, (steps, width) float32.
 
     >>> taken, weights = share_batches(5, 3, replicas=2)
     >>> taken.tolist()
@@ -493,8 +475,7 @@ def share_batches(
         taken[step, :real] = step * batch_size + np.arange(real)
         taken[step, real:] = np.resize(np.arange(rows), width - real)
         weights[step, :real] = width / real
-    share = slice(process * width // processes, (process + 1) * width // processes)
-    return taken[:, share], weights[:, share]
+    return taken, weights
 
 
 def _variables(model: keras.Model) -> list[Any]:
@@ -528,15 +509,12 @@ def write_checkpoint(folder: Path, model: keras.Model, epochs: list[dict[str, An
     write_arrays(newest, values)
 
 
-def _load_checkpoint(folder: Path, model: keras.Model, device: Device, owner: str) -> list[dict[str, Any]]:
+def _load_checkpoint(folder: Path, model: keras.Model, owner: str) -> list[dict[str, Any]]:
     """Restore the last whole epoch into the model and return the metrics up to it; [] if there was none."""
     variables = {f"v{i}": variable for i, variable in enumerate(_variables(model))}
     # The two backends keep the state of their generators in different kinds of integers.
     expected = {name: (tuple(v.shape), "f" if np.dtype(v.dtype).kind == "f" else "iu") for name, v in variables.items()}
-    # Only the first process has the folder. It sends the others what it reads, or why it cannot.
-    contents = device.from_first(_read_checkpoint(folder, expected, owner) if device.process == 0 else b"")
-    if contents.startswith(FAULT):
-        raise RunError(contents.removeprefix(FAULT).decode())
+    contents = _read_checkpoint(folder, expected, owner)
     if not contents:
         return []
     saved, epochs = _parse_checkpoint(contents, expected, owner)
@@ -546,7 +524,11 @@ def _load_checkpoint(folder: Path, model: keras.Model, device: Device, owner: st
 
 
 def _read_checkpoint(folder: Path, expected: Mapping[str, tuple[tuple[int, ...], str]], owner: str) -> bytes:
-    """Return the newest checkpoint that is whole; nothing if there is none, or what is wrong with all of them."""
+    """Return the newest checkpoint that is whole; nothing if there is none.
+
+    Raises:
+        RunError: there are some, and all are damaged.
+    """
     fault = ""
     for file in (folder / name for name in CHECKPOINT_FILES):
         if not file.exists():
@@ -562,9 +544,7 @@ def _read_checkpoint(folder: Path, expected: Mapping[str, tuple[tuple[int, ...],
         return contents
     if not fault:
         return b""
-    return (
-        FAULT + f"{fault} Expected the checkpoint that training wrote. Remove the run folder and train again.".encode()
-    )
+    raise RunError(f"{fault} Expected the checkpoint that training wrote. Remove the run folder and train again.")
 
 
 def _parse_checkpoint(

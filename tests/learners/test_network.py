@@ -1,4 +1,4 @@
-"""Network: every row counts once in every epoch, whatever the batch size and the number of replicas and processes."""
+"""Network: every row counts once in every epoch, whatever the batch size and the number of replicas."""
 
 from __future__ import annotations
 
@@ -32,13 +32,6 @@ def test_mean_over_each_batch_is_that_over_its_real_rows(rows, batch_size, repli
         # Under a strategy Keras takes the mean over each replica's share, then the mean over the replicas.
         shares = (losses[places] * weight).reshape(replicas, -1)
         assert shares.mean(axis=1).mean() == pytest.approx(expected)
-
-
-def test_processes_share_every_batch_without_overlap():
-    whole = share_batches(100, 42, replicas=6)
-    parts = [share_batches(100, 42, replicas=6, processes=3, process=number) for number in range(3)]
-    for index in (0, 1):
-        np.testing.assert_array_equal(np.concatenate([part[index] for part in parts], axis=1), whole[index])
 
 
 def test_batches_that_fit_are_plain():
