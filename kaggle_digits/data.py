@@ -80,7 +80,7 @@ class Source:
     tables: dict[str, Table]
 
     def __str__(self) -> str:
-        return shown_name(self.name)
+        return "this folder" if self.name == "." else self.name
 
     def name_for(self, folder: Path) -> str:
         """Return the name under which files in a folder keep it, so that it can be found again.
@@ -95,11 +95,6 @@ class Source:
     def is_sample(self) -> bool:
         """Whether this is the built-in sample. The name does not decide, because a folder may have the same one."""
         return not self.tables
-
-
-def shown_name(name: str) -> str:
-    """Return what people are told of the name of a source."""
-    return "this folder" if name == "." else name
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,6 @@ from kaggle_digits.data import (
     fold_rows,
     hold_out_fold,
     load_train,
-    shown_name,
     split_rows,
 )
 from kaggle_digits.errors import DataError, RunError, SubmissionError
@@ -140,7 +139,7 @@ def _page_of_run(folder: Path, data: str | None) -> Page:
     return Page(
         title=f"{recipe.name}, seed {run.seed}",
         lead=lead,
-        facts=_facts(run),
+        facts=_facts(run, where),
         command=_command(run, where),
         sections=sections,
         commit=run.commit,
@@ -157,20 +156,20 @@ def _page_of_members(folder: Path, data: str | None) -> Page:  # noqa: ARG001
     return Page(
         title=f"{len(members)} members in {folder.name}",
         lead="`kaggle-digits predict` averages them. Each has a page of its own: name its folder.",
-        facts=_facts(members[0])[1:],
+        facts=_facts(members[0], members[0].source)[1:],
         sections=[*sections, *_submission_sections(members[0])],
         commit=members[0].commit,
     )
 
 
-def _facts(run: Run) -> list[tuple[str, str]]:
+def _facts(run: Run, source: str) -> list[tuple[str, str]]:
     facts = [
         ("Recipe", f"{run.recipe.name} ({run.recipe.source})"),
         (
             "Epochs",
             " + ".join(f"{len(each.epochs)}" for each in (run.members or [run]) if each.recipe.networks) or "none",
         ),
-        ("Rows", f"{run.rows.training:,} to train on, {run.rows.held_out:,} held out, of {shown_name(run.source)}"),
+        ("Rows", f"{run.rows.training:,} to train on, {run.rows.held_out:,} held out, of {_place(source)}"),
         ("Device", str(run.device)),
         ("Seconds", f"{run.seconds:,.1f} to train, {run.validation_seconds:,.1f} to read the held-out rows"),
         ("Parameters", f"{run.parameters:,}" if run.parameters is not None else "unknown"),
@@ -352,10 +351,15 @@ def _find_rows(run: Run, data: str | None) -> _Found | str:
             parts = [rows.take(part.pixels[:, 0] - 1) for part in (training, held_out)]
             if RowCounts.of(*parts) == run.rows:
                 return _Found(parts[0], parts[1], held_out.pixels[:, 0], source.name)
-    where = shown_name(data or run.source)
+    where = _place(data or run.source)
     if seen:
-        return f"The rows at {where} are others than those of the training, or were divided in another way."
+        return f"The rows of {where} are others than those of the training, or were divided in another way."
     return f"The training rows were not found at {where}, nor where data usually is. Name them with --data."
+
+
+def _place(name: str) -> str:
+    """Return what a page calls a source. It may be read in another folder than the one that "." stood for."""
+    return "the folder that it ran in" if name == "." else name
 
 
 def _sources(name: str, folder: Path, data: str | None) -> Iterator[Source]:
@@ -429,16 +433,14 @@ def _page_of_validation(folder: Path, data: str | None) -> Page:
             where = source.name
             break
     else:
-        text = (
-            f"The rows were not found at {shown_name(data or where)}, nor where data usually is. Name them with --data."
-        )
+        text = f"The rows were not found at {_place(data or where)}, nor where data usually is. Name them with --data."
         sections.append(Section("Worst mistakes", text))
     return Page(
         title=f"{found.recipe.name}, cross-validated over {fields['folds']} folds",
         lead=_validation_lead(found),
         facts=[
             ("Recipe", f"{found.recipe.name} ({found.recipe.source}): {found.recipe.summary}"),
-            ("Rows", f"{fields['rows']:,} of {shown_name(fields['data'])}"),
+            ("Rows", f"{fields['rows']:,} of {_place(fields['data'])}"),
             ("Spread over folds", f"{100 * fields['fold_std']:.3f} points (standard deviation)"),
             ("Repeats", f"{fields['repeat']}: {', '.join(f'{each:.3%}' for each in fields['accuracies'])}"),
             ("Seconds", f"{fields['seconds']:,.0f} to train and to read"),
@@ -521,7 +523,7 @@ def _page_of_folds(folder: Path) -> Page:
     fields = found[0].fields
     return Page(
         title="Recipes compared over folds",
-        lead=f"Each of {fields['rows']:,} rows of {shown_name(fields['data'])} was read with a model that did not see "
+        lead=f"Each of {fields['rows']:,} rows of {_place(fields['data'])} was read with a model that did not see "
         f"it, on the same {fields['folds']} folds for every recipe. ± is one standard error.",
         sections=[
             Section(
@@ -608,7 +610,7 @@ def _what_was_done(comparison: Mapping[str, Any]) -> str:
     ]
     spread = f" ± is {', or '.join(meanings)}." if meanings else ""
     return (
-        f"Trained on the same {rows['training']:,} rows of {shown_name(comparison['data'])} and scored on the same "
+        f"Trained on the same {rows['training']:,} rows of {_place(comparison['data'])} and scored on the same "
         f"{rows['held_out']:,} held-out rows, which played no part in training.{last}{spread}"
     )
 

@@ -71,6 +71,12 @@ def test_all_are_trained_and_scored_on_the_same_rows():
     assert bayes["parameters"] == 10 + 2 * 7840
 
 
+def test_device_is_named_once(caplog):
+    caplog.set_level("INFO")
+    compare([BAYES, replace(QUICK, epochs=1), replace(QUICK, name="again", epochs=1)], Path("out"), data="sample")
+    assert [record.getMessage().partition(" ")[0] for record in caplog.records].count("Device:") == 1
+
+
 def test_files_say_the_same_as_the_answer():
     comparison = compare([QUICK, BAYES], Path("out"), data="sample")
     assert read_json(Path("out/compare.json")) == comparison

@@ -147,7 +147,7 @@ def test_end_says_what_comes_next(competition, capsys, caplog):
     assert cli.main(["submit", "--data", "sample", "--recipe", "quick-retrain"]) == 0
     assert caplog.text.endswith(
         "What you may do next:\n"
-        "upload  kaggle-digits download, then the same command\n"
+        "upload  kaggle-digits download; then kaggle-digits submit --recipe quick-retrain\n"
         "report  kaggle-digits report runs/sample-quick-retrain-seed0\n"
         "better  kaggle-digits submit --recipe quick-retrain --folds 5 --data sample\n"
     )

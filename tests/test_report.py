@@ -108,7 +108,7 @@ def test_other_rows_are_not_taken_for_those_of_the_run(digits_csv, capsys):
     lines = digits_csv[0].splitlines()
     Path("train.csv").write_text("\n".join([lines[0], *lines[:0:-1]]) + "\n")
     assert main(["report", "run"]) == 0
-    assert "The rows at . are others than those of the training" in read("run/report.html")
+    assert "The rows of the folder that it ran in are others than those of the training" in read("run/report.html")
 
 
 def test_mistakes_have_the_numbers_of_their_rows(monkeypatch):

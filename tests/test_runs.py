@@ -167,7 +167,6 @@ def test_summary_says_what_a_record_keeps():
             "precision": "float32",
             "reason": "test",
             "backend": "tensorflow",
-            "processes": 1,
         },
         "epochs": 1,
         "training_rows": 40,

@@ -211,7 +211,7 @@ def fake_jax(monkeypatch, kind: str, *capabilities: str) -> None:
 
     fake = SimpleNamespace(devices=devices, __version__="0.0", config=SimpleNamespace(update=lambda name, value: None))
     monkeypatch.setattr(strategy, "import_backend", lambda name: fake)
-    monkeypatch.setattr(strategy, "choose_backend", lambda name, several: ("jax", "the only one with a TPU"))
+    monkeypatch.setattr(strategy, "choose_backend", lambda name: ("jax", "the only one with a TPU"))
 
     class DataParallel:
         def __init__(self, devices: list[str], auto_shard_dataset: bool) -> None:

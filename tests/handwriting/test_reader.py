@@ -54,6 +54,15 @@ def test_a_page_is_read_row_by_row(capsys, page):
     assert recognize(capsys, page) == "31415\n926\n"
 
 
+def test_only_what_was_read_is_printed(capsys, caplog, page):
+    """Where it was computed does not matter to anybody who wants to read digits."""
+    caplog.set_level("INFO")
+    assert cli.main(["recognize", str(page), "--quiet"]) == 0
+    assert capsys.readouterr() == ("".join(f"{row}\n" for row in ROWS), "")
+    assert cli.main(["recognize", str(page)]) == 0
+    assert not [record for record in caplog.records if "Device" in record.getMessage()]
+
+
 def test_several_pages_are_named(capsys, page):
     save("empty.png", np.ones((200, 300)))
     assert recognize(capsys, page, "empty.png") == ("page.png:\n  31415\n  926\nempty.png:\n  (no digits found)\n")

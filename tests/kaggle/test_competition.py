@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import io
 import json
+import re
 import shlex
 import zipfile
 from collections.abc import Iterator
@@ -554,6 +555,19 @@ def test_submit_trains_checks_the_limits_first_uploads_and_waits(one_terminal, t
     code, out, _ = terminal.run(*again, KDIGITS_COMPETITION="my-class-digits", KDIGITS_DATA=str(data))
     assert code == 0
     assert "public score  0.99571\n" in out
+
+
+def test_upload_without_a_message_describes_itself_and_a_finished_job_is_not_sent_twice(one_terminal, tmp_path):
+    data = tmp_path / "digits.zip"
+    data.write_bytes(archive_of())
+    job = ["submit", "--data", str(data), "--recipe", "naive-bayes", "--upload"]
+    for _ in range(2):
+        code, out, err = one_terminal.run(*job, KDIGITS_COMPETITION="my-class-digits")
+        assert code == 0, err
+    assert out.startswith("This job is done: submissions/naive-bayes-seed0.csv has its predictions.")
+    record = json.loads((Path("submissions/naive-bayes-seed0.json")).read_text())
+    assert re.match(r"naive-bayes, seed 0, held-out accuracy [0-9.]+%", record["upload"]["message"])
+    assert one_terminal.server.names().count("CreateSubmission") == 1
 
 
 @pytest.mark.parametrize(
