@@ -205,11 +205,12 @@ def shoot_terminal(data: Path, out: Path) -> None:
         done = subprocess.run(
             [sys.executable, "-m", "kaggle_digits.submit", "--data", DATA],
             cwd=folder,
-            capture_output=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
             text=True,
             check=True,
         )
-    text = re.sub(r"\x1b\[[0-9;]*m", "", done.stderr + done.stdout)
+    text = re.sub(r"\x1b\[[0-9;]*m", "", done.stdout)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         page = browser.new_page(viewport={"width": 1120, "height": 300})

@@ -56,11 +56,11 @@ WORDS = {
 IDX = re.compile(r".*(images|labels)[-.]idx[123][-.](ubyte|int)(\.gz|\.xz)?")
 """The name of one of MNIST's own files, or of a set like it. Files of other names are known by their first bytes."""
 MOST_UNUSUAL = 64
-"""Of more files with unusual names in a folder or zip, only those with the names of MNIST's own are looked into."""
+"""If a folder or zip has more files with unusual names, only those named like MNIST's own are opened."""
 NEVER_IDX = {".csv", ".tsv", ".txt", ".json", ".md", ".html", ".py", ".ipynb", ".zip", ".npz", ".png", ".jpg", ".jpeg"}
 """Suffixes of files that are not opened to look for MNIST's own."""
 DEEPEST, MOST_FOLDERS = 5, 2000
-"""Data is looked for so many folders below a folder, in so many folders at most."""
+"""How many levels below a folder the data is looked for, and in how many folders at most."""
 NOT_DIGITS = re.compile(r"fashion|kmnist|k49|kuzushiji|letters|balanced|byclass|bymerge|sign", re.IGNORECASE)
 """Sets that look like MNIST's files and hold something else."""
 ZIP = re.compile(rf"{COMPETITION}(?: ?\(\d+\))?\.zip")

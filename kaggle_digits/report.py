@@ -67,7 +67,7 @@ COMPARE_FRACTION = 1 / 7
 Of the competition's 42,000 rows, 36,000 are trained on and 6,000 are held out."""
 COMPARE_FILE, REPORT_FILE = "compare.json", "report.html"
 MISTAKES, COLUMNS = 60, 6
-"""A page shows at most this many mistakes, in so many columns, which a phone can show."""
+"""The most mistakes on a page, and the columns of their grid, which fits a phone."""
 REASONS = 8
 """For this many of the worst mistakes the page says why."""
 
@@ -585,9 +585,7 @@ def describe(comparison: Mapping[str, Any]) -> str:
                 str(len(row["seeds"])),
                 format_accuracy(row),
                 *([f"{published:.2%}" if published is not None else ""] if theirs else []),
-                f"{row['train_seconds']:,.1f}",
-                f"{row['predict_seconds']:,.1f}",
-                f"{row['parameters']:,}",
+                *_costs(row),
             ]
         )
     widths = [max(map(len, texts)) for texts in zip(*table, strict=True)]
@@ -598,6 +596,11 @@ def describe(comparison: Mapping[str, Any]) -> str:
     ]
     lines += [f"{row['recipe']:{widths[0]}}  failed: {row['failed']}" for row in comparison["recipes"] if row["failed"]]
     return "\n".join([_what_was_done(comparison), *lines])
+
+
+def _costs(row: Mapping[str, Any]) -> tuple[str, str, str]:
+    """Return the seconds to train, those to predict, and the number of parameters, as text."""
+    return f"{row['train_seconds']:,.1f}", f"{row['predict_seconds']:,.1f}", f"{row['parameters']:,}"
 
 
 def _what_was_done(comparison: Mapping[str, Any]) -> str:
@@ -640,9 +643,7 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[str]
                 format_accuracy(row),
                 *([named] if published else []),
                 *([by] if difference else []),
-                f"{row['train_seconds']:,.1f}",
-                f"{row['predict_seconds']:,.1f}",
-                f"{row['parameters']:,}",
+                *_costs(row),
             ]
         )
     return head, cells

@@ -55,7 +55,7 @@ def test_a_page_is_read_row_by_row(capsys, page):
 
 
 def test_only_what_was_read_is_printed(capsys, caplog, page):
-    """Where it was computed does not matter to anybody who wants to read digits."""
+    """People who want their digits read do not care where that is computed."""
     caplog.set_level("INFO")
     assert cli.main(["recognize", str(page), "--quiet"]) == 0
     assert capsys.readouterr() == ("".join(f"{row}\n" for row in ROWS), "")
