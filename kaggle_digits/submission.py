@@ -191,11 +191,13 @@ def read_submission(file: Path) -> Reading:
     ):  # Kaggle's own form, in a tenth of the time of what follows
         return Reading([int(line[-1]) for line in lines[1:]], None, "", len(lines))
     faults = [_Fault("it is in UTF-16. Expected UTF-8 or ASCII.", AGAIN)] if marked else []
+    total, dropped = len(lines), 0
     while lines and (not lines[0].strip() or re.fullmatch(r"sep=.|#(?!.*[A-Za-z].*[,;\t ]).*", lines[0].strip())):
-        faults.append(_Fault(f"line 1 is {lines[0][:40]!r}. Expected {HEADER!r}.", AGAIN))
-        lines = lines[1:]
+        faults.append(_Fault(f"line {dropped + 1} is {lines[0][:40]!r}. Expected {HEADER!r}.", AGAIN))
+        lines, dropped = lines[1:], dropped + 1
     if not lines:
-        return Reading(None, f"line 1 is 'nothing'. Expected {HEADER!r}.", AGAIN, 0)
+        return Reading(None, f"line {dropped + 1} is 'nothing'. Expected {HEADER!r}.", AGAIN, total)
+    before = len(faults)
     first = lines[0].lstrip("# ")
     separator = _separator_of(first)
     if separator != ",":
@@ -214,7 +216,8 @@ def read_submission(file: Path) -> Reading:
                 faults.append(_Fault(f"line {number} is {line[:40]!r}. Expected no quotation marks.", CORRECT))
                 fields = fields[0].split(own)
         except csv.Error:
-            return Reading(None, f"line {number} is {line[:40]!r}. Expected an id and a label.", CORRECT, len(lines))
+            text = f"line {number + dropped} is {line[:40]!r}. Expected an id and a label."
+            return Reading(None, text, CORRECT, total)
         stripped = [field.strip() for field in fields]
         if stripped != fields and not faults:
             faults.append(_Fault(f"line {number} is {line[:40]!r}, with spaces around values. Expected none.", CORRECT))
@@ -230,8 +233,14 @@ def read_submission(file: Path) -> Reading:
         table = [row[:-1] for row in table]
     digits, more = _understand(table, lines)
     faults += more
+    if dropped:
+        moved = (
+            replace(each, text=re.sub(r"^line ([0-9]+)", lambda found: f"line {int(found[1]) + dropped}", each.text))
+            for each in faults[before:]
+        )
+        faults[before:] = list(moved)
     shown = next((fault for fault in faults if fault.hides or digits is not None), (*faults, None)[0])
-    return Reading(digits, shown.text if shown else None, shown.remedy if shown else "", len(lines))
+    return Reading(digits, shown.text if shown else None, shown.remedy if shown else "", total)
 
 
 def _separator_of(line: str) -> str:
