@@ -33,9 +33,9 @@ galleries of images. To use one of those, import the module, or TensorFlow and K
 def choose_backend(requested: str | None = None) -> tuple[str, str]:
     """Return the backend to use, and why.
 
-    A backend that the user names comes first. Without one, JAX is used if several processes train together, or if the
-    machine has a TPU that JAX can use and this TensorFlow cannot, as on Kaggle today. In all other cases it is
-    TensorFlow. If Keras is imported already, its backend cannot change. Nothing is imported to find out.
+    A backend that the user names comes first. Without one, JAX is used if the machine has a TPU that JAX can use and
+    this TensorFlow cannot, as on Kaggle today. In all other cases it is TensorFlow. If Keras is imported already, its
+    backend cannot change. Nothing is imported to find out.
 
     Args:
         requested: "tensorflow", "jax", or None.
@@ -44,8 +44,7 @@ def choose_backend(requested: str | None = None) -> tuple[str, str]:
         the name, and the reason in words for people. The reason is "" for the default.
 
     Raises:
-        DeviceError: there is no such backend, it is not installed, it cannot train in several processes, or Keras
-            already runs on another one.
+        DeviceError: there is no such backend, it is not installed, or Keras already runs on another one.
     """
     set_by_user = os.environ.get("KERAS_BACKEND")
     sign = tpu_sign()

@@ -134,11 +134,11 @@ def _columns_without_names(columns: list[int], values: np.ndarray, kind: str, na
     notes: list[str] = []
     extra = len(columns) - PIXELS
     if extra not in (0, 1, 2):
-        what = remedy = None
+        what, remedy = None, ""
         if 2 < extra <= CLASSES + 2:
             what = f"{len(columns)} columns without a header, which are {extra} more than the {PIXELS} pixels"
             remedy = "Add a header that names the label and the pixels, as in label,pixel0,pixel1,…"
-        raise wrong_width(name, len(columns), what, remedy or "")
+        raise wrong_width(name, len(columns), what, remedy)
     first, last = values[:, columns[0]], values[:, columns[-1]]
     can_be_index = _counts_up(first)
     if extra == 2:

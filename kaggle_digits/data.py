@@ -503,12 +503,13 @@ def _read(table: Table, kind: str, *, beside: Table | None = None) -> Rows:
         beside: the training table of the same source. Its labels say how the images of both lie.
     """
     rows = table.read(kind)
-    if _share_on_side(rows.pixels) > (0.5 if beside is None else 0.3) or (beside and len(rows.pixels) < 50):
+    share = _share_on_side(rows.pixels)
+    if share > (0.5 if beside is None else 0.3) or (beside and len(rows.pixels) < 50):
         known = beside.read("train") if beside else rows
         if known.digits is not None and _are_transposed(known.pixels, known.digits):
             note = "transposed images, as EMNIST has them, set upright"
             rows = replace(rows, pixels=_turned(rows.pixels, TRANSPOSED).copy(), notes=(*rows.notes, note))
-        elif len(rows.pixels) >= 50 and _share_on_side(rows.pixels) > 0.5:
+        elif len(rows.pixels) >= 50 and share > 0.5:
             log.warning(
                 "%s: most images are wider than tall, which digits are not. If they are transposed or turned, networks "
                 "that learned upright digits misread them. Look at some of them.",

@@ -62,13 +62,11 @@ def sniff(head: bytes, name: str) -> Form:
         DataError: it is empty, or no table of digits.
     """
     form = _sniff_encoding(head)
-    if mistaken := describe_mistaken(head[form.skip :]):
+    text = head[form.skip :].decode(form.encoding, "replace")
+    if mistaken := describe_mistaken(head[form.skip :]) or describe_mistaken(text[:200].encode()):
         raise DataError(f"{name}: holds {mistaken[0]}. Expected a table of digits. {mistaken[1]}")
     if b"\0" in head and form.encoding in ("utf-8", "cp1252"):
         raise DataError(f"{name}: not a text file. {EXPECTED} Pass the competition's own file.")
-    text = head[form.skip :].decode(form.encoding, "replace")
-    if mistaken := describe_mistaken(text[:200].encode()):
-        raise DataError(f"{name}: holds {mistaken[0]}. Expected a table of digits. {mistaken[1]}")
     if not text.strip():
         raise DataError(
             f"{name}: the file is empty. Expected a header and one row per image. Download it again, or check how it "

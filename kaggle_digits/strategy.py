@@ -1,4 +1,4 @@
-"""Choose where to train and say why: on a TPU, on one or several GPUs, or on the CPU, of one machine or of several.
+"""Choose where to train and say why: on a TPU, on one or several GPUs, or on the CPU.
 
 TensorFlow and JAX are imported inside the functions, once and quietly. If a device is asked for before anything imports
 Keras, no banner reaches the user's terminal.
@@ -68,7 +68,7 @@ class Device:
 
     @property
     def failures(self) -> tuple[type[Exception], ...]:
-        """The exceptions that the backend raises when a device or another process fails."""
+        """The exceptions that the backend raises when a device fails."""
         if self.backend == "jax":
             return (import_backend("jax").errors.JaxRuntimeError,)
         return (import_tensorflow().errors.OpError,)

@@ -50,11 +50,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.exit(InputError.exit_code)
     options = vars(parser.parse_args(arguments))
     logging.basicConfig(format="%(message)s", handlers=[FittedHandler(sys.stderr)])
-    # Every network is traced anew, and that is meant. TensorFlow takes several runs after another for a loop.
-    logging.getLogger("tensorflow").addFilter(lambda record: "retracing" not in record.getMessage())
+    logging.getLogger("tensorflow").addFilter(_is_not_about_retracing)
     logging.getLogger("kaggle_digits").setLevel(logging.WARNING if options.get("quiet") else logging.INFO)
     verb: Verb = options.pop("verb")
     return exit_code_of(lambda: verb.run(**options))
+
+
+def _is_not_about_retracing(record: logging.LogRecord) -> bool:
+    """Leave out a warning of TensorFlow. It takes several networks, each of which is traced anew, for a loop."""
+    return "retracing" not in record.getMessage()
 
 
 class _Parser(argparse.ArgumentParser):

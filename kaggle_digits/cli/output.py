@@ -75,12 +75,12 @@ def fitted(text: str, stream: TextIO) -> str:
     width = max(20, shutil.get_terminal_size().columns)
     lines = []
     for line in text.splitlines():
-        match = re.match(r"\S+ {2,}", line)
-        indent = match[0] if match else ""
-        parts = textwrap.wrap(
-            line, width, subsequent_indent=" " * len(indent), break_long_words=False, break_on_hyphens=False
-        )
-        lines += parts if len(line) > width else [line]
+        if len(line) <= width:
+            lines.append(line)
+            continue
+        head = re.match(r"\S+ {2,}", line)
+        indent = " " * len(head[0] if head else "")
+        lines += textwrap.wrap(line, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
     return "\n".join(lines)
 
 

@@ -524,7 +524,7 @@ def _load_checkpoint(folder: Path, model: keras.Model, owner: str) -> list[dict[
 
 
 def _read_checkpoint(folder: Path, expected: Mapping[str, tuple[tuple[int, ...], str]], owner: str) -> bytes:
-    """Return the newest checkpoint that is whole; nothing if there is none.
+    """Return the newest undamaged checkpoint, or nothing if no checkpoint was written.
 
     Raises:
         RunError: there are some, and all are damaged.
