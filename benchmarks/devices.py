@@ -47,10 +47,10 @@ PREDICTED = 1_100
 
 def train_here(recipe_name: str, steps: int, sgd: bool, place: str) -> dict[str, Any]:
     """Train in this process, and return the losses and the shape of the predictions."""
+    from kaggle_digits.analysis.self_test import write_start
     from kaggle_digits.data import find_source, load_train
-    from kaggle_digits.devices import write_start
+    from kaggle_digits.learners.claim import CHECKPOINT_FILES
     from kaggle_digits.recipes import RECIPES
-    from kaggle_digits.runs import CHECKPOINT_FILES
     from kaggle_digits.strategy import resolve_device
 
     backend, devices = PLACES[place]
@@ -70,8 +70,10 @@ def train_here(recipe_name: str, steps: int, sgd: bool, place: str) -> dict[str,
         write_start(recipe, folder)
         if "rounded" in place:
             change_last_digits(folder / CHECKPOINT_FILES[0])
+        from kaggle_digits.analysis.trace import Tracer  # with the backend of this process
+
         started = time.perf_counter()
-        training = Training(recipe=recipe, rows=rows, folder=folder, seed=0, device=device, trace=True)
+        training = Training(recipe=recipe, rows=rows, folder=folder, seed=0, device=device, callbacks=[Tracer()])
         fitted = learner_of(recipe).fit(training)
         seconds = time.perf_counter() - started
     shape = list(fitted.predictor.probabilities(rows.pixels[:PREDICTED]).shape)
@@ -91,8 +93,9 @@ def change_last_digits(checkpoint: Path) -> None:
 
 def mirrored(count: int) -> Any:
     """Split the CPU into logical devices, and return them under a MirroredStrategy."""
-    from kaggle_digits.backend import import_tensorflow
-    from kaggle_digits.strategy import Device, mirror
+    from kaggle_digits.devices.accelerators import mirror
+    from kaggle_digits.devices.backend import import_tensorflow
+    from kaggle_digits.strategy import Device
 
     tf = import_tensorflow()
     parts = [tf.config.LogicalDeviceConfiguration()] * count
@@ -133,10 +136,11 @@ def compare_places(recipe: str, steps: int, sgd: bool, places: list[str]) -> boo
 
 def measure_overhead(pairs: int = 7) -> None:
     """Print how much longer an epoch takes under a strategy of one device than without."""
-    from kaggle_digits.backend import import_tensorflow
-    from kaggle_digits.data import find_source, load_train, one_hot
-    from kaggle_digits.learners.models import build_model, compile_model
+    from kaggle_digits.data import find_source, load_train
+    from kaggle_digits.devices.backend import import_tensorflow
+    from kaggle_digits.digits import one_hot
     from kaggle_digits.learners.preprocess import to_images
+    from kaggle_digits.models import build_model, compile_model
     from kaggle_digits.recipes import RECIPES
     from kaggle_digits.strategy import Device, resolve_device
 

@@ -35,13 +35,15 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
-from kaggle_digits.data import TEST_ROWS, TrainingRows, find_source, load_train, split_rows
+from kaggle_digits.analysis.plots import BLUE, PALETTE, STYLE
+from kaggle_digits.analysis.report import COMPARE_FRACTION, compare_run_folder
+from kaggle_digits.data import TrainingRows, find_source, load_train, split_rows
 from kaggle_digits.files import atomic_path
-from kaggle_digits.plots import BLUE, PALETTE, STYLE
+from kaggle_digits.learners import Context
 from kaggle_digits.recipe import Ensemble, Network, OneCycle, Recipe
 from kaggle_digits.recipes import RECIPES, find_recipe
-from kaggle_digits.report import COMPARE_FRACTION, compare_run_folder
 from kaggle_digits.strategy import device_of
+from kaggle_digits.submission import TEST_ROWS
 from kaggle_digits.train import train_run
 
 HERE = Path(__file__).parent
@@ -118,11 +120,9 @@ def measure(
             recipe,
             rows,
             compare_run_folder(out, recipe.name, seed),
-            seed=seed,
-            device=device_of(recipe),
-            source="the competition",
             held_out=held_out,
             resume=True,
+            context=Context(device=device_of(recipe), seed=seed, source="the competition"),
         )
         units = [before, epoch_seconds(rows)]
         runs = [[one.seed, one.epochs] for one in (run, *(each for each in run.members if each.recipe.networks))]

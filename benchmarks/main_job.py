@@ -48,13 +48,13 @@ def epoch_seconds(rows: TrainingRows) -> float:
     """
     import numpy as np
 
-    from kaggle_digits.data import one_hot
+    from kaggle_digits.digits import one_hot
     from kaggle_digits.strategy import resolve_device
 
     device = resolve_device("cpu")
-    from kaggle_digits.learners.models import build_model, compile_model
-    from kaggle_digits.learners.network import Batches, fit_batches, make_step
     from kaggle_digits.learners.preprocess import to_images
+    from kaggle_digits.models import build_model, compile_model
+    from kaggle_digits.train import Batches, fit_batches, make_step
 
     recipe = replace(RECIPES["cnn-32-64"], batch_size=BATCH_SIZE)
     model = build_model(recipe)
@@ -67,7 +67,7 @@ def epoch_seconds(rows: TrainingRows) -> float:
     seconds = []
     for _ in range(TIMES):
         started = time.perf_counter()
-        fit_batches(step, model, Batches(images, labels, weights, BATCH_SIZE), [])
+        fit_batches(step, Batches(images, labels, weights, BATCH_SIZE), [])
         seconds.append(time.perf_counter() - started)
     assert np.isfinite(model.get_weights()[0]).all()
     return min(seconds) / len(taken) * ALL_ROWS

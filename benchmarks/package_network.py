@@ -14,9 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
-from kaggle_digits.arrays import write_arrays
-from kaggle_digits.predict import PACKAGED_RUN
-from kaggle_digits.runs import MODEL_FILE, read_run
+from kaggle_digits.files import write_arrays
+from kaggle_digits.learners import PACKAGED_RUN
+from kaggle_digits.run import MODEL_FILE, read_run
 
 
 def main() -> None:

@@ -30,15 +30,15 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 from PIL import Image
 
-from kaggle_digits import CLASSES
-from kaggle_digits.backend import import_backend
-from kaggle_digits.calibration import calibrate
+from kaggle_digits.analysis.plots import BLUE, PALETTE, STYLE, plot_digits, plot_reliability
 from kaggle_digits.data import find_source, load_train
+from kaggle_digits.devices.backend import import_backend
+from kaggle_digits.digits import CLASSES
 from kaggle_digits.handwriting.reader import Reader, draw_overlay
-from kaggle_digits.plots import BLUE, PALETTE, STYLE, plot_digits, plot_reliability
+from kaggle_digits.learners.calibration import calibrate
 from kaggle_digits.recipe import Network
 from kaggle_digits.recipes import find_recipe
-from kaggle_digits.runs import MODEL_FILE, Run, read_run
+from kaggle_digits.run import MODEL_FILE, Run, read_run
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
@@ -74,7 +74,8 @@ def sample_digits() -> tuple[np.ndarray, np.ndarray]:
 def draw_augmentation() -> Figure:
     """Draw one digit, and what two kinds of augmentation make of it."""
     import_backend("tensorflow")
-    from kaggle_digits.learners.augment import augment_pixels, restyle_pixels
+    from kaggle_digits.learners.augment import augment_pixels
+    from kaggle_digits.learners.restyle import restyle_pixels
 
     pixels, digits = sample_digits()
     rng = np.random.default_rng(0)
@@ -94,7 +95,7 @@ def draw_augmentation() -> Figure:
 def draw_learning_rate() -> Figure:
     """Draw the learning rate of three recipes, step by step."""
     import_backend("tensorflow")
-    from kaggle_digits.learners.models import learning_rate_of
+    from kaggle_digits.models import learning_rate_of
 
     figure = Figure(figsize=(6, 3), layout="constrained")
     axes = figure.subplots()

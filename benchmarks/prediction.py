@@ -15,8 +15,8 @@ import time
 from pathlib import Path
 
 from kaggle_digits.data import find_source, load_test
-from kaggle_digits.predict import load_run
-from kaggle_digits.runs import read_run
+from kaggle_digits.learners import load_run
+from kaggle_digits.run import read_run
 from kaggle_digits.strategy import device_of
 
 REPEATS = 9

@@ -1,4 +1,4 @@
-"""Write the figures of comparisons into docs/benchmarks/recipes.md and into kaggle_digits/measured.json.
+"""Write the figures of comparisons into docs/benchmarks/recipes.md and into kaggle_digits/recipes/measured.json.
 
     .venv/bin/kaggle-digits compare --recipes all --data digit-recognizer.zip --out compare
     .venv/bin/python benchmarks/recipes_table.py compare/compare.json
@@ -16,14 +16,14 @@ from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
+from kaggle_digits.analysis.report import format_accuracy
 from kaggle_digits.recipe import Recipe
-from kaggle_digits.recipes import MEASURED_FILE, RECIPES
-from kaggle_digits.report import format_accuracy
+from kaggle_digits.recipes import FOLDER, RECIPES
 
 ROOT = Path(__file__).parent.parent
 KEPT = ROOT / "benchmarks" / "compare"
 PAGE = ROOT / "docs" / "benchmarks" / "recipes.md"
-MEASURED = ROOT / "kaggle_digits" / MEASURED_FILE
+MEASURED = FOLDER / "measured.json"
 THIRD_CONVOLUTION = ("cnn-16-32", "cnn-16-32-64")
 
 
@@ -92,7 +92,7 @@ def third_convolution_table(rows: dict[str, dict[str, Any]]) -> str:
 
 
 def measured(rows: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Return the contents of kaggle_digits/measured.json."""
+    """Return the contents of kaggle_digits/recipes/measured.json."""
     return {
         name: {
             "accuracy": format_accuracy(row),

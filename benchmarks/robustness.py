@@ -20,10 +20,9 @@ import numpy as np
 from PIL import Image, ImageDraw
 from scipy import ndimage
 
-from kaggle_digits import PIXELS, SIDE
-from kaggle_digits.calibration import accuracy
 from kaggle_digits.data import find_source, load_train, split_rows
-from kaggle_digits.predict import load_run
+from kaggle_digits.digits import PIXELS, SIDE, accuracy
+from kaggle_digits.learners import load_run
 
 Rng = np.random.Generator
 MIDDLE = (SIDE - 1) / 2

@@ -6,7 +6,7 @@ import kaggle_digits
 
 project = "kaggle_digits"
 author = "The kaggle_digits authors"
-version = release = kaggle_digits.__version__
+version = release = kaggle_digits.digits.__version__
 
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinxarg.ext"]
 exclude_patterns = ["_build", "benchmarks/faults-table.md"]

@@ -1,4 +1,9 @@
-"""Files that appear whole or not at all, files that one process keeps to itself, and names that are still free."""
+"""Files that appear whole or not at all, and files of JSON or arrays that are read without trusting them.
+
+A file of arrays is NumPy's npz, without pickle. Before any memory is taken for an array, its name, shape and kind of
+number are compared with what is expected, and its size with the bytes that the file has for it. So a file from a
+stranger can run no code, name no other file, and take no more memory than the right one would.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +12,17 @@ import gzip
 import hashlib
 import io
 import json
+import lzma
+import math
 import os
+import struct
 import zipfile
-from collections.abc import Iterator
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from kaggle_digits.errors import DigitsError
 
@@ -22,17 +31,22 @@ try:
 except ImportError:  # Windows has no such locks: two processes are not kept apart there
     fcntl = None  # type: ignore[assignment]
 
+if TYPE_CHECKING:  # importing it costs 0.1 s, which --help need not wait for
+    import numpy as np
+
+Shape = tuple[int, ...]
 
 BOUNDED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 """Members of a zip that are packed so can be unpacked piece by piece. Of others, Python unpacks all at once."""
 
+BROKEN = (
+    *(OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, RuntimeError),
+    *(ValueError, LookupError, ArithmeticError, struct.error),
+)
+"""What reading a damaged or encrypted archive raises."""
+
 MOST_BYTES = 2**26
-"""A small file has at most this many bytes, also when it is unpacked. A submission takes a three-hundredth of it, and
-the ``run.json`` of a traced training of a hundred epochs a twentieth."""
-
-
-CHECKSUM = "checksum"
-"""The key under which a file of named values keeps their checksum."""
+"""A small file has at most this many bytes, also when it is unpacked. A submission takes a three-hundredth of it."""
 
 
 @contextmanager
@@ -92,7 +106,7 @@ def checksum(file: Path) -> str:
 def write_json(path: Path, fields: dict[str, Any]) -> None:
     """Write named values as JSON, whole or not at all, with a checksum of them, by which damage is noticed."""
     with atomic_path(path) as partial:
-        partial.write_text(json.dumps(fields | {CHECKSUM: _seal(fields)}, indent=1) + "\n", encoding="utf-8")
+        partial.write_text(json.dumps(fields | {"checksum": _seal(fields)}, indent=1) + "\n", encoding="utf-8")
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -110,7 +124,7 @@ def read_json(path: Path) -> dict[str, Any]:
         raise ValueError("it is nested too deeply") from error
     if not isinstance(fields, dict):
         raise ValueError("it does not hold named values")
-    found = fields.pop(CHECKSUM, None)
+    found = fields.pop("checksum", None)
     if found is not None and found != _seal(fields):
         raise ValueError("its checksum differs: it was damaged, or changed by hand")
     return fields
@@ -161,7 +175,7 @@ def unpacked(file: Path) -> bytes:
 
     Raises:
         OSError, EOFError, ValueError, LookupError, …: it cannot be read, is damaged or too large, or holds several
-            files, see ``tables.BROKEN``.
+            files, see ``BROKEN``.
     """
     with file.open("rb") as stream:
         contents = _limited(stream)
@@ -178,49 +192,6 @@ def unpacked(file: Path) -> bytes:
             raise zipfile.BadZipFile("a zip that is packed in an unusual way")
         with archive.open(names[0]) as stream:
             return _limited(stream)
-
-
-MARKS: tuple[tuple[bytes, str, str], ...] = (
-    (
-        b"version https://git-lfs",
-        "a Git LFS pointer, which only names the file",
-        "Run `git lfs pull` in its repository.",
-    ),
-    (b"PK\x03\x04", "a zip or an Excel workbook", "Unpack it, or save it as CSV."),
-    (b"\xd0\xcf\x11\xe0", "an old Excel workbook", "Save it as CSV."),
-    (b"PAR1", "a Parquet file", "Save it as CSV, as in pandas.read_parquet(FILE).to_csv(OUT, index=False)."),
-    (b"\x93NUMPY", "a NumPy array", "Save it as CSV, as in numpy.savetxt(OUT, array, fmt='%d', delimiter=',')."),
-    (b"\x89HDF", "an HDF5 file", "Save its table as CSV."),
-    (b"SQLite format 3", "an SQLite database", "Save its table as CSV."),
-    (b"\x89PNG", "a PNG picture", "Read pictures with `kaggle-digits recognize`."),
-    (b"\xff\xd8\xff", "a JPEG picture", "Read pictures with `kaggle-digits recognize`."),
-    (b"%PDF", "a PDF document", "Name the table instead."),
-    *(
-        (bytes([128, version]), "a Python pickle", "Save it as CSV; pickles run code when they are read.")
-        for version in (3, 4, 5)
-    ),
-)
-"""First bytes of files that are saved under the name of a table, what they are, and what to do."""
-
-
-def describe_mistaken(head: bytes) -> tuple[str, str] | None:
-    """Tell what a file that should be a table or an archive is instead.
-
-    Args:
-        head: its first bytes.
-
-    Returns:
-        what it is, and what to do; None if it is nothing that is known.
-    """
-    for mark, what, remedy in MARKS:
-        if head.startswith(mark):
-            return what, remedy
-    text = head.removeprefix(codecs.BOM_UTF8).lstrip()
-    if text[:1] == b"<" and text[1:2] in b"!?/abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ":
-        return "a web page", "A page that asks you to sign in looks like this. Sign in and download the file again."
-    if text[:1] == b"{":
-        return f"JSON, {text[:60].decode('utf-8', 'replace')!r}", "Download the file again, or save its table as CSV."
-    return None
 
 
 def decode_text(contents: bytes) -> str:
@@ -252,3 +223,77 @@ def _limited(stream: IO[bytes] | gzip.GzipFile) -> bytes:
     if len(contents) > MOST_BYTES:
         raise ValueError(f"more than {MOST_BYTES:,} bytes")
     return contents
+
+
+def write_arrays(file: Path, arrays: Mapping[str, np.ndarray], *, compressed: bool = False) -> None:
+    """Write named arrays, whole or not at all. The same arrays make the same bytes, whatever the clock says."""
+    import numpy as np
+
+    method = zipfile.ZIP_DEFLATED if compressed else zipfile.ZIP_STORED
+    with atomic_path(file) as path, zipfile.ZipFile(path, "w", method) as archive:
+        for name, array in arrays.items():
+            member = zipfile.ZipInfo(f"{name}.npy")  # dated 1980. NumPy's own writer fails if it is earlier
+            member.compress_type = method
+            with archive.open(member, "w", force_zip64=True) as stream:
+                np.lib.format.write_array(stream, np.asarray(array, order="C"), version=(1, 0), allow_pickle=False)
+
+
+def read_arrays(
+    file: Path | io.BytesIO,
+    expected: Mapping[str, tuple[Shape, str]],
+    *,
+    others: Iterable[str] = (),
+    most: int = MOST_BYTES,
+    exact: bool = True,
+) -> dict[str, np.ndarray]:
+    """Read arrays, all of which must be there.
+
+    Args:
+        file: an npz file, or its contents.
+        expected: name → shape, and NumPy's letters of the kinds of numbers that may be there.
+        others: names of arrays whose shapes nobody knows before.
+        most: these take this many bytes together, at most.
+        exact: whether there may be no other arrays. If there are some, they are not read.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it does not hold what is expected. The message says what it holds.
+    """
+    others = list(others)
+    try:
+        with zipfile.ZipFile(file) as archive:
+            members = {member.filename.removesuffix(".npy"): member for member in archive.infolist()}
+            is_double = len(members) != len(archive.infolist())
+            if not exact:
+                members = {name: member for name, member in members.items() if name in {*expected, *others}}
+            if is_double or set(members) != {*expected, *others}:
+                differing = sorted(set(members) ^ {*expected, *others})
+                raise ValueError(f"it holds other arrays than expected: {', '.join(differing[:3]) or 'one twice'}")
+            if sum(members[name].file_size for name in others) > most:
+                raise ValueError(f"it holds more than {most:,} bytes")
+            return {name: _read(archive, member, expected.get(name)) for name, member in members.items()}
+    except (OSError, ValueError):
+        raise
+    except (Exception, MemoryError) as error:  # whatever a hostile file can do to NumPy, zipfile and the decompressors
+        raise ValueError(f"it is damaged, or no archive of arrays: {error}") from error
+
+
+def _read(archive: zipfile.ZipFile, member: zipfile.ZipInfo, expected: tuple[Shape, str] | None) -> np.ndarray:
+    import numpy as np
+
+    name = member.filename
+    if member.compress_type not in BOUNDED:
+        raise ValueError(f"{name} is compressed in a way that is not read")
+    with archive.open(member) as stream:
+        if np.lib.format.read_magic(stream) != (1, 0):
+            raise ValueError(f"{name} is in an unknown format")
+        shape, by_columns, dtype = np.lib.format.read_array_header_1_0(stream)
+        wanted, kinds = expected or (shape, "biuf")
+        if shape != wanted or dtype.kind not in kinds or dtype.itemsize > 8:
+            raise ValueError(f"{name} is {dtype} {shape}, where {wanted} of the kind {kinds!r} was expected")
+        size = math.prod(shape) * dtype.itemsize
+        if member.file_size - stream.tell() != size:
+            raise ValueError(f"{name} has {member.file_size:,} bytes, which do not make {dtype} {shape}")
+        # To the end, where the archive compares the checksum.
+        values = np.frombuffer(read_at_most(stream, size + 1), dtype)
+        return values.reshape(shape, order="F" if by_columns else "C").copy()

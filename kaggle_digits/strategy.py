@@ -7,19 +7,17 @@ Keras, no banner reaches the user's terminal.
 from __future__ import annotations
 
 import contextlib
-import importlib
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
-from kaggle_digits.backend import (
+from kaggle_digits.devices.backend import (
     ASKED_FOR,
     choose_backend,
     import_backend,
     import_tensorflow,
-    is_installed,
     stderr_held_back,
     tpu_sign,
 )
@@ -28,8 +26,6 @@ from kaggle_digits.recipe import Recipe
 
 DEVICES = ("auto", "tpu", "gpu", "cpu")
 CPUINFO = Path("/proc/cpuinfo")
-TPU_STEPS_PER_EXECUTION = 32
-"""TensorFlow takes this many steps on a TPU before it returns to the host."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +58,11 @@ class Device:
         """What decides on the last digits of a result."""
         return self.kind, self.replicas, self.precision, self.backend
 
+    @property
+    def is_tensorflow_tpu(self) -> bool:
+        """Whether TensorFlow trains on a TPU."""
+        return self.kind == "tpu" and self.backend == "tensorflow"
+
     def scope(self) -> contextlib.AbstractContextManager[Any]:
         """Return the strategy's context. Models must be built, trained and used inside it."""
         return self.strategy.scope() if self.strategy else contextlib.nullcontext()
@@ -80,17 +81,15 @@ def device_of(recipe: Recipe, requested: str = "auto", *, backend: str | None = 
     Raises:
         DeviceError: the requested device or backend is not there, or this recipe cannot use it.
     """
-    if recipe.precision is None:
-        unfit = (
-            f"--device {requested}" if requested not in ("auto", "cpu") else f"--backend {backend}" if backend else ""
+    if recipe.precision is not None:
+        return resolve_device(requested, precision=recipe.precision, backend=backend)
+    unfit = f"--device {requested}" if requested not in ("auto", "cpu") else f"--backend {backend}" if backend else ""
+    if unfit:
+        raise DeviceError(
+            f"{unfit}: {recipe.name} is a classical method, which runs on this machine's CPU. Expected a network. "
+            f"Leave {unfit.split()[0]} out."
         )
-        if unfit:
-            raise DeviceError(
-                f"{unfit}: {recipe.name} is a classical method, which runs on this machine's CPU. Expected a "
-                f"network. Leave {unfit.split()[0]} out."
-            )
-        return Device("cpu", None, 1, "float32", "a classical method", "scikit-learn")
-    return resolve_device(requested, precision=recipe.precision, backend=backend)
+    return Device("cpu", None, 1, "float32", "a classical method", "scikit-learn")
 
 
 def device_of_any(recipe: Recipe, requested: str = "auto", backend: str | None = None) -> Device:
@@ -108,7 +107,7 @@ def resolve_device(requested: str = "auto", *, precision: str = "float32", backe
         requested: "auto", "tpu", "gpu" or "cpu". "auto" falls back from TPU to GPU to CPU.
         precision: the Keras dtype policy that the recipe asks for. "mixed_bfloat16" is granted if the hardware
             computes it natively; if not, float32 is used.
-        backend: see ``backend.choose_backend``.
+        backend: see ``devices.backend.choose_backend``.
 
     Raises:
         DeviceError: the requested device is not there, or the backend cannot be used.
@@ -118,72 +117,28 @@ def resolve_device(requested: str = "auto", *, precision: str = "float32", backe
             f"--device {requested}: no such device. Expected one of {', '.join(DEVICES)}. Correct the name."
         )
     name, why = choose_backend(backend)
+    names = {"tensorflow": "TensorFlow", "jax": "JAX"}
+    notes = [f"{names[name]}: {why}"] if why and why != ASKED_FOR else []
     if name == "jax":
-        return _resolve_jax(requested, precision, [f"JAX: {why}"] if why != ASKED_FOR else [])
-    return _resolve_tensorflow(requested, precision, [f"TensorFlow: {why}"] if why and why != ASKED_FOR else [])
+        kind, strategy, replicas, native = import_module("kaggle_digits.devices.jax").find_devices(requested, notes)
+    else:
+        kind, strategy, native = _find_tensorflow_device(requested, notes)
+        replicas = strategy.num_replicas_in_sync if strategy else 1
+    if precision == "mixed_bfloat16" and not native:
+        precision = "float32"
+        notes.append("float32, since it does not compute bfloat16 natively")
+    return Device(kind, strategy, replicas, precision, "; ".join(dict.fromkeys(notes)), name)
 
 
-def _resolve_jax(requested: str, precision: str, notes: list[str]) -> Device:
-    jax = import_backend("jax")
-    import keras
-
-    if requested == "cpu":  # without this, JAX also takes hold of GPUs
-        jax.config.update("jax_platforms", "cpu")
-    # A plugin that finds no driver says so on stderr. That matters only to a user who asked for the device.
-    with contextlib.nullcontext() if requested in ("tpu", "gpu") else stderr_held_back():
-        try:
-            found = jax.devices() if requested == "auto" else jax.devices(requested)
-        except RuntimeError as error:
-            raise DeviceError(
-                f"--device {requested}: JAX {jax.__version__} finds no "
-                f"{'device' if requested == 'auto' else requested.upper()} "
-                f"({str(error).splitlines()[0].partition('. ')[0]}). Expected one, and a JAX that supports it. "
-                "Run pip install jax[tpu] or jax[cuda12], or use --device cpu."
-            ) from error
-    # Keras imports TensorFlow to set its seed as well. Import it here, quietly, and only once JAX holds its devices:
-    # TensorFlow might take them.
-    if is_installed("tensorflow"):
-        with stderr_held_back():
-            importlib.import_module("tensorflow")
-    kind = found[0].platform
-    if kind == "cpu":
-        notes.append(ASKED_FOR if requested == "cpu" else "no TPU or GPU visible to it")
-        native = False  # XLA's CPU code converts every bfloat16 to float32 and back
-    else:  # tested on one GPU only; to test several, or a TPU: kaggle-digits devices --self-test --backend jax
-        notes.append(f"{len(found)} {kind.upper()}{'s' if len(found) > 1 else ''} found")
-        native = kind == "tpu" or all(_at_least_ampere(device) for device in found)
-    strategy = None
-    if len(found) > 1:
-        names = [f"{device.platform}:{device.id}" for device in found]
-        strategy = keras.distribution.DataParallel(devices=names, auto_shard_dataset=False)
-    return _device(Device(kind, strategy, len(found), precision, "", "jax"), native=native, notes=notes)
-
-
-def _at_least_ampere(device: Any) -> bool:
-    """Whether a GPU that JAX found is one of NVIDIA's with bfloat16. Other GPUs give their capability in words."""
-    try:
-        return float(device.compute_capability) >= 8
-    except (AttributeError, ValueError):
-        return False
-
-
-def _resolve_tensorflow(requested: str, precision: str, notes: list[str]) -> Device:
+def _find_tensorflow_device(requested: str, notes: list[str]) -> tuple[str, Any, bool]:
+    """Return the kind of device, its strategy, and whether it computes bfloat16 natively."""
     tf = import_tensorflow()
     sign = tpu_sign()
     if requested == "tpu" or (requested == "auto" and sign):
-        with stderr_held_back():
-            strategy = _start_tpu(tf)
-        if not isinstance(strategy, Exception):
-            return _tensorflow_device("tpu", strategy, precision, native=True, notes=[*notes, "a TPU was found"])
-        if requested == "tpu":
-            reason = str(strategy).partition("\n")[0].partition(". ")[0]
-            jax = "; JAX is installed and may find it: --backend jax" if is_installed("jax") else ""
-            raise DeviceError(
-                f"--device tpu: TensorFlow {tf.__version__} finds no TPU here ({type(strategy).__name__}: {reason}). "
-                f"Expected a TPU and a TensorFlow built for it, which Kaggle's TPU image lacks today{jax}. Use "
-                "--device auto, or a GPU."
-            ) from strategy
-        notes.append(f"{sign} is set, but TensorFlow {tf.__version__} finds no TPU ({type(strategy).__name__})")
+        accelerators = import_module("kaggle_digits.devices.accelerators")
+        if tpu := accelerators.find_tpu(must=requested == "tpu", notes=notes, sign=sign):
+            notes.append("a TPU was found")
+            return "tpu", tpu, True
     # If CUDA finds no driver, it says so on stderr. That matters only to a user who asked for a GPU.
     with contextlib.nullcontext() if requested == "gpu" else stderr_held_back():
         gpus = tf.config.list_physical_devices("GPU")
@@ -193,66 +148,13 @@ def _resolve_tensorflow(requested: str, precision: str, notes: list[str]) -> Dev
             "Check `nvidia-smi`, install tensorflow[and-cuda], or use --device cpu."
         )
     if gpus and requested != "cpu":
-        notes.append(f"{len(gpus)} GPU{'s' if len(gpus) > 1 else ''} found")
-        try:
-            for gpu in gpus:
-                tf.config.experimental.set_memory_growth(gpu, True)
-        except RuntimeError:
-            notes.append("TensorFlow was in use before and keeps their whole memory")
-        native = all(
-            tf.config.experimental.get_device_details(gpu).get("compute_capability", (0, 0)) >= (8, 0) for gpu in gpus
-        )
-        # Not tested on a GPU yet. To test it, run: kaggle-digits devices --self-test --device gpu --backend tensorflow
-        return _tensorflow_device(
-            "gpu", mirror([f"GPU:{i}" for i in range(len(gpus))]), precision, native=native, notes=notes
-        )
+        return "gpu", *import_module("kaggle_digits.devices.accelerators").use_gpus(gpus, notes)
     if requested == "cpu":
         notes.append(ASKED_FOR)
     else:
         notes.append("no GPU visible to TensorFlow" if sign else "no TPU and no GPU found")
     # If there is a GPU, only a strategy keeps Keras on the CPU.
-    strategy = tf.distribute.OneDeviceStrategy("/cpu:0") if gpus else None
-    return _tensorflow_device("cpu", strategy, precision, native=_cpu_has_bfloat16(), notes=notes)
-
-
-def mirror(devices: list[str]) -> Any:
-    """Return a strategy that splits every batch over the devices, or None for a single one.
-
-    Args:
-        devices: TensorFlow device names, such as "GPU:0".
-    """
-    return import_tensorflow().distribute.MirroredStrategy(devices) if len(devices) > 1 else None
-
-
-def _start_tpu(tf: ModuleType) -> Any:
-    """Return a TPUStrategy, or what TensorFlow raised instead.
-
-    This follows TensorFlow's documentation and has only been run without a TPU. To test it on one, run
-    ``kaggle-digits devices --self-test --device tpu --backend tensorflow``.
-    """
-    try:
-        resolver = tf.distribute.cluster_resolver.TPUClusterResolver(tpu=os.environ.get("TPU_NAME") or "local")
-        tf.config.experimental_connect_to_cluster(resolver)
-        tf.tpu.experimental.initialize_tpu_system(resolver)
-        return tf.distribute.TPUStrategy(resolver)
-    # Without a TPU, initialisation raises NotFoundError, which is an OpError and not a RuntimeError. A TPU_NAME is
-    # looked up on the network, which may fail in many ways.
-    except (ValueError, RuntimeError, OSError, ImportError, tf.errors.OpError) as error:
-        return error
-
-
-def _tensorflow_device(kind: str, strategy: Any, precision: str, *, native: bool, notes: list[str]) -> Device:
-    replicas = strategy.num_replicas_in_sync if strategy else 1
-    return _device(Device(kind, strategy, replicas, precision, ""), native=native, notes=notes)
-
-
-def _device(device: Device, *, native: bool, notes: list[str]) -> Device:
-    """Return the device with a precision that it computes natively, and with the notes as its reason."""
-    precision = device.precision
-    if precision == "mixed_bfloat16" and not native:
-        precision = "float32"
-        notes = [*notes, "float32, since it does not compute bfloat16 natively"]
-    return replace(device, precision=precision, reason="; ".join(dict.fromkeys(notes)))
+    return "cpu", tf.distribute.OneDeviceStrategy("/cpu:0") if gpus else None, _cpu_has_bfloat16()
 
 
 def _cpu_has_bfloat16() -> bool:

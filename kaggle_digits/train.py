@@ -1,52 +1,53 @@
-"""Train any recipe into a run folder. A stopped training goes on from its last whole epoch."""
+"""Train a recipe into a run folder: one visible loop over the epochs of a network, with a checkpoint after each.
+
+A stopped training goes on from its last whole epoch. Other kinds of recipes have learners of their own, see
+``learners``.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import importlib.metadata
 import logging
+import math
 import platform
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-import kaggle_digits
-from kaggle_digits.arrays import write_arrays
-from kaggle_digits.backend import import_backend
-from kaggle_digits.calibration import calibrate, find_threshold, fit_temperature
-from kaggle_digits.data import find_source, load_train, split_rows
-from kaggle_digits.errors import InputError
-from kaggle_digits.learners import Fitted, Training, learner_of, part_of
-from kaggle_digits.own import locate
-from kaggle_digits.predict import load_run
-from kaggle_digits.recipe import FieldError, Recipe
+from kaggle_digits.data import Split, TrainingRows, find_source, load_train, split_rows
+from kaggle_digits.devices.backend import import_backend, import_tensorflow
+from kaggle_digits.digits import CLASSES, __version__, accuracy, one_hot
+from kaggle_digits.errors import InputError, TrainingError
+from kaggle_digits.files import write_arrays
+from kaggle_digits.learners import Context, Fitted, Training, learner_of, load_run, part_of
+from kaggle_digits.learners.calibration import calibrate, find_threshold, fit_temperature
+from kaggle_digits.learners.claim import claim, remove_checkpoints
+from kaggle_digits.learners.preprocess import normalise_for, to_images
+from kaggle_digits.recipe import FieldError, Network, OneCycle, Recipe, Restyling
 from kaggle_digits.recipes import RECIPES
-from kaggle_digits.runs import (
+from kaggle_digits.run import (
     VALIDATION_FILE,
+    Predictor,
     RowCounts,
     Run,
     Threshold,
-    claim,
     find_commit,
     member_folder,
-    member_folders,
     member_seed,
-    remove_checkpoints,
 )
-from kaggle_digits.strategy import Device, device_of, device_of_any
+from kaggle_digits.strategy import Device, device_of
 
-if TYPE_CHECKING:
-    from kaggle_digits.data import TrainingRows
-    from kaggle_digits.learners import Progress
+if TYPE_CHECKING:  # its backend has to be chosen before it is imported
+    import keras
 
 log = logging.getLogger(__name__)
-
-LETTERS = 2000
-"""On this many drawn letters the threshold of a network is measured."""
 
 
 def train_run(
@@ -55,13 +56,10 @@ def train_run(
     folder: str | Path,
     *,
     held_out: TrainingRows | None = None,
-    seed: int = 0,
-    device: Device | None = None,
-    source: str = "unknown",
+    context: Context | None = None,
     resume: bool = False,
-    numbered: bool = False,
-    trace: bool = False,
-    progress: Progress | None = None,
+    is_spent: Callable[[Run], bool] | None = None,
+    callbacks: Sequence[Any] = (),
 ) -> Run:
     """Train a recipe and leave a run folder.
 
@@ -72,13 +70,10 @@ def train_run(
         rows: the rows to train on.
         folder: the run folder.
         held_out: rows to measure accuracy on. They are never trained on and decide on nothing.
-        seed: of everything random.
-        device: where to train; None finds the best device for the recipe.
-        source: where the rows come from, for the record.
+        context: where to train, with which seed, and more.
         resume: continue the same training if the folder holds it. A finished run is returned.
-        numbered: take the next free one of folder, folder-2, folder-3 and so on, see ``runs.claim``.
-        trace: whether to measure a network also within its first epoch, see ``learners.Training``.
-        progress: is told of every step and epoch of a network.
+        is_spent: take the next free one of folder, folder-2, folder-3 and so on, see ``learners.claim``.
+        callbacks: Keras callbacks for a network, see ``learners.Training``.
 
     Returns:
         the finished run, with its predictor.
@@ -87,176 +82,133 @@ def train_run(
         RunError: the folder holds another training, or this one and ``resume`` is off, or another process has it.
         TrainingError: the training failed.
     """
-    device = device or device_of(recipe)
-    if RECIPES.get(recipe.name) != recipe:
-        _check_own(recipe)
-    wanted = describe_run(recipe, Path(folder), seed=seed, device=device, source=source)
-    wanted = replace(wanted, rows=RowCounts.of(rows, held_out))
-    with claim(wanted, resume=resume, numbered=numbered) as (run, state):
-        if numbered and state != "fresh":
+    context = context or Context()
+    context = replace(context, device=context.device or device_of(recipe))
+    check_recipe(recipe)
+    planned = replace(describe_run(recipe, Path(folder), context), rows=RowCounts.of(rows, held_out))
+    with claim(planned, resume=resume, is_spent=is_spent) as (run, state):
+        if is_spent and state != "fresh":
             log.info("Continuing the interrupted job with the training in %s", run.folder)
         if state == "finished":
-            return load_run(run.folder, device)
+            return load_run(run.folder, context.device)
         run.save()
-        weights = [sum(network.epochs for network in member.networks) or 1 for member in recipe.members]
-        members = [
-            _train_member(run, number, rows, held_out=held_out, progress=part_of(progress, number - 1, weights))
-            for number in range(1, len(recipe.members) + 1)
-        ]
+        members = _train_members(run, rows, held_out, context)
+        training = Training(
+            recipe=recipe,
+            rows=rows,
+            held_out=held_out,
+            folder=run.folder,
+            seed=context.seed,
+            device=run.device,
+            members=members,
+            progress=context.progress,
+            callbacks=callbacks,
+        )
         with _refused(recipe):
-            fitted = learner_of(recipe).fit(
-                Training(
-                    recipe=recipe,
-                    rows=rows,
-                    held_out=held_out,
-                    folder=run.folder,
-                    seed=seed,
-                    device=device,
-                    members=members,
-                    trace=trace,
-                    progress=progress,
-                )
-            )
-        return _write(_finish(run, fitted, members, held_out), fitted, held_out)
+            fitted = learner_of(recipe).fit(training)
+        run = _finish(run, fitted, members, held_out)
+        fitted.predictor.save(run.folder)
+        if held_out and fitted.probabilities is not None:
+            arrays = {"probabilities": fitted.probabilities, "digits": held_out.digits}
+            write_arrays(run.folder / VALIDATION_FILE, arrays, compressed=True)
+        run = run.with_checksums()
+        run.save()  # comes last, and declares the run finished
+        remove_checkpoints(run.folder)
+        return run
 
 
-def describe_run(recipe: Recipe, folder: Path, *, seed: int, device: Device, source: str) -> Run:
+def describe_run(recipe: Recipe, folder: Path, context: Context) -> Run:
     """Return a run as it stands before its training, without its rows."""
+    device = context.device or device_of(recipe)
     return Run(
         folder=folder,
         recipe=recipe,
-        seed=seed,
-        source=source,
+        seed=context.seed,
+        source=context.source,
         rows=RowCounts(0, 0, 0),
+        split=context.split,
         device=device,
         versions=_versions(device),
         commit=find_commit(),
     )
 
 
-def train_on(
-    data: str | None,
-    recipe: Recipe,
-    folder: Path,
-    *,
-    seed: int = 0,
-    member: tuple[int, int] | None = None,
-    device: str = "auto",
-    backend: str | None = None,
-    resume: bool = False,
-    progress: Progress | None = None,
-) -> Run:
-    """Read the data, hold some rows out, and train a recipe, or one of several members, on the rest.
+def train_on(data: str | None, recipe: Recipe, folder: Path, context: Context, *, resume: bool = False) -> Run:
+    """Read the data, hold some rows out, and train a recipe on the rest.
 
     Args:
         data: where the data lies, see ``data.find_source``.
         recipe: what to train.
-        folder: the run folder, or the folder that the members' run folders lie in.
-        seed: of everything random.
-        member: (I, N) trains one of N, counted from 1: a member of an ensemble, or the same recipe with a seed of its
-            own. All members leave out the same rows.
-        device, backend: where to train. A classical member runs where it can.
+        folder: the run folder.
+        context: where to train, with which seed, and who is told of it.
         resume: continue the training in the folder.
-        progress: is told of every step and epoch of a network.
 
     Raises:
-        InputError: the data or the device cannot be used, or the ensemble has another number of members.
+        InputError: the data cannot be used.
         RunError, TrainingError: as ``train_run``.
     """
-    split_seed, is_scored = seed, True
-    if member:
-        number, count = member
-        folder, seed = member_folder(folder, number, count), member_seed(seed, number, count)
-        if recipe.members:
-            if count != len(recipe.members):
-                raise InputError(
-                    f"--member {number}/{count}: {recipe.name} has {len(recipe.members)} members. Expected "
-                    f"I/{len(recipe.members)}. Correct it, or leave it out to train all."
-                )
-            recipe = recipe.members[number - 1]
-            is_scored = bool(recipe.networks)
-            if not is_scored:  # one command can train all members, whatever they run on
-                device, backend = "auto", None
     source = find_source(data)
-    rows, held_out = split_rows(load_train(source), fraction=recipe.validation_fraction, seed=split_seed)
-    place = device_of(recipe, device, backend=backend)
-    log.info("Device: %s", place)
-    return train_run(
-        recipe,
-        rows,
-        folder,
-        held_out=held_out if is_scored else None,
-        seed=seed,
-        device=place,
-        source=source.name_for(folder),
-        resume=resume,
-        progress=progress,
-    )
+    split = Split(fraction=recipe.validation_fraction, seed=context.seed)
+    rows, held_out = split.of(load_train(source))
+    log.info("Device: %s", context.device)
+    context = replace(context, source=source.name_for(folder), split=split)
+    return train_run(recipe, rows, folder, held_out=held_out, context=context, resume=resume)
 
 
-def check_recipes(recipes: Sequence[Recipe], device: str = "auto", backend: str | None = None) -> None:
-    """Say where networks will be trained, and check that recipes of somebody's own can be, before the first one is.
-
-    Raises:
-        InputError: one of them cannot.
-    """
-    places = {str(device_of_any(recipe, device, backend)): None for recipe in recipes if recipe.networks}
-    for place in places:
-        log.info("Device: %s", place)
-    for recipe in recipes:
-        if RECIPES.get(recipe.name) != recipe:
-            _check_own(recipe)
-
-
-def _check_own(recipe: Recipe) -> None:
+def check_recipe(recipe: Recipe) -> None:
     """Check that a recipe of somebody's own can be trained, before anything is written.
 
     Raises:
-        InputError: Keras or scikit-learn do not take it. The message says where that stands in the recipe's file.
+        InputError: Keras or scikit-learn do not take it.
     """
+    if RECIPES.get(recipe.name) == recipe:
+        return
     for part in recipe.members or (recipe,):
         try:
             learner_of(part).check(part)
         except FieldError as error:
-            name, _, number = error.name.partition(".")
-            place = (name, int(number)) if number else (name,)
-            raise InputError(f"{locate(recipe, part, place)}: {error.fault}") from error
+            place = part.source if part.source.endswith((".toml", ".py")) else part.name
+            raise InputError(f"{place}: {error}") from error
 
 
-def _train_member(
-    run: Run, number: int, rows: TrainingRows, *, held_out: TrainingRows | None, progress: Progress | None
-) -> Run:
-    """Train a member of a recipe, counted from 1, into a run folder of its own.
+def _train_members(run: Run, rows: TrainingRows, held_out: TrainingRows | None, context: Context) -> list[Run]:
+    """Train the members of a recipe, each into a run folder of its own.
 
     A member without networks takes long for an image, so it does not read the held-out rows.
     """
     members = run.recipe.members
-    member = members[number - 1]
-    trained = train_run(
-        member,
-        rows,
-        member_folders(run.folder, len(members))[number - 1],
-        held_out=held_out if member.networks else None,
-        seed=member_seed(run.seed, number, len(members)),
-        device=run.device if member.networks else device_of(member),
-        source=run.source,
-        resume=True,
-        progress=progress,
-    )
-    log.info("%s: %d of %d, %s, is trained", run.recipe.name, number, len(members), member.name)
+    weights = [sum(network.epochs for network in member.networks) or 1 for member in members]
+    trained = []
+    for number, member in enumerate(members, start=1):
+        own = replace(
+            context,
+            device=run.device if member.networks else device_of(member),
+            seed=member_seed(run.seed, number, len(members)),
+            progress=part_of(context.progress, number - 1, weights),
+        )
+        folder = member_folder(run.folder, number, len(members))
+        scored = held_out if member.networks else None
+        trained.append(train_run(member, rows, folder, held_out=scored, context=own, resume=True))
+        log.info("%s: %d of %d, %s, is trained", run.recipe.name, number, len(members), member.name)
     return trained
 
 
 def _finish(run: Run, fitted: Fitted, members: list[Run], held_out: TrainingRows | None) -> Run:
     """Return the finished run."""
     for member in members:
-        if member.recipe.networks:  # it may have been trained elsewhere, by an earlier command
+        if member.recipe.networks:  # it may have been trained by an earlier command
             run = replace(run, device=member.device, versions=member.versions, commit=member.commit)
             break
     temperature = threshold = None
     if held_out and fitted.probabilities is not None:
         temperature = round(fit_temperature(fitted.probabilities, held_out.digits), 4)
-        threshold = _find_threshold(run, fitted, temperature)
+        if any(network.drawn for network in run.recipe.networks):  # it has learned that letters are no digits
+            from kaggle_digits.learners.drawing import HELD_OUT_FONTS, draw_letters
+
+            letters = draw_letters(2000, HELD_OUT_FONTS, np.random.default_rng(run.seed))
+            read = fitted.predictor.probabilities(letters)
+            known = calibrate(fitted.probabilities, temperature)
+            threshold = Threshold(*find_threshold(known, calibrate(read, temperature)))
     return replace(
         run,
         finished=True,
@@ -266,29 +218,6 @@ def _finish(run: Run, fitted: Fitted, members: list[Run], held_out: TrainingRows
         threshold=threshold,
         predictor=fitted.predictor,
     )
-
-
-def _find_threshold(run: Run, fitted: Fitted, temperature: float) -> Threshold | None:
-    """Measure how surely letters are taken for digits, if the recipe has learned that they are none."""
-    if fitted.probabilities is None or not any(network.drawn for network in run.recipe.networks):
-        return None
-    from kaggle_digits.learners.drawing import HELD_OUT_FONTS, draw_letters
-
-    letters = draw_letters(LETTERS, HELD_OUT_FONTS, np.random.default_rng(run.seed))
-    read = fitted.predictor.probabilities(letters)
-    return Threshold(*find_threshold(calibrate(fitted.probabilities, temperature), calibrate(read, temperature)))
-
-
-def _write(run: Run, fitted: Fitted, held_out: TrainingRows | None) -> Run:
-    """Write all that a run folder holds; ``run.json`` comes last and declares it finished."""
-    fitted.predictor.save(run.folder)
-    if held_out and fitted.probabilities is not None:
-        arrays = {"probabilities": fitted.probabilities, "digits": held_out.digits}
-        write_arrays(run.folder / VALIDATION_FILE, arrays, compressed=True)
-    run = run.with_checksums()
-    run.save()
-    remove_checkpoints(run.folder)
-    return run
 
 
 @contextlib.contextmanager
@@ -309,11 +238,7 @@ def _refused(recipe: Recipe) -> Iterator[None]:
 
 def _versions(device: Device) -> dict[str, str]:
     """Return the versions of what takes part in a training."""
-    versions = {
-        "kaggle_digits": kaggle_digits.__version__,
-        "python": platform.python_version(),
-        "numpy": np.__version__,
-    }
+    versions = {"kaggle_digits": __version__, "python": platform.python_version(), "numpy": np.__version__}
     if device.backend == "scikit-learn":
         for name in ("scikit-learn", "scikit-learn-intelex"):
             with contextlib.suppress(importlib.metadata.PackageNotFoundError):
@@ -322,3 +247,297 @@ def _versions(device: Device) -> dict[str, str]:
     import keras
 
     return versions | {"keras": keras.__version__, device.backend: import_backend(device.backend).__version__}
+
+
+# The learner of networks: check, fit and load.
+
+
+def check(recipe: Network) -> None:
+    """Check that Keras can build the network, see ``models.check_network``."""
+    from kaggle_digits.models import check_network
+
+    check_network(recipe)
+
+
+def load(run: Run, device: Device, members: Sequence[Predictor]) -> Predictor:  # noqa: ARG001
+    """Load a network from its run folder, inside the scope of the device."""
+    from kaggle_digits.models import load_network, network_predictor
+
+    return network_predictor(load_network(run, device), cast(Network, run.recipe), device=device)
+
+
+def fit(training: Training) -> Fitted:
+    """Train a network, from the checkpoint in the run folder if there is one.
+
+    The order of the rows and their augmentation depend on the seed and the epoch only. If an accuracy decides on the
+    learning rate or the end, it is measured on a part of the rows that is then not trained on.
+
+    Returns:
+        the network; for each epoch its loss and accuracy, which are means over its batches while training; and the
+        probabilities of the held-out rows.
+
+    Raises:
+        RunError: the checkpoint is damaged.
+        TrainingError: the loss is no longer a number, or the device failed.
+    """
+    import keras
+
+    from kaggle_digits.learners.checkpoint import load_checkpoint, owner_of, write_checkpoint
+    from kaggle_digits.models import TUNING_FRACTION, build_model, compile_model, epoch_rate, network_predictor
+
+    recipe, device, held_out = cast(Network, training.recipe), training.device, training.held_out
+    rows, tuning = training.rows, None
+    if recipe.tunes:
+        rows, tuning = split_rows(rows, fraction=TUNING_FRACTION, seed=training.seed)
+    recipe = recipe.for_rows(len(rows))
+    keras.utils.set_random_seed(training.seed)
+    started = time.perf_counter()
+    if recipe.drawn:
+        rows = _with_drawn(rows, round(recipe.drawn * len(rows)), seed=training.seed)
+    rows = replace(rows, pixels=normalise_for(recipe, rows.pixels))
+    preparing_seconds = time.perf_counter() - started
+    steps = math.ceil(len(rows) / recipe.batch_size)
+    several = 32 if device.is_tensorflow_tpu and not training.callbacks else 1  # before TensorFlow returns to the host
+    with device.scope():
+        synchronized = device.replicas > 1 and device.backend == "tensorflow"
+        model = build_model(recipe, precision=device.precision, synchronized=synchronized)
+        compile_model(model, recipe, steps=steps * recipe.epochs, steps_per_execution=several)
+    on_one_cpu = device.kind == "cpu" and device.backend == "tensorflow" and device.replicas == 1
+    step = make_step(model, device) if on_one_cpu else None
+    owner = owner_of(training)
+    epochs = load_checkpoint(training.folder, model, owner)
+
+    def predict(rows: TrainingRows) -> np.ndarray:
+        # Averaging takes time, and is worth it only after the last epoch.
+        is_last = len(epochs) >= recipe.epochs - 1
+        return network_predictor(model, recipe, device=device, averaging=is_last).probabilities(rows.pixels)
+
+    probabilities = None
+    with ThreadPoolExecutor(1) as maker:  # makes the next epoch's batches, because training leaves a core partly idle
+
+        def make(epoch: int) -> Any:
+            return maker.submit(_make_batches, recipe, rows, epoch, seed=training.seed, device=device)
+
+        upcoming = make(len(epochs))
+        while not _is_over(recipe, epochs):
+            epoch = len(epochs)
+            if not isinstance(recipe.learning_rate, OneCycle):
+                model.optimizer.learning_rate = epoch_rate(recipe, [e.get("tuning_accuracy", 0.0) for e in epochs])
+            callbacks = list(training.callbacks)
+            if training.progress:
+                callbacks.insert(0, _step_counter(training, epoch * steps, steps, recipe.epochs * steps))
+            started = time.perf_counter()
+            batches = upcoming.result()
+            if epoch + 1 < recipe.epochs:
+                upcoming = make(epoch + 1)
+            metrics = _fit_epoch(model, step, recipe, batches, epoch, device=device, callbacks=callbacks)
+            metrics["seconds"] = round(time.perf_counter() - started + preparing_seconds, 3)
+            preparing_seconds = 0.0
+            for callback in training.callbacks:
+                callback.on_epoch_end(epoch, metrics)
+            if tuning:
+                metrics["tuning_accuracy"] = accuracy(predict(tuning), tuning.digits)
+            if held_out:
+                started = time.perf_counter()
+                probabilities = predict(held_out)
+                metrics["validation_accuracy"] = accuracy(probabilities, held_out.digits)
+                metrics["validation_seconds"] = round(time.perf_counter() - started, 3)
+            epochs.append(metrics)
+            write_checkpoint(training.folder, model, epochs, owner)
+            if training.progress:
+                training.progress.epoch(metrics, recipe.epochs)
+    if held_out and probabilities is None:  # the training was stopped after its last checkpoint
+        probabilities = predict(held_out)
+    return Fitted(predictor=network_predictor(model, recipe, device=device), epochs=epochs, probabilities=probabilities)
+
+
+def _is_over(recipe: Network, epochs: list[dict[str, Any]]) -> bool:
+    if len(epochs) >= recipe.epochs:
+        return True
+    return bool(epochs and recipe.stop_at is not None and epochs[-1]["tuning_accuracy"] >= recipe.stop_at)
+
+
+@dataclass(frozen=True)
+class Batches:
+    """One epoch, batch after batch.
+
+    Args:
+        images: (rows, 28, 28, 1) float32.
+        labels: (rows, 10) float32.
+        weights: (rows,) float32, 0 for rows that only fill a batch.
+        size: rows in each batch.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    weights: np.ndarray
+    size: int
+
+
+def _with_drawn(rows: TrainingRows, count: int, *, seed: int) -> TrainingRows:
+    """Add drawn images, see ``drawing.draw_images``."""
+    from kaggle_digits.learners.drawing import draw_images
+
+    drawn = draw_images(count, rows, np.random.default_rng(seed))
+    return TrainingRows(np.concatenate([rows.pixels, drawn.pixels]), np.concatenate([rows.digits, drawn.digits]))
+
+
+def _labels(digits: np.ndarray) -> np.ndarray:
+    """Return one-hot labels, (N, 10) float32. For an image that is not a digit, every digit is equally likely."""
+    return np.where((digits >= 0)[:, None], one_hot(np.maximum(digits, 0)), np.float32(1 / CLASSES))
+
+
+def _make_batches(recipe: Network, rows: TrainingRows, epoch: int, *, seed: int, device: Device) -> Batches:
+    """Shuffle and augment the rows of one epoch, counted from 0. The same seed and epoch give the same batches."""
+    from kaggle_digits.learners.augment import augment_pixels
+
+    rng = np.random.default_rng([seed, epoch])
+    order = rng.permutation(len(rows))
+    pixels, digits = rows.pixels[order], rows.digits[order]
+    if isinstance(recipe.augmentation, Restyling):
+        from kaggle_digits.learners.restyle import restyle_pixels
+
+        pixels = restyle_pixels(pixels, digits, recipe.augmentation, rng)
+    if recipe.augmentation:
+        pixels = augment_pixels(pixels, recipe.augmentation, rng)
+    taken, weights = share_batches(len(rows), recipe.batch_size, replicas=device.replicas)
+    images, labels = to_images(pixels[taken.ravel()], recipe), _labels(digits[taken.ravel()])
+    return Batches(images, labels, weights.ravel(), taken.shape[1])
+
+
+def share_batches(rows: int, batch_size: int, *, replicas: int = 1) -> tuple[np.ndarray, np.ndarray]:
+    """Cut an epoch into batches of one size, a multiple of the number of replicas.
+
+    A batch that is too short is filled with rows from the front of the epoch, whose weight is 0. The weights of its
+    real rows are raised to make up for them, so the weighted mean over the whole batch is the mean over its real rows,
+    however the replicas share it.
+
+    Args:
+        rows: number of rows in the epoch.
+        batch_size: number of rows in a batch.
+        replicas: number of replicas.
+
+    Returns:
+        the index of the row in each place, (steps, width) int64, and its weight, (steps, width) float32.
+
+    >>> taken, weights = share_batches(5, 3, replicas=2)
+    >>> taken.tolist()
+    [[0, 1, 2, 0], [3, 4, 0, 1]]
+    >>> (weights * 3).astype(int).tolist()
+    [[4, 4, 4, 0], [6, 6, 0, 0]]
+    """
+    steps = math.ceil(rows / batch_size)
+    width = batch_size + -batch_size % replicas
+    taken, weights = np.zeros((steps, width), np.int64), np.zeros((steps, width), np.float32)
+    for step in range(steps):
+        real = min(batch_size, rows - step * batch_size)
+        taken[step, :real] = step * batch_size + np.arange(real)
+        taken[step, real:] = np.resize(np.arange(rows), width - real)
+        weights[step, :real] = width / real
+    return taken, weights
+
+
+def _fit_epoch(
+    model: keras.Model,
+    step: Step | None,
+    recipe: Network,
+    batches: Batches,
+    epoch: int,
+    *,
+    device: Device,
+    callbacks: list[keras.callbacks.Callback],
+) -> dict[str, Any]:
+    """Train one epoch, counted from 0, with a step of our own or else in Keras' loop.
+
+    Return its number, counted from 1, and its batches' mean loss and accuracy.
+    """
+    try:
+        with device.scope():
+            if step:
+                for callback in callbacks:
+                    callback.set_model(model)
+                    callback.on_epoch_begin(epoch)
+                fitted = fit_batches(step, batches, callbacks)
+            else:
+                history = model.fit(
+                    batches.images,
+                    batches.labels,
+                    sample_weight=batches.weights,
+                    batch_size=batches.size,
+                    initial_epoch=epoch,
+                    epochs=epoch + 1,
+                    shuffle=False,
+                    verbose=0,
+                    callbacks=callbacks,
+                ).history
+                fitted = {name: history[name][0] for name in ("loss", "accuracy")}
+    except device.failures as error:
+        raise TrainingError(
+            f"{recipe.name}: the {device.kind} failed in epoch {epoch + 1} ({type(error).__name__}: "
+            f"{str(error).splitlines()[0]}). Expected a device with enough free memory. Free it, or use --device cpu; "
+            "whole epochs are kept."
+        ) from error
+    loss = fitted["loss"]
+    if not math.isfinite(loss):
+        raise TrainingError(
+            f"{recipe.name}: the loss became {loss} in epoch {epoch + 1}. Expected a finite number. Lower the recipe's "
+            "learning rate."
+        )
+    return {"epoch": epoch + 1, **fitted}
+
+
+Step = Callable[[np.ndarray, np.ndarray, np.ndarray], tuple[Any, Any]]
+"""Trains on images, labels and weights of one batch. Returns their mean loss and accuracy."""
+
+
+def make_step(model: keras.Model, device: Device) -> Step:
+    """Make the step of a compiled network that trains on one CPU with TensorFlow.
+
+    It computes what a step of Keras' own loop does. That loop sometimes computes a whole epoch on a single core, at
+    random, and spends some milliseconds a step on metrics (``benchmarks/log.md``).
+    """
+    tf = import_tensorflow()
+
+    @tf.function(autograph=False)
+    def step(images: Any, labels: Any, weights: Any) -> tuple[Any, Any]:
+        variables = model.trainable_variables
+        with tf.GradientTape() as tape:
+            outputs = model(images, training=True)
+            loss = model.compute_loss(images, labels, outputs, weights)
+        if variables:
+            model.optimizer.apply(tape.gradient(loss, variables), variables)
+        right = tf.cast(tf.argmax(outputs, axis=1) == tf.argmax(labels, axis=1), tf.float32)
+        return loss, tf.reduce_sum(right * weights) / tf.reduce_sum(weights)
+
+    if not device.strategy:
+        return step
+    return lambda *batch: device.strategy.run(step, batch)
+
+
+def fit_batches(step: Step, batches: Batches, callbacks: list[keras.callbacks.Callback]) -> dict[str, float]:
+    """Train on all batches, and return the means of their losses and accuracies.
+
+    Args:
+        step: of ``make_step``.
+        batches: one epoch.
+        callbacks: are told of every batch, with the means so far.
+    """
+    summed = np.zeros(2)
+    for number, start in enumerate(range(0, len(batches.images), batches.size)):
+        rows = slice(start, start + batches.size)
+        summed += [float(each) for each in step(batches.images[rows], batches.labels[rows], batches.weights[rows])]
+        means = dict(zip(("loss", "accuracy"), (summed / (number + 1)).tolist(), strict=True))
+        for callback in callbacks:
+            callback.on_train_batch_end(number, means)
+    return means
+
+
+def _step_counter(training: Training, done: int, steps: int, total: int) -> keras.callbacks.Callback:
+    """Return a callback that passes batches on as steps of the whole training."""
+    import keras
+
+    def report(batch: int, _: Any) -> None:
+        if training.progress:  # if Keras takes several steps at once, it may count past the end of the epoch
+            training.progress.step(done + min(batch + 1, steps), total)
+
+    return keras.callbacks.LambdaCallback(on_train_batch_end=report)

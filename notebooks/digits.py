@@ -51,6 +51,7 @@ BUILD = None  # a mark in the submission's record, set by `kaggle-digits kernel 
 # change once Keras is imported.
 
 # %%
+from kaggle_digits.learners import Context
 from kaggle_digits.strategy import resolve_device
 
 device = resolve_device(DEVICE)
@@ -104,7 +105,7 @@ warning
 
 # %%
 try:
-    from kaggle_digits import plots
+    from kaggle_digits.analysis import plots
 except ModuleNotFoundError as error:  # Kaggle's TPU image may lack seaborn
     print(f"No plots: {error}")
     plots = None
@@ -132,7 +133,7 @@ plots and plots.plot_digits(means, [f"mean {digit}" for digit in range(10)], col
 # 0 everywhere else.
 
 # %%
-from kaggle_digits.data import one_hot
+from kaggle_digits.digits import one_hot
 
 pd.DataFrame(one_hot(rows.digits[:5]).astype(int), index=pd.Index(rows.digits[:5], name="digit"))
 
@@ -154,7 +155,7 @@ print(f"{len(training):,} rows to train on, {len(held_out):,} held out")
 # Three dense layers. Each unit of the first one sees every pixel, and nothing tells it which pixels are neighbours.
 
 # %%
-from kaggle_digits.learners.models import build_model
+from kaggle_digits.models import build_model
 from kaggle_digits.recipes import find_recipe
 
 mlp = find_recipe("mlp-784-300")
@@ -165,7 +166,12 @@ from kaggle_digits.train import train_run
 
 # It builds and trains the network inside `device.scope()`, where every weight is made on every replica.
 mlp_run = train_run(
-    mlp, training, Path("runs/mlp"), seed=0, device=device, source=source.name, held_out=held_out, resume=True
+    mlp,
+    training,
+    Path("runs/mlp"),
+    held_out=held_out,
+    resume=True,
+    context=Context(device=device, seed=0, source=source.name),
 )
 pd.DataFrame(mlp_run.epochs).set_index("epoch")
 
@@ -185,7 +191,12 @@ build_model(cnn).summary()
 cnn_device = resolve_device(DEVICE, precision=cnn.precision)
 print(cnn_device)
 cnn_run = train_run(
-    cnn, training, Path("runs/cnn"), seed=0, device=cnn_device, source=source.name, held_out=held_out, resume=True
+    cnn,
+    training,
+    Path("runs/cnn"),
+    held_out=held_out,
+    resume=True,
+    context=Context(device=cnn_device, seed=0, source=source.name),
 )
 pd.DataFrame(cnn_run.epochs).set_index("epoch")
 
@@ -223,7 +234,7 @@ plots and plots.plot_worst(held_out.pixels, probabilities, held_out.digits)
 # many digits there are.
 
 # %%
-from kaggle_digits.calibration import calibrate
+from kaggle_digits.learners.calibration import calibrate
 
 plots and plots.plot_reliability(calibrate(probabilities, cnn_run.temperature), held_out.digits)
 
@@ -235,7 +246,7 @@ plots and plots.plot_reliability(calibrate(probabilities, cnn_run.temperature), 
 # from the built-in sample, and its name says so.
 
 # %%
-from kaggle_digits.predict import write_checked
+from kaggle_digits.submit import write_checked
 
 submission = Path("sample-submission.csv" if source.is_sample else "submission.csv")
 counts = write_checked(submission, [cnn_run.predict(test_pixels)], [cnn_run], overwrite=True, build=BUILD)

@@ -15,6 +15,16 @@ QUICK = replace(
     epochs=3,
 )
 
+QUICK_TOML = """
+layers = ["Flatten", { kind = "Dense", units = 10 }]
+loss = "mse"
+optimizer = { kind = "SGD", momentum = 0.0, nesterov = false }
+learning_rate = 0.1
+epochs = 2
+batch_size = 32
+precision = "float32"
+"""
+
 KILLED_AT_EPOCH = """
 import os, signal, sys
 from kaggle_digits.cli import main

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from kaggle_digits.recipe import Recipe
-from kaggle_digits.runs import RowCounts, Run
+from kaggle_digits.run import RowCounts, Run
 from kaggle_digits.strategy import Device
 
 

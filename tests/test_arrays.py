@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from kaggle_digits.arrays import read_arrays, write_arrays
+from kaggle_digits.files import read_arrays, write_arrays
 
 SMALL = {"weights": np.arange(6, dtype=np.float32).reshape(2, 3), "step": np.array(7, np.int64)}
 EXPECTED = {"weights": ((2, 3), "f"), "step": ((), "i")}

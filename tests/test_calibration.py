@@ -5,7 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from kaggle_digits.calibration import calibrate, calibration_error, find_threshold, fit_temperature, reliability
+from kaggle_digits.learners.calibration import (
+    calibrate,
+    calibration_error,
+    find_threshold,
+    fit_temperature,
+    reliability,
+)
 
 
 def draw(temperature: float, count: int = 20_000) -> tuple[np.ndarray, np.ndarray]:

@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 
 from kaggle_digits import cli
-from kaggle_digits.compare import compare
+from kaggle_digits.analysis.compare import compare
+from kaggle_digits.analysis.report import describe, format_accuracy
 from kaggle_digits.data import find_source, load_train, split_rows
 from kaggle_digits.errors import DeviceError, RunError
 from kaggle_digits.files import locked, read_json
 from kaggle_digits.recipes import RECIPES
-from kaggle_digits.report import describe, format_accuracy
 
 QUICK = replace(
     RECIPES["cnn-16-32"],
@@ -92,7 +92,7 @@ def test_files_say_the_same_as_the_answer():
 
 
 def test_difference_is_to_the_published_figure(tmp_path, digits_csv, monkeypatch):
-    monkeypatch.setattr("kaggle_digits.compare.LIKE_PUBLISHED", 1000)
+    monkeypatch.setattr("kaggle_digits.analysis.compare.LIKE_PUBLISHED", 1000)
     (tmp_path / "train.csv").write_text(digits_csv[0])
     row = compare([BAYES], Path("out"), data=str(tmp_path / "train.csv"))["recipes"][0]
     assert row["difference"] == pytest.approx(row["accuracy"] - 0.556)
@@ -143,7 +143,7 @@ import os, signal, sys
 sys.path.insert(0, sys.argv[1])
 from pathlib import Path
 from test_compare import BAYES, QUICK
-from kaggle_digits.compare import compare
+from kaggle_digits.analysis.compare import compare
 class Killer:
     def step(self, done, total):
         pass
@@ -279,30 +279,3 @@ def test_table_for_a_terminal():
     longest = {**row, "recipe": max(RECIPES, key=len), "seeds": list(range(10)), "parameters": 4_394_794}
     lines = describe({"data": "d.zip", "rows": rows, "recipes": [longest]}).splitlines()
     assert max(map(len, lines[1:])) <= 80
-
-
-def test_two_shards_at_once_share_the_work():
-    command = [sys.executable, "-m", "kaggle_digits", "compare", "--data", "sample", "--out", "out", "--repeat", "2"]
-    command += ["--recipes", "naive-bayes,random"]
-    started = [
-        subprocess.Popen([*command, "--shard", f"{part}/2"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        for part in (1, 2)
-    ]
-    ends = [process.communicate(timeout=120) for process in started]
-    assert [process.returncode for process in started] == [0, 0], ends
-    assert [out for out, _ in ends] == [f"out: part {part} of 2 is trained\n" for part in (1, 2)]
-    folders = ["naive-bayes-seed0", "naive-bayes-seed1", "random-seed0", "random-seed1"]
-    assert run_folders() == folders
-    assert not Path("out/compare.json").exists()
-
-    written = {name: Path(f"out/runs/{name}/run.json").stat().st_mtime_ns for name in folders}
-    whole = subprocess.run(command, capture_output=True, text=True)
-    assert whole.returncode == 0, whole.stderr
-    assert {name: Path(f"out/runs/{name}/run.json").stat().st_mtime_ns for name in folders} == written
-    assert [row["seeds"] for row in json.loads(Path("out/compare.json").read_text())["recipes"]] == [[0, 1], [0, 1]]
-
-
-def test_failure_in_a_shard_is_told(capsys):
-    comparison = compare([BROKEN, BAYES], Path("out"), data="sample", shard=(1, 2))
-    assert list(comparison["failures"]) == ["broken"]
-    assert not Path("out/compare.json").exists()

@@ -74,10 +74,10 @@ def test_default_recipe_reaches_its_floor(workplace):
 
 
 def test_network_of_the_package_reads_rows_it_was_not_trained_on():
-    from kaggle_digits.calibration import accuracy
     from kaggle_digits.data import find_source, load_train, split_rows
-    from kaggle_digits.predict import PACKAGED_RUN, load_run
-    from kaggle_digits.runs import RowCounts
+    from kaggle_digits.digits import accuracy
+    from kaggle_digits.learners import PACKAGED_RUN, load_run
+    from kaggle_digits.run import RowCounts
 
     run = load_run(PACKAGED_RUN)
     fraction = run.recipe.validation_fraction

@@ -12,8 +12,12 @@ import pandas as pd
 import pytest
 from conftest import TEST_HEADER, TRAIN_HEADER, to_csv
 
-from kaggle_digits import data, tables
+from kaggle_digits import data
+from kaggle_digits.digits import one_hot
 from kaggle_digits.errors import DataError
+from kaggle_digits.submission import count_test_rows, expected_rows
+from kaggle_digits.tables import find
+from kaggle_digits.tables import text as tables
 
 EXPECTED = "Expected a label and 784 pixels (28 × 28) in each row, or the pixels alone."
 
@@ -25,7 +29,7 @@ def assert_is_competition(source: data.Source, train_values: np.ndarray, test_va
     np.testing.assert_array_equal(rows.pixels, train_values[:, 1:])
     np.testing.assert_array_equal(rows.digits, train_values[:, 0])
     np.testing.assert_array_equal(data.load_test(source), test_values)
-    assert data.count_test_rows(source) == len(test_values)
+    assert count_test_rows(source) == len(test_values)
 
 
 def zip_folder(folder: Path, file: Path, prefix: str = "") -> Path:
@@ -207,7 +211,7 @@ def test_sample_is_real_handwriting_in_mnist_form():
     assert images.max() == 255
     # There are 1,797 digits, about 180 of each, in a stratified 80/20 split.
     assert np.bincount(rows.digits).min() >= 139
-    assert data.count_test_rows(source) == 360
+    assert count_test_rows(source) == 360
 
 
 # ── labels and split ────────────────────────────────────────────────────────────────────────────────────────────────
@@ -217,8 +221,8 @@ def test_one_hot_equals_keras():
     import keras
 
     digits = np.array([3, 0, 9, 9])
-    np.testing.assert_array_equal(data.one_hot(digits), keras.utils.to_categorical(digits, 10))
-    assert data.one_hot(digits).dtype == np.float32
+    np.testing.assert_array_equal(one_hot(digits), keras.utils.to_categorical(digits, 10))
+    assert one_hot(digits).dtype == np.float32
 
 
 def test_split_is_stratified_seeded_and_complete():
@@ -536,7 +540,7 @@ def test_cache_lies_where_the_variables_say(monkeypatch, tmp_path, variables, ex
     monkeypatch.setenv("HOME", str(tmp_path))
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    assert data.cache_folder() == Path(expected.replace("HOME", str(tmp_path)))
+    assert find.cache_folder() == Path(expected.replace("HOME", str(tmp_path)))
 
 
 @pytest.mark.parametrize("member", ["/train.csv", "../train.csv", "a/../../train.csv", "a\\..\\train.csv"])
@@ -606,14 +610,14 @@ def test_a_file_of_any_name_is_of_the_kind_that_its_first_line_says(header, firs
 
 def test_how_many_rows_a_submission_needs_and_where_that_is_known_from(competition):
     source = data.find_source(competition)
-    assert data.expected_rows(None) == (28_000, "test.csv")
-    assert data.expected_rows(source) == (13, f"{competition}'s test.csv")
-    assert data.expected_rows(data.find_source("sample")) == (360, "sample's test.csv")
+    assert expected_rows(None) == (28_000, "test.csv")
+    assert expected_rows(source) == (13, f"{competition}'s test.csv")
+    assert expected_rows(data.find_source("sample")) == (360, "sample's test.csv")
     (competition / "test.csv").unlink()
     alone = data.find_source(competition)
-    assert data.expected_rows(alone) == (28_000, "test.csv")
+    assert expected_rows(alone) == (28_000, "test.csv")
     with pytest.raises(DataError) as caught:
-        data.expected_rows(alone, named=True)
+        expected_rows(alone, named=True)
     assert str(caught.value) == (
         f"{competition}: holds train.csv but no test.csv. {EXPECTED} Pass a folder or zip that has both."
     )
@@ -730,7 +734,7 @@ def test_rows_are_counted_without_what_is_blank_at_the_end(monkeypatch, test_val
     monkeypatch.setattr(tables, "BLOCK", block)
     Path("test.csv").write_text(to_csv(TEST_HEADER, test_values) + end)
     source = data.find_source("test.csv")
-    assert data.count_test_rows(source) == len(data.load_test(source)) == 13
+    assert count_test_rows(source) == len(data.load_test(source)) == 13
 
 
 def test_what_is_no_text_in_a_cell_is_shown_all_the_same(train_values):
@@ -868,7 +872,7 @@ def test_name_of_a_source_is_kept_so_that_it_can_be_found_again(competition, mon
     assert here.name_for(tmp_path / "elsewhere") == str(Path.cwd())
     assert data.find_source(competition).name_for(Path("runs/a")) == str(competition)
     monkeypatch.chdir(tmp_path)
-    found = next(data.find_again(".", tmp_path / "work" / "runs" / "a"))
+    found = next(find.find_again(".", tmp_path / "work" / "runs" / "a"))
     assert len(data.load_train(found)) == 40
 
 
@@ -896,7 +900,7 @@ def test_images_whose_names_say_nothing_are_not_guessed(train_values):
 
 def test_many_unknown_files_are_not_all_opened(monkeypatch):
     opened = []
-    monkeypatch.setattr(data, "idx_content", opened.append)
+    monkeypatch.setattr(find, "idx_content", opened.append)
     with zipfile.ZipFile("photos.zip", "w") as archive:
         for number in range(1000):
             archive.writestr(f"{number}.bmp", b"BM")
@@ -923,12 +927,12 @@ def test_other_sets_in_the_format_of_mnist_are_not_taken_on_kaggle(tmp_path, tra
     broken = tmp_path / "kaggle/input/aaa"
     broken.mkdir()
     (broken / "train.csv.zip").write_bytes(b"PK\x03\x04 and no more")
-    assert data.find_competition() is None
+    assert find.find_competition() is None
     for kind in ("train", "test"):  # a folder for each
         folder = tmp_path / "kaggle/input/our-class" / kind
         folder.mkdir(parents=True)
         (folder / f"{kind}.csv").write_bytes((competition / f"{kind}.csv").read_bytes())
-    assert sorted(data.find_competition().tables) == ["test", "train"]
+    assert sorted(find.find_competition().tables) == ["test", "train"]
 
 
 def test_zip_of_any_name_is_looked_into_if_nothing_else_is_there(competition):

@@ -19,7 +19,7 @@ from PIL import Image
 import kaggle_digits
 from kaggle_digits import cli
 from kaggle_digits.data import find_source, load_test
-from kaggle_digits.predict import PACKAGED_RUN
+from kaggle_digits.learners import PACKAGED_RUN
 from kaggle_digits.recipes import RECIPES, load_measured
 from kaggle_digits.submission import write_submission
 
@@ -220,12 +220,10 @@ def test_every_variable_of_ours_is_in_the_reference():
 def test_every_key_of_a_run_and_of_a_record_is_in_the_reference():
     import json
 
-    from kaggle_digits.records import UPLOAD_FIELDS
-
     text = TEXTS["docs/reference/files.md"]
     for key in json.loads((PACKAGED_RUN / "run.json").read_text(encoding="utf-8")):
         assert f"| `{key}` |" in text, key
-    for field in UPLOAD_FIELDS:
+    for field in ("competition", "message", "state", "reference", "date", "public_score", "error", "url"):
         assert field.replace("_", " ").replace("url", "address") in text, field
 
 
@@ -249,9 +247,9 @@ def test_a_link_of_the_documentation_that_leads_nowhere_is_found(tmp_path):
 
 
 def test_changelog_and_citation_know_this_version():
-    assert f"\n## {kaggle_digits.__version__} " in TEXTS["CHANGELOG.md"]
+    assert f"\n## {kaggle_digits.digits.__version__} " in TEXTS["CHANGELOG.md"]
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
-    assert citation["version"] == kaggle_digits.__version__
+    assert citation["version"] == kaggle_digits.digits.__version__
     assert {"cff-version", "message", "title", "authors"} <= set(citation)
 
 

@@ -16,20 +16,19 @@ import numpy as np
 import pytest
 from run_folder import write_run
 
-from kaggle_digits import export as exporting
-from kaggle_digits.arrays import write_arrays
 from kaggle_digits.cli import main
 from kaggle_digits.data import find_source, load_test, load_train
 from kaggle_digits.errors import InputError, TrainingError
-from kaggle_digits.export import SUFFIXES, export
-from kaggle_digits.learners.models import build_model
-from kaggle_digits.learners.network import named_weights
-from kaggle_digits.pipeline import predict_submission
-from kaggle_digits.predict import PACKAGED_RUN, load_run
+from kaggle_digits.export import formats as exporting
+from kaggle_digits.export.formats import SUFFIXES, export
+from kaggle_digits.files import write_arrays
+from kaggle_digits.learners import PACKAGED_RUN, load_run
+from kaggle_digits.models import build_model, named_weights
 from kaggle_digits.recipe import Ensemble, Network
 from kaggle_digits.recipes import RECIPES
-from kaggle_digits.runs import member_folder, read_run
+from kaggle_digits.run import member_folder, read_run
 from kaggle_digits.submission import read_submission
+from kaggle_digits.submit import predict_submission
 
 GUIDE = (Path(__file__).parent.parent / "docs/how-to/export.md").read_text(encoding="utf-8")
 PIXELS, *EXAMPLES = re.findall(r"```py\n(.*?)```", GUIDE, re.DOTALL)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from kaggle_digits.learners.models import build_model
+from kaggle_digits.models import build_model
 from kaggle_digits.recipes import RECIPES
 
 
@@ -30,7 +30,7 @@ def test_peers_have_the_parameters_that_were_published(frontier):
 
 
 def test_record_lowers_its_learning_rate_by_a_twentieth_each_epoch(frontier):
-    from kaggle_digits.learners.models import epoch_rate
+    from kaggle_digits.models import epoch_rate
 
     (deotte,) = (peer for peer in frontier.PEERS if peer.name == "deotte")
     rates = [epoch_rate(deotte, [0.0] * done) for done in range(45)]

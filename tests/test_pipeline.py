@@ -16,12 +16,13 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from sklearn.naive_bayes import GaussianNB
 
-from kaggle_digits import cli, predict, recipes
-from kaggle_digits import pipeline as main_job
+from kaggle_digits import cli, recipes
+from kaggle_digits import submit as main_job
+from kaggle_digits import submit as predict
 from kaggle_digits.data import find_source, load_test, load_train
-from kaggle_digits.predict import load_run
+from kaggle_digits.learners import load_run
 from kaggle_digits.recipes import RECIPES
-from kaggle_digits.runs import read_run
+from kaggle_digits.run import read_run
 from kaggle_digits.strategy import resolve_device
 from kaggle_digits.submission import check_submission
 

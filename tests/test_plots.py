@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 from sklearn import metrics
 
-from kaggle_digits import plots
-from kaggle_digits.runs import Trace
+from kaggle_digits.analysis import plots
 
 
 def texts(axes) -> list[str]:
@@ -62,36 +60,6 @@ def test_worst_are_the_mistakes_it_was_surest_of():
 def test_no_mistakes_are_no_error():
     figure = plots.plot_worst(np.zeros((2, 784)), np.eye(10)[[3, 4]], np.array([3, 4]))
     assert [text.get_text() for text in figure.axes[0].texts] == ["No mistake among 2 digits."]
-
-
-def test_traces_are_drawn_as_they_are():
-    traces = {
-        name: [
-            Trace(np.array([10, 20, 40]), np.array([1.0, 2.0, 4.0]), np.array([0.9, 0.95, 0.99]), np.linspace(2, 1, 40))
-            for _ in range(2)
-        ]
-        for name in ("one", "two")
-    }
-    figure = plots.plot_traces(traces)
-    accuracies, over_time, losses, losses_over_time = figure.axes
-    assert len(accuracies.lines) == len(losses.lines) == 4
-    assert accuracies.lines[0].get_xdata().tolist() == [10, 20, 40]
-    np.testing.assert_allclose(accuracies.lines[0].get_ydata(), [0.1, 0.05, 0.01])
-    assert over_time.lines[0].get_xdata().tolist() == [1.0, 2.0, 4.0]
-    # The first mean covers the losses of batches 1 to 20. They fall evenly from 2, so it is 2 minus 9.5 steps.
-    assert losses.lines[0].get_xdata()[[0, -1]].tolist() == [20, 40]
-    assert losses.lines[0].get_ydata()[0] == pytest.approx(2 - 9.5 / 39)
-    assert losses_over_time.lines[0].get_xdata()[[0, -1]].tolist() == [2.0, 4.0]
-    labels = [label.get_text() for label in accuracies.get_yticklabels()]
-    assert labels == ["0.8", "0.9", "0.95", "0.98", "0.99", "0.995"]
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["one", "two"]
-    figure.canvas.draw()
-
-
-def test_short_trainings_and_perfect_networks_can_be_drawn():
-    short = Trace(np.array([10]), np.array([1.0]), np.array([1.0]), np.ones(10))
-    empty = Trace(np.array([], int), np.array([]), np.array([]), np.ones(3))
-    plots.plot_traces({"short": [short], "empty": [empty]}).canvas.draw()
 
 
 def test_reliability_is_drawn_by_certainty():

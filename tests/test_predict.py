@@ -14,14 +14,15 @@ from run_folder import write_run
 from kaggle_digits import cli
 from kaggle_digits.data import find_source, load_test
 from kaggle_digits.errors import RunError
-from kaggle_digits.learners.models import build_model, safe_layers
-from kaggle_digits.learners.network import network_predictor
+from kaggle_digits.learners import PACKAGED_RUN, load_run
+from kaggle_digits.learners.layers import safe_layers
 from kaggle_digits.learners.preprocess import SURE, normalise_pixels, to_images
-from kaggle_digits.predict import PACKAGED_RUN, load_run, predict_digits
+from kaggle_digits.models import build_model, network_predictor
 from kaggle_digits.recipe import Network
 from kaggle_digits.recipes import RECIPES
-from kaggle_digits.runs import read_run
+from kaggle_digits.run import read_run
 from kaggle_digits.strategy import Device
+from kaggle_digits.submission import predict_digits
 
 PLAIN = replace(RECIPES["fast"], shift_averaging=0)
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from kaggle_digits import records
 from kaggle_digits.errors import SubmissionError
 from kaggle_digits.files import read_json, write_json
+from kaggle_digits.kaggle import records
 
 RUN = {
     "run": "runs/fast-seed3",

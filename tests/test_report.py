@@ -15,11 +15,12 @@ from matplotlib.figure import Figure
 from playwright.sync_api import sync_playwright
 from quick import QUICK as THREE_EPOCHS
 
-from kaggle_digits import plots, recipes
+from kaggle_digits import recipes
+from kaggle_digits.analysis import plots
+from kaggle_digits.analysis.occlusion import nearest_rows, occlusion_map
 from kaggle_digits.cli import main
 from kaggle_digits.data import TrainingRows, find_source, load_train
-from kaggle_digits.learners.models import learning_rate_of, learning_rates
-from kaggle_digits.occlusion import nearest_rows, occlusion_map
+from kaggle_digits.models import learning_rate_of, learning_rates
 from kaggle_digits.recipe import Ensemble, Milestones
 from kaggle_digits.recipes import RECIPES
 

@@ -11,61 +11,25 @@ import numpy as np
 import pytest
 from run_folder import write_run
 
-from kaggle_digits import runs
+from kaggle_digits import run as runs
 from kaggle_digits.data import TrainingRows
 from kaggle_digits.errors import RunError
-from kaggle_digits.recipe import from_json, to_json
+from kaggle_digits.kaggle.records import FORMAT, is_used, save_record
+from kaggle_digits.learners.claim import claim
+from kaggle_digits.recipe import to_json
 from kaggle_digits.recipes import RECIPES
-from kaggle_digits.records import FORMAT, RUN_FIELDS, save_record
-from kaggle_digits.runs import (
+from kaggle_digits.recipes.fields import from_json
+from kaggle_digits.run import (
     RowCounts,
     Run,
     Threshold,
-    Trace,
-    claim,
     find_commit,
     mark_used,
     read_run,
     run_folders,
-    trace_of,
 )
 
-
-def test_trace_counts_seconds_from_the_start_of_the_training():
-    first = {"seconds": 10.0, "curve": [[10, 2.0, 0.5], [20, 9.0, 0.8]], "losses": [2.0] * 20}
-    second = {"seconds": 8.0, "curve": [[30, 4.0, 0.9]], "losses": [1.0] * 20}
-    trace = trace_of([first, second])
-    assert trace.steps.tolist() == [10, 20, 30]
-    assert trace.seconds.tolist() == [2.0, 9.0, 14.0]
-    assert trace.accuracies.tolist() == [0.5, 0.8, 0.9]
-    assert trace.losses.tolist() == [2.0] * 20 + [1.0] * 20
-
-
-def test_epoch_without_a_measurement_is_no_hole():
-    first = {"seconds": 1.0, "curve": [], "losses": [2.0] * 5}
-    second = {"seconds": 1.0, "curve": [[10, 0.5, 0.9]], "losses": [1.0] * 5}
-    assert trace_of([first, second]).seconds.tolist() == [1.5]
-    assert trace_of([first]).steps.size == 0
-
-
-def test_end_of_an_epoch_is_part_of_the_trace():
-    """Also where the training stopped early, and no measurement was due."""
-    first = {"seconds": 10.0, "curve": [[2, 4.0, 0.5], [3, 9.0, 0.8]], "losses": [2.0] * 3, "validation_accuracy": 0.8}
-    second = {"seconds": 8.0, "curve": [[4, 4.0, 0.9]], "losses": [1.0] * 3, "validation_accuracy": 0.98}
-    trace = trace_of([first, second])
-    assert trace.steps.tolist() == [2, 3, 4, 6]
-    assert trace.seconds.tolist() == [4.0, 9.0, 14.0, 18.0]
-    assert trace.reach(0.98) == (6, 18.0)
-
-
-def test_training_without_a_trace_has_none():
-    assert trace_of([{"seconds": 1.0}]) is None
-
-
-@pytest.mark.parametrize(("target", "expected"), [(0.5, (10, 1.0)), (0.85, (30, 3.0)), (0.95, None)])
-def test_target_is_reached_when_it_is_first_measured(target, expected):
-    trace = Trace(np.array([10, 20, 30, 40]), np.arange(1.0, 5.0), np.array([0.5, 0.8, 0.9, 0.84]), np.ones(40))
-    assert trace.reach(target) == expected
+OF_RUN = ("recipe", "seed", "commit", "held_out_rows", "held_out_accuracy")
 
 
 def test_what_a_recipe_did_not_say_has_its_default():
@@ -123,17 +87,20 @@ def test_numbered_claim_passes_by_what_is_not_its_own():
     write_run("run", RECIPES["random"])  # used already
     mark_used([read_run(Path("run"))], Path("s.csv"))
     record = {"format": FORMAT, "file": "s.csv", "sha256": "", "build": None, "upload": None}
-    save_record(Path("s.csv"), record | {"runs": [dict.fromkeys(RUN_FIELDS) | {"run": "run"}]})
+    save_record(
+        Path("s.csv"),
+        record | {"runs": [dict.fromkeys(OF_RUN) | {"run": "run"}]},
+    )
     write_run("run-2", RECIPES["knn"])  # another training
     Path("run-3").mkdir()
     Path("run-3/notes.txt").write_text("the user's own")
-    with claim(wanted("run"), numbered=True) as one, claim(wanted("run"), numbered=True) as two:
+    with claim(wanted("run"), is_spent=is_used) as one, claim(wanted("run"), is_spent=is_used) as two:
         assert [(claimed.run.folder.name, claimed.state) for claimed in (one, two)] == [
             ("run-4", "fresh"),
             ("run-5", "fresh"),
         ]
         one.run.save()
-    with claim(wanted("run"), numbered=True) as (run, state):
+    with claim(wanted("run"), is_spent=is_used) as (run, state):
         assert (run.folder.name, state) == ("run-4", "resumable")
     assert [path.name for path in Path("run-3").iterdir()] == ["notes.txt"]
 
@@ -220,8 +187,7 @@ def test_members_of_two_ensembles_in_one_folder_are_refused():
     with pytest.raises(RunError) as caught:
         run_folders(Path("run"))
     assert str(caught.value) == (
-        "run: 1-of-3, 3-of-3 of its members missing. Expected all. Train them with --member, or name the run folders "
-        "one by one."
+        "run: 1-of-3, 3-of-3 of its members missing. Expected all. Repeat the command that trained one by one."
     )
 
 
@@ -244,10 +210,10 @@ def test_only_a_loaded_run_predicts():
 def test_leftover_of_a_kill_is_taken_over_and_files_of_the_user_are_not():
     Path("run").mkdir()
     Path("run/.run.partial.json").touch()
-    with claim(wanted("run"), numbered=True) as (run, state):
+    with claim(wanted("run"), is_spent=is_used) as (run, state):
         assert (run.folder.name, state) == ("run", "fresh")
     Path("run/notes.txt").touch()
-    with claim(wanted("run"), numbered=True) as (run, state):
+    with claim(wanted("run"), is_spent=is_used) as (run, state):
         assert (run.folder.name, state) == ("run-2", "fresh")
 
 

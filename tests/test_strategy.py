@@ -10,7 +10,8 @@ import pytest
 from test_backend import run_python
 
 from kaggle_digits import strategy
-from kaggle_digits.backend import import_tensorflow
+from kaggle_digits.devices import accelerators, jax
+from kaggle_digits.devices.backend import import_tensorflow
 from kaggle_digits.errors import DeviceError
 from kaggle_digits.strategy import resolve_device
 
@@ -108,15 +109,17 @@ import sys
 import numpy as np
 from dataclasses import replace
 from pathlib import Path
-from kaggle_digits.backend import import_tensorflow
-from kaggle_digits.strategy import Device, mirror
+from kaggle_digits.devices.backend import import_tensorflow
+from kaggle_digits.devices.accelerators import mirror
+from kaggle_digits.strategy import Device
 tf = import_tensorflow()
 count = int(sys.argv[1])
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * max(count, 1))
 from kaggle_digits.data import find_source, load_train
-from kaggle_digits.predict import load_run
+from kaggle_digits.submit import load_run
 from kaggle_digits.recipes import RECIPES
+from kaggle_digits.learners import Context
 from kaggle_digits.train import train_run
 strategy = mirror([f"CPU:{i}" for i in range(count)])
 device = Device("cpu", strategy, max(count, 1), "float32", "test")
@@ -127,7 +130,7 @@ rows = load_train(find_source("sample")).take(np.arange(600))
 results = {}
 for name, recipe in ("keras", plain), ("muon", replace(plain, optimizer=RECIPES["fast"].optimizer, learning_rate=1e-3)):
     folder = Path(sys.argv[2], name)
-    run = train_run(recipe, rows, folder, seed=0, device=device, source="sample", held_out=rows)
+    run = train_run(recipe, rows, folder, held_out=rows, context=Context(seed=0, device=device, source="sample"))
     results[name + " predicted"] = load_run(folder, device).predict(rows.pixels[:130])
     results[name + " losses"] = [e["loss"] for e in run.epochs]
 np.savez(sys.argv[3], **results)
@@ -170,7 +173,8 @@ def fake_gpus(monkeypatch, *capabilities: tuple[int, int]) -> None:
         MirroredStrategy=lambda devices: SimpleNamespace(devices=devices, num_replicas_in_sync=len(devices))
     )
     fake = SimpleNamespace(config=config, distribute=distribute, errors=tf.errors, __version__=tf.__version__)
-    monkeypatch.setattr(strategy, "import_tensorflow", lambda: fake)
+    for module in (strategy, accelerators):
+        monkeypatch.setattr(module, "import_tensorflow", lambda: fake)
 
 
 def test_no_gpu_is_an_error_if_asked_for(monkeypatch):
@@ -210,7 +214,7 @@ def fake_jax(monkeypatch, kind: str, *capabilities: str) -> None:
         return found
 
     fake = SimpleNamespace(devices=devices, __version__="0.0", config=SimpleNamespace(update=lambda name, value: None))
-    monkeypatch.setattr(strategy, "import_backend", lambda name: fake)
+    monkeypatch.setattr(jax, "import_backend", lambda name: fake)
     monkeypatch.setattr(strategy, "choose_backend", lambda name: ("jax", "the only one with a TPU"))
 
     class DataParallel:

@@ -13,15 +13,15 @@ import pytest
 from kaggle_digits import cli
 from kaggle_digits.errors import SubmissionError
 from kaggle_digits.kaggle.competition import upload
-from kaggle_digits.records import write_record
+from kaggle_digits.kaggle.records import write_record
 from kaggle_digits.submission import (
-    CORRECT,
     check_submission,
     fix_submission,
     read_submission,
     write_submission,
 )
 
+CORRECT = "Correct or remove the line."
 GOOD = "ImageId,Label\n1,7\n2,0\n3,9\n"
 
 

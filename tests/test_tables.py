@@ -19,7 +19,9 @@ from hypothesis import strategies as st
 
 from kaggle_digits import cli, data
 from kaggle_digits.errors import DataError
-from kaggle_digits.tables import CsvTable, File
+from kaggle_digits.submission import count_test_rows
+from kaggle_digits.tables import find
+from kaggle_digits.tables.text import CsvTable, File
 
 HEADERS = {
     "Kaggle's": [f"pixel{p}" for p in range(784)],
@@ -178,7 +180,7 @@ def test_what_was_understood_is_said(change, end, note):
 
 
 def test_blank_lines_at_the_end_are_left_out_across_blocks(monkeypatch):
-    monkeypatch.setattr("kaggle_digits.tables.BLOCK", 2_000)
+    monkeypatch.setattr("kaggle_digits.tables.text.BLOCK", 2_000)
     pixels = digits_like(5)[0]
     found = read(write(columns_of(pixels, HEADERS["Kaggle's"])) + "\n" * 5_000, "test")
     np.testing.assert_array_equal(found.pixels, pixels)
@@ -278,7 +280,7 @@ def test_mnists_own_files_are_read(dot, packed):
     rows, test = data.load_train(source), data.load_test_rows(source)
     for one, other in zip((rows.pixels, rows.digits, test.pixels, test.digits), expected, strict=True):
         np.testing.assert_array_equal(one, other)
-    assert data.count_test_rows(source) == 30
+    assert count_test_rows(source) == 30
     assert "not the competition's file" in str(data.why_not_uploadable(source, data.Rows(test.pixels, None)))
 
 
@@ -383,7 +385,7 @@ def test_notice_names_what_lies_beside_and_is_not_used(caplog):
     ],
 )
 def test_names_of_text_files_say_their_kind(name, kind):
-    assert data._kind_of(name) == kind
+    assert find._kind_of(name) == kind
 
 
 @pytest.mark.parametrize("pack", [gzip.compress, bz2.compress, lzma.compress])

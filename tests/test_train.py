@@ -16,12 +16,13 @@ import pytest
 
 from kaggle_digits.data import TrainingRows, find_source, load_train, split_rows
 from kaggle_digits.errors import RunError, TrainingError
+from kaggle_digits.kaggle.records import FORMAT, is_used, save_record
+from kaggle_digits.learners import Context, load_run
+from kaggle_digits.learners.claim import claim
 from kaggle_digits.learners.preprocess import normalise_pixels
-from kaggle_digits.predict import load_run
 from kaggle_digits.recipe import Augmentation, Milestones, Network, OneCycle, Plateau
 from kaggle_digits.recipes import RECIPES
-from kaggle_digits.records import FORMAT, RUN_FIELDS, save_record
-from kaggle_digits.runs import RowCounts, Run, claim, mark_used, read_run, trace_of
+from kaggle_digits.run import RowCounts, Run, mark_used, read_run
 from kaggle_digits.strategy import resolve_device
 from kaggle_digits.train import train_run
 
@@ -53,6 +54,7 @@ from test_train import SMALL_FAST, TINY, held_out, rows
 from kaggle_digits.strategy import resolve_device
 recipe = {"tiny": TINY, "fast": SMALL_FAST}[sys.argv[4]]
 device = resolve_device("cpu", precision=recipe.precision)
+from kaggle_digits.learners import Context
 from kaggle_digits.train import train_run
 class Killer:
     def step(self, done, total):
@@ -61,7 +63,11 @@ class Killer:
     def epoch(self, metrics, epochs):
         pass
 train_run(
-    recipe, rows(), Path(sys.argv[2]), seed=7, device=device, source="test", held_out=held_out(), progress=Killer()
+    recipe,
+    rows(),
+    Path(sys.argv[2]),
+    held_out=held_out(),
+    context=Context(seed=7, device=device, source="test", progress=Killer()),
 )
 """
 
@@ -109,13 +115,17 @@ def would_resume(folder: str, cpu, *, recipe: Network = TINY) -> bool:
         versions={},
         commit=None,
     )
-    with claim(wanted, numbered=True) as claimed:
+    with claim(wanted, is_spent=is_used) as claimed:
         return claimed.run.folder == Path(folder) and claimed.state != "fresh"
 
 
 def train(folder: str, cpu, *, recipe: Network = TINY, **options):
-    settings = {"seed": 7, "device": cpu, "source": "test", "held_out": held_out(), "rows": rows(), **options}
-    return train_run(recipe, folder=Path(folder), **settings)
+    settings = {"held_out": held_out(), "rows": rows(), **options}
+    told = {name: settings.pop(name) for name in ("seed", "device", "source", "progress") if name in settings}
+    context = Context(**{"seed": 7, "device": cpu, "source": "test"} | told)
+    if settings.pop("numbered", False):
+        settings["is_spent"] = is_used
+    return train_run(recipe, folder=Path(folder), context=context, **settings)
 
 
 def interrupt(folder: str, cpu, *, after: int, **options) -> None:
@@ -169,7 +179,7 @@ def test_run_folder_says_what_was_done(finished, cpu):
     assert sorted(p.name for p in finished.folder.iterdir()) == ["model.npz", "run.json", "validation.npz"]
     record = json.loads((finished.folder / "run.json").read_text())
     assert set(record) == {
-        *("finished", "recipe", "seed", "source", "rows", "device", "versions", "commit", "submission"),
+        *("finished", "recipe", "seed", "source", "rows", "split", "device", "versions", "commit", "submission"),
         *("parameters", "epochs", "temperature", "threshold", "checksums", "checksum"),
     }
     assert record["finished"] is True
@@ -217,7 +227,7 @@ def test_network_that_deslants_learns_from_upright_digits(cpu):
     recipe, plain = replace(TINY, deslant=True, spread=4.0), TINY
     upright = [replace(r, pixels=normalise_pixels(r.pixels, deslant=True, spread=4.0)) for r in (rows(), held_out())]
     for folder, taught, shown in (("itself", recipe, (rows(), held_out())), ("before", plain, upright)):
-        train_run(taught, shown[0], Path(folder), seed=7, device=cpu, source="test", held_out=shown[1])
+        train_run(taught, shown[0], Path(folder), held_out=shown[1], context=Context(device=cpu, seed=7, source="test"))
     assert_equal_weights(Path("itself"), Path("before"))
     first, second = (np.load(f"{folder}/validation.npz")["probabilities"] for folder in ("itself", "before"))
     np.testing.assert_array_equal(first, second)
@@ -342,7 +352,7 @@ def test_finished_run_is_returned_and_not_trained_again(finished, cpu):
     assert read_run(finished.folder).submission == "s.csv"
     assert would_resume("finished", cpu)
     record = {"format": FORMAT, "file": "s.csv", "sha256": "", "build": None, "upload": None}
-    made_by = dict.fromkeys(RUN_FIELDS) | {"run": "finished"}
+    made_by = dict.fromkeys(("recipe", "seed", "commit", "held_out_rows", "held_out_accuracy")) | {"run": "finished"}
     save_record(Path("s.csv"), record | {"runs": [made_by | {"run": "other"}]})
     assert would_resume("finished", cpu)
     save_record(Path("s.csv"), record | {"runs": [made_by]})
@@ -433,29 +443,6 @@ def test_diverging_training_is_an_error(cpu):
 LONG = replace(TINY, batch_size=8, epochs=2)
 
 
-def test_trace_measures_within_the_first_epoch_and_changes_nothing(cpu):
-    plain = train("plain", cpu, recipe=LONG)
-    traced = train("traced", cpu, recipe=LONG, trace=True)
-    assert_equal_weights(plain.folder, traced.folder)
-    trace = trace_of(traced.epochs)
-    # 100 rows are 13 batches. The trace measures after batch 10, whenever the count has grown by a tenth, and after
-    # every epoch.
-    assert trace.steps.tolist() == [10, 11, 13, 26]
-    assert (np.diff(trace.seconds) > 0).all()
-    assert trace.seconds[-1] == pytest.approx(sum(metrics["seconds"] for metrics in traced.epochs))
-    assert trace.accuracies[-1] == traced.epochs[-1]["validation_accuracy"]
-    for epoch, losses in zip(traced.epochs, trace.losses.reshape(2, 13), strict=True):
-        assert np.mean(losses) == pytest.approx(epoch["loss"], abs=1e-4)
-    assert trace_of(plain.epochs) is None
-
-
-def test_trace_survives_an_interruption(cpu):
-    interrupt("stopped", cpu, after=1, recipe=LONG, trace=True)
-    trace = trace_of(train("stopped", cpu, recipe=LONG, resume=True, trace=True).epochs)
-    assert trace.steps.tolist() == [10, 11, 13, 26]
-    assert trace.losses.shape == (26,)
-
-
 def test_milestones_cut_the_learning_rate_before_their_epochs(cpu):
     stepped = replace(TINY, learning_rate=Milestones(start=0.02, factor=0.5, epochs=(0, 1, 3)), epochs=1)
     constant = replace(stepped, learning_rate=0.01)
@@ -480,7 +467,9 @@ def test_plateau_is_measured_on_rows_that_are_neither_trained_on_nor_reported(cp
     # One epoch, before the first cut, equals training at a constant rate on the rows that are left.
     first = train("first", cpu, recipe=replace(PLATEAU, epochs=1), rows=enough_rows())
     alone = replace(PLATEAU, learning_rate=0.02, epochs=1)
-    other = train_run(alone, training, Path("alone"), seed=7, device=cpu, source="test", held_out=held_out())
+    other = train_run(
+        alone, training, Path("alone"), held_out=held_out(), context=Context(device=cpu, seed=7, source="test")
+    )
     assert_equal_weights(first.folder, other.folder)
     # Held-out rows decide nothing, so training without them gives the same weights.
     assert_equal_weights(run.folder, train("blind", cpu, recipe=PLATEAU, rows=enough_rows(), held_out=None).folder)
@@ -519,7 +508,7 @@ from pathlib import Path
 import numpy as np
 from kaggle_digits.strategy import resolve_device
 device = resolve_device("cpu", precision="mixed_bfloat16")
-from kaggle_digits.predict import load_run
+from kaggle_digits.submit import load_run
 run = load_run(Path(sys.argv[1]), device)
 pixels = np.random.default_rng(0).integers(0, 256, (5, 784)).astype(np.uint8)
 np.save("elsewhere.npy", run.predict(pixels))
@@ -566,11 +555,12 @@ import numpy as np
 from kaggle_digits.strategy import resolve_device
 device = resolve_device("cpu", backend="jax")
 from test_train import TINY, held_out, rows
-from kaggle_digits.predict import load_run
+from kaggle_digits.learners import Context, load_run
 from kaggle_digits.train import train_run
 loaded = load_run(Path("finished"), device)
 np.save("there.npy", loaded.predict(rows().pixels))
-train_run(TINY, rows(), Path("begun"), seed=7, device=device, source="test", held_out=held_out(), resume=True)
+context = Context(seed=7, device=device, source="test")
+train_run(TINY, rows(), Path("begun"), held_out=held_out(), context=context, resume=True)
 """
 
 

@@ -14,16 +14,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from quick import KILLED_AT_EPOCH
+from quick import KILLED_AT_EPOCH, QUICK_TOML
 from quick import QUICK as THREE_EPOCHS
 
 from kaggle_digits import recipes
-from kaggle_digits.cli import main
-from kaggle_digits.data import TrainingRows, find_source, fold_rows, load_train
-from kaggle_digits.errors import DataError, RunError
-from kaggle_digits.own import to_toml
-from kaggle_digits.runs import read_run
-from kaggle_digits.validate import (
+from kaggle_digits.analysis.validate import (
     Pair,
     Validation,
     compare_pair,
@@ -32,6 +27,10 @@ from kaggle_digits.validate import (
     suspect_labels,
     validate,
 )
+from kaggle_digits.cli import main
+from kaggle_digits.data import TrainingRows, find_source, fold_rows, load_train
+from kaggle_digits.errors import DataError, RunError
+from kaggle_digits.run import read_run
 
 QUICK = replace(THREE_EPOCHS, epochs=2, retrain=False)
 
@@ -96,7 +95,7 @@ def test_every_row_is_read_by_the_network_that_did_not_see_it(capsys):
 
 @pytest.mark.parametrize("verb", ["validate", "submit"])
 def test_killed_job_goes_on_and_ends_with_the_same_figures(verb):
-    Path("mine.toml").write_text(to_toml(QUICK), encoding="utf-8")
+    Path("mine.toml").write_text(QUICK_TOML, encoding="utf-8")
     if verb == "validate":
         command, results = ["validate", "--out"], ["{}/out_of_fold.csv", "{}/mistakes.csv"]
     else:
@@ -112,20 +111,6 @@ def test_killed_job_goes_on_and_ends_with_the_same_figures(verb):
         assert Path(result.format("a")).read_bytes() == Path(result.format("b")).read_bytes()
     if verb == "submit":  # the folder of the killed job was taken up
         assert sorted(path.name for path in Path("runs").iterdir()) == ["sample-a", "sample-b"]
-
-
-def test_shards_share_the_work_and_the_last_command_trains_nothing():
-    for part in ("1/2", "2/2"):
-        assert (
-            main(["validate", "--recipe", "quick", "--folds", "3", "--data", "sample", "--out", "v", "--shard", part])
-            == 0
-        )
-    models = sorted(Path("v").glob("*/model.npz"))
-    before = [model.stat().st_mtime_ns for model in models]
-    assert len(models) == 3
-    assert not Path("v/validation.json").exists()
-    assert main(["validate", "--recipe", "quick", "--folds", "3", "--data", "sample", "--out", "v"]) == 0
-    assert [model.stat().st_mtime_ns for model in models] == before
 
 
 def test_repeats_have_other_folds_and_other_seeds():

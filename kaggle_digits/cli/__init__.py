@@ -1,7 +1,7 @@
 """The command line, ``kaggle-digits VERB``.
 
-Each verb is a function, with its options right above it, in the module of its family, and is listed in ``VERBS``.
-Whatever is slow to import is imported inside these functions, so that ``--help`` is quick.
+Each verb is a function, with its options right above it, in the module of its family. Only the family of the verb that
+was typed is imported, and whatever is slow to import is imported inside these functions, so that ``--help`` is quick.
 """
 
 from __future__ import annotations
@@ -10,41 +10,43 @@ import argparse
 import logging
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from importlib import import_module
 from typing import Any, NoReturn
 
-import kaggle_digits
-from kaggle_digits.backend import collect_little
-from kaggle_digits.cli import handwriting, kaggle, submission, training
 from kaggle_digits.cli.options import Verb, path
 from kaggle_digits.cli.output import FittedHandler, exit_code_of, print_anywhere
+from kaggle_digits.devices.backend import collect_little
+from kaggle_digits.digits import __version__
 from kaggle_digits.errors import InputError, did_you_mean
 
-VERBS: tuple[Verb, ...] = (
-    submission.submit,
-    training.recipes,
-    training.train,
-    training.validate,
-    submission.predict,
-    training.compare,
-    handwriting.recognize,
-    handwriting.pad,
-    training.report,
-    training.export,
-    training.devices,
-    submission.check,
-    kaggle.download,
-    kaggle.upload,
-    kaggle.kernel,
-)
+VERBS = {
+    "submit": "submission",
+    "recipes": "training",
+    "train": "training",
+    "validate": "training",
+    "predict": "submission",
+    "compare": "training",
+    "recognize": "handwriting",
+    "pad": "handwriting",
+    "report": "training",
+    "export": "training",
+    "devices": "training",
+    "check": "submission",
+    "download": "kaggle",
+    "upload": "kaggle",
+    "kernel": "kaggle",
+}
+"""The verbs, and the module of each."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a verb and return the exit code: 0 done, 1 the work failed, 2 the input is wrong, from 129 on interrupted."""
     print_anywhere()
     collect_little()
-    parser = build_parser()
     arguments = sys.argv[1:] if arguments is None else arguments
+    typed = next(iter(arguments), "")
+    parser = build_parser([typed] if typed in VERBS else VERBS)
     if not arguments:
         parser.print_help(sys.stderr)
         parser.exit(InputError.exit_code)
@@ -67,9 +69,8 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Print the usage and what is wrong, and end with exit code 2."""
         if mistyped := re.match(r"argument VERB: invalid choice: '(.*?)' \(choose", message):
-            names = [verb.name for verb in VERBS]
-            hint = did_you_mean(mistyped[1], names) or " `kaggle-digits --help` describes them."
-            message = f"{mistyped[1]}: no such verb. Expected one of {', '.join(names)}.{hint}"
+            hint = did_you_mean(mistyped[1], VERBS) or " `kaggle-digits --help` describes them."
+            message = f"{mistyped[1]}: no such verb. Expected one of {', '.join(VERBS)}.{hint}"
         super().error(message)
 
 
@@ -91,13 +92,13 @@ class _PrintCompletion(argparse.Action):
         parser.exit()
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """Build the parser of all verbs and their options."""
+def build_parser(names: Iterable[str] = VERBS) -> argparse.ArgumentParser:
+    """Build the parser of some verbs and their options."""
     parser = _Parser(
         prog="kaggle-digits",
         description="From train.csv and test.csv of Kaggle's digit-recognizer competition to a checked submission.csv.",
     )
-    parser.add_argument("--version", action="version", version=f"%(prog)s {kaggle_digits.__version__}")
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     parser.add_argument(
         "--print-completion",
         action=_PrintCompletion,
@@ -106,7 +107,8 @@ def build_parser() -> argparse.ArgumentParser:
         help="print a completion script for your shell, as in: source <(kaggle-digits --print-completion bash)",
     )
     verbs = parser.add_subparsers(required=True, metavar="VERB")
-    for verb in VERBS:
+    for name in names:
+        verb: Verb = getattr(import_module(f"kaggle_digits.cli.{VERBS[name]}"), name)
         command = verbs.add_parser(verb.name, help=verb.text, description=f"{verb.text[0].upper()}{verb.text[1:]}.")
         command.set_defaults(verb=verb)
         groups: dict[str, argparse._ArgumentGroup] = {}

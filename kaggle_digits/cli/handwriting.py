@@ -132,7 +132,7 @@ def pad(*, run: Path | None, backend: str | None, host: str, port: int) -> None:
 
 def _load_reader(run: Path | None, backend: str | None, threshold: float | None = None) -> Reader:
     from kaggle_digits.handwriting.reader import Reader
-    from kaggle_digits.predict import PACKAGED_RUN
+    from kaggle_digits.learners import PACKAGED_RUN
 
     return Reader(run or PACKAGED_RUN, threshold=threshold, backend=backend)
 

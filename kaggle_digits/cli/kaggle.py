@@ -19,8 +19,9 @@ from kaggle_digits.strategy import DEVICES
 )
 def download(*, to: Path | None) -> None:
     """Download the competition's data."""
-    from kaggle_digits.data import ZIP_NAME, cache_folder
+    from kaggle_digits.data import ZIP_NAME
     from kaggle_digits.kaggle import competition
+    from kaggle_digits.tables.find import cache_folder
 
     file = competition.download(to or cache_folder(), quiet=not sys.stderr.isatty())
     found_by_itself = not to and file.name == ZIP_NAME
@@ -68,8 +69,8 @@ def kernel(*, step: str, device: str, to: Path | None, message: str | None) -> N
         for written in build_kernel(to or Path("build/kernel"), device=device):
             show(str(written))
         return
-    from kaggle_digits.data import TEST_ROWS
     from kaggle_digits.kaggle import kernel as machines
+    from kaggle_digits.submission import TEST_ROWS
 
     if step == "run":  # find out now what would stop the upload, not after the kernel has run
         from kaggle_digits.kaggle.competition import check_ready
@@ -92,7 +93,7 @@ def upload_made_file(
     Returns:
         what Kaggle said, as the record of the file has it.
     """
-    from kaggle_digits.records import read_record
+    from kaggle_digits.kaggle.records import read_record
 
     try:
         _upload(file, message, wait=True, rows=rows, verbose=verbose)

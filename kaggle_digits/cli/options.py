@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kaggle_digits.backend import BACKENDS
+from kaggle_digits.devices.backend import BACKENDS
 from kaggle_digits.files import expand_home
 from kaggle_digits.recipes import DEFAULT_RECIPE
 from kaggle_digits.strategy import DEVICES
@@ -100,14 +100,6 @@ def probability(text: str) -> float:
     return value
 
 
-def part(text: str) -> tuple[int, int]:
-    """Parse I/N, the I-th of N parts."""
-    number, _, parts = text.partition("/")
-    if not (text.isascii() and number.isdigit() and parts.isdigit() and 1 <= int(number) <= int(parts)):
-        raise argparse.ArgumentTypeError(f"{text!r} is not I/N, with I from 1 to N")
-    return int(number), int(parts)
-
-
 def several(text: str) -> int:
     """Parse a number of folds."""
     number = count(text)
@@ -144,13 +136,6 @@ MESSAGE = option(
     "--message",
     metavar="TEXT",
     help="the description of the submission, with --upload (default: recipe, seed and accuracy)",
-)
-SHARD = option(
-    "--shard",
-    type=part,
-    default=(1, 1),
-    metavar="I/N",
-    help="train only part I of N, and write no table; run the command without --shard last to write it",
 )
 QUIET = option("--quiet", action="store_true", help="print only results, warnings and errors")
 JSON = option("--json", action="store_true", help="print the result as one line of JSON, for scripts")

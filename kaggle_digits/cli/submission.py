@@ -8,7 +8,6 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kaggle_digits.cli.kaggle import upload_made_file
 from kaggle_digits.cli.options import (
     BACKEND,
     DATA,
@@ -29,7 +28,7 @@ from kaggle_digits.errors import InputError
 from kaggle_digits.recipes import find_recipe
 
 if TYPE_CHECKING:
-    from kaggle_digits.pipeline import Plan, Result
+    from kaggle_digits.submit import Plan, Result
 
 log = logging.getLogger(__name__)
 
@@ -71,18 +70,17 @@ def submit(
     json: bool,
 ) -> None:
     """Make a submission file, and upload it if the user asks for that."""
-    from kaggle_digits.pipeline import check_uploadable, make_submission, plan_submission
+    from kaggle_digits.submit import check_uploadable, make_submission, plan_submission
 
     if message is not None and not upload:
         raise InputError("submit: -m describes what --upload submits. Add --upload, or leave -m out.")
     plan = plan_submission(
+        find_recipe(recipe, epochs=epochs, backend=backend),
         data=data,
-        recipe=recipe,
         out=out,
         device=device,
         backend=backend,
         seed=seed,
-        epochs=epochs,
         folds=folds,
         overwrite=force,
     )
@@ -95,7 +93,7 @@ def submit(
     if upload:  # find out now what would stop the upload, not after the training
         from kaggle_digits.kaggle.competition import check_ready
 
-        check_ready(len(plan.test_pixels))
+        check_ready(len(plan.test.pixels))
     kept = "Whole epochs of a network are kept in runs/. Repeat the command to continue."
     with kept_if_interrupted(kept), TrainingProgress(quiet=quiet) as progress:
         result = make_submission(plan, progress=progress)
@@ -103,8 +101,10 @@ def submit(
         show(_describe_result(result))
     uploaded = None
     if upload:
+        from kaggle_digits.cli.kaggle import upload_made_file
+
         message = message or _default_message(result)
-        uploaded = upload_made_file(plan.out, message, len(plan.test_pixels), verbose=not json)
+        uploaded = upload_made_file(plan.out, message, len(plan.test.pixels), verbose=not json)
     elif not json:
         log.info("%s", _describe_next(result, recipe, data))
     if json:
@@ -132,8 +132,8 @@ def predict(
     """Write a submission file with runs that are already trained."""
     if recipe:  # makes Keras know its layers
         find_recipe(recipe, backend=backend)
-    from kaggle_digits.pipeline import predict_submission
-    from kaggle_digits.predict import PACKAGED_RUN
+    from kaggle_digits.learners import PACKAGED_RUN
+    from kaggle_digits.submit import predict_submission
 
     if not run:
         log.info("No --run: predicting with the small network that comes with the package, in %s", PACKAGED_RUN)
@@ -159,8 +159,8 @@ def predict(
 )
 def check(*, file: Path, data: str | None, fix: Path | None, force: bool) -> None:
     """Check a submission file, or write the one that was meant."""
-    from kaggle_digits.data import expected_rows, find_competition
-    from kaggle_digits.submission import check_submission, fix_submission
+    from kaggle_digits.submission import check_submission, expected_rows, fix_submission
+    from kaggle_digits.tables.find import find_competition
 
     rows, counted_in = expected_rows(find_competition(data), named=data is not None)
     if fix:
@@ -178,7 +178,7 @@ def _describe_counts(counts: list[int]) -> str:
 def _describe_plan(plan: Plan) -> str:
     if plan.done:
         return f"{_describe_done(plan)} Nothing would be trained."
-    predicted = f"and predict {len(plan.test_pixels):,} rows."
+    predicted = f"and predict {len(plan.test.pixels):,} rows."
     where = f"device  {plan.device}\nfile    {plan.out}"
     if plan.folds:
         rows = len(plan.rows) * (plan.folds - 1) // plan.folds
@@ -205,7 +205,7 @@ def _describe_done(plan: Plan) -> str:
 def _plan_to_json(plan: Plan) -> dict[str, Any]:
     return {
         "file": str(plan.out),
-        "rows": len(plan.test_pixels),
+        "rows": len(plan.test.pixels),
         "source": plan.source.name,
         "recipe": plan.recipe.name,
         "seed": plan.seed,
@@ -260,7 +260,7 @@ def _describe_next(result: Result, recipe: str, data: str | None) -> str:
 
 
 def _describe_result(result: Result) -> str:
-    from kaggle_digits.calibration import describe_accuracy
+    from kaggle_digits.digits import describe_accuracy
 
     plan = result.plan
     seconds = "  ".join(f"{phase} {spent:.1f}" for phase, spent in result.seconds.items())
@@ -272,12 +272,12 @@ def _describe_result(result: Result) -> str:
     tested = ""
     if result.test_accuracy is not None:
         tested = (
-            f"test accuracy  {result.test_accuracy:.2%} of {len(plan.test_pixels):,} rows, by the labels in the file\n"
+            f"test accuracy  {result.test_accuracy:.2%} of {len(plan.test.pixels):,} rows, by the labels in the file\n"
         )
     note = f"\n        made from the built-in {SAMPLE}: it cannot be uploaded" if plan.source.is_sample else ""
     return (
         (f"{_describe_done(plan)}\n" if plan.done else "")
-        + f"source  {plan.source}: {len(plan.rows):,} training rows, {len(plan.test_pixels):,} test rows\n"
+        + f"source  {plan.source}: {len(plan.rows):,} training rows, {len(plan.test.pixels):,} test rows\n"
         f"recipe  {plan.recipe.name}, seed {plan.seed}\n"
         f"device  {plan.device}\n"
         f"time    {sum(result.seconds.values()):.1f} s ({seconds})\n"
@@ -285,5 +285,5 @@ def _describe_result(result: Result) -> str:
         f"{tested}"
         f"labels  {_describe_counts(result.label_counts)}\n"
         f"run     {result.runs[0].folder.parent if plan.folds else result.runs[0].folder}\n"
-        f"file    {plan.out}, {len(plan.test_pixels):,} rows, checked{note}"
+        f"file    {plan.out}, {len(plan.test.pixels):,} rows, checked{note}"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json as _json
 import shutil
 import textwrap
@@ -19,24 +20,20 @@ from kaggle_digits.cli.options import (
     ONE_RUN,
     RECIPE,
     SEEDS,
-    SHARD,
     TRAINING,
     count,
     option,
-    part,
     path,
     several,
     verb,
 )
 from kaggle_digits.cli.output import TrainingProgress, kept_if_interrupted, show
 from kaggle_digits.errors import InputError, TrainingError
-from kaggle_digits.recipe import WORDS, to_json
-from kaggle_digits.recipes import DEFAULT_RECIPE, RECIPES, find_recipe, load_measured
+from kaggle_digits.recipe import Recipe, to_json
+from kaggle_digits.recipes import DEFAULT_RECIPE, FOLDER, RECIPES, find_recipe, load_measured
 
 if TYPE_CHECKING:
-    from kaggle_digits.recipe import Recipe
-    from kaggle_digits.runs import Run
-    from kaggle_digits.validate import Validation
+    from kaggle_digits.analysis.validate import Pair, Validation
 
 FIGURES = (
     "ACCURACY: on 6,000 held-out rows of train.csv, after training on the other 36,000. TIME: to train and to read "
@@ -57,9 +54,7 @@ def recipes(*, name: str | None, json: bool, toml: bool) -> None:
         raise InputError("recipes --toml: no recipe is named. Add its name, as in: kaggle-digits recipes fast --toml")
     measured = load_measured()
     if toml and name:
-        from kaggle_digits.own import SUFFIXES, to_toml
-
-        if name.endswith(SUFFIXES):
+        if name.endswith((".toml", ".py")):
             raise InputError(f"recipes {name} --toml: a file of your own. Expected the name of a built-in recipe.")
         print(to_toml(find_recipe(name)), end="")
     elif json:
@@ -70,6 +65,14 @@ def recipes(*, name: str | None, json: bool, toml: bool) -> None:
         show(_describe_recipe(find_recipe(name)))
     else:
         _print_table(measured)
+
+
+def to_toml(recipe: Recipe) -> str:
+    """Return the file of a built-in recipe without what is said of it, to start from."""
+    lines = (FOLDER / f"{recipe.name}.toml").read_text(encoding="utf-8").splitlines()
+    kept = [line for line in lines if line.partition(" = ")[0] not in Recipe.WORDS]
+    head = f"# {recipe.name}, as this package has it. Name the file as you like: the recipe is named after it."
+    return "\n".join([head, f'summary = "made from {recipe.name}"', *kept, ""])
 
 
 def _print_table(measured: Mapping[str, Mapping[str, Any]]) -> None:
@@ -128,7 +131,7 @@ def _describe_recipe(recipe: Recipe) -> str:
         facts.append(("members", ", ".join(member.name for member in recipe.members)))
     lines = [f"{name:9}{text}" for name, text in facts]
     settings = {
-        name: value for name, value in to_json(recipe).items() if name not in {*WORDS, "kind", "name", "members"}
+        name: value for name, value in to_json(recipe).items() if name not in {*Recipe.WORDS, "kind", "name", "members"}
     }
     if layers := settings.pop("layers", None):
         lines += ["layers", *(f"  {_describe_layer(layer)}" for layer in layers)]
@@ -161,13 +164,6 @@ def _print_json(value: object) -> None:
     *TRAINING,
     EPOCHS,
     option("--resume", action="store_true", help="continue the interrupted training in DIR"),
-    option(
-        "--member",
-        type=part,
-        metavar="I/N",
-        help="train member I of N into DIR/I-of-N; all members hold out the same rows, and each has a seed of its own; "
-        "predict --run DIR averages them",
-    ),
     JSON,
 )
 def train(
@@ -180,36 +176,21 @@ def train(
     seed: int,
     epochs: int | None,
     resume: bool,
-    member: tuple[int, int] | None,
     quiet: bool,
     json: bool,
 ) -> None:
     """Train a recipe."""
+    from kaggle_digits.learners import Context
+    from kaggle_digits.strategy import device_of
     from kaggle_digits.train import train_on
 
     chosen = find_recipe(recipe, epochs=epochs, backend=backend)
-    where = run / f"{member[0]}-of-{member[1]}" if member else run
-    kept = f"Whole epochs of a network are kept in {where}. Continue with --resume."
+    place = device_of(chosen, device, backend=backend)
+    kept = f"Whole epochs of a network are kept in {run}. Continue with --resume."
     with kept_if_interrupted(kept), TrainingProgress(quiet=quiet) as progress:
-        trained = train_on(
-            data,
-            chosen,
-            run,
-            seed=seed,
-            member=member,
-            device=device,
-            backend=backend,
-            resume=resume,
-            progress=progress,
-        )
-    show(_json.dumps(trained.summary()) if json else _describe_run(trained))
-
-
-def _describe_run(run: Run) -> str:
-    name = f"{run.folder}: {run.recipe.name}"
-    if run.accuracy is None:
-        return f"{name}, asked only where the networks are not sure. Combine all members without --member."
-    return f"{name}, held-out accuracy {run.accuracy:.2%}"
+        trained = train_on(data, chosen, run, Context(device=place, seed=seed, progress=progress), resume=resume)
+    accuracy = f"{run}: {chosen.name}, held-out accuracy {trained.accuracy:.2%}"
+    show(_json.dumps(trained.summary()) if json else accuracy)
 
 
 @verb(
@@ -225,7 +206,6 @@ def _describe_run(run: Run) -> str:
         help="trainings of each recipe, with seeds from --seed on (default: 1)",
     ),
     option("--out", required=True, type=path, metavar="DIR", help="where runs, tables and report go"),
-    SHARD,
     option(
         "--folds",
         type=several,
@@ -240,7 +220,6 @@ def compare(
     recipes: str,
     repeat: int,
     out: Path,
-    shard: tuple[int, int],
     folds: int | None,
     test: bool,
     data: str | None,
@@ -250,8 +229,10 @@ def compare(
     quiet: bool,
 ) -> None:
     """Compare recipes."""
-    from kaggle_digits.compare import compare
-    from kaggle_digits.report import REPORT_FILE, describe
+    from kaggle_digits.analysis.compare import compare
+    from kaggle_digits.analysis.report import REPORT_FILE, describe
+    from kaggle_digits.analysis.validate import compare_folds
+    from kaggle_digits.strategy import device_of_any
 
     _check_seeds(seed, repeat)
     given = list(RECIPES) if recipes == "all" else list(dict.fromkeys(recipes.split(",")))
@@ -264,32 +245,20 @@ def compare(
         )
     if folds and test:
         raise InputError("compare: --folds scores on labelled rows, and --test on test rows. Leave one of them out.")
-    if folds:
-        where = {"data": data, "device": device, "backend": backend, "shard": shard}
-        _compare_folds(chosen, out, quiet=quiet, folds=folds, repeat=repeat, seed=seed, **where)
-        return
+    find_device = functools.partial(device_of_any, requested=device, backend=backend)
     with kept_if_interrupted(KEPT.format(out)), TrainingProgress(quiet=quiet) as progress:
-        comparison = compare(
-            chosen,
-            out,
-            data=data,
-            seeds=range(seed, seed + repeat),
-            device=device,
-            backend=backend,
-            shard=shard,
-            on_test=test,
-            progress=progress,
-        )
-    if shard == (1, 1):
-        show(f"{describe(comparison)}\n\nreport  {out / REPORT_FILE}")
+        common: dict[str, Any] = {"data": data, "find_device": find_device, "progress": progress}
+        if folds:
+            found, pairs = compare_folds(chosen, out, folds=folds, repeat=repeat, seed=seed, **common)
+            show(_describe_pairs(found, pairs, out))
+            return
+        comparison = compare(chosen, out, seeds=range(seed, seed + repeat), on_test=test, **common)
+    show(f"{describe(comparison)}\n\nreport  {out / REPORT_FILE}")
     failed = [row["recipe"] for row in comparison["recipes"] if row["failed"] and row["recipe"] in names]
-    failed += comparison.get("failures", [])
     if failed:
         raise TrainingError(
             f"{', '.join(failed)}: failed, for the reasons above; the others are done. Repeat the command to try again."
         )
-    if shard != (1, 1):
-        show(f"{out}: part {shard[0]} of {shard[1]} is trained")
 
 
 def _check_seeds(seed: int, repeat: int) -> None:
@@ -300,24 +269,16 @@ def _check_seeds(seed: int, repeat: int) -> None:
         )
 
 
-def _compare_folds(recipes: list[Recipe], out: Path, *, quiet: bool, **options: Any) -> None:
-    from kaggle_digits.validate import PAIRS_FILE, compare_folds, find_better, format_p, verdict
+def _describe_pairs(found: list[Validation], pairs: list[Pair], out: Path) -> str:
+    from kaggle_digits.analysis.validate import PAIRS_FILE, find_better, format_p, verdict
 
-    with kept_if_interrupted(KEPT.format(out)), TrainingProgress(quiet=quiet) as progress:
-        found, pairs = compare_folds(recipes, out, **options, progress=progress)
-    for validation in found:
-        show(_describe_accuracy(validation))
-    for pair, better in zip(pairs, find_better(pairs), strict=True):
-        show(
-            f"{pair.first} − {pair.second}: {100 * pair.difference:+.3f} ± {100 * pair.standard_error:.3f} points; "
-            f"rows that only one reads right: {pair.only_first} and {pair.only_second}; {verdict(better)} "
-            f"({format_p(pair.p)})"
-        )
-    show(
-        f"table  {out / PAIRS_FILE}"
-        if found
-        else f"{out}: part {options['shard'][0]} of {options['shard'][1]} is trained"
-    )
+    lines = [_describe_accuracy(validation) for validation in found]
+    lines += [
+        f"{pair.first} − {pair.second}: {100 * pair.difference:+.3f} ± {100 * pair.standard_error:.3f} points; rows "
+        f"that only one reads right: {pair.only_first} and {pair.only_second}; {verdict(better)} ({format_p(pair.p)})"
+        for pair, better in zip(pairs, find_better(pairs), strict=True)
+    ]
+    return "\n".join([*lines, f"table  {out / PAIRS_FILE}"])
 
 
 @verb(
@@ -328,7 +289,6 @@ def _compare_folds(recipes: list[Recipe], out: Path, *, quiet: bool, **options: 
         "--repeat", type=count, default=1, metavar="N", help="do it N times, with other folds and seeds (default: 1)"
     ),
     option("--out", required=True, type=path, metavar="DIR", help="where runs, figures, mistakes and probabilities go"),
-    SHARD,
     *TRAINING,
     EPOCHS,
     JSON,
@@ -339,7 +299,6 @@ def validate(
     folds: int,
     repeat: int,
     out: Path,
-    shard: tuple[int, int],
     data: str | None,
     device: str,
     backend: str | None,
@@ -349,8 +308,9 @@ def validate(
     json: bool,
 ) -> None:
     """Cross-validate a recipe."""
-    from kaggle_digits.validate import LABELS_FILE, MISTAKES_FILE, ROWS_FILE, suspect_labels
-    from kaggle_digits.validate import validate as cross_validate
+    from kaggle_digits.analysis.validate import LABELS_FILE, MISTAKES_FILE, ROWS_FILE, suspect_labels
+    from kaggle_digits.analysis.validate import validate as cross_validate
+    from kaggle_digits.strategy import device_of
 
     _check_seeds(seed, repeat)
     chosen = find_recipe(recipe, epochs=epochs, backend=backend)
@@ -362,14 +322,9 @@ def validate(
             folds=folds,
             repeat=repeat,
             seed=seed,
-            device=device,
-            backend=backend,
-            shard=shard,
+            find_device=lambda recipe: device_of(recipe, device, backend=backend),
             progress=progress,
         )
-    if not found:
-        show(f"{out}: part {shard[0]} of {shard[1]} is trained")
-        return
     fields = found.fields
     if json:
         print(_json.dumps(fields | {"folder": str(out)}))
@@ -391,7 +346,7 @@ def validate(
 
 
 def _describe_accuracy(found: Validation) -> str:
-    from kaggle_digits.calibration import counted
+    from kaggle_digits.digits import counted
 
     fields = found.fields
     return (
@@ -410,7 +365,7 @@ def _describe_accuracy(found: Validation) -> str:
 )
 def report(*, folder: Path, out: Path | None, data: str | None, force: bool) -> None:
     """Write a report."""
-    from kaggle_digits.report import report as write_report
+    from kaggle_digits.analysis.report import report as write_report
     from kaggle_digits.submission import check_free
 
     if out:
@@ -434,9 +389,9 @@ def report(*, folder: Path, out: Path | None, data: str | None, force: bool) -> 
 )
 def export(*, run: Path | None, format: str, out: Path, force: bool, data: str | None) -> None:  # noqa: A002
     """Export a run."""
-    from kaggle_digits.export import LOWEST
-    from kaggle_digits.export import export as write_file
-    from kaggle_digits.predict import PACKAGED_RUN
+    from kaggle_digits.export.formats import LOWEST
+    from kaggle_digits.export.formats import export as write_file
+    from kaggle_digits.learners import PACKAGED_RUN
 
     made = write_file(run or PACKAGED_RUN, format, out, data=data, overwrite=force)
     networks = f"{made.networks} networks, averaged" if made.networks > 1 else "1 network"
@@ -461,7 +416,7 @@ def export(*, run: Path | None, format: str, out: Path, force: bool, data: str |
 )
 def devices(*, device: str, backend: str | None, self_test: bool) -> None:
     """Describe or test the devices."""
-    from kaggle_digits import devices
+    from kaggle_digits.analysis import self_test as devices
 
     if not self_test:
         show(devices.describe_devices(device, backend))

@@ -7,7 +7,7 @@ from scipy import ndimage
 from skimage.filters import apply_hysteresis_threshold, threshold_otsu
 
 from kaggle_digits.handwriting.normalise import stroke_width
-from kaggle_digits.learners.preprocess import rescale, resize
+from kaggle_digits.learners.placing import rescale, resize
 
 WINDOW = 1 / 6
 """The brightest part of a window counts as paper. The window's size is this share of the page's longer side, which

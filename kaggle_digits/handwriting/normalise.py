@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy import ndimage
 
-from kaggle_digits.learners.preprocess import BOX, ink_box, place_ink, rescale
+from kaggle_digits.learners.placing import BOX, ink_box, place_ink, rescale
 
 FINE = 80
 """A digit has this many pixels on its longer side while its strokes are measured."""

@@ -22,7 +22,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from kaggle_digits import PIXELS
+from kaggle_digits.digits import PIXELS
 from kaggle_digits.errors import DataError, InputError
 from kaggle_digits.handwriting.reader import Reader, describe, read_picture
 

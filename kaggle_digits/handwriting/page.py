@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy import ndimage
 
-from kaggle_digits import CLASSES
+from kaggle_digits.digits import CLASSES
 from kaggle_digits.handwriting import strokes as s
 from kaggle_digits.handwriting.ink import (
     CONNECTED,
@@ -30,7 +30,7 @@ from kaggle_digits.handwriting.ink import (
 from kaggle_digits.handwriting.normalise import normalise_digit
 from kaggle_digits.handwriting.sheet import Sheet, find_sheet
 from kaggle_digits.handwriting.strokes import Strokes
-from kaggle_digits.learners.preprocess import resize
+from kaggle_digits.learners.placing import resize
 
 WORKING_SIDE, SINGLE_SIDE = 1800, 400
 """A page, or a picture of one digit, has at most this many pixels on its longer side while digits are looked for."""

@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from kaggle_digits import CLASSES, PIXELS
-from kaggle_digits.calibration import calibrate
+from kaggle_digits.analysis.occlusion import occlusion_map
+from kaggle_digits.digits import CLASSES, PIXELS
 from kaggle_digits.errors import DataError
 from kaggle_digits.handwriting.page import UNSURE, Box, Digit, LeftOut, Page, find_single, read_page
 from kaggle_digits.handwriting.photo import Photo, is_picture, load_photos
-from kaggle_digits.learners.preprocess import ink_box
-from kaggle_digits.occlusion import occlusion_map
-from kaggle_digits.predict import PACKAGED_RUN, load_run
-from kaggle_digits.runs import Run, read_run
+from kaggle_digits.learners import PACKAGED_RUN, load_run
+from kaggle_digits.learners.calibration import calibrate
+from kaggle_digits.learners.placing import ink_box
+from kaggle_digits.run import Run, read_run
 from kaggle_digits.strategy import device_of
 
 if TYPE_CHECKING:
@@ -306,7 +306,7 @@ def tabulate(pages: Sequence[Page], labels: np.ndarray) -> str:
 
 def plot_mistakes(pages: Sequence[Page], labels: np.ndarray) -> Figure:
     """Draw the worst mistakes in pictures with one digit each, as the network saw them."""
-    from kaggle_digits.plots import plot_worst
+    from kaggle_digits.analysis.plots import plot_worst
 
     read = [(page.digits[0], label) for page, label in zip(pages, labels, strict=True) if page.digits]
     return plot_worst(

@@ -14,7 +14,7 @@ from PIL import Image
 from scipy import ndimage, spatial
 from skimage.draw import polygon2mask
 
-from kaggle_digits.learners.preprocess import rescale
+from kaggle_digits.learners.placing import rescale
 
 SMALL_SIDE, SMOOTH = 256, 1.2
 """A sheet is looked for in a copy with this many pixels on its longer side, smoothed by this many pixels, in which the

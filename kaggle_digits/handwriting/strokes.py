@@ -10,7 +10,7 @@ from scipy import ndimage
 
 from kaggle_digits.handwriting.ink import CONNECTED
 from kaggle_digits.handwriting.normalise import stroke_width
-from kaggle_digits.learners.preprocess import ink_box
+from kaggle_digits.learners.placing import ink_box
 
 SMALLEST = 8
 """A piece with fewer pixels on its longer side is ignored."""

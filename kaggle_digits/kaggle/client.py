@@ -22,9 +22,9 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-from kaggle_digits.data import COMPETITION
 from kaggle_digits.errors import AccessError, DigitsError, KaggleError
 from kaggle_digits.files import expand_home
+from kaggle_digits.tables.table import COMPETITION
 
 log = logging.getLogger(__name__)
 

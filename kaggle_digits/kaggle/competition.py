@@ -19,9 +19,8 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
-from kaggle_digits.data import COMPETITION, TEST_ROWS, expected_rows, find_competition
 from kaggle_digits.errors import DataError, DigitsError, KaggleError, SubmissionError
-from kaggle_digits.files import locked
+from kaggle_digits.files import BROKEN, locked
 from kaggle_digits.kaggle.client import (
     PAUSES,
     TIMEOUT,
@@ -33,9 +32,10 @@ from kaggle_digits.kaggle.client import (
     status_of,
     submissions_page,
 )
-from kaggle_digits.records import read_record, save_record
-from kaggle_digits.submission import check_submission
-from kaggle_digits.tables import BROKEN
+from kaggle_digits.kaggle.records import read_record, save_record
+from kaggle_digits.submission import TEST_ROWS, check_submission, expected_rows
+from kaggle_digits.tables.find import find_competition
+from kaggle_digits.tables.table import COMPETITION
 
 log = logging.getLogger(__name__)
 

@@ -16,8 +16,8 @@ from kaggle_digits.errors import AccessError, DigitsError, InputError, KaggleErr
 from kaggle_digits.files import atomic_path
 from kaggle_digits.kaggle.client import SITE, TIMEOUT, TOKEN_PAGE, TRANSIENT, Client, connect, polls, status_of
 from kaggle_digits.kaggle.notebook import METADATA_FILE, build_kernel
-from kaggle_digits.records import SUBMISSIONS, free_name, load_record, save_record
-from kaggle_digits.runs import find_commit
+from kaggle_digits.kaggle.records import SUBMISSIONS, free_name, load_record, save_record
+from kaggle_digits.run import find_commit
 
 log = logging.getLogger(__name__)
 

@@ -1,7 +1,8 @@
 """Build the notebook that runs on Kaggle's machines.
 
-A push sends one file, and the notebook runs without the internet. So it carries the modules that it uses as plain text,
-in one cell that writes them to a folder from which Python can import them.
+A push sends one file, and the notebook runs without the internet. So it carries the modules that it uses: the core file
+by file, in reading order, and the rest in a folded cell for each folder. The cells write themselves to a folder from
+which Python can import them.
 """
 
 from __future__ import annotations
@@ -10,20 +11,19 @@ import ast
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-import kaggle_digits
-from kaggle_digits.data import COMPETITION
+from kaggle_digits.digits import __version__
 from kaggle_digits.errors import DeviceError, InputError
 from kaggle_digits.files import atomic_path
 from kaggle_digits.kaggle.client import competition_slug, slug_of
-from kaggle_digits.learners import LEARNERS
-from kaggle_digits.recipes import find_recipe
+from kaggle_digits.recipes import FOLDER
 from kaggle_digits.strategy import DEVICES
+from kaggle_digits.tables.table import COMPETITION
 
-PACKAGE = Path(kaggle_digits.__file__).parent
+PACKAGE = Path(__file__).parents[1]
 ROOT = PACKAGE.parent
 METADATA_FILE = "kernel-metadata.json"
 NOTEBOOK, SOURCE = "notebooks/kernel.ipynb", "notebooks/digits.py"
@@ -84,7 +84,7 @@ def build_kernel(
             cell.source = cell.source.replace('"auto"', f'"{device}"').replace("None", repr(build))
         cells.append(cell)
         if "package" in tags:
-            cells.append(_package_cell(notebook))
+            cells += _package_cells(notebook)
     for number, cell in enumerate(cells):
         cell["id"] = f"cell-{number}"  # jupytext draws them at random
     # No metadata of Kaggle's own: it can send a TPU kernel to a machine without a TPU.
@@ -146,49 +146,73 @@ def _slugified(title: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")
 
 
-def _package_cell(notebook: Any) -> Any:
-    """Return the cell that carries the modules that the notebook uses, and the modules that those use."""
+CORE = {
+    "digits": "The vocabulary: 28 × 28 pixels, ten classes, and how accuracy is counted",
+    "errors": "The errors that the package raises on purpose",
+    "data": "The rows: find `train.csv` and `test.csv`, read them, hold rows out",
+    "recipe": "What to train and how, as data",
+    "strategy": "Where to train, and why there",
+    "models": "Keras networks from a recipe's layers",
+    "run": "The run folder: what a training hands over",
+    "train": "Train one, epoch by epoch",
+    "submission": "Probabilities → arg-max → a checked submission",
+    "submit": "The whole job",
+}
+"""The core of the package in reading order, and what each module is about."""
+
+REACHED = ("train", "tables.find", "tables.answers", "devices.jax", "devices.accelerators")
+"""Modules that the core imports by their names, when they are needed."""
+
+
+def _package_cells(notebook: Any) -> list[Any]:
+    """Return the cells that carry the modules that the notebook uses, and the modules that those use."""
     import nbformat
 
     used = _modules_used([cell.source for cell in notebook.cells if cell.cell_type == "code"])
-    files = {_file_of(module): _text_of(module) for module in used}
-    parts = [f"\"{file}\": r'''{text}'''," for file, text in sorted(files.items())]
-    source = "\n".join(
-        [
-            f"# kaggle_digits {kaggle_digits.__version__}: the modules that this notebook uses, in full. The last",
-            "# lines write them to a folder and let Python find them there.",
-            "SOURCES = {",
-            *parts,
-            "}",
-            "import sys",
-            "import tempfile",
-            "",
-            'package = Path(tempfile.mkdtemp()) / "kaggle_digits"',
-            "for name, text in SOURCES.items():",
-            "    (package / name).parent.mkdir(parents=True, exist_ok=True)",
-            '    (package / name).write_text(text, encoding="utf-8")',
-            "sys.path.insert(0, str(package.parent))",
-            'print(f"{len(SOURCES)} modules in {package}")',
-        ]
-    )
     # Folded, on Kaggle and in Jupyter, because the tutorial continues below.
     folded = {"_kg_hide-input": True, "jupyter": {"source_hidden": True}, "tags": ["package"]}
-    return nbformat.v4.new_code_cell(source, metadata=folded)
+    start = f"""# kaggle_digits {__version__}. The cells below write themselves to a folder, where Python finds them.
+import sys
+import tempfile
+
+from IPython.core.magic import register_cell_magic
+
+package = Path(tempfile.mkdtemp()) / "kaggle_digits"
+sys.path.insert(0, str(package.parent))
+
+
+@register_cell_magic
+def files(_, cell):
+    for part in ("\\n" + cell).split("\\n#### ")[1:]:
+        name, _, text = part.partition("\\n")
+        (package / name).parent.mkdir(parents=True, exist_ok=True)
+        (package / name).write_text(text.strip("\\n") + "\\n", encoding="utf-8")"""
+    cells = [nbformat.v4.new_code_cell(start, metadata=folded)]
+
+    def carry(title: str, names: Iterable[str]) -> None:
+        text = "\n".join(f"#### {name}\n{_read(name)}" for name in names)
+        cells.append(nbformat.v4.new_markdown_cell(f"### {title}"))
+        cells.append(nbformat.v4.new_code_cell(f"%%files\n{text}".rstrip("\n"), metadata=folded))
+
+    for module, title in CORE.items():
+        carry(f"`{module}.py`: {title}", [_file_of(module)])
+    wings: dict[str, list[str]] = {}
+    for file in sorted(_file_of(module) for module in used - set(CORE)):
+        wings.setdefault(file.rpartition("/")[0], []).append(file)
+    for folder, names in wings.items():
+        carry(f"What the core uses: `{folder or 'the package'}`", names)
+    carry("The recipes", [f"recipes/{file.name}" for file in sorted(FOLDER.glob("*.toml"))])
+    return cells
 
 
 def _modules_used(sources: list[str]) -> set[str]:
-    """Return the modules that pieces of Python use, directly or not.
-
-    Which learners are used depends on the recipes that the pieces name.
-    """
-    named = {name for source in sources for name in re.findall(r'find_recipe\("([^"]+)"\)', source)}
-    wanted = {name for source in sources for name in modules_imported(source)}
-    wanted |= {LEARNERS[type(find_recipe(name))].removeprefix("kaggle_digits.") for name in named}
+    """Return the modules that pieces of Python use, directly or not."""
+    wanted = {name for source in sources for name in modules_imported(source)} | {*CORE, *REACHED}
     used: set[str] = set()
     while wanted:
         used |= wanted
         packages = {module.rpartition(".")[0] for module in used} - {""}
-        wanted = {name for module in wanted for name in modules_imported(_text_of(module))} | packages
+        wanted = {name for module in wanted for name in modules_imported(_read(_file_of(module)))} | packages
         wanted -= used
     return used | {""}
 
@@ -199,11 +223,9 @@ def _file_of(module: str) -> str:
     return f"{path}/__init__.py".lstrip("/") if (PACKAGE / path).is_dir() else f"{path}.py"
 
 
-def _text_of(module: str) -> str:
-    text = (PACKAGE / _file_of(module)).read_text(encoding="utf-8")
-    if "'''" in text or text.endswith("\\"):
-        raise ValueError(f"{module} cannot be quoted in a raw string: it holds three single quotes")
-    return text
+def _read(name: str) -> str:
+    """Return a file of the package, by its name in it."""
+    return (PACKAGE / name).read_text(encoding="utf-8")
 
 
 def modules_imported(source: str) -> set[str]:

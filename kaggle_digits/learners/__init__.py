@@ -1,47 +1,30 @@
-"""Learners turn a recipe and rows into a trained predictor.
+"""Learners turn a recipe and rows into a trained predictor, and load it again.
 
-A learner is a module with the three functions of ``Learner``. There is one for each kind of recipe: ``network``,
-``classical`` and ``ensemble``. A new kind needs a subclass of ``Recipe``, such a module, and a line in ``LEARNERS``.
-The other modules here help these three.
+A learner is a module with the three functions of ``Learner``. There is one for each kind of recipe: ``train`` for
+networks, and ``classical`` and ``ensemble`` here. A new kind needs a subclass of ``Recipe``, such a module, and a line
+in ``LEARNERS``. The other modules here help these three.
 """
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+import shlex
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import Any, Protocol, cast
 
 import numpy as np
 
+from kaggle_digits.data import Split, TrainingRows
+from kaggle_digits.errors import RunError
 from kaggle_digits.recipe import Classical, Ensemble, Network, Recipe
+from kaggle_digits.recipes import RECIPES
+from kaggle_digits.run import MODEL_FILE, Predictor, Run, member_folders, read_run
+from kaggle_digits.strategy import Device, device_of
 
-if TYPE_CHECKING:
-    from kaggle_digits.data import TrainingRows
-    from kaggle_digits.runs import Run
-    from kaggle_digits.strategy import Device
-
-
-class Predictor(Protocol):
-    """The trained form of a recipe, bound to its recipe and its device."""
-
-    @property
-    def parameters(self) -> int | None:
-        """How many numbers were learned, or None for a method without such a number."""
-
-    def probabilities(self, pixels: np.ndarray) -> np.ndarray:
-        """Predict the probability of every digit for every row.
-
-        Args:
-            pixels: (N, 784) uint8 or float32, 0–255.
-
-        Returns:
-            (N, 10) float32 or float64; rows sum to 1.
-        """
-
-    def save(self, folder: Path) -> None:
-        """Write the trained form into a run folder."""
+PACKAGED_RUN = Path(__file__).parent / "packaged_run"
+"""The run folder of a small network that comes with the package, so that there is something to predict with."""
 
 
 class Progress(Protocol):
@@ -91,6 +74,25 @@ def part_of(progress: Progress | None, number: int, parts: int | Sequence[int]) 
     return _Part(progress, sum(weights[:number]), weights[number], sum(weights))
 
 
+@dataclass(frozen=True)
+class Context:
+    """What several trainings of a job have in common.
+
+    Args:
+        device: where to train; None finds the best device for the recipe.
+        seed: of everything random.
+        source: where the rows come from, for the record.
+        split: how they were divided, for the record; None if that is not known.
+        progress: is told of every step and epoch of a network.
+    """
+
+    device: Device | None = None
+    seed: int = 0
+    source: str = "unknown"
+    split: Split | None = None
+    progress: Progress | None = None
+
+
 @dataclass(frozen=True, kw_only=True)
 class Training:
     """All that a learner needs to train.
@@ -103,9 +105,8 @@ class Training:
         seed: the seed for everything random.
         device: where to train.
         members: the finished runs of the recipe's members, with their predictors.
-        trace: whether to measure a network also during its first epoch, where most is learned, and to keep the loss of
-            every step. The time that this takes is not counted.
         progress: receives every step and epoch of a network.
+        callbacks: Keras callbacks for a network. What they add to the logs of an epoch becomes a part of its metrics.
     """
 
     recipe: Recipe
@@ -115,8 +116,8 @@ class Training:
     seed: int
     device: Device
     members: Sequence[Run] = ()
-    trace: bool = False
     progress: Progress | None = None
+    callbacks: Sequence[Any] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,13 +163,80 @@ class Learner(Protocol):
 
 
 LEARNERS: dict[type[Recipe], str] = {
-    Network: "kaggle_digits.learners.network",
+    Network: "kaggle_digits.train",
     Classical: "kaggle_digits.learners.classical",
     Ensemble: "kaggle_digits.learners.ensemble",
 }
-"""The module of each kind's learner. It is imported only when needed: Keras and scikit-learn take seconds to import."""
 
 
 def learner_of(recipe: Recipe) -> Learner:
-    """Return the learner of a recipe. Only this function asks what kind a recipe is."""
-    return cast(Learner, importlib.import_module(LEARNERS[type(recipe)]))
+    """Return the learner of a recipe. Only this function asks what kind a recipe is.
+
+    Its module is imported only when it is needed: Keras and scikit-learn take seconds to import.
+    """
+    return cast(Learner, import_module(LEARNERS[type(recipe)]))
+
+
+def load_run(folder: str | Path, device: Device | None = None) -> Run:
+    """Load a finished run and its predictor.
+
+    Args:
+        folder: the run folder. The files in it may come from anyone.
+        device: where to predict; None finds the best device for the recipe.
+
+    Raises:
+        RunError: it is no run folder, it is not finished, or a file in it cannot be loaded.
+    """
+    run = read_finished(folder)
+    device = device or device_of(run.recipe)
+    members = [load_run(member, device) for member in member_folders(run.folder, len(run.recipe.members))]
+    predictors = [member.predictor for member in members if member.predictor]
+    run.verify(MODEL_FILE)
+    return replace(run, predictor=learner_of(run.recipe).load(run, device, predictors))
+
+
+def read_finished(folder: str | Path) -> Run:
+    """Read the description of a finished run.
+
+    Raises:
+        RunError: it is no run folder, or its training is not finished.
+    """
+    run = read_run(Path(folder))
+    if not run.finished:
+        raise _unfinished(run)
+    return run
+
+
+def _unfinished(run: Run) -> RunError:
+    recipe, folder = run.recipe, run.folder
+    usual = RECIPES.get(recipe.name)
+    lengths = [[(net.epochs, net.least_steps) for net in each.networks] for each in (recipe, usual) if each]
+    epochs = f" --epochs {lengths[0][0][0]}" if usual and lengths[0] != lengths[1] else ""
+    start = f"{folder}: its training is not finished. Expected a finished run. Continue it"
+    if not usual and not recipe.source.endswith((".toml", ".py")):  # from which no command can make it again
+        return RunError(f'{start} where it was started, with train_run(recipe, rows, "{folder}", resume=True).')
+    if not usual and len({(net.epochs, net.least_steps) for net in recipe.networks}) == 1:
+        epochs = f" --epochs {recipe.networks[0].epochs}" if not recipe.networks[0].least_steps else ""
+    name = recipe.name if usual else shlex.quote(recipe.source)
+    return RunError(f"{start}: kaggle-digits train --recipe {name} --run {shlex.quote(str(folder))} --resume{epochs}")
+
+
+def predict_runs(runs: Iterable[Run], pixels: np.ndarray, *, backend: str | None = None) -> list[np.ndarray]:
+    """Predict with several runs, which are loaded one after another.
+
+    Args:
+        runs: as ``run.read_run`` returns them.
+        pixels: (N, 784) uint8, 0–255.
+        backend: what computes the networks, see ``devices.backend.choose_backend``.
+
+    Returns:
+        the probabilities (N, 10) of each run.
+    """
+    devices: dict[str | None, Device] = {}  # the same one for all runs of a precision
+    probabilities = []
+    for run in runs:
+        precision = run.recipe.precision
+        if precision not in devices:
+            devices[precision] = device_of(run.recipe, backend=backend if precision else None)
+        probabilities.append(load_run(run.folder, devices[precision]).predict(pixels))
+    return probabilities

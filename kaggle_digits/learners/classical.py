@@ -25,18 +25,17 @@ from sklearn.multiclass import OneVsRestClassifier
 from sklearn.naive_bayes import GaussianNB
 from sklearn.neighbors import KNeighborsClassifier
 
-from kaggle_digits import CLASSES, PIXELS
-from kaggle_digits.arrays import read_arrays, write_arrays
-from kaggle_digits.calibration import accuracy
+from kaggle_digits.digits import CLASSES, PIXELS, accuracy
 from kaggle_digits.errors import DataError, InputError, RunError, did_you_mean
-from kaggle_digits.learners import Fitted, Predictor, Training
+from kaggle_digits.files import read_arrays, write_arrays
+from kaggle_digits.learners import Fitted, Training
 from kaggle_digits.learners.distortion import nearest_distances
 from kaggle_digits.learners.preprocess import normalise_for, normalised, to_images
 from kaggle_digits.recipe import Classical, FieldError
-from kaggle_digits.runs import MODEL_FILE
+from kaggle_digits.run import MODEL_FILE, Predictor
 
 if TYPE_CHECKING:
-    from kaggle_digits.runs import Run
+    from kaggle_digits.run import Run
     from kaggle_digits.strategy import Device
 
 BATCH_SIZE = 1000

@@ -16,7 +16,7 @@ import joblib
 import numpy as np
 from scipy.ndimage import correlate1d
 
-from kaggle_digits import CLASSES, SIDE
+from kaggle_digits.digits import CLASSES, SIDE
 
 WARP = 2
 """A pixel's match may be this many pixels away along each axis."""

@@ -19,9 +19,9 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
-from kaggle_digits import CLASSES, SIDE
 from kaggle_digits.data import TrainingRows
-from kaggle_digits.learners.preprocess import ink_box, place_ink
+from kaggle_digits.digits import CLASSES, SIDE
+from kaggle_digits.learners.placing import ink_box, place_ink
 
 OUTLIER = -1
 """Stands in the place of the digit for an image that is none."""

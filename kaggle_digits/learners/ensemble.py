@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kaggle_digits.calibration import accuracy
-from kaggle_digits.learners import Fitted, Predictor, Training
+from kaggle_digits.digits import accuracy
+from kaggle_digits.learners import Fitted, Training
 from kaggle_digits.learners.preprocess import SURE
 from kaggle_digits.recipe import Recipe
+from kaggle_digits.run import Predictor
 
 if TYPE_CHECKING:
-    from kaggle_digits.runs import Run
+    from kaggle_digits.run import Run
     from kaggle_digits.strategy import Device
 
 

@@ -6,22 +6,19 @@ probabilities over several versions of an image. ``normalised`` and ``averaged``
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from kaggle_digits import CLASSES, PIXELS, SIDE
-from kaggle_digits.learners import Predictor
+from kaggle_digits.digits import CLASSES, PIXELS, SIDE
 from kaggle_digits.recipe import Network, Recipe
+from kaggle_digits.run import Predictor
 
 SURE = 0.9
 """A model is sure of an image if its likeliest digit has this probability or more. Sure images are not looked at again:
 neither their shifted versions, nor a classical method beside two or more networks, would change the digit."""
-
-CHUNK = 1024
-"""The number of images normalised at once, few enough that their data fits a processor's cache."""
 
 STEEPEST = 1.0
 """A digit's rows are shifted by at most this many columns per row to set it upright."""
@@ -29,9 +26,6 @@ STEEPEST = 1.0
 NARROWEST, WIDEST = 0.5, 1.5
 """A digit that is this many times as wide as wanted is still stretched to the wanted width. A narrower or wider one is
 stretched by the same factor as a digit at the limit."""
-
-BOX = 20
-"""A digit in MNIST's images has this many pixels on its longer side."""
 
 MIDDLE = (SIDE - 1) / 2
 
@@ -53,8 +47,9 @@ def normalise_pixels(pixels: np.ndarray, *, deslant: bool = False, spread: float
     of Liu et al. 2004, Handwritten digit recognition: investigation of normalization and feature extraction techniques.
     """
     normalised = np.empty(pixels.shape, np.uint8)
-    for start in range(0, len(pixels), CHUNK):
-        rows = slice(start, start + CHUNK)
+    chunk = 1024  # few enough that their data fits a processor's cache
+    for start in range(0, len(pixels), chunk):
+        rows = slice(start, start + chunk)
         normalised[rows] = np.rint(_normalise(pixels[rows], deslant=deslant, spread=spread))
     return normalised
 
@@ -123,65 +118,6 @@ def _read_columns(pixels: np.ndarray, first: np.ndarray, step: np.ndarray) -> np
         left, right = framed[at].astype(np.float32), framed[at + 1].astype(np.float32)
         read[:, row] = left + (column - whole) * (right - left)
     return read.reshape(-1, PIXELS)
-
-
-def place_ink(ink: np.ndarray) -> np.ndarray:
-    """Place a shape in an image as MNIST's makers placed their digits.
-
-    It is scaled to 20 pixels on its longer side, by averaging over areas, and keeps its aspect ratio. Its centre of
-    mass moves into the pixel right of and below the middle of 28 × 28.
-
-    Args:
-        ink: (H, W) float32, from 0 (paper) to 1 (ink). Paper around the shape is cut off.
-
-    Returns:
-        (784,) uint8, 0–255.
-
-    Source: box, resampling and centre follow MNIST as rebuilt by Yadav and Bottou 2019, arXiv 1905.10498.
-    """
-    left, top, right, bottom = ink_box(ink > 0.35 * ink.max())
-    square = np.zeros([max(right - left, bottom - top)] * 2, np.float32)
-    down, across = ((len(square) - extent) // 2 for extent in (bottom - top, right - left))
-    square[down : down + bottom - top, across : across + right - left] = ink[top:bottom, left:right]
-    small = np.clip(resize(square, (BOX, BOX)), 0, None)
-    small = small / small.max()
-    centres = np.arange(BOX) + 0.5
-    image = np.zeros((SIDE, SIDE), np.float32)
-    y, x = (
-        int(np.clip(int(SIDE / 2 + 1 - small.sum(axis=axis) @ centres / small.sum()), 0, SIDE - BOX)) for axis in (1, 0)
-    )
-    image[y : y + BOX, x : x + BOX] = small
-    return np.rint(255 * image).astype(np.uint8).ravel()
-
-
-def resize(image: np.ndarray, size: Sequence[int]) -> np.ndarray:
-    """Resample to (width, height), bicubic if either grows, else by means over areas.
-
-    Args:
-        image: (H, W) or (H, W, 3), any number type.
-        size: width and height in pixels.
-
-    Returns:
-        float32 of that size.
-    """
-    from PIL import Image
-
-    grows = size[0] > image.shape[1] or size[1] > image.shape[0]
-    how = Image.Resampling.BICUBIC if grows else Image.Resampling.BOX
-    layers = np.ascontiguousarray(np.moveaxis(np.atleast_3d(image), 2, 0), np.float32)
-    resized = np.stack([np.asarray(Image.fromarray(layer).resize((size[0], size[1]), how)) for layer in layers], axis=2)
-    return resized[:, :, 0] if image.ndim == 2 else resized
-
-
-def rescale(image: np.ndarray, factor: float) -> np.ndarray:
-    """Make an image, (H, W) or (H, W, 3), larger or smaller by a factor, but keep at least a pixel each way."""
-    return resize(image, [max(1, round(side * factor)) for side in image.shape[1::-1]])
-
-
-def ink_box(mask: np.ndarray) -> tuple[int, int, int, int]:
-    """Return left, top, right, bottom of the true pixels of a mask; right and bottom are just outside."""
-    across, down = np.flatnonzero(mask.any(axis=0)), np.flatnonzero(mask.any(axis=1))
-    return int(across[0]), int(down[0]), int(across[-1]) + 1, int(down[-1]) + 1
 
 
 def normalise_for(recipe: Recipe, pixels: np.ndarray) -> np.ndarray:

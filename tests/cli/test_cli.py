@@ -9,6 +9,7 @@ import os
 import pty
 import re
 import resource
+import shutil
 import struct
 import subprocess
 import sys
@@ -320,35 +321,14 @@ def test_terminal_gets_a_progress_bar():
     assert stdout.startswith(b"r: mlp-784-300, held-out accuracy")
 
 
-def test_members_trained_at_once_are_averaged():
-    command = [sys.executable, "-m", "kaggle_digits", "train", "--data", "sample", "--recipe", "random", "--run", "two"]
-    started = [subprocess.Popen([*command, "--member", f"{member}/2"]) for member in (1, 2)]
-    assert [process.wait(timeout=120) for process in started] == [0, 0]
-    records = [json.loads(Path(f"two/{member}-of-2/run.json").read_text()) for member in (1, 2)]
-    assert [record["seed"] for record in records] == [0, 1]
-    # The same rows for both, so that they can be measured together.
-    assert records[0]["rows"] == records[1]["rows"]
-    assert cli.main(["predict", "--run", "two", "--data", "sample", "--out", "sample-two.csv"]) == 0
-    assert len(json.loads(Path("sample-two.json").read_text())["runs"]) == 2
-
-
 def test_missing_member_is_named(capsys):
-    for part in ("1/3", "3/3"):
-        train = ["train", "--data", "sample", "--recipe", "random", "--run", "three", "--member", part]
-        assert cli.main(train) == 0
+    assert cli.main(["validate", "--data", "sample", "--recipe", "random", "--folds", "3", "--out", "three"]) == 0
+    shutil.rmtree("three/2-of-3")
     assert cli.main(["predict", "--run", "three", "--data", "sample", "--out", "s.csv"]) == 2
     assert capsys.readouterr().err.splitlines()[-1] == (
-        "kaggle-digits: three: 2-of-3 of its members missing. Expected all. Train them with --member, or name the run "
-        "folders one by one."
+        "kaggle-digits: three: 2-of-3 of its members missing. Expected all. Repeat the command that trained them, or "
+        "name the run folders one by one."
     )
-
-
-@pytest.mark.parametrize("part", ["0/3", "4/3", "3", "a/b", "1/", "-1/2"])
-def test_part_that_is_none_is_refused(part, capsys):
-    with pytest.raises(SystemExit) as end:
-        cli.main(["compare", "--recipes", "random", "--out", "out", f"--shard={part}"])
-    assert end.value.code == 2
-    assert f"'{part}' is not I/N, with I from 1 to N" in capsys.readouterr().err
 
 
 def run_cli(*arguments: str, encoding: str = "utf-8", **environment: str) -> subprocess.CompletedProcess[str]:

@@ -21,11 +21,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from kaggle_digits import tables
 from kaggle_digits.data import find_source, load_test_rows, load_train
 from kaggle_digits.errors import DigitsError
+from kaggle_digits.learners import Context
 from kaggle_digits.recipes import RECIPES
 from kaggle_digits.submission import check_submission, fix_submission, read_submission
+from kaggle_digits.tables import text as tables
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -129,8 +130,8 @@ def submissions_to_start_from() -> Iterator[bytes]:
 
 def run(contents: bytes) -> None:
     """Load a run folder: two bytes tell how long run.json is; the rest is model.npz."""
-    from kaggle_digits.predict import load_run
-    from kaggle_digits.runs import MODEL_FILE, RUN_FILE, read_run
+    from kaggle_digits.learners import load_run
+    from kaggle_digits.run import MODEL_FILE, RUN_FILE, read_run
 
     place = folder() / "run"
     place.mkdir(exist_ok=True)
@@ -157,7 +158,7 @@ def runs_to_start_from() -> Iterator[bytes]:
     from run_folder import write_run
 
     from kaggle_digits.data import find_source
-    from kaggle_digits.runs import read_run
+    from kaggle_digits.run import read_run
     from kaggle_digits.train import train_run
 
     dense = replace(
@@ -170,7 +171,9 @@ def runs_to_start_from() -> Iterator[bytes]:
     for recipe in (dense, RECIPES["naive-bayes"]):
         place = folder() / f"from-{recipe.name}"
         if not place.exists():
-            trained = train_run(recipe, rows, place, device=None if recipe.precision is None else device())
+            trained = train_run(
+                recipe, rows, place, context=Context(device=None if recipe.precision is None else device())
+            )
             replace(trained, checksums={}, versions={}).save()
         yield _packed(place)
     yield _packed(write_run(folder() / "empty", dense, finished=True).folder)

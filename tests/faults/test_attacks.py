@@ -26,13 +26,13 @@ from matplotlib.figure import Figure
 from PIL import Image
 from run_folder import write_run
 
-from kaggle_digits import report
+from kaggle_digits.analysis import report
+from kaggle_digits.analysis.html import write_page
 from kaggle_digits.data import find_source, load_train
 from kaggle_digits.errors import DataError, RunError, SubmissionError
 from kaggle_digits.handwriting import pad
 from kaggle_digits.handwriting.reader import Reader
-from kaggle_digits.html import write_page
-from kaggle_digits.predict import PACKAGED_RUN, load_run
+from kaggle_digits.learners import PACKAGED_RUN, load_run
 from kaggle_digits.recipes import RECIPES
 from kaggle_digits.submission import check_submission
 

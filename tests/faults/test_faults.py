@@ -28,8 +28,7 @@ import pytest
 from quick import QUICK
 
 from kaggle_digits import cli, recipes
-from kaggle_digits.arrays import write_arrays
-from kaggle_digits.files import read_json
+from kaggle_digits.files import read_json, write_arrays
 from kaggle_digits.submission import check_submission
 
 KILLED = Path(__file__).with_name("killed.py")
@@ -414,7 +413,7 @@ def test_4_gb_are_enough_for_the_whole_job(ledger):
 
 
 def test_a_flipped_bit_of_a_record_is_noticed(ledger):
-    from kaggle_digits.records import load_record, save_record
+    from kaggle_digits.kaggle.records import load_record, save_record
 
     file = Path("mine.csv")
     file.write_text("ImageId,Label\n1,7\n")

@@ -25,7 +25,7 @@ from PIL import Image
 from kaggle_digits import cli
 from kaggle_digits.handwriting.pad import make_app
 from kaggle_digits.handwriting.reader import Reader
-from kaggle_digits.predict import PACKAGED_RUN
+from kaggle_digits.learners import PACKAGED_RUN
 
 CHROMIUM = shutil.which("chromium")
 needs_browser = pytest.mark.skipif(

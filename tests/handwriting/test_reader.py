@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw
 
 from kaggle_digits import cli
 from kaggle_digits.data import find_source, load_train, split_rows
+from kaggle_digits.learners import Context
 from kaggle_digits.recipes import find_recipe
 from kaggle_digits.strategy import device_of
 from kaggle_digits.train import train_run
@@ -262,7 +263,9 @@ def test_the_users_files_are_not_replaced_unasked(capsys, page):
 def test_any_run_folder_reads(capsys, page):
     rows, held_out = split_rows(load_train(find_source("sample")), fraction=0.2, seed=0)
     recipe = find_recipe("knn")
-    train_run(recipe, rows, Path("run"), seed=0, device=device_of(recipe), source="sample", held_out=held_out)
+    train_run(
+        recipe, rows, Path("run"), held_out=held_out, context=Context(device=device_of(recipe), seed=0, source="sample")
+    )
     assert json.loads(Path("run/run.json").read_text())["temperature"] > 0
     answer = json.loads(recognize(capsys, page, "--run", "run", "--json"))
     assert [len(row) for row in answer["text"]] == [5, 3]

@@ -16,7 +16,7 @@ import pytest
 from kaggle_server import API, STORAGE, Fault, KaggleServer
 from terminal import CLIENTS, ROOT, Terminal
 
-from kaggle_digits.runs import find_commit
+from kaggle_digits.run import find_commit
 from kaggle_digits.submission import HEADER
 
 NAME = "ada/handwritten-digits-step-by-step"

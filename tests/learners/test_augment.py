@@ -6,7 +6,7 @@ import numpy as np
 from scipy import ndimage
 
 from kaggle_digits.data import find_source, load_train
-from kaggle_digits.learners.augment import CHUNK, affine_transforms, augment_pixels
+from kaggle_digits.learners.augment import affine_transforms, augment_pixels
 from kaggle_digits.recipe import Augmentation
 
 LARGE = Augmentation(rotation=15, scale=0.1, shear=0.2, shift=2)
@@ -43,7 +43,7 @@ def test_shift_moves_the_centre_of_mass_by_at_most_its_limit():
 
 
 def test_every_row_is_moved_also_across_chunks():
-    pixels = np.zeros((CHUNK + 3, 784), np.uint8)
+    pixels = np.zeros((8192 + 3, 784), np.uint8)
     pixels[:, 14 * 28 + 14] = 200
     moved = augment_pixels(pixels, Augmentation(shift=1), np.random.default_rng(0))
     assert moved.shape == pixels.shape

@@ -20,6 +20,7 @@ from sklearn.svm import SVC
 
 from kaggle_digits.data import TrainingRows, find_source, load_train
 from kaggle_digits.errors import DataError, DeviceError, RunError
+from kaggle_digits.learners import Context, load_run
 from kaggle_digits.learners.classical import (
     ClassicalPredictor,
     estimate_probabilities,
@@ -29,7 +30,6 @@ from kaggle_digits.learners.classical import (
 )
 from kaggle_digits.learners.distortion import nearest_distances
 from kaggle_digits.learners.preprocess import normalise_for, normalise_pixels, normalised, to_images
-from kaggle_digits.predict import load_run
 from kaggle_digits.recipe import Classical
 from kaggle_digits.recipes import RECIPES
 from kaggle_digits.strategy import device_of
@@ -138,7 +138,9 @@ def test_trained_form_survives_the_run_folder(split, name):
     others = others.take(np.arange(100 if name == "idm" else 400))  # it takes long for an image
     recipe = small(name)
     device = device_of(recipe)
-    trained = train_run(recipe, training, Path("run"), seed=1, device=device, source="test", held_out=others)
+    trained = train_run(
+        recipe, training, Path("run"), held_out=others, context=Context(device=device, seed=1, source="test")
+    )
     assert sorted(path.name for path in Path("run").iterdir()) == ["model.npz", "run.json", "validation.npz"]
     loaded = load_run(Path("run"), device)
     assert loaded.recipe == recipe
@@ -154,7 +156,14 @@ def test_trained_form_survives_the_run_folder(split, name):
         np.testing.assert_array_equal(learned["pixels"], upright)
     # A finished run is returned and not trained again.
     before = Path("run/model.npz").stat().st_mtime_ns
-    train_run(recipe, training, Path("run"), seed=1, device=device, source="test", held_out=others, resume=True)
+    train_run(
+        recipe,
+        training,
+        Path("run"),
+        held_out=others,
+        resume=True,
+        context=Context(device=device, seed=1, source="test"),
+    )
     assert Path("run/model.npz").stat().st_mtime_ns == before
 
 

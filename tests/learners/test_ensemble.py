@@ -11,16 +11,16 @@ import pytest
 from run_folder import write_run
 
 from kaggle_digits import cli, recipes
-from kaggle_digits import pipeline as main_job
+from kaggle_digits import submit as main_job
 from kaggle_digits.data import find_source, load_test, load_train, split_rows
 from kaggle_digits.errors import RunError
-from kaggle_digits.learners import classical
+from kaggle_digits.learners import classical, load_run
 from kaggle_digits.learners.classical import estimate_probabilities
 from kaggle_digits.learners.preprocess import normalise_pixels
-from kaggle_digits.predict import load_run
-from kaggle_digits.recipe import Ensemble, from_json, to_json
+from kaggle_digits.recipe import Ensemble, to_json
 from kaggle_digits.recipes import RECIPES, find_recipe
-from kaggle_digits.runs import read_run
+from kaggle_digits.recipes.fields import from_json
+from kaggle_digits.run import read_run
 from kaggle_digits.submission import check_submission
 
 SINGLE = replace(
@@ -104,28 +104,13 @@ def test_interrupted_ensemble_goes_on_with_the_network_it_was_at(monkeypatch, ca
     assert Path("sample-stopped.csv").read_bytes() == Path("sample-whole.csv").read_bytes()
 
 
-def test_networks_trained_one_by_one_are_gathered(capsys):
-    train = ["train", "--recipe", "trio", "--data", "sample", "--run", "run"]
-    assert cli.main([*train, "--member", "2/3"]) == 0
-    assert sorted(path.name for path in Path("run").iterdir()) == ["2-of-3"]
-    capsys.readouterr()
-    assert cli.main(train) == 0
-    assert capsys.readouterr().err.count("epoch ") == 4
-    assert [read_run(Path("run") / name).seed for name in NAMES] == [0, 1, 2]
-    assert cli.main([*train, "--member", "1/2"]) == 2
-    assert capsys.readouterr().err == (
-        "kaggle-digits: --member 1/2: trio has 3 members. Expected I/3. Correct it, or leave it out to train all.\n"
-    )
-
-
 def test_each_network_sees_digits_in_its_own_form(monkeypatch, cpu):
     upright = replace(SINGLE, name="upright", deslant=True)
     duo = Ensemble(name="duo", summary="two forms", source="test", members=(SINGLE, upright))
     monkeypatch.setitem(recipes.RECIPES, "duo", duo)
     train = ["train", "--recipe", "duo", "--data", "sample", "--run", "run"]
-    assert cli.main([*train, "--member", "2/2"]) == 0
-    assert read_run(Path("run/2-of-2")).recipe.deslant
     assert cli.main(train) == 0
+    assert read_run(Path("run/2-of-2")).recipe.deslant
     pixels = load_test(find_source("sample"))[:50]
     run = load_run(Path("run"), cpu)
     assert run.recipe == duo
@@ -172,17 +157,14 @@ def test_classical_member_is_asked_where_the_networks_are_not_sure(monkeypatch, 
     assert [member.epochs for member in find_recipe("mixed", epochs=5).networks] == [5, 5]
 
 
-def test_classical_member_runs_where_it_can(monkeypatch, capsys):
-    """One command for all members, as in an array of jobs."""
+def test_classical_member_runs_where_it_can(monkeypatch):
     mixed = Ensemble(name="mixed", summary="both", source="test", members=(SINGLE, RECIPES["idm"]))
     monkeypatch.setitem(recipes.RECIPES, "mixed", mixed)
     train = ["train", "--recipe", "mixed", "--data", "sample", "--run", "run", "--backend", "tensorflow"]
-    assert cli.main([*train, "--member", "2/2"]) == 0
-    said = "run/2-of-2: idm, asked only where the networks are not sure. Combine all members without --member.\n"
-    assert capsys.readouterr().out == said
-    before = Path("run/2-of-2/model.npz").stat().st_mtime_ns
     assert cli.main(train) == 0
-    assert Path("run/2-of-2/model.npz").stat().st_mtime_ns == before
+        "tensorflow",
+        "scikit-learn",
+    ]
     network, method, both = (read_run(Path("run") / name) for name in ("1-of-2", "2-of-2", "."))
     assert (network.device.backend, method.device.backend) == ("tensorflow", "scikit-learn")
     assert both.device == network.device

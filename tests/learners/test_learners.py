@@ -13,7 +13,7 @@ import toy_learner
 import kaggle_digits
 from kaggle_digits import cli, learners, recipes
 from kaggle_digits.recipes import RECIPES, find_recipe
-from kaggle_digits.runs import read_run
+from kaggle_digits.run import read_run
 
 PACKAGE = Path(kaggle_digits.__file__).parent
 

@@ -10,7 +10,8 @@ import pytest
 import tensorflow as tf
 from conftest import needs_bfloat16
 
-from kaggle_digits.learners.models import BatchNormalization, Residual, build_model, compile_model, epoch_rate
+from kaggle_digits.learners.layers import BatchNormalization, Residual
+from kaggle_digits.models import build_model, compile_model, epoch_rate
 from kaggle_digits.recipe import Milestones, Network, Plateau
 from kaggle_digits.recipes import RECIPES
 

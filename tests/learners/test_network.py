@@ -9,12 +9,12 @@ import keras
 import numpy as np
 import pytest
 
-from kaggle_digits.data import one_hot
-from kaggle_digits.learners.models import build_model, compile_model
-from kaggle_digits.learners.network import Batches, fit_batches, make_step, share_batches
+from kaggle_digits.digits import one_hot
 from kaggle_digits.learners.preprocess import to_images
+from kaggle_digits.models import build_model, compile_model
 from kaggle_digits.recipes import RECIPES
 from kaggle_digits.strategy import resolve_device
+from kaggle_digits.train import Batches, fit_batches, make_step, share_batches
 
 
 @pytest.mark.parametrize("rows", [1, 7, 42, 100, 130])
@@ -65,7 +65,7 @@ def test_loop_of_our_own_trains_as_keras_does():
         models.append(build_model(recipe))
         compile_model(models[-1], recipe, steps=3)
         if callback is told[0]:
-            found = fit_batches(make_step(models[0], resolve_device("cpu")), models[0], batches, [callback])
+            found = fit_batches(make_step(models[0], resolve_device("cpu")), batches, [callback])
         else:
             kept = models[1].fit(
                 images,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from kaggle_digits.data import find_source, load_test
-from kaggle_digits.learners.preprocess import CHUNK, NARROWEST, WIDEST, _read_columns, normalise_pixels, shift_rows
+from kaggle_digits.learners.preprocess import NARROWEST, WIDEST, _read_columns, normalise_pixels, shift_rows
 
 ONES = np.ones(2)
 Y, X = np.mgrid[:28, :28].astype(float)
@@ -75,7 +75,7 @@ def test_dashes_and_empty_images_stay_what_they_are():
 
 def test_nothing_asked_for_changes_nothing_and_every_chunk_is_seen():
     sample = load_test(find_source("sample"))
-    pixels = np.resize(sample, (CHUNK + 10, 784))
+    pixels = np.resize(sample, (1024 + 10, 784))
     np.testing.assert_array_equal(normalise_pixels(pixels), pixels)
     normalised = normalise_pixels(pixels, deslant=True, spread=4)
     np.testing.assert_array_equal(normalised[-10:], normalise_pixels(pixels[-10:], deslant=True, spread=4))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from kaggle_digits.learners.augment import restyle_pixels
+from kaggle_digits.learners.restyle import restyle_pixels
 from kaggle_digits.recipe import Restyling
 
 

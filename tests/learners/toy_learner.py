@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from kaggle_digits.calibration import accuracy
-from kaggle_digits.learners import Fitted, Predictor, Training
+from kaggle_digits.digits import accuracy
+from kaggle_digits.learners import Fitted, Training
 from kaggle_digits.recipe import Recipe
-from kaggle_digits.runs import Run
+from kaggle_digits.run import Predictor, Run
 from kaggle_digits.strategy import Device
 
 

@@ -1,0 +1,1 @@
+"""Measure recipes, compare them, and show what they read and why."""

@@ -1,0 +1,243 @@
+"""Train recipes on the same rows, score them on the same held-out rows, and put their figures side by side.
+
+The folder of a comparison holds a run folder for every recipe and seed. ``compare.csv`` and ``compare.json`` are
+rewritten after every recipe, and ``report.html`` is written at the end.
+"""
+
+from __future__ import annotations
+
+import csv
+import logging
+import statistics
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kaggle_digits.analysis.html import write_page
+from kaggle_digits.analysis.report import (
+    COMPARE_FILE,
+    COMPARE_FRACTION,
+    REPORT_FILE,
+    compare_run_folder,
+    page_of_comparison,
+)
+from kaggle_digits.analysis.trace import first_reached
+from kaggle_digits.analysis.validate import find_devices, train_piece
+from kaggle_digits.data import Source, Split, TrainingRows, find_source, load_test_rows, load_train
+from kaggle_digits.digits import accuracy, standard_error
+from kaggle_digits.errors import DataError, DeviceError, DigitsError, RunError
+from kaggle_digits.files import atomic_path, locked, read_json, write_json
+from kaggle_digits.learners import Context, Progress, part_of
+from kaggle_digits.recipe import Recipe
+from kaggle_digits.run import RowCounts, Run, device_to_json, find_commit
+from kaggle_digits.strategy import Device, device_of
+
+log = logging.getLogger(__name__)
+
+CSV_FILE = "compare.csv"
+LIKE_PUBLISHED = 40_000
+"""Data of fewer rows is neither MNIST nor the competition's."""
+
+
+def compare(
+    recipes: Sequence[Recipe],
+    out: Path,
+    *,
+    data: str | None = None,
+    seeds: Iterable[int] = (0,),
+    find_device: Callable[[Recipe], Device] = device_of,
+    on_test: bool = False,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Train every recipe with every seed, and write tables and a report.
+
+    A stopped comparison continues where it was if it is repeated with the same folder. Recipes and seeds can be added
+    in the same way. A training that failed is tried again.
+
+    Args:
+        recipes: what to compare.
+        out: the folder to write.
+        data: where the data is, see ``data.find_source``.
+        seeds: the seeds of the trainings. The first one also decides which rows are held out.
+        find_device: says where to train a recipe.
+        on_test: train on all training rows and score on the test rows, which must have labels, instead of held-out
+            ones. The published figures are mostly of that kind, on MNIST's own files.
+        progress: is told of every step and epoch.
+
+    Returns:
+        the contents of compare.json. ``rows`` says which rows were trained on and scored. ``recipes`` holds one row for
+        each recipe in the folder, those of this call first. Each row has the recipe's name, what is published about it,
+        its ``settings``, its ``seeds``, and the reason why it ``failed``, or None. A row that did not fail also has:
+        ``accuracies`` on the held-out rows, one per seed, with their mean and standard deviation (None for one seed);
+        the median seconds to train, and to predict the held-out rows; ``parameters``, the count of numbers learned;
+        ``until``, for each target the median batches and seconds of training until that accuracy was first measured
+        (None unless every training reached it); and ``loss_spread``, the standard deviation of the loss from batch to
+        batch over the last 200 batches.
+
+    Raises:
+        InputError: the data or the device cannot be used, or the folder holds a comparison on other rows.
+    """
+    seeds = list(seeds)
+    source = find_source(data)
+    rows = load_train(source)
+    split = None if on_test else Split(fraction=COMPARE_FRACTION, seed=seeds[0])
+    rows, held_out = split.of(rows) if split else (rows, _labelled_test_rows(source))
+    comparison: dict[str, Any] = {
+        "data": source.name_for(out),
+        "rows": asdict(RowCounts.of(rows, held_out)) | {"split_seed": split.seed if split else None},
+        "commit": find_commit(),
+    }
+    # Published figures are those of MNIST or of the competition, and say nothing about other rows.
+    comparable = not source.is_sample and len(rows) + len(held_out) >= LIKE_PUBLISHED
+    devices = find_devices(recipes, find_device)
+    out.mkdir(parents=True, exist_ok=True)
+    busy = RunError(f"{out}: is being written by another comparison. Expected a folder for each. Name another one.")
+    with locked(out, busy):
+        kept = _load_rows(out, comparison["rows"])
+        done = {recipe.name: kept.pop(recipe.name, None) for recipe in recipes}
+        for number, (recipe, device) in enumerate(zip(recipes, devices, strict=True)):
+            runs: list[Run] = []
+            failure = None
+            for place, seed in enumerate(seeds):
+                log.info("%s, seed %d", recipe.name, seed)
+                told = part_of(progress, number * len(seeds) + place, len(recipes) * len(seeds))
+                context = Context(device, seed, source.name_for(out), split, told)
+                callbacks = [_tracer(recipe, held_out, device)] if recipe.networks == (recipe,) else []
+                folder = compare_run_folder(out, recipe.name, seed)
+                try:
+                    runs.append(train_piece(recipe, rows, held_out, folder, context, callbacks=callbacks))
+                except (DeviceError, OSError):  # the next training would fail as well
+                    raise
+                except Exception as error:
+                    failure = str(error) if isinstance(error, DigitsError) else f"{type(error).__name__}: {error}"
+                    log.error("%s failed: %s", recipe.name, failure)
+                    break
+            done[recipe.name] = _row(recipe, seeds, runs, failure, comparable=comparable)
+            comparison["recipes"] = [row for row in (*done.values(), *kept.values()) if row]
+            _write_tables(out, comparison)
+        write_page(out / REPORT_FILE, page_of_comparison(out))
+    return comparison
+
+
+def _tracer(recipe: Recipe, held_out: TrainingRows, device: Device) -> Any:
+    """Return a callback that measures a network while it is trained."""
+    from kaggle_digits.analysis.trace import Tracer
+    from kaggle_digits.models import network_predictor
+
+    (network,) = recipe.networks
+
+    def measure(model: Any) -> float:
+        predictor = network_predictor(model, network, device=device, averaging=False)
+        return accuracy(predictor.probabilities(held_out.pixels), held_out.digits)
+
+    return Tracer(measure)
+
+
+def _labelled_test_rows(source: Source) -> TrainingRows:
+    test = load_test_rows(source)
+    if test.digits is None:
+        raise DataError(
+            f"--test: the test rows of {source} have no labels. Expected labels to score on, as in MNIST's own "
+            "files. Leave --test out to score on held-out rows."
+        )
+    return TrainingRows(test.pixels, test.digits)
+
+
+def _load_rows(out: Path, rows: dict[str, int]) -> dict[str, dict[str, Any]]:
+    """Return the rows of compare.json by recipe, or nothing if the folder holds no comparison yet.
+
+    Args:
+        out: the folder of the comparison.
+        rows: which rows of the data are trained on and scored now, as in compare.json.
+
+    Raises:
+        RunError: the comparison was made on other rows of the data, or its file cannot be read.
+    """
+    try:
+        found = read_json(out / COMPARE_FILE)
+        if found["rows"] == rows:
+            return {row["recipe"]: row for row in found["recipes"]}
+    except FileNotFoundError:
+        return {}
+    except (ValueError, LookupError, TypeError) as error:
+        raise RunError(
+            f"{out / COMPARE_FILE}: not readable as a comparison ({type(error).__name__}: {error}). Expected the file "
+            "that compare wrote. Name another folder."
+        ) from error
+    raise RunError(
+        f"{out}: holds a comparison on other rows ({found['rows']}, now {rows}). Expected the same data and the same "
+        "first seed. Name another folder, or repeat the settings of the first comparison."
+    )
+
+
+def _row(
+    recipe: Recipe, seeds: Sequence[int], runs: Sequence[Run], failed: str | None, *, comparable: bool
+) -> dict[str, Any]:
+    """Return one row of the comparison, as ``compare`` describes it.
+
+    Args:
+        recipe: the recipe that was trained.
+        seeds: the seeds of its trainings.
+        runs: its runs, one per seed; ignored if it failed.
+        failed: the reason why it failed, or None.
+        comparable: whether the accuracy can be compared with the published one.
+    """
+    words = ("summary", "source", "published", "published_accuracy", "published_seconds")
+    row = {
+        "recipe": recipe.name,
+        "failed": failed,
+        **{name: getattr(recipe, name) if comparable or name in ("summary", "source") else None for name in words},
+        "settings": recipe.settings(),
+        "seeds": list(seeds),
+    }
+    if failed:
+        return row
+    accuracies = [run.accuracy or 0.0 for run in runs]
+    mean, published = statistics.mean(accuracies), recipe.published_accuracy
+    traced = [run.epochs for run in runs if all("curve" in metrics for metrics in run.epochs)]
+    losses = [[loss for metrics in epochs for loss in metrics["losses"]] for epochs in traced]
+    return row | {
+        "accuracies": accuracies,
+        "accuracy": mean,
+        "accuracy_std": statistics.stdev(accuracies) if len(runs) > 1 else None,
+        "standard_error": standard_error(mean, runs[0].rows.held_out),
+        "difference": mean - published if comparable and published is not None else None,
+        "train_seconds": statistics.median(run.seconds for run in runs),
+        "predict_seconds": statistics.median(run.validation_seconds for run in runs),
+        "epochs": statistics.mean(len(run.epochs) for run in runs) if recipe in recipe.networks else None,
+        "parameters": runs[0].parameters,
+        "until": {f"{target:.0%}": _reach(traced, target) for target in (0.95, 0.97, 0.98)},
+        "loss_spread": statistics.mean(np.std(each[-200:], ddof=1) for each in losses) if traced else None,
+        "device": device_to_json(runs[0].device),
+    }
+
+
+def _reach(traced: Sequence[list[dict[str, Any]]], target: float) -> dict[str, float] | None:
+    """Return the median batches and seconds until an accuracy, or None unless every training reached it."""
+    reached = [found for epochs in traced if (found := first_reached(epochs, target))]
+    if not traced or len(reached) < len(traced):
+        return None
+    batches, seconds = zip(*reached, strict=True)
+    return {"batches": statistics.median(batches), "seconds": statistics.median(seconds)}
+
+
+def _flat(row: dict[str, Any]) -> dict[str, Any]:
+    """Return a row for the CSV, with single values only. The entries of ``until`` get columns of their own."""
+    kept = {name: value for name, value in row.items() if not isinstance(value, list | dict)}
+    for target, found in row.get("until", {}).items():
+        for unit in ("batches", "seconds"):
+            kept[f"{unit}_until_{target.rstrip('%')}"] = found[unit] if found else None
+    return kept
+
+
+def _write_tables(out: Path, comparison: dict[str, Any]) -> None:
+    write_json(out / COMPARE_FILE, comparison)
+    flat = [_flat(row) for row in comparison["recipes"]]
+    columns = max((list(row) for row in flat), key=len)
+    with atomic_path(out / CSV_FILE) as path, path.open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.DictWriter(stream, columns)
+        writer.writeheader()
+        writer.writerows(flat)

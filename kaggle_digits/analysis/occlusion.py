@@ -1,0 +1,74 @@
+"""Say why a digit is read as it is: which of its parts matter, and which training images are nearest to it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from kaggle_digits.data import TrainingRows
+from kaggle_digits.digits import PIXELS, SIDE
+from kaggle_digits.learners.preprocess import normalise_for
+from kaggle_digits.recipe import Classical, Recipe
+
+PATCH = 5
+"""Pixels along each side of the patch that is erased."""
+CANDIDATES = 250
+"""The image distortion model compares so many of the nearest images, by Euclidean distance."""
+
+
+def occlusion_map(
+    predict: Callable[[np.ndarray], np.ndarray], pixels: np.ndarray, digit: int | None = None
+) -> np.ndarray:
+    """Measure how much each part of an image contributes to a reading, by erasing it.
+
+    Args:
+        predict: pixels (N, 784) → probabilities (N, 10).
+        pixels: (784,) uint8 or float32, 0–255.
+        digit: the reading; None for the likeliest digit.
+
+    Returns:
+        (28, 28) float64, −1 to 1: by how much the probability of the digit falls if a patch of 5 × 5 pixels around the
+        place is erased. Above 0, the ink there speaks for the digit; below 0, against it.
+
+    Source: Zeiler and Fergus 2014, arXiv 1311.2901.
+    """
+    image = pixels.reshape(SIDE, SIDE)
+    rows, columns = np.mgrid[:SIDE, :SIDE]
+    away = PATCH // 2
+    hidden = (abs(rows[:, :, None, None] - rows) <= away) & (abs(columns[:, :, None, None] - columns) <= away)
+    erased = np.where(hidden, 0, image)  # (28, 28, 28, 28): where the patch is, and the image with it
+    is_changed = (erased != image).any(axis=(2, 3))
+    read = predict(
+        np.concatenate([pixels.reshape(1, PIXELS), erased[is_changed].reshape(-1, PIXELS).astype(pixels.dtype)])
+    )
+    digit = int(read[0].argmax()) if digit is None else digit
+    contributions = np.zeros((SIDE, SIDE))
+    contributions[is_changed] = read[0, digit] - read[1:, digit]
+    return contributions
+
+
+def nearest_rows(recipe: Recipe, pixels: np.ndarray, rows: TrainingRows, count: int = 3) -> np.ndarray:
+    """Find the training images that are most like each image.
+
+    Args:
+        recipe: the image distortion model compares images in its own way; for others it is the Euclidean distance.
+        pixels: (N, 784) uint8, 0–255.
+        rows: the training rows, at least ``count``.
+        count: how many to return for each image.
+
+    Returns:
+        (N, count) int64, numbers of rows, the nearest first.
+    """
+    images, references = (normalise_for(recipe, each).astype(np.float32) for each in (pixels, rows.pixels))
+    distances = np.square(references).sum(axis=1) - 2 * images @ references.T
+    near = np.argsort(distances, axis=1, kind="stable")[:, :CANDIDATES]
+    if not (isinstance(recipe, Classical) and recipe.estimator[0] == "ImageDistortionModel"):
+        return near[:, :count]
+    from kaggle_digits.learners.distortion import distortion_distances, image_gradients
+
+    nearest = []
+    for gradients, some in zip(image_gradients(images / 255), near, strict=True):
+        distorted = distortion_distances(gradients, image_gradients(references[some] / 255))
+        nearest.append(some[np.argsort(distorted, kind="stable")[:count]])
+    return np.stack(nearest)

@@ -1,0 +1,204 @@
+"""Describe the devices of this machine, and check that they compute what the CPU computes.
+
+The check trains the same network from the same weights on the same rows on every device. Each device gets a process of
+its own, ``python -m kaggle_digits.analysis.self_test BACKEND DEVICE``, because a process can have only one backend.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kaggle_digits.data import SAMPLE, find_source, load_train
+from kaggle_digits.devices.backend import (
+    BACKENDS,
+    choose_backend,
+    collect_little,
+    import_backend,
+    is_installed,
+    version_of,
+)
+from kaggle_digits.errors import DeviceError
+from kaggle_digits.learners import Training, learner_of
+from kaggle_digits.recipe import Network
+from kaggle_digits.recipes import find_recipe
+from kaggle_digits.strategy import Device, resolve_device
+from kaggle_digits.submission import predict_digits
+
+KINDS = ("tpu", "gpu", "cpu")
+TIMEOUT = 600.0
+"""The self-test of one device may take this many seconds."""
+RECIPE, STEPS, PREDICTED, TOLERANCE = "cnn-16-32", 50, 1_100, 0.01
+"""The self-test trains this recipe for this many steps and predicts this many rows. A loss may be off by this share."""
+
+
+def describe_devices(requested: str = "auto", backend: str | None = None) -> str:
+    """Describe for people which device would be used, and why the others would not.
+
+    Args:
+        requested: "auto", "tpu", "gpu" or "cpu".
+        backend: "tensorflow" or "jax"; None for ``backend.choose_backend`` to choose.
+
+    Returns:
+        lines of text.
+
+    Raises:
+        DeviceError: the requested device or backend is not there.
+    """
+    name, why = choose_backend(backend)
+    # Recipes may ask for this precision, and the description says whether they get it.
+    device = resolve_device(requested, precision="mixed_bfloat16", backend=backend)
+    lines = [
+        (
+            "backend",
+            f"{name} {import_backend(name).__version__}, Keras {version_of('keras')}" + (f" ({why})" if why else ""),
+        ),
+        ("device", device.kind + (f", {device.replicas} replicas" if device.replicas > 1 else "")),
+        ("because", device.reason),
+        ("precision", f"{device.precision}, for recipes that allow it" if "16" in device.precision else "float32"),
+        ("not used", ""),
+    ]
+    lines += [(f"  {kind}", _why_not(kind, device, requested, name)) for kind in KINDS if kind != device.kind]
+    lines += [(f"  {other}", _why_not_backend(other)) for other in BACKENDS if other != name]
+    return "\n".join(f"{head:14}{text}".rstrip() for head, text in lines)
+
+
+def _why_not(kind: str, used: Device, requested: str, backend: str) -> str:
+    if requested != "auto":
+        return f"not looked for: --device {requested} was asked for"
+    if KINDS.index(kind) > KINDS.index(used.kind):
+        return f"the {used.kind} is faster; --device {kind} selects it"
+    try:
+        resolve_device(kind, backend=backend)
+    except DeviceError as error:
+        return str(error).removeprefix(f"--device {kind}: ").partition(" Expected ")[0].rstrip(".")
+    return f"available; --device {kind} selects it"
+
+
+def _why_not_backend(name: str) -> str:
+    if is_installed(name):
+        return f"installed; --backend {name} selects it"
+    return f"not installed: pip install {name}"
+
+
+def self_test(requested: str = "auto", backend: str | None = None) -> tuple[str, bool]:
+    """Train 50 steps on every device that is found, and compare the losses with those of the CPU.
+
+    Args:
+        requested: "auto" for every kind of device, or one kind to compare with the CPU.
+        backend: the only backend to test; None for all that are installed.
+
+    Returns:
+        a table for people, and whether every device that was found passed. A requested device must be among them.
+    """
+    backends = [backend] if backend else [name for name in BACKENDS if is_installed(name)]
+    kinds = [kind for kind in reversed(KINDS) if requested in ("auto", kind) or kind == "cpu"]
+    reference: dict[str, Any] | None = None
+    passed, there = True, set()
+    rows = [("BACKEND", "DEVICE", "REPLICAS", "SECONDS", "LOSS OFF BY", "VERDICT")]
+    for name in backends:
+        for kind in kinds:
+            found = _in_process(name, kind)
+            if "error" in found:
+                missing = found["missing"] and kind != "cpu"
+                passed = passed and missing
+                rows.append((name, kind, "", "", "", "none" if missing else f"failed: {found['error']}"))
+                continue
+            reference = reference or found
+            there.add(kind)
+            off = _largest_difference(found["losses"], reference["losses"])
+            good = off <= TOLERANCE and len(found["digits"]) == PREDICTED
+            passed = passed and good
+            verdict = "the reference" if found is reference else "passed" if good else "FAILED"
+            rows.append((name, kind, str(found["replicas"]), f"{found['seconds']:.1f}", f"{off:.3%}", verdict))
+    widths = [max(len(row[column]) for row in rows) + 2 for column in range(len(rows[0]))]
+    lines = ["".join(f"{text:{width}}" for text, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    lines.append(f"\n{RECIPE} in float32, {STEPS} steps from the same weights; a loss may be off by {TOLERANCE:.0%}.")
+    # A requested device must be there for at least one of the backends.
+    return "\n".join(lines), passed and (requested == "auto" or requested in there)
+
+
+def _largest_difference(losses: list[float], reference: list[float]) -> float:
+    """Return the largest relative difference over every tenth step, or infinity if steps are missing."""
+    if len(losses) != len(reference):
+        return float("inf")
+    there, expected = np.array(losses)[9::10], np.array(reference)[9::10]
+    return float(np.max(np.abs(there - expected) / expected))
+
+
+def _in_process(backend: str, kind: str) -> dict[str, Any]:
+    """Test a device in a process of its own, and return the JSON that the process prints."""
+    command = [sys.executable, "-m", "kaggle_digits.analysis.self_test", backend, kind]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=TIMEOUT)
+    except subprocess.TimeoutExpired:  # for example because another process holds the TPU
+        return {"error": f"no answer in {TIMEOUT} s", "missing": False}
+    try:
+        return json.loads(done.stdout.splitlines()[-1])
+    except (IndexError, ValueError):
+        last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
+        return {"error": f"exit code {done.returncode}, {last}", "missing": False}
+
+
+def write_start(recipe: Network, folder: Path) -> None:
+    """Write a checkpoint to start from, with weights that are the same on every backend and device.
+
+    Args:
+        recipe: the network to train.
+        folder: the run folder, which is made if needed.
+    """
+    from kaggle_digits.learners.checkpoint import write_checkpoint
+    from kaggle_digits.models import build_model, compile_model
+
+    model = build_model(recipe)
+    compile_model(model, recipe, steps=1)
+    rng = np.random.default_rng(0)
+    # Keras' default weights (Glorot and Bengio 2010), but drawn by one generator for all backends.
+    for weight in model.trainable_variables:
+        if len(weight.shape) > 1:
+            fans = np.prod(weight.shape[:-2]) * (weight.shape[-2] + weight.shape[-1])
+            limit = np.sqrt(6 / fans)
+            weight.assign(rng.uniform(-limit, limit, weight.shape).astype(np.float32))
+    folder.mkdir(parents=True, exist_ok=True)
+    write_checkpoint(folder, model, [])
+
+
+def _test_device(backend: str, kind: str) -> dict[str, Any]:
+    device = resolve_device(kind, backend=backend)
+
+    # Ask for full float32: by default, GPUs and TPUs round the numbers that they multiply.
+    if backend == "jax":
+        import_backend("jax").config.update("jax_default_matmul_precision", "float32")
+    else:
+        import_backend("tensorflow").config.experimental.enable_tensor_float_32_execution(False)
+    from kaggle_digits.analysis.trace import Tracer  # with the backend that was chosen above
+
+    (recipe,) = find_recipe(RECIPE, epochs=1).networks
+    rows = load_train(find_source(SAMPLE))
+    rows = rows.take(np.resize(np.arange(len(rows)), STEPS * recipe.batch_size))
+    with tempfile.TemporaryDirectory() as folder:
+        started = time.perf_counter()
+        write_start(recipe, Path(folder))
+        training = Training(recipe=recipe, rows=rows, folder=Path(folder), seed=0, device=device, callbacks=[Tracer()])
+        fitted = learner_of(recipe).fit(training)
+        seconds = time.perf_counter() - started
+    digits = predict_digits([fitted.predictor.probabilities(rows.pixels[:PREDICTED])]).tolist()
+    return {"replicas": device.replicas, "seconds": seconds, "losses": fitted.epochs[0]["losses"], "digits": digits}
+
+
+if __name__ == "__main__":
+    collect_little()
+    try:
+        result = _test_device(*sys.argv[1:3])
+    except DeviceError as error:
+        result = {"error": str(error), "missing": True}
+    except Exception as error:
+        result = {"error": f"{type(error).__name__}: {str(error).partition(chr(10))[0]}", "missing": False}
+    print(json.dumps(result))

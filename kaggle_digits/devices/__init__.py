@@ -1,0 +1,1 @@
+"""What computes under Keras, and on which device."""

@@ -1,0 +1,394 @@
+"""The run folder: what one training hands over to everything after it.
+
+It holds ``run.json`` (what was trained, where, and what came of it), ``model.npz`` (the weights of a network, or what a
+classical method has learned, as plain arrays), and ``validation.npz`` if rows were held out. An ensemble holds the run
+folders of its members instead of a model. The files may come from anyone: reading them runs no code.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+import subprocess
+import zlib
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from kaggle_digits.data import Split, TrainingRows
+from kaggle_digits.digits import CLASSES
+from kaggle_digits.errors import RunError
+from kaggle_digits.files import checksum, read_arrays, read_json, write_json
+from kaggle_digits.recipe import Recipe, to_json
+from kaggle_digits.recipes.fields import build, from_json
+from kaggle_digits.strategy import Device
+
+RUN_FILE, MODEL_FILE, VALIDATION_FILE = "run.json", "model.npz", "validation.npz"
+
+MEMBER = re.compile(r"([0-9]+)-of-([0-9]+)")
+"""The name of the run folder of a member of an ensemble, or of a fold."""
+
+
+class Predictor(Protocol):
+    """The trained form of a recipe, bound to its recipe and its device."""
+
+    @property
+    def parameters(self) -> int | None:
+        """How many numbers were learned, or None for a method without such a number."""
+
+    def probabilities(self, pixels: np.ndarray) -> np.ndarray:
+        """Predict the probability of every digit for every row.
+
+        Args:
+            pixels: (N, 784) uint8 or float32, 0–255.
+
+        Returns:
+            (N, 10) float32 or float64; rows sum to 1.
+        """
+
+    def save(self, folder: Path) -> None:
+        """Write the trained form into a run folder."""
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """The probability from which on a digit counts as sure, and what that was found to mean.
+
+    Args:
+        value: the least probability, 0–1.
+        unsure_digits: the share of held-out digits below it.
+        sure_letters: the share of letters at or above it, in fonts that were not trained on.
+    """
+
+    value: float
+    unsure_digits: float
+    sure_letters: float
+
+
+@dataclass(frozen=True)
+class RowCounts:
+    """What tells one set of training rows from another.
+
+    Args:
+        training, held_out: how many rows there are.
+        checksum: CRC-32 of the training rows.
+    """
+
+    training: int
+    held_out: int
+    checksum: int
+
+    @classmethod
+    def of(cls, rows: TrainingRows, held_out: TrainingRows | None) -> RowCounts:
+        """Count the rows of a training."""
+        digits, pixels = np.ascontiguousarray(rows.digits), np.ascontiguousarray(rows.pixels)
+        checksum = zlib.crc32(pixels.data, zlib.crc32(digits.data))
+        return cls(len(rows), len(held_out) if held_out else 0, checksum)
+
+    def __str__(self) -> str:
+        return f"{self.training:,} rows and {self.held_out:,} held out, checksum {self.checksum}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """A training, as its ``run.json`` describes it.
+
+    Each field except ``folder`` and ``predictor`` is a key of ``run.json``. A new one needs a default, or older run
+    folders cannot be read. ``train`` fills it in.
+
+    Args:
+        folder: the run folder.
+        recipe: what was trained.
+        seed: of everything random.
+        source: where the rows came from.
+        rows: how many rows there were.
+        split: how they were divided into those to train on and those held out; None if that is not known.
+        device: where the training ran.
+        versions: the versions of the libraries that took part.
+        commit: the commit of this package; None if it was installed from elsewhere.
+        finished: whether the training has ended.
+        devices_before: where earlier parts of a resumed training ran.
+        parameters: how many numbers were learned.
+        epochs: the metrics of each epoch; a method without epochs has one entry.
+        temperature: calibrates the probabilities; None if no rows were held out.
+        threshold: where a network that was trained on what is not a digit stops being sure; else None.
+        checksums: SHA-256 of the model and of the probabilities, by the names of their files.
+        submission: the submission file that was made with the run, or was about to be made; or None.
+        predictor: the trained form, if it was loaded.
+    """
+
+    folder: Path
+    recipe: Recipe
+    seed: int
+    source: str
+    rows: RowCounts
+    split: Split | None = None
+    device: Device
+    versions: dict[str, str]
+    commit: str | None
+    finished: bool = False
+    devices_before: tuple[Device, ...] = ()
+    parameters: int | None = None
+    epochs: list[dict[str, Any]] = field(default_factory=list)
+    temperature: float | None = None
+    threshold: Threshold | None = None
+    checksums: dict[str, str] = field(default_factory=dict)
+    submission: str | None = None
+    predictor: Any = field(default=None, compare=False, repr=False)
+
+    @property
+    def accuracy(self) -> float | None:
+        """Correct / seen on the held-out rows, with the last weights; None if no rows were held out."""
+        return self.epochs[-1].get("validation_accuracy") if self.epochs else None
+
+    @property
+    def seconds(self) -> float:
+        """Seconds spent on training."""
+        return sum(epoch["seconds"] for epoch in self.epochs)
+
+    @property
+    def validation_seconds(self) -> float:
+        """Seconds that the last prediction of the held-out rows took."""
+        return self.epochs[-1].get("validation_seconds", 0.0) if self.epochs else 0.0
+
+    @property
+    def probabilities(self) -> np.ndarray:
+        """The probabilities (N, 10) of the held-out rows.
+
+        Raises:
+            RunError: there are none, or the file is damaged.
+        """
+        return self._validation("probabilities")
+
+    @property
+    def held_out_digits(self) -> np.ndarray:
+        """The true digits (N,) of the held-out rows; raises what ``probabilities`` raises."""
+        return self._validation("digits")
+
+    @property
+    def members(self) -> list[Run]:
+        """The runs of the recipe's members, without their trained forms; most recipes have none.
+
+        Raises:
+            RunError: a member's run folder is missing or damaged.
+        """
+        return [read_run(folder) for folder in member_folders(self.folder, len(self.recipe.members))]
+
+    def predict(self, pixels: np.ndarray) -> np.ndarray:
+        """Predict the probability of every digit for every row.
+
+        Args:
+            pixels: (N, 784) uint8 or float32, 0–255.
+
+        Returns:
+            (N, 10) float32 or float64; rows sum to 1.
+
+        Raises:
+            RunError: only the description of the run was read, see ``learners.load_run``.
+        """
+        if self.predictor is None:
+            raise RunError(f"{self.folder}: only its {RUN_FILE} was read. Load it with load_run.")
+        return self.predictor.probabilities(pixels)
+
+    def save(self) -> None:
+        """Write ``run.json``, whole or not at all."""
+        fields = {each.name: getattr(self, each.name) for each in dataclasses.fields(self)}
+        del fields["folder"], fields["predictor"]
+        fields |= {
+            "recipe": to_json(self.recipe),
+            "rows": asdict(self.rows),
+            "split": self.split and asdict(self.split),
+            "device": device_to_json(self.device),
+            "threshold": self.threshold and asdict(self.threshold),
+            "devices_before": [device_to_json(device) for device in self.devices_before],
+        }
+        if not self.devices_before:
+            del fields["devices_before"]
+        write_json(self.folder / RUN_FILE, fields)
+
+    def summary(self) -> dict[str, Any]:
+        """Return, as JSON, what the record of a submission says about the run."""
+        members = [member.summary() for member in self.members]
+        epochs = len(self.epochs)
+        if members:  # a member that is no network has no epochs
+            epochs = sum(m["epochs"] for m, recipe in zip(members, self.recipe.members, strict=True) if recipe.networks)
+        summary = {
+            "run": str(self.folder),
+            "recipe": self.recipe.name,
+            "seed": self.seed,
+            "commit": self.commit,
+            "versions": self.versions,
+            "device": device_to_json(self.device),
+            "epochs": epochs,
+            "training_rows": self.rows.training,
+            "held_out_rows": self.rows.held_out,
+            "held_out_accuracy": self.accuracy,
+        }
+        return summary | {"members": members} if members else summary
+
+    def with_checksums(self) -> Run:
+        """Return the run with the checksums of the files that now lie in its folder."""
+        files = [self.folder / name for name in (MODEL_FILE, VALIDATION_FILE)]
+        return replace(self, checksums={file.name: checksum(file) for file in files if file.exists()})
+
+    def verify(self, name: str) -> None:
+        """Check that a file of the folder is the one that belongs to this run, if the checksum is known.
+
+        Raises:
+            RunError: it is another file, or damaged.
+        """
+        file = self.folder / name
+        if name in self.checksums and file.exists() and checksum(file) != self.checksums[name]:
+            raise RunError(
+                f"{file}: is not the file that {RUN_FILE} beside it belongs to (the checksums differ). Expected the "
+                "file that the same training wrote. It was damaged or exchanged: copy the whole folder again, or train "
+                "again."
+            )
+
+    def _validation(self, name: str) -> np.ndarray:
+        file, rows = self.folder / VALIDATION_FILE, self.rows.held_out
+        self.verify(VALIDATION_FILE)
+        try:
+            return read_arrays(file, {"probabilities": ((rows, CLASSES), "f"), "digits": ((rows,), "iu")})[name]
+        except (OSError, ValueError) as error:
+            raise RunError(
+                f"{file}: not readable ({error}). Expected the probabilities of the held-out rows, which training "
+                f"wrote. Remove {self.folder} and train it again."
+            ) from error
+
+
+def device_to_json(device: Device) -> dict[str, Any]:
+    """Return, as JSON, where a training ran."""
+    fields = asdict(replace(device, strategy=None))
+    del fields["strategy"]
+    return fields
+
+
+def _device_from_json(fields: dict[str, Any]) -> Device:
+    fields = {name: value for name, value in fields.items() if name != "processes"}  # runs of 2026 have it
+    return build(Device, fields | {"strategy": None})
+
+
+def read_run(folder: Path) -> Run:
+    """Read the ``run.json`` of a run folder.
+
+    Raises:
+        RunError: there is none, or training did not write it.
+    """
+    if folder.is_file():
+        raise RunError(
+            f"{folder}: is a file. Expected a run folder, as `kaggle-digits train` leaves it. Name the folder."
+        )
+    try:
+        fields = read_json(folder / RUN_FILE)
+        recipe = from_json(fields.pop("recipe"))
+        fields["rows"] = build(RowCounts, fields["rows"])
+        fields["device"] = _device_from_json(fields["device"])
+        fields["devices_before"] = tuple(map(_device_from_json, fields.get("devices_before", ())))
+        for name, kind in (("threshold", Threshold), ("split", Split)):
+            if fields.get(name) is not None:
+                fields[name] = build(kind, fields[name])
+        run = build(Run, fields | {"folder": folder, "recipe": recipe})
+        measured = ("seconds", "validation_seconds", "validation_accuracy")
+        if not all(isinstance(epoch.get(name, 0), int | float) for epoch in run.epochs for name in measured):
+            raise TypeError("metrics are not numbers")
+        if run.temperature is not None and run.temperature <= 0:
+            raise ValueError(f"a temperature of {run.temperature}")
+    except FileNotFoundError as error:
+        raise RunError(
+            f"{folder}: no {RUN_FILE} in it. Expected a run folder, as `kaggle-digits train --run {folder}` leaves it."
+        ) from error
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError, OSError) as error:
+        raise RunError(
+            f"{folder / RUN_FILE}: not readable as a run ({type(error).__name__}: {error}). Expected the file that "
+            "training wrote. Train again into a new folder."
+        ) from error
+    return run
+
+
+def member_folder(folder: Path, member: int, members: int) -> Path:
+    """Return the run folder of one of the members that train into a folder. Members count from 1."""
+    return folder / f"{member}-of-{members}"
+
+
+def member_folders(folder: Path, members: int) -> list[Path]:
+    """Return the run folders of all members that train into a folder."""
+    return [member_folder(folder, member, members) for member in range(1, members + 1)]
+
+
+def member_seed(seed: int, member: int, members: int) -> int:
+    """Return the seed of a member. No two members have the same one, not even in different ensembles of one size.
+
+    >>> [member_seed(1, member, 3) for member in (1, 2, 3)]
+    [3, 4, 5]
+    """
+    return (seed * members + member - 1) % 2**32
+
+
+def run_folders(folder: Path) -> list[Path]:
+    """Return the run folders that a folder stands for: itself, or those of all its members.
+
+    Raises:
+        RunError: members are missing, or belong to ensembles of different sizes.
+    """
+    found = [] if (folder / RUN_FILE).exists() else [file.parent.name for file in folder.glob(f"*/{RUN_FILE}")]
+    members = [match for name in found if (match := MEMBER.fullmatch(name))]
+    if not members:
+        return [folder]
+    sizes = {int(match[2]) for match in members}
+    if len(sizes) > 1:
+        raise RunError(
+            f"{folder}: holds members of ensembles of {' and '.join(map(str, sorted(sizes)))}. Expected one ensemble. "
+            "Name the run folders one by one."
+        )
+    folders = member_folders(folder, max(sizes))
+    missing = [path.name for path in folders if not (path / RUN_FILE).exists()]
+    if missing:
+        raise RunError(
+            f"{folder}: {', '.join(missing)} of its members missing. Expected all. Repeat the command that trained "
+            "them, or name the run folders one by one."
+        )
+    return folders
+
+
+def temperature_of(runs: Sequence[Run]) -> float:
+    """Return the temperature for the average of runs: the geometric mean of theirs.
+
+    Probabilities are averaged as the runs give them, and calibrated after that, wherever several runs predict. So a
+    temperature never changes a digit. On folds, averages of calibrated probabilities were better for some pairs of
+    recipes and worse for others (``benchmarks/log.md``).
+    """
+    return math.exp(sum(math.log(run.temperature or 1.0) for run in runs) / len(runs))
+
+
+def mark_used(runs: Iterable[Run], submission: Path) -> list[Run]:
+    """Note in run folders which submission file is made with them, and return the runs with the note."""
+    noted = [replace(run, submission=str(submission)) for run in runs]
+    for run in noted:
+        run.save()
+    return noted
+
+
+def find_commit() -> str | None:
+    """Return the commit of the checkout that this package runs from, or None if it is installed.
+
+    A changed checkout has "-dirty" behind its commit.
+    """
+    package = Path(__file__).parent
+    if not (package.parent / ".git").exists():
+        return None
+    try:
+        described = subprocess.run(
+            ["git", "-C", str(package), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=10,
+        )
+    except (OSError, subprocess.SubprocessError):  # no git, or no commit yet
+        return None
+    return described.stdout.strip()
