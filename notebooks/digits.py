@@ -40,8 +40,8 @@ BUILD = None  # a mark in the submission's record, set by `kaggle-digits kernel 
 # %% [markdown] tags=["package"]
 # ## The code behind it
 #
-# The work is done by a small package, `kaggle_digits`. Each of its modules does one step; the names in the cells below
-# say which.
+# The work is done by a small package, `kaggle_digits`. Its core is ten files, one for each step. They come first, in
+# the order of the job. Open one to see how a step below works.
 
 # %% [markdown]
 # ## Where it runs, and why there
@@ -51,7 +51,6 @@ BUILD = None  # a mark in the submission's record, set by `kaggle-digits kernel 
 # change once Keras is imported.
 
 # %%
-from kaggle_digits.learners import Context
 from kaggle_digits.strategy import resolve_device
 
 device = resolve_device(DEVICE)
@@ -162,17 +161,12 @@ mlp = find_recipe("mlp-784-300")
 build_model(mlp).summary()
 
 # %%
+from kaggle_digits.learners import Context
 from kaggle_digits.train import train_run
 
 # It builds and trains the network inside `device.scope()`, where every weight is made on every replica.
-mlp_run = train_run(
-    mlp,
-    training,
-    Path("runs/mlp"),
-    held_out=held_out,
-    resume=True,
-    context=Context(device=device, seed=0, source=source.name),
-)
+context = Context(device=device, source=source.name)
+mlp_run = train_run(mlp, training, Path("runs/mlp"), held_out=held_out, context=context, resume=True)
 pd.DataFrame(mlp_run.epochs).set_index("epoch")
 
 # %% [markdown]
@@ -190,14 +184,8 @@ build_model(cnn).summary()
 # %%
 cnn_device = resolve_device(DEVICE, precision=cnn.precision)
 print(cnn_device)
-cnn_run = train_run(
-    cnn,
-    training,
-    Path("runs/cnn"),
-    held_out=held_out,
-    resume=True,
-    context=Context(device=cnn_device, seed=0, source=source.name),
-)
+context = Context(device=cnn_device, source=source.name)
+cnn_run = train_run(cnn, training, Path("runs/cnn"), held_out=held_out, context=context, resume=True)
 pd.DataFrame(cnn_run.epochs).set_index("epoch")
 
 # %% [markdown]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import functools
 import json
 import signal
 import subprocess
@@ -20,6 +21,7 @@ from kaggle_digits.data import find_source, load_train, split_rows
 from kaggle_digits.errors import DeviceError, RunError
 from kaggle_digits.files import locked, read_json
 from kaggle_digits.recipes import RECIPES
+from kaggle_digits.strategy import device_of_any
 
 QUICK = replace(
     RECIPES["cnn-16-32"],
@@ -132,10 +134,11 @@ def test_only_failures_still_give_tables_and_a_report():
 
 
 def test_missing_device_is_an_error_and_no_row():
+    on_gpu = functools.partial(device_of_any, requested="gpu")
     with pytest.raises(DeviceError):
-        compare([QUICK], Path("out"), data="sample", device="gpu")
+        compare([QUICK], Path("out"), data="sample", find_device=on_gpu)
     # Recipes of scikit-learn run on the CPU, so the missing GPU does not matter to them.
-    assert compare([BAYES], Path("out"), data="sample", device="gpu")["recipes"][0]["failed"] is None
+    assert compare([BAYES], Path("out"), data="sample", find_device=on_gpu)["recipes"][0]["failed"] is None
 
 
 KILLED = """

@@ -21,7 +21,7 @@ from kaggle_digits import submit as main_job
 from kaggle_digits import submit as predict
 from kaggle_digits.data import find_source, load_test, load_train
 from kaggle_digits.learners import load_run
-from kaggle_digits.recipes import RECIPES
+from kaggle_digits.recipes import RECIPES, find_recipe
 from kaggle_digits.run import read_run
 from kaggle_digits.strategy import resolve_device
 from kaggle_digits.submission import check_submission
@@ -329,7 +329,9 @@ def test_other_number_of_epochs(capsys):
 
 def test_relu_everywhere_reads_only_zeros():
     """The published recipe leaves pixels unscaled, so its first steps are so large that every unit dies."""
-    result = main_job.make_submission(main_job.plan_submission(data="sample", recipe="mlp-784-300-relu", epochs=2))
+    result = main_job.make_submission(
+        main_job.plan_submission(find_recipe("mlp-784-300-relu", epochs=2), data="sample")
+    )
     assert result.label_counts == [360, *[0] * 9]
 
 

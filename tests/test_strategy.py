@@ -117,9 +117,8 @@ count = int(sys.argv[1])
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * max(count, 1))
 from kaggle_digits.data import find_source, load_train
-from kaggle_digits.submit import load_run
 from kaggle_digits.recipes import RECIPES
-from kaggle_digits.learners import Context
+from kaggle_digits.learners import Context, load_run
 from kaggle_digits.train import train_run
 strategy = mirror([f"CPU:{i}" for i in range(count)])
 device = Device("cpu", strategy, max(count, 1), "float32", "test")

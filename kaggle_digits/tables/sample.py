@@ -5,11 +5,13 @@ from __future__ import annotations
 import functools
 import logging
 from dataclasses import replace
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from kaggle_digits.digits import CLASSES, PIXELS, SIDE
 from kaggle_digits.tables.table import Rows, Table
+
+if TYPE_CHECKING:  # importing it costs 0.1 s, and `check` does not need it
+    import numpy as np
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +31,7 @@ def load_sample() -> tuple[Rows, Rows]:
 
     Source: Alpaydin and Kaynak 1998, UCI "Optical Recognition of Handwritten Digits", as in scikit-learn.
     """
+    import numpy as np
     from scipy import ndimage
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
@@ -78,6 +81,8 @@ def _some(values: np.ndarray) -> np.ndarray:
 
 def _share_on_side(pixels: np.ndarray) -> float:
     """Return the share of images that are wider than tall. Of the competition's digits, it is a tenth."""
+    import numpy as np
+
     images = _some(pixels).reshape(-1, SIDE, SIDE).astype(np.float32)
     place = np.arange(SIDE, dtype=np.float32)
 
@@ -90,6 +95,8 @@ def _share_on_side(pixels: np.ndarray) -> float:
 
 def _turned(pixels: np.ndarray, how: int) -> np.ndarray:
     """Turn images by 0 to 3 quarters, or, from 4 on, transpose them first."""
+    import numpy as np
+
     images = pixels.reshape(-1, SIDE, SIDE)
     images = np.rot90(images.transpose(0, 2, 1) if how >= TRANSPOSED else images, how % 4, (1, 2))
     return images.reshape(-1, PIXELS)
@@ -100,6 +107,8 @@ def _are_transposed(pixels: np.ndarray, digits: np.ndarray) -> bool:
 
     Each is compared with the mean of each digit in the built-in sample.
     """
+    import numpy as np
+
     if len(pixels) < 50 or _share_on_side(pixels) < 0.5:
         return False
     sample = load_sample()[0]

@@ -48,26 +48,30 @@ def test_notebook_defines_no_functions_and_has_short_cells():
         assert len(source.splitlines()) <= 10
 
 
-def test_kernel_carries_the_modules_it_uses_unchanged_in_one_cell(tmp_path):
+def test_kernel_carries_the_modules_it_uses_unchanged_the_core_file_by_file(tmp_path):
     built, _ = notebook.build_kernel(tmp_path)
     cells = cells_of(nbformat.read(built, as_version=4))
-    carriers = [number for number, (_, source, _) in enumerate(cells) if "SOURCES" in source]
-    assert len(carriers) == 1
-    _, source, metadata = cells[carriers[0]]
-    # The tutorial comes first. The cell that carries the modules comes later and is folded.
+    carriers = [number for number, (_, source, _) in enumerate(cells) if source.startswith("%%files")]
+    # The tutorial comes first. The cells that carry the modules come later and are folded.
     assert cells[0][1].startswith("# Handwritten digits, step by step")
     assert carriers[0] > 2
-    assert metadata["_kg_hide-input"]
-    assert metadata["jupyter"] == {"source_hidden": True}
-    names: dict[str, Any] = {}
-    exec(source[: source.rindex("import sys")], names)
-    for name, text in names["SOURCES"].items():
-        assert text == (notebook.PACKAGE / name).read_text(encoding="utf-8")
+    carried: dict[str, str] = {}
+    for number in carriers:
+        _, source, metadata = cells[number]
+        assert (metadata["_kg_hide-input"], metadata["jupyter"]) == (True, {"source_hidden": True})
+        assert cells[number - 1][1].startswith("### ")
+        assert len(source.splitlines()) <= 3500
+        carried |= {part.partition("\n")[0]: part.partition("\n")[2] for part in source.split("\n#### ")[1:]}
+    for name, text in carried.items():
+        assert text.rstrip("\n") == (notebook.PACKAGE / name).read_text(encoding="utf-8").rstrip("\n")
+    for number, name in zip(carriers, notebook.CORE, strict=False):
+        assert cells[number][1].startswith(f"%%files\n#### {name}.py\n")
     # It carries nothing that it does not need: no command line, no code that talks to Kaggle, no other learners.
-    carried = set(names["SOURCES"])
-    assert {"train.py", "predict.py", "plots.py", "learners/network.py", "learners/augment.py"} <= carried
-    assert not [name for name in carried if name.startswith(("cli/", "kaggle/", "handwriting/"))]
-    assert not {"learners/classical.py", "learners/ensemble.py", "learners/distortion.py"} & carried
+    assert {"train.py", "submit.py", "analysis/plots.py", "learners/augment.py", "recipes/fast.toml"} <= set(carried)
+    assert not [
+        name for name in carried if name.startswith(("cli/", "kaggle/c", "kaggle/k", "kaggle/n", "handwriting/"))
+    ]
+    assert not {"learners/classical.py", "learners/ensemble.py", "learners/distortion.py"} & set(carried)
 
 
 @pytest.mark.parametrize(
@@ -255,9 +259,8 @@ def printed(notebook: Any) -> str:
 
 NEVER_IMPORTED = """
 imported = {name.replace(".", "/") for name in sys.modules if name.split(".")[0] == "kaggle_digits"}
-carried = {"kaggle_digits/" + name for name in SOURCES}
-carried = {name.removesuffix(".py").removesuffix("/__init__") for name in carried}
-print("never imported:", sorted(carried - imported))
+carried = {str(file.relative_to(package.parent).with_suffix("")) for file in package.rglob("*.py")}
+print("never imported:", sorted({name.removesuffix("/__init__") for name in carried} - imported))
 """
 
 
