@@ -16,8 +16,8 @@ import numpy as np
 
 from kaggle_digits.analysis.validate import COMPARISON_FILE, Validation, load_validation
 from kaggle_digits.data import TrainingRows, fold_rows
+from kaggle_digits.digits import calibrate, fit_temperature
 from kaggle_digits.files import read_json
-from kaggle_digits.learners.calibration import calibrate, fit_temperature
 
 
 def calibrated(found: Validation) -> np.ndarray:

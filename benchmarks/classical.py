@@ -14,7 +14,7 @@ import time
 from kaggle_digits.data import find_source, load_test, load_train
 from kaggle_digits.digits import PIXELS
 from kaggle_digits.learners.classical import estimate_probabilities, fit_estimator
-from kaggle_digits.learners.preprocess import to_images
+from kaggle_digits.learners.images import to_images
 from kaggle_digits.recipe import Classical
 from kaggle_digits.recipes import RECIPES
 

@@ -49,7 +49,7 @@ def train_here(recipe_name: str, steps: int, sgd: bool, place: str) -> dict[str,
     """Train in this process, and return the losses and the shape of the predictions."""
     from kaggle_digits.analysis.self_test import write_start
     from kaggle_digits.data import find_source, load_train
-    from kaggle_digits.learners.claim import CHECKPOINT_FILES
+    from kaggle_digits.learners.resume import CHECKPOINT_FILES
     from kaggle_digits.recipes import RECIPES
     from kaggle_digits.strategy import resolve_device
 
@@ -93,8 +93,8 @@ def change_last_digits(checkpoint: Path) -> None:
 
 def mirrored(count: int) -> Any:
     """Split the CPU into logical devices, and return them under a MirroredStrategy."""
+    from kaggle_digits.devices import import_tensorflow
     from kaggle_digits.devices.accelerators import mirror
-    from kaggle_digits.devices.backend import import_tensorflow
     from kaggle_digits.strategy import Device
 
     tf = import_tensorflow()
@@ -137,9 +137,9 @@ def compare_places(recipe: str, steps: int, sgd: bool, places: list[str]) -> boo
 def measure_overhead(pairs: int = 7) -> None:
     """Print how much longer an epoch takes under a strategy of one device than without."""
     from kaggle_digits.data import find_source, load_train
-    from kaggle_digits.devices.backend import import_tensorflow
+    from kaggle_digits.devices import import_tensorflow
     from kaggle_digits.digits import one_hot
-    from kaggle_digits.learners.preprocess import to_images
+    from kaggle_digits.learners.images import to_images
     from kaggle_digits.models import build_model, compile_model
     from kaggle_digits.recipes import RECIPES
     from kaggle_digits.strategy import Device, resolve_device

@@ -22,13 +22,13 @@ from typing import Any
 
 import numpy as np
 
+from kaggle_digits.analysis.calibration import calibration_error
 from kaggle_digits.analysis.plots import plot_reliability
 from kaggle_digits.data import find_source, load_train, split_rows
-from kaggle_digits.digits import accuracy
+from kaggle_digits.digits import accuracy, calibrate, fit_temperature
 from kaggle_digits.handwriting.page import UNSURE
 from kaggle_digits.handwriting.reader import Reader, find_pictures, read_files, read_picture, tabulate
 from kaggle_digits.learners import PACKAGED_RUN
-from kaggle_digits.learners.calibration import calibrate, calibration_error, fit_temperature
 
 KINDS_FILE = Path(__file__).with_name("handwriting.csv")
 

@@ -52,9 +52,9 @@ def epoch_seconds(rows: TrainingRows) -> float:
     from kaggle_digits.strategy import resolve_device
 
     device = resolve_device("cpu")
-    from kaggle_digits.learners.preprocess import to_images
+    from kaggle_digits.learners.images import Batches, to_images
     from kaggle_digits.models import build_model, compile_model
-    from kaggle_digits.train import Batches, fit_batches, make_step
+    from kaggle_digits.train import fit_batches, make_step
 
     recipe = replace(RECIPES["cnn-32-64"], batch_size=BATCH_SIZE)
     model = build_model(recipe)

@@ -32,10 +32,9 @@ from PIL import Image
 
 from kaggle_digits.analysis.plots import BLUE, PALETTE, STYLE, plot_digits, plot_reliability
 from kaggle_digits.data import find_source, load_train
-from kaggle_digits.devices.backend import import_backend
-from kaggle_digits.digits import CLASSES
+from kaggle_digits.devices import import_backend
+from kaggle_digits.digits import CLASSES, calibrate
 from kaggle_digits.handwriting.reader import Reader, draw_overlay
-from kaggle_digits.learners.calibration import calibrate
 from kaggle_digits.recipe import Network
 from kaggle_digits.recipes import find_recipe
 from kaggle_digits.run import MODEL_FILE, Run, read_run
@@ -74,7 +73,7 @@ def sample_digits() -> tuple[np.ndarray, np.ndarray]:
 def draw_augmentation() -> Figure:
     """Draw one digit, and what two kinds of augmentation make of it."""
     import_backend("tensorflow")
-    from kaggle_digits.learners.augment import augment_pixels
+    from kaggle_digits.learners.images import augment_pixels
     from kaggle_digits.learners.restyle import restyle_pixels
 
     pixels, digits = sample_digits()

@@ -18,13 +18,14 @@ _MODULES = {
     "errors": ("DigitsError",),
     "handwriting.page": ("Digit", "Page"),
     "handwriting.reader": ("Reader", "read_picture"),
+    "kaggle.records": ("write_checked",),
     "learners": ("Context", "load_run"),
     "recipes.python": ("from_keras",),
     "recipe": ("Classical", "Ensemble", "Network"),
     "recipes": ("RECIPES", "find_recipe"),
     "run": ("Run",),
     "submission": ("check_submission", "predict_digits"),
-    "submit": ("make_submission", "plan_submission", "write_checked"),
+    "submit": ("make_submission", "plan_submission"),
     "train": ("train_run",),
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}

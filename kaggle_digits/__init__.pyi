@@ -13,6 +13,7 @@ from kaggle_digits.handwriting.page import Digit as Digit
 from kaggle_digits.handwriting.page import Page as Page
 from kaggle_digits.handwriting.reader import Reader as Reader
 from kaggle_digits.handwriting.reader import read_picture as read_picture
+from kaggle_digits.kaggle.records import write_checked as write_checked
 from kaggle_digits.learners import Context as Context
 from kaggle_digits.learners import load_run as load_run
 from kaggle_digits.recipe import Classical as Classical
@@ -26,5 +27,4 @@ from kaggle_digits.submission import check_submission as check_submission
 from kaggle_digits.submission import predict_digits as predict_digits
 from kaggle_digits.submit import make_submission as make_submission
 from kaggle_digits.submit import plan_submission as plan_submission
-from kaggle_digits.submit import write_checked as write_checked
 from kaggle_digits.train import train_run as train_run

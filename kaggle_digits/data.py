@@ -19,7 +19,7 @@ from typing import IO, TYPE_CHECKING, Any
 from kaggle_digits.digits import CLASSES, PIXELS, SIDE
 from kaggle_digits.errors import DataError
 from kaggle_digits.files import BROKEN
-from kaggle_digits.tables.table import SAMPLE, ZIP_NAME, Rows, Source, Table
+from kaggle_digits.tables import SAMPLE, ZIP_NAME, Rows, Source, Table
 
 if TYPE_CHECKING:  # importing NumPy costs 0.1 s, and `check` does not need it
     import numpy as np

@@ -19,16 +19,9 @@ import numpy as np
 from kaggle_digits.digits import CLASSES, PIXELS, SIDE
 from kaggle_digits.errors import RunError
 from kaggle_digits.files import read_arrays, write_arrays
-from kaggle_digits.learners.layers import (
-    UnknownLayerError,
-    fault_of,
-    first_line,
-    layer_class,
-    optimizer_class,
-    safe_layers,
-)
-from kaggle_digits.learners.preprocess import averaged, normalised, to_images
-from kaggle_digits.recipe import FieldError, Milestones, Network, OneCycle, Plateau
+from kaggle_digits.learners.images import averaged, normalised, to_images
+from kaggle_digits.learners.layers import UnknownLayerError, layer_class, optimizer_class
+from kaggle_digits.recipe import Milestones, Network, OneCycle, Plateau
 from kaggle_digits.run import MODEL_FILE, Predictor, Run
 from kaggle_digits.strategy import Device
 
@@ -101,33 +94,6 @@ def learning_rate_of(recipe: Network, steps: int) -> float | keras.optimizers.sc
     )
 
 
-def learning_rates(recipe: Network, rows: int, accuracies: Sequence[float]) -> np.ndarray:
-    """Return the learning rate at every step of a training that is done.
-
-    Args:
-        recipe: what was trained.
-        rows: how many rows were given to it. Some are set apart if an accuracy decides on the training, and drawn ones
-            may be added.
-        accuracies: those on the tuning rows after each epoch; only their number matters without a plateau.
-
-    Returns:
-        (S,) float64.
-    """
-    if recipe.tunes:
-        rows -= math.ceil(TUNING_FRACTION * rows)
-    recipe = recipe.for_rows(rows)
-    steps = math.ceil((rows + round(recipe.drawn * rows)) / recipe.batch_size)
-    if isinstance(rate := recipe.learning_rate, OneCycle):  # computed here, because Keras' schedule starts a device
-        total = steps * recipe.epochs
-        warmup = math.ceil(rate.warmup * total)
-        taken = np.arange(steps * len(accuracies))
-        rising = rate.start + (1 - rate.start) * taken / max(1, warmup)
-        falling = np.minimum(1, np.maximum(0, taken - warmup) / max(1, total - warmup))
-        share = (1 - rate.end) * (1 + np.cos(np.pi * falling)) / 2 + rate.end
-        return rate.peak * np.where(taken < warmup, rising, share)
-    return np.repeat([epoch_rate(recipe, accuracies[:epoch]) for epoch in range(len(accuracies))], steps)
-
-
 def epoch_rate(recipe: Network, accuracies: Sequence[float]) -> float:
     """Return the learning rate of the next epoch, for recipes that change it between epochs or not at all.
 
@@ -150,26 +116,6 @@ def epoch_rate(recipe: Network, accuracies: Sequence[float]) -> float:
                 current, waited = current * rate.factor, 0
         return current
     return float(cast(float, rate))  # Keras does not take whole numbers
-
-
-def check_network(recipe: Network) -> None:
-    """Check that Keras can build and compile a network that somebody else has written.
-
-    Raises:
-        FieldError: it cannot, or the output is not ten values. The name is that of the field, and perhaps the number of
-            the layer, from 0.
-    """
-    safe_layers(recipe)  # so that what was trained can also be loaded
-    model = keras.Sequential([keras.Input((SIDE, SIDE, 1))])
-    for number, (kind, options) in enumerate(recipe.layers):
-        try:
-            model.add(layer_class(kind)(**options, dtype="float32"))
-        except Exception as error:  # whatever options can do to Keras
-            raise FieldError(f"layers[{number}]", f"{kind}: {fault_of(kind, options, error)}") from error
-    try:
-        compile_model(model, recipe, steps=1)
-    except Exception as error:
-        raise FieldError("optimizer", f"{recipe.optimizer[0]}: {first_line(error)}") from error
 
 
 @dataclass(frozen=True)
@@ -260,6 +206,8 @@ def load_network(run: Run, device: Device) -> keras.Sequential:
     Raises:
         RunError: the recipe cannot be built, or the weights are not those of the recipe.
     """
+    from kaggle_digits.learners.checks import safe_layers
+
     recipe, file = cast(Network, run.recipe), run.folder / MODEL_FILE
     try:
         layers = safe_layers(recipe)

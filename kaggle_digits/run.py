@@ -8,11 +8,10 @@ folders of its members instead of a model. The files may come from anyone: readi
 from __future__ import annotations
 
 import dataclasses
-import math
 import re
 import subprocess
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -24,7 +23,6 @@ from kaggle_digits.digits import CLASSES
 from kaggle_digits.errors import RunError
 from kaggle_digits.files import checksum, read_arrays, read_json, write_json
 from kaggle_digits.recipe import Recipe, to_json
-from kaggle_digits.recipes.fields import build, from_json
 from kaggle_digits.strategy import Device
 
 RUN_FILE, MODEL_FILE, VALIDATION_FILE = "run.json", "model.npz", "validation.npz"
@@ -268,11 +266,6 @@ def device_to_json(device: Device) -> dict[str, Any]:
     return fields
 
 
-def _device_from_json(fields: dict[str, Any]) -> Device:
-    fields = {name: value for name, value in fields.items() if name != "processes"}  # runs of 2026 have it
-    return build(Device, fields | {"strategy": None})
-
-
 def read_run(folder: Path) -> Run:
     """Read the ``run.json`` of a run folder.
 
@@ -283,12 +276,18 @@ def read_run(folder: Path) -> Run:
         raise RunError(
             f"{folder}: is a file. Expected a run folder, as `kaggle-digits train` leaves it. Name the folder."
         )
+    from kaggle_digits.recipes.fields import build, from_json
+
+    def device_of(fields: dict[str, Any]) -> Device:
+        fields = {name: value for name, value in fields.items() if name != "processes"}  # runs of 2026 have it
+        return build(Device, fields | {"strategy": None})
+
     try:
         fields = read_json(folder / RUN_FILE)
         recipe = from_json(fields.pop("recipe"))
         fields["rows"] = build(RowCounts, fields["rows"])
-        fields["device"] = _device_from_json(fields["device"])
-        fields["devices_before"] = tuple(map(_device_from_json, fields.get("devices_before", ())))
+        fields["device"] = device_of(fields["device"])
+        fields["devices_before"] = tuple(map(device_of, fields.get("devices_before", ())))
         for name, kind in (("threshold", Threshold), ("split", Split)):
             if fields.get(name) is not None:
                 fields[name] = build(kind, fields[name])
@@ -327,42 +326,6 @@ def member_seed(seed: int, member: int, members: int) -> int:
     [3, 4, 5]
     """
     return (seed * members + member - 1) % 2**32
-
-
-def run_folders(folder: Path) -> list[Path]:
-    """Return the run folders that a folder stands for: itself, or those of all its members.
-
-    Raises:
-        RunError: members are missing, or belong to ensembles of different sizes.
-    """
-    found = [] if (folder / RUN_FILE).exists() else [file.parent.name for file in folder.glob(f"*/{RUN_FILE}")]
-    members = [match for name in found if (match := MEMBER.fullmatch(name))]
-    if not members:
-        return [folder]
-    sizes = {int(match[2]) for match in members}
-    if len(sizes) > 1:
-        raise RunError(
-            f"{folder}: holds members of ensembles of {' and '.join(map(str, sorted(sizes)))}. Expected one ensemble. "
-            "Name the run folders one by one."
-        )
-    folders = member_folders(folder, max(sizes))
-    missing = [path.name for path in folders if not (path / RUN_FILE).exists()]
-    if missing:
-        raise RunError(
-            f"{folder}: {', '.join(missing)} of its members missing. Expected all. Repeat the command that trained "
-            "them, or name the run folders one by one."
-        )
-    return folders
-
-
-def temperature_of(runs: Sequence[Run]) -> float:
-    """Return the temperature for the average of runs: the geometric mean of theirs.
-
-    Probabilities are averaged as the runs give them, and calibrated after that, wherever several runs predict. So a
-    temperature never changes a digit. On folds, averages of calibrated probabilities were better for some pairs of
-    recipes and worse for others (``benchmarks/log.md``).
-    """
-    return math.exp(sum(math.log(run.temperature or 1.0) for run in runs) / len(runs))
 
 
 def mark_used(runs: Iterable[Run], submission: Path) -> list[Run]:

@@ -13,7 +13,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from kaggle_digits.devices.backend import (
+from kaggle_digits.devices import (
     ASKED_FOR,
     choose_backend,
     import_backend,

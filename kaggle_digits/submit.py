@@ -5,17 +5,16 @@
 
 from __future__ import annotations
 
-import contextlib
-import itertools
 import runpy
 import sys
 import time
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -31,41 +30,31 @@ from kaggle_digits.data import (
     why_not_uploadable,
 )
 from kaggle_digits.digits import CLASSES, accuracy, standard_error
-from kaggle_digits.errors import DigitsError, InputError, RunError
+from kaggle_digits.errors import InputError
 from kaggle_digits.files import numbered_names, suffix_of
 from kaggle_digits.kaggle.records import (
     SUBMISSIONS,
-    check_record_free,
+    check_out,
     free_name,
     is_used,
+    marked_name,
     read_record,
-    record_path,
-    write_record,
+    write_checked,
 )
-from kaggle_digits.learners import PACKAGED_RUN, Context, Progress, part_of, predict_runs
-from kaggle_digits.learners.calibration import calibrate
-from kaggle_digits.learners.claim import find_difference
+from kaggle_digits.learners import Context, Progress, part_of
 from kaggle_digits.recipe import Recipe
 from kaggle_digits.recipes import DEFAULT_RECIPE, find_recipe
 from kaggle_digits.run import (
-    VALIDATION_FILE,
     RowCounts,
     Run,
     mark_used,
     member_folder,
     member_seed,
     read_run,
-    run_folders,
-    temperature_of,
 )
 from kaggle_digits.strategy import Device, device_of
 from kaggle_digits.submission import (
-    check_free,
-    check_submission,
-    predict_digits,
     read_submission,
-    to_csv,
-    write_submission,
 )
 from kaggle_digits.train import describe_run, train_run
 
@@ -184,7 +173,8 @@ def plan_submission(
         source = find_source(data)
         stem = f"{recipe.name}-seed{seed}" + (f"-{folds}folds" if folds else "")
         first = marked_name(out or Path(SUBMISSIONS) / f"{stem}.csv", from_sample=source.is_sample)
-        made_before = [] if overwrite else _made_before(first, numbered=out is None)
+        is_new = overwrite or not first.exists()
+        made_before = [] if is_new else _repeats().made_before(first, numbered=out is None)
         out = first if out else free_name(first, may_take=_is_begun)
         if out not in made_before:
             check_out(out, overwrite=overwrite or _is_begun(out))
@@ -197,7 +187,7 @@ def plan_submission(
     plan = Plan(recipe, source, rows, training, held_out, test, place, seed, out, overwrite, folds, seconds)
     wanted = list(_wanted_runs(plan, RUNS)) if made_before else []
     for file in made_before:
-        if done := _find_done(file, plan, wanted):
+        if done := _repeats().find_done(file, wanted, plan.test_checksum):
             return replace(plan, out=file, done=tuple(done))
     if out in made_before:
         check_out(out)
@@ -261,60 +251,17 @@ def make_submission(plan: Plan, *, progress: Progress | None = None) -> Result:
     )
 
 
+def _repeats() -> Any:
+    """Return the module that knows of jobs that were done or begun before. Most jobs do without it."""
+    return import_module("kaggle_digits.kaggle.repeats")
+
+
+def _is_begun(out: Path) -> bool:
+    return out.exists() and _repeats().is_begun(out, RUNS)
+
+
 def _train(plan: Plan, folder: Path, context: Context, rows: TrainingRows, held_out: TrainingRows | None) -> Run:
     return train_run(plan.recipe, rows, folder, held_out=held_out, context=context, is_spent=is_used)
-
-
-def write_checked(
-    out: str | Path,
-    probabilities: Sequence[np.ndarray],
-    runs: Sequence[Run],
-    *,
-    measured: Run | None = None,
-    overwrite: bool = False,
-    build: str | None = None,
-    not_for_upload: str | None = None,
-    test_checksum: int | None = None,
-) -> list[int]:
-    """Write a submission file, check it, and record beside it what made it. A file with the same contents stays.
-
-    Args:
-        out: the file.
-        probabilities: one (N, 10) array for each run; they are averaged.
-        runs: the runs that predicted.
-        measured: the run on fewer rows whose accuracy stands for that of runs on all rows.
-        overwrite: whether to replace an existing file.
-        build: of the notebook that made the file, see ``kaggle.notebook.build_kernel``.
-        not_for_upload: why the file cannot be uploaded to the competition, or None.
-        test_checksum: CRC-32 of the pixels that were predicted, or None.
-
-    Returns:
-        how often each digit from 0 to 9 was predicted.
-
-    Raises:
-        SubmissionError: the file cannot be written.
-    """
-    out = Path(out)
-    digits = predict_digits(probabilities)
-    if not (out.is_file() and out.read_bytes() == to_csv(digits)):  # written by a job that was stopped then
-        write_submission(out, digits, overwrite=overwrite)
-    counts = check_submission(out, rows=len(probabilities[0]))
-    described = [run.summary() for run in runs]
-    if measured:
-        accuracy = {"held_out_rows": measured.rows.held_out, "held_out_accuracy": measured.accuracy}
-        described = [each | accuracy | {"measured_by": str(measured.folder)} for each in described]
-    write_record(out, described, build=build, not_for_upload=not_for_upload, test_checksum=test_checksum)
-    return counts
-
-
-def check_out(out: Path, *, overwrite: bool = False) -> None:
-    """Check that a submission and its record can be written, before work is spent on them.
-
-    Raises:
-        SubmissionError: one of them exists and ``overwrite`` is off, or cannot be written there.
-    """
-    check_free(out, overwrite=overwrite)
-    check_record_free(out, overwrite=overwrite)
 
 
 def _run_name(out: Path) -> str:
@@ -325,7 +272,8 @@ def _train_folds(plan: Plan, progress: Progress | None) -> list[Run]:
     """Train a network for each fold, in the first of NAME, NAME-2 and so on that is free or holds a job to continue."""
     cross_validate = import_module("kaggle_digits.analysis.validate").cross_validate
     folders = numbered_names(RUNS / _run_name(plan.out))
-    folder = next(folder for folder in folders if not folder.exists() or _holds_folds(folder, plan))
+    holds_folds = _repeats().holds_folds
+    folder = next(each for each in folders if not each.exists() or holds_folds(list(_wanted_runs(plan, each))))
     return cross_validate(plan.recipe, plan.rows, folder, plan.folds, context=plan.context(progress), keep=True)
 
 
@@ -346,132 +294,6 @@ def _wanted_runs(plan: Plan, folder: Path) -> Iterator[Run]:
         )
 
 
-def _holds_folds(folder: Path, plan: Plan) -> bool:
-    """Whether a folder holds fold networks of this very job, with which no submission was made yet."""
-    found = False
-    for wanted in _wanted_runs(plan, folder):
-        if not wanted.folder.exists():
-            continue
-        try:
-            run = read_run(wanted.folder)
-        except RunError:
-            return False
-        if find_difference(run, wanted) or is_used(run):
-            return False
-        found = True
-    return found
-
-
-def _made_before(first: Path, *, numbered: bool) -> list[Path]:
-    """Return the submissions under a name, or under that name with any number, that have a record."""
-    names = numbered_names(first, suffix_of(first)) if numbered else [first]
-    return [name for name in itertools.takewhile(Path.is_file, names) if record_path(name).exists()]
-
-
-def _find_done(file: Path, plan: Plan, wanted: Sequence[Run]) -> list[Run] | None:
-    """Return the runs that made a submission, if they are those that a plan would train, and nothing has changed."""
-    try:
-        record = read_record(file)
-        runs = [read_run(Path(entry["run"])) for entry in record["runs"]]
-        [read_run(Path(entry["measured_by"])) for entry in record["runs"] if "measured_by" in entry]
-    except DigitsError:  # the file belongs to somebody else, or a run folder is gone
-        return None
-    if len(runs) != len(wanted) or record.get("test_checksum") != plan.test_checksum:
-        return None
-    same = all(
-        run.finished
-        and not find_difference(run, want)
-        and run.versions == want.versions
-        and run.device.place == want.device.place
-        for run, want in zip(runs, wanted, strict=True)
-    )
-    return runs if same else None
-
-
-def _result_of_done(plan: Plan) -> Result:
-    """Return what a finished job has found, from its file and its record."""
-    entries = read_record(plan.out)["runs"]
-    digits = np.array(read_submission(plan.out).digits)
-    of_entry = [entry["held_out_rows"] for entry in entries]
-    mean = float(np.average([entry["held_out_accuracy"] for entry in entries], weights=of_entry))
-    return Result(
-        plan=plan,
-        runs=list(plan.done),
-        measured=read_run(Path(entries[0]["measured_by"])) if "measured_by" in entries[0] else None,
-        accuracy=mean,
-        standard_error=standard_error(mean, len(plan.held_out)),
-        test_accuracy=None if plan.test.digits is None else float((digits == plan.test.digits).mean()),
-        label_counts=np.bincount(digits, minlength=CLASSES).tolist(),
-        seconds=plan.seconds,
-    )
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """What ``predict_submission`` did.
-
-    Args:
-        out: the file that was written.
-        rows: how many rows it has.
-        unsure: how many of them were read with less than 90% certainty.
-        usual_unsure: the share of held-out rows that these runs read so; None if that is not known.
-        accuracy: correct / seen, if the test rows have labels.
-    """
-
-    out: Path
-    rows: int
-    unsure: int
-    usual_unsure: float | None
-    accuracy: float | None
-
-
-def predict_submission(
-    folders: list[Path], out: Path, *, data: str | None = None, backend: str | None = None, overwrite: bool = False
-) -> Prediction:
-    """Predict the test rows with trained runs, averaged, and write a checked submission.
-
-    Args:
-        folders: run folders, or folders of members; none for the network that comes with the package.
-        out: the file to write. It gets "sample" into its name if the built-in sample has a part in it.
-        data: where the data lies, see ``data.find_source``.
-        backend: what computes the networks, see ``devices.backend.choose_backend``.
-        overwrite: whether ``out`` may replace a file.
-
-    Raises:
-        InputError: the data, a run folder or the file name cannot be used.
-    """
-    source = find_source(data)
-    runs = [read_run(folder) for named in folders or [PACKAGED_RUN] for folder in run_folders(named)]
-    from_sample = source.is_sample or any(run.source == SAMPLE for run in runs)
-    out = marked_name(out, from_sample=from_sample)
-    check_out(out, overwrite=overwrite)
-    test = load_test_rows(source, alone=True)
-    probabilities = predict_runs(runs, test.pixels, backend=backend)
-    write_checked(out, probabilities, runs, overwrite=overwrite, not_for_upload=why_not_uploadable(source, test))
-    averaged = calibrate(np.mean(probabilities, axis=0), temperature_of(runs))
-    return Prediction(
-        out=out,
-        rows=len(test.pixels),
-        unsure=_count_unsure(averaged),
-        usual_unsure=max((share for run in runs if (share := _usual_unsure(run)) is not None), default=None),
-        accuracy=None if test.digits is None else accuracy(np.mean(probabilities, axis=0), test.digits),
-    )
-
-
-def _count_unsure(probabilities: np.ndarray) -> int:
-    return int((probabilities.max(axis=1) < 0.9).sum())
-
-
-def _usual_unsure(run: Run) -> float | None:
-    """Return the share of held-out rows that a run reads with less than 90% certainty, or None if none were kept."""
-    if not (run.folder / VALIDATION_FILE).exists():  # as of the network that comes with the package
-        return run.threshold.unsure_digits if run.threshold else None
-    try:
-        return _count_unsure(calibrate(run.probabilities, run.temperature or 1.0)) / run.rows.held_out
-    except RunError:  # what is damaged there does not matter for predicting
-        return None
-
-
 def check_uploadable(plan: Plan) -> None:
     """Check that what a plan makes can be uploaded to the competition.
 
@@ -490,26 +312,22 @@ def check_uploadable(plan: Plan) -> None:
         )
 
 
-def marked_name(out: Path, *, from_sample: bool) -> Path:
-    """Return the name of a submission, with a mark if the built-in sample has a part in it.
-
-    >>> marked_name(Path("mine.csv"), from_sample=True).name
-    'sample-mine.csv'
-    """
-    if from_sample and out.name and not out.name.startswith(f"{SAMPLE}-"):
-        return out.with_name(f"{SAMPLE}-{out.name}")
-    return out
-
-
-def _is_begun(out: Path) -> bool:
-    """Whether a job was stopped when it had written this file, and before it wrote the record."""
-    if not out.is_file() or record_path(out).exists():
-        return False
-    for folder in itertools.takewhile(Path.exists, numbered_names(RUNS / _run_name(out))):
-        with contextlib.suppress(RunError):
-            if read_run(run_folders(folder)[0]).submission == str(out):
-                return True
-    return False
+def _result_of_done(plan: Plan) -> Result:
+    """Return what a finished job has found, from its file and its record."""
+    entries = read_record(plan.out)["runs"]
+    digits = np.array(read_submission(plan.out).digits)
+    of_entry = [entry["held_out_rows"] for entry in entries]
+    mean = float(np.average([entry["held_out_accuracy"] for entry in entries], weights=of_entry))
+    return Result(
+        plan=plan,
+        runs=list(plan.done),
+        measured=read_run(Path(entries[0]["measured_by"])) if "measured_by" in entries[0] else None,
+        accuracy=mean,
+        standard_error=standard_error(mean, len(plan.held_out)),
+        test_accuracy=None if plan.test.digits is None else float((digits == plan.test.digits).mean()),
+        label_counts=np.bincount(digits, minlength=CLASSES).tolist(),
+        seconds=plan.seconds,
+    )
 
 
 @contextmanager

@@ -15,29 +15,27 @@ import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from kaggle_digits.data import Split, TrainingRows, find_source, load_train, split_rows
-from kaggle_digits.devices.backend import import_backend, import_tensorflow
-from kaggle_digits.digits import CLASSES, __version__, accuracy, one_hot
+from kaggle_digits.data import TrainingRows, split_rows
+from kaggle_digits.devices import import_backend, import_tensorflow
+from kaggle_digits.digits import SIDE, __version__, accuracy, calibrate, fit_temperature
 from kaggle_digits.errors import InputError, TrainingError
 from kaggle_digits.files import write_arrays
 from kaggle_digits.learners import Context, Fitted, Training, learner_of, load_run, part_of
-from kaggle_digits.learners.calibration import calibrate, find_threshold, fit_temperature
-from kaggle_digits.learners.claim import claim, remove_checkpoints
-from kaggle_digits.learners.preprocess import normalise_for, to_images
-from kaggle_digits.recipe import FieldError, Network, OneCycle, Recipe, Restyling
+from kaggle_digits.learners.images import Batches, make_batches, prepare_rows
+from kaggle_digits.learners.resume import claim, remove_checkpoints
+from kaggle_digits.recipe import FieldError, Network, OneCycle, Recipe
 from kaggle_digits.recipes import RECIPES
 from kaggle_digits.run import (
     VALIDATION_FILE,
     Predictor,
     RowCounts,
     Run,
-    Threshold,
     find_commit,
     member_folder,
     member_seed,
@@ -133,28 +131,6 @@ def describe_run(recipe: Recipe, folder: Path, context: Context) -> Run:
     )
 
 
-def train_on(data: str | None, recipe: Recipe, folder: Path, context: Context, *, resume: bool = False) -> Run:
-    """Read the data, hold some rows out, and train a recipe on the rest.
-
-    Args:
-        data: where the data lies, see ``data.find_source``.
-        recipe: what to train.
-        folder: the run folder.
-        context: where to train, with which seed, and who is told of it.
-        resume: continue the training in the folder.
-
-    Raises:
-        InputError: the data cannot be used.
-        RunError, TrainingError: as ``train_run``.
-    """
-    source = find_source(data)
-    split = Split(fraction=recipe.validation_fraction, seed=context.seed)
-    rows, held_out = split.of(load_train(source))
-    log.info("Device: %s", context.device)
-    context = replace(context, source=source.name_for(folder), split=split)
-    return train_run(recipe, rows, folder, held_out=held_out, context=context, resume=resume)
-
-
 def check_recipe(recipe: Recipe) -> None:
     """Check that a recipe of somebody's own can be trained, before anything is written.
 
@@ -203,12 +179,10 @@ def _finish(run: Run, fitted: Fitted, members: list[Run], held_out: TrainingRows
     if held_out and fitted.probabilities is not None:
         temperature = round(fit_temperature(fitted.probabilities, held_out.digits), 4)
         if any(network.drawn for network in run.recipe.networks):  # it has learned that letters are no digits
-            from kaggle_digits.learners.drawing import HELD_OUT_FONTS, draw_letters
+            from kaggle_digits.learners.drawing import measure_threshold
 
-            letters = draw_letters(2000, HELD_OUT_FONTS, np.random.default_rng(run.seed))
-            read = fitted.predictor.probabilities(letters)
             known = calibrate(fitted.probabilities, temperature)
-            threshold = Threshold(*find_threshold(known, calibrate(read, temperature)))
+            threshold = measure_threshold(fitted.predictor, known, temperature, seed=run.seed)
     return replace(
         run,
         finished=True,
@@ -253,10 +227,29 @@ def _versions(device: Device) -> dict[str, str]:
 
 
 def check(recipe: Network) -> None:
-    """Check that Keras can build the network, see ``models.check_network``."""
-    from kaggle_digits.models import check_network
+    """Check that Keras can build and compile a network that somebody else has written.
 
-    check_network(recipe)
+    Raises:
+        FieldError: it cannot, or the output is not ten values. The name is that of the field, and perhaps the number of
+            the layer, from 0.
+    """
+    import keras
+
+    from kaggle_digits.learners.checks import fault_of, first_line, safe_layers
+    from kaggle_digits.learners.layers import layer_class
+    from kaggle_digits.models import compile_model
+
+    safe_layers(recipe)  # so that what was trained can also be loaded
+    model = keras.Sequential([keras.Input((SIDE, SIDE, 1))])
+    for number, (kind, options) in enumerate(recipe.layers):
+        try:
+            model.add(layer_class(kind)(**options, dtype="float32"))
+        except Exception as error:  # whatever options can do to Keras
+            raise FieldError(f"layers[{number}]", f"{kind}: {fault_of(kind, options, error)}") from error
+    try:
+        compile_model(model, recipe, steps=1)
+    except Exception as error:
+        raise FieldError("optimizer", f"{recipe.optimizer[0]}: {first_line(error)}") from error
 
 
 def load(run: Run, device: Device, members: Sequence[Predictor]) -> Predictor:  # noqa: ARG001
@@ -282,7 +275,7 @@ def fit(training: Training) -> Fitted:
     """
     import keras
 
-    from kaggle_digits.learners.checkpoint import load_checkpoint, owner_of, write_checkpoint
+    from kaggle_digits.learners.resume import load_checkpoint, owner_of, write_checkpoint
     from kaggle_digits.models import TUNING_FRACTION, build_model, compile_model, epoch_rate, network_predictor
 
     recipe, device, held_out = cast(Network, training.recipe), training.device, training.held_out
@@ -292,9 +285,7 @@ def fit(training: Training) -> Fitted:
     recipe = recipe.for_rows(len(rows))
     keras.utils.set_random_seed(training.seed)
     started = time.perf_counter()
-    if recipe.drawn:
-        rows = _with_drawn(rows, round(recipe.drawn * len(rows)), seed=training.seed)
-    rows = replace(rows, pixels=normalise_for(recipe, rows.pixels))
+    rows = prepare_rows(recipe, rows, seed=training.seed)
     preparing_seconds = time.perf_counter() - started
     steps = math.ceil(len(rows) / recipe.batch_size)
     several = 32 if device.is_tensorflow_tpu and not training.callbacks else 1  # before TensorFlow returns to the host
@@ -316,7 +307,7 @@ def fit(training: Training) -> Fitted:
     with ThreadPoolExecutor(1) as maker:  # makes the next epoch's batches, because training leaves a core partly idle
 
         def make(epoch: int) -> Any:
-            return maker.submit(_make_batches, recipe, rows, epoch, seed=training.seed, device=device)
+            return maker.submit(make_batches, recipe, rows, epoch, seed=training.seed, device=device)
 
         upcoming = make(len(epochs))
         while not _is_over(recipe, epochs):
@@ -355,86 +346,6 @@ def _is_over(recipe: Network, epochs: list[dict[str, Any]]) -> bool:
     if len(epochs) >= recipe.epochs:
         return True
     return bool(epochs and recipe.stop_at is not None and epochs[-1]["tuning_accuracy"] >= recipe.stop_at)
-
-
-@dataclass(frozen=True)
-class Batches:
-    """One epoch, batch after batch.
-
-    Args:
-        images: (rows, 28, 28, 1) float32.
-        labels: (rows, 10) float32.
-        weights: (rows,) float32, 0 for rows that only fill a batch.
-        size: rows in each batch.
-    """
-
-    images: np.ndarray
-    labels: np.ndarray
-    weights: np.ndarray
-    size: int
-
-
-def _with_drawn(rows: TrainingRows, count: int, *, seed: int) -> TrainingRows:
-    """Add drawn images, see ``drawing.draw_images``."""
-    from kaggle_digits.learners.drawing import draw_images
-
-    drawn = draw_images(count, rows, np.random.default_rng(seed))
-    return TrainingRows(np.concatenate([rows.pixels, drawn.pixels]), np.concatenate([rows.digits, drawn.digits]))
-
-
-def _labels(digits: np.ndarray) -> np.ndarray:
-    """Return one-hot labels, (N, 10) float32. For an image that is not a digit, every digit is equally likely."""
-    return np.where((digits >= 0)[:, None], one_hot(np.maximum(digits, 0)), np.float32(1 / CLASSES))
-
-
-def _make_batches(recipe: Network, rows: TrainingRows, epoch: int, *, seed: int, device: Device) -> Batches:
-    """Shuffle and augment the rows of one epoch, counted from 0. The same seed and epoch give the same batches."""
-    from kaggle_digits.learners.augment import augment_pixels
-
-    rng = np.random.default_rng([seed, epoch])
-    order = rng.permutation(len(rows))
-    pixels, digits = rows.pixels[order], rows.digits[order]
-    if isinstance(recipe.augmentation, Restyling):
-        from kaggle_digits.learners.restyle import restyle_pixels
-
-        pixels = restyle_pixels(pixels, digits, recipe.augmentation, rng)
-    if recipe.augmentation:
-        pixels = augment_pixels(pixels, recipe.augmentation, rng)
-    taken, weights = share_batches(len(rows), recipe.batch_size, replicas=device.replicas)
-    images, labels = to_images(pixels[taken.ravel()], recipe), _labels(digits[taken.ravel()])
-    return Batches(images, labels, weights.ravel(), taken.shape[1])
-
-
-def share_batches(rows: int, batch_size: int, *, replicas: int = 1) -> tuple[np.ndarray, np.ndarray]:
-    """Cut an epoch into batches of one size, a multiple of the number of replicas.
-
-    A batch that is too short is filled with rows from the front of the epoch, whose weight is 0. The weights of its
-    real rows are raised to make up for them, so the weighted mean over the whole batch is the mean over its real rows,
-    however the replicas share it.
-
-    Args:
-        rows: number of rows in the epoch.
-        batch_size: number of rows in a batch.
-        replicas: number of replicas.
-
-    Returns:
-        the index of the row in each place, (steps, width) int64, and its weight, (steps, width) float32.
-
-    >>> taken, weights = share_batches(5, 3, replicas=2)
-    >>> taken.tolist()
-    [[0, 1, 2, 0], [3, 4, 0, 1]]
-    >>> (weights * 3).astype(int).tolist()
-    [[4, 4, 4, 0], [6, 6, 0, 0]]
-    """
-    steps = math.ceil(rows / batch_size)
-    width = batch_size + -batch_size % replicas
-    taken, weights = np.zeros((steps, width), np.int64), np.zeros((steps, width), np.float32)
-    for step in range(steps):
-        real = min(batch_size, rows - step * batch_size)
-        taken[step, :real] = step * batch_size + np.arange(real)
-        taken[step, real:] = np.resize(np.arange(rows), width - real)
-        weights[step, :real] = width / real
-    return taken, weights
 
 
 def _fit_epoch(

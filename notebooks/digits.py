@@ -222,7 +222,7 @@ plots and plots.plot_worst(held_out.pixels, probabilities, held_out.digits)
 # many digits there are.
 
 # %%
-from kaggle_digits.learners.calibration import calibrate
+from kaggle_digits.digits import calibrate
 
 plots and plots.plot_reliability(calibrate(probabilities, cnn_run.temperature), held_out.digits)
 
@@ -234,7 +234,7 @@ plots and plots.plot_reliability(calibrate(probabilities, cnn_run.temperature), 
 # from the built-in sample, and its name says so.
 
 # %%
-from kaggle_digits.submit import write_checked
+from kaggle_digits.kaggle.records import write_checked
 
 submission = Path("sample-submission.csv" if source.is_sample else "submission.csv")
 counts = write_checked(submission, [cnn_run.predict(test_pixels)], [cnn_run], overwrite=True, build=BUILD)

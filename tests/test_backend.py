@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from kaggle_digits.devices.backend import choose_backend, import_tensorflow
+from kaggle_digits.devices import choose_backend, import_tensorflow
 from kaggle_digits.errors import DeviceError
 
-CHOOSE = "from kaggle_digits.devices.backend import choose_backend\nprint(*choose_backend(), sep=': ')"
+CHOOSE = "from kaggle_digits.devices import choose_backend\nprint(*choose_backend(), sep=': ')"
 
 
 def run_python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -83,7 +83,7 @@ def test_backend_that_is_not_installed_is_refused():
         "import importlib.util as u\nfind = u.find_spec\n"
         "u.find_spec = lambda name: None if name == 'jax' else find(name)\n"
     )
-    done = run_python(f"{hidden}from kaggle_digits.devices.backend import choose_backend\nchoose_backend('jax')")
+    done = run_python(f"{hidden}from kaggle_digits.devices import choose_backend\nchoose_backend('jax')")
     assert done.stderr.endswith("DeviceError: --backend jax: jax is not installed. Install it: pip install jax\n")
 
 
@@ -104,7 +104,7 @@ def test_failing_import_shows_what_was_held_back(tmp_path):
     )
     done = run_python(
         f"import sys\nsys.path.insert(0, {str(tmp_path)!r})\n"
-        "from kaggle_digits.devices.backend import import_tensorflow\nimport_tensorflow()"
+        "from kaggle_digits.devices import import_tensorflow\nimport_tensorflow()"
     )
     assert done.returncode == 1
     assert "library missing" in done.stderr
@@ -113,7 +113,7 @@ def test_failing_import_shows_what_was_held_back(tmp_path):
 def test_tensorflow_starts_without_what_it_does_not_need():
     done = run_python(
         "import sys\n"
-        "from kaggle_digits.devices.backend import import_tensorflow\n"
+        "from kaggle_digits.devices import import_tensorflow\n"
         "import_tensorflow()\n"
         "print([name for name in ('sklearn', 'jax', 'matplotlib') if name in sys.modules])\n"
         "import sklearn, jax, matplotlib.pyplot, keras\n"
@@ -129,7 +129,7 @@ def test_tensorflow_starts_without_what_it_does_not_need():
 def test_onednn_computes_unless_the_user_says_otherwise(line, enabled):
     done = run_python(
         f"import os\n{line}\n"
-        "from kaggle_digits.devices.backend import import_tensorflow\n"
+        "from kaggle_digits.devices import import_tensorflow\n"
         "import_tensorflow()\n"
         "from tensorflow.python.util import _pywrap_util_port\n"
         "print(_pywrap_util_port.IsMklEnabled())\n",
@@ -141,7 +141,7 @@ def test_onednn_computes_unless_the_user_says_otherwise(line, enabled):
 def test_what_is_imported_already_stays():
     done = run_python(
         "import sys, sklearn\n"
-        "from kaggle_digits.devices.backend import import_tensorflow\n"
+        "from kaggle_digits.devices import import_tensorflow\n"
         "import_tensorflow()\n"
         "import keras\n"
         "print(sys.modules['sklearn'] is sklearn, keras.wrappers.SKLearnClassifier.__name__)\n"

@@ -5,13 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from kaggle_digits.learners.calibration import (
-    calibrate,
-    calibration_error,
-    find_threshold,
-    fit_temperature,
-    reliability,
-)
+from kaggle_digits.analysis.calibration import calibration_error, reliability
+from kaggle_digits.digits import calibrate, fit_temperature
+from kaggle_digits.learners.drawing import find_threshold
 
 
 def draw(temperature: float, count: int = 20_000) -> tuple[np.ndarray, np.ndarray]:

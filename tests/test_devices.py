@@ -14,7 +14,7 @@ from test_backend import tpu_machine
 from kaggle_digits import cli
 from kaggle_digits.analysis import self_test as devices
 from kaggle_digits.analysis.self_test import describe_devices, self_test
-from kaggle_digits.devices.backend import import_tensorflow, version_of
+from kaggle_digits.devices import import_tensorflow, version_of
 
 BENCHMARK = Path(__file__).parent.parent / "benchmarks" / "devices.py"
 

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from run_folder import write_run
 
+from kaggle_digits.analysis.predict import predict_submission
 from kaggle_digits.cli import main
 from kaggle_digits.data import find_source, load_test, load_train
 from kaggle_digits.errors import InputError, TrainingError
@@ -28,7 +29,6 @@ from kaggle_digits.recipe import Ensemble, Network
 from kaggle_digits.recipes import RECIPES
 from kaggle_digits.run import member_folder, read_run
 from kaggle_digits.submission import read_submission
-from kaggle_digits.submit import predict_submission
 
 GUIDE = (Path(__file__).parent.parent / "docs/how-to/export.md").read_text(encoding="utf-8")
 PIXELS, *EXAMPLES = re.findall(r"```py\n(.*?)```", GUIDE, re.DOTALL)

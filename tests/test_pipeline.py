@@ -18,7 +18,7 @@ from sklearn.naive_bayes import GaussianNB
 
 from kaggle_digits import cli, recipes
 from kaggle_digits import submit as main_job
-from kaggle_digits import submit as predict
+from kaggle_digits.analysis.predict import predict_submission
 from kaggle_digits.data import find_source, load_test, load_train
 from kaggle_digits.learners import load_run
 from kaggle_digits.recipes import RECIPES, find_recipe
@@ -229,7 +229,7 @@ def test_training_is_not_lost_when_the_submission_cannot_be_written(monkeypatch,
         raise OSError("No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(predict, "write_submission", disk_full)
+        patch.setattr(records, "write_submission", disk_full)
         assert cli.main(["submit", "--data", "sample", "--recipe", "quick"]) == 1
     capsys.readouterr()
     assert cli.main(["submit", "--data", "sample", "--recipe", "quick"]) == 0
@@ -339,7 +339,7 @@ def test_weak_network_is_not_taken_for_one_that_sees_wrong_images(caplog):
     """It is as unsure of the rows that were held out as of those that it predicts."""
     weak = ["--recipe", "quick", "--epochs", "1", "--data", "sample"]
     assert cli.main(["train", *weak, "--run", "weak"]) == 0
-    made = main_job.predict_submission([Path("weak")], Path("a.csv"), data="sample")
+    made = predict_submission([Path("weak")], Path("a.csv"), data="sample")
     assert made.unsure > 0.2 * made.rows
     assert cli.main(["predict", "--run", "weak", "--data", "sample", "--out", "b.csv"]) == 0
     assert "certainty" not in caplog.text

@@ -15,8 +15,9 @@ from kaggle_digits import cli
 from kaggle_digits.data import find_source, load_test
 from kaggle_digits.errors import RunError
 from kaggle_digits.learners import PACKAGED_RUN, load_run
-from kaggle_digits.learners.layers import safe_layers
-from kaggle_digits.learners.preprocess import SURE, normalise_pixels, to_images
+from kaggle_digits.learners.checks import safe_layers
+from kaggle_digits.learners.images import SURE, to_images
+from kaggle_digits.learners.upright import normalise_pixels
 from kaggle_digits.models import build_model, network_predictor
 from kaggle_digits.recipe import Network
 from kaggle_digits.recipes import RECIPES

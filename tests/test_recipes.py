@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from kaggle_digits.errors import InputError
+from kaggle_digits.learners.images import to_images
 from kaggle_digits.learners.layers import optimizer_class
-from kaggle_digits.learners.preprocess import to_images
 from kaggle_digits.models import build_model, compile_model
 from kaggle_digits.recipe import Milestones, Network, Plateau, to_json
 from kaggle_digits.recipes import DEFAULT_RECIPE, RECIPES, find_recipe

@@ -18,9 +18,10 @@ from quick import QUICK as THREE_EPOCHS
 from kaggle_digits import recipes
 from kaggle_digits.analysis import plots
 from kaggle_digits.analysis.occlusion import nearest_rows, occlusion_map
+from kaggle_digits.analysis.schedule import learning_rates
 from kaggle_digits.cli import main
 from kaggle_digits.data import TrainingRows, find_source, load_train
-from kaggle_digits.models import learning_rate_of, learning_rates
+from kaggle_digits.models import learning_rate_of
 from kaggle_digits.recipe import Ensemble, Milestones
 from kaggle_digits.recipes import RECIPES
 

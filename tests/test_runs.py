@@ -15,19 +15,12 @@ from kaggle_digits import run as runs
 from kaggle_digits.data import TrainingRows
 from kaggle_digits.errors import RunError
 from kaggle_digits.kaggle.records import FORMAT, is_used, save_record
-from kaggle_digits.learners.claim import claim
+from kaggle_digits.learners.members import run_folders
+from kaggle_digits.learners.resume import claim
 from kaggle_digits.recipe import to_json
 from kaggle_digits.recipes import RECIPES
 from kaggle_digits.recipes.fields import from_json
-from kaggle_digits.run import (
-    RowCounts,
-    Run,
-    Threshold,
-    find_commit,
-    mark_used,
-    read_run,
-    run_folders,
-)
+from kaggle_digits.run import RowCounts, Run, Threshold, find_commit, mark_used, read_run
 
 OF_RUN = ("recipe", "seed", "commit", "held_out_rows", "held_out_accuracy")
 

@@ -10,8 +10,7 @@ import pytest
 from test_backend import run_python
 
 from kaggle_digits import strategy
-from kaggle_digits.devices import accelerators, jax
-from kaggle_digits.devices.backend import import_tensorflow
+from kaggle_digits.devices import accelerators, import_tensorflow, jax
 from kaggle_digits.errors import DeviceError
 from kaggle_digits.strategy import resolve_device
 
@@ -109,7 +108,7 @@ import sys
 import numpy as np
 from dataclasses import replace
 from pathlib import Path
-from kaggle_digits.devices.backend import import_tensorflow
+from kaggle_digits.devices import import_tensorflow
 from kaggle_digits.devices.accelerators import mirror
 from kaggle_digits.strategy import Device
 tf = import_tensorflow()

@@ -18,8 +18,8 @@ from kaggle_digits.data import TrainingRows, find_source, load_train, split_rows
 from kaggle_digits.errors import RunError, TrainingError
 from kaggle_digits.kaggle.records import FORMAT, is_used, save_record
 from kaggle_digits.learners import Context, load_run
-from kaggle_digits.learners.claim import claim
-from kaggle_digits.learners.preprocess import normalise_pixels
+from kaggle_digits.learners.resume import claim
+from kaggle_digits.learners.upright import normalise_pixels
 from kaggle_digits.recipe import Augmentation, Milestones, Network, OneCycle, Plateau
 from kaggle_digits.recipes import RECIPES
 from kaggle_digits.run import RowCounts, Run, mark_used, read_run

@@ -8,7 +8,7 @@ import numpy as np
 
 from kaggle_digits.data import TrainingRows
 from kaggle_digits.digits import PIXELS, SIDE
-from kaggle_digits.learners.preprocess import normalise_for
+from kaggle_digits.learners.images import normalise_for
 from kaggle_digits.recipe import Classical, Recipe
 
 PATCH = 5

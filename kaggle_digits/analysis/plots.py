@@ -16,8 +16,8 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from kaggle_digits.analysis.calibration import calibration_error, reliability
 from kaggle_digits.digits import CLASSES, SIDE, counted
-from kaggle_digits.learners.calibration import calibration_error, reliability
 
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 """Colours that people with any kind of colour vision can tell apart. Source: Okabe and Ito 2008."""

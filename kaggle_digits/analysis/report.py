@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from kaggle_digits.analysis.calibration import calibration_error
 from kaggle_digits.analysis.html import Page, Section, picture, write_page
 from kaggle_digits.analysis.occlusion import nearest_rows, occlusion_map
 from kaggle_digits.analysis.plots import (
@@ -45,13 +46,13 @@ from kaggle_digits.data import (
     fold_rows,
     load_train,
 )
-from kaggle_digits.digits import counted, describe_accuracy
+from kaggle_digits.digits import calibrate, counted, describe_accuracy
 from kaggle_digits.errors import DataError, RunError, SubmissionError
 from kaggle_digits.files import read_json
 from kaggle_digits.learners import load_run, read_finished
-from kaggle_digits.learners.calibration import calibrate, calibration_error
+from kaggle_digits.learners.members import run_folders
 from kaggle_digits.recipes import RECIPES
-from kaggle_digits.run import RUN_FILE, RowCounts, Run, member_folder, read_run, run_folders
+from kaggle_digits.run import RUN_FILE, RowCounts, Run, member_folder, read_run
 from kaggle_digits.submission import read_submission
 from kaggle_digits.tables.find import find_again
 
@@ -242,10 +243,10 @@ def _members_section(members: Sequence[Run]) -> Section:
 
 def _learning_rates(runs: Sequence[Run]) -> dict[str, np.ndarray]:
     """Return the learning rate at every step of each training, by the name of its recipe."""
-    from kaggle_digits.devices.backend import import_tensorflow
+    from kaggle_digits.devices import import_tensorflow
 
     import_tensorflow()
-    from kaggle_digits.models import learning_rates
+    from kaggle_digits.analysis.schedule import learning_rates
 
     found = {}
     for run in runs:

@@ -17,14 +17,7 @@ from typing import Any
 import numpy as np
 
 from kaggle_digits.data import SAMPLE, find_source, load_train
-from kaggle_digits.devices.backend import (
-    BACKENDS,
-    choose_backend,
-    collect_little,
-    import_backend,
-    is_installed,
-    version_of,
-)
+from kaggle_digits.devices import BACKENDS, choose_backend, collect_little, import_backend, is_installed, version_of
 from kaggle_digits.errors import DeviceError
 from kaggle_digits.learners import Training, learner_of
 from kaggle_digits.recipe import Network
@@ -154,7 +147,7 @@ def write_start(recipe: Network, folder: Path) -> None:
         recipe: the network to train.
         folder: the run folder, which is made if needed.
     """
-    from kaggle_digits.learners.checkpoint import write_checkpoint
+    from kaggle_digits.learners.resume import write_checkpoint
     from kaggle_digits.models import build_model, compile_model
 
     model = build_model(recipe)

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from kaggle_digits.data import Split, TrainingRows, find_source, fold_rows, load_train
-from kaggle_digits.devices.backend import free_memory
+from kaggle_digits.devices import free_memory
 from kaggle_digits.digits import CLASSES, accuracy, standard_error
 from kaggle_digits.errors import RunError
 from kaggle_digits.files import atomic_path, read_json, write_json

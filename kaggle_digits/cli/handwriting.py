@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kaggle_digits.cli.options import BACKEND, ONE_RUN, QUIET, index, option, path, probability, verb
+from kaggle_digits.cli import BACKEND, ONE_RUN, QUIET, index, option, path, probability, verb
 from kaggle_digits.cli.output import show
 from kaggle_digits.errors import InputError
 from kaggle_digits.files import atomic_path

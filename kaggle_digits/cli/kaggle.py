@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from kaggle_digits.cli.options import option, path, verb
+from kaggle_digits.cli import option, path, verb
 from kaggle_digits.cli.output import kept_if_interrupted, say, show
 from kaggle_digits.errors import DigitsError, InputError
 from kaggle_digits.strategy import DEVICES

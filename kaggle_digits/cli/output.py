@@ -257,3 +257,8 @@ class _Clock:
         if seconds >= 5400:
             return f"about {seconds / 3600:.1f} hours left"
         return f"about {seconds / 60:.0f} min left" if seconds >= 90 else f"about {max(1, seconds):.0f} s left"
+
+
+def describe_counts(counts: list[int]) -> str:
+    """Return how often each digit was predicted, for people."""
+    return "  ".join(f"{digit}: {count:,}" for digit, count in enumerate(counts))

@@ -1,4 +1,4 @@
-"""Verbs that make or check a submission file: submit, predict, check."""
+"""The main job as a verb: submit."""
 
 from __future__ import annotations
 
@@ -8,9 +8,7 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kaggle_digits.cli.options import (
-    BACKEND,
-    DATA,
+from kaggle_digits.cli import (
     EPOCHS,
     FORCE,
     JSON,
@@ -22,7 +20,7 @@ from kaggle_digits.cli.options import (
     several,
     verb,
 )
-from kaggle_digits.cli.output import TrainingProgress, kept_if_interrupted, show
+from kaggle_digits.cli.output import TrainingProgress, describe_counts, kept_if_interrupted, show
 from kaggle_digits.data import SAMPLE
 from kaggle_digits.errors import InputError
 from kaggle_digits.recipes import find_recipe
@@ -109,70 +107,6 @@ def submit(
         log.info("%s", _describe_next(result, recipe, data))
     if json:
         print(_json.dumps(_result_to_json(result) | {"upload": uploaded}))
-
-
-@verb(
-    "predict the test rows with one or several runs, averaged",
-    option(
-        "--run",
-        type=path,
-        action="append",
-        metavar="DIR",
-        help="a run folder; may be repeated (default: the small network that comes with the package)",
-    ),
-    DATA,
-    BACKEND,
-    option("--recipe", metavar="FILE.py", help="your recipe, if its network has layers of your own"),
-    option("--out", required=True, type=path, metavar="FILE", help="the submission file to write"),
-    FORCE,
-)
-def predict(
-    *, run: list[Path] | None, data: str | None, backend: str | None, recipe: str | None, out: Path, force: bool
-) -> None:
-    """Write a submission file with runs that are already trained."""
-    if recipe:  # makes Keras know its layers
-        find_recipe(recipe, backend=backend)
-    from kaggle_digits.learners import PACKAGED_RUN
-    from kaggle_digits.submit import predict_submission
-
-    if not run:
-        log.info("No --run: predicting with the small network that comes with the package, in %s", PACKAGED_RUN)
-    made = predict_submission(run or [], out, data=data, backend=backend, overwrite=force)
-    scored = "" if made.accuracy is None else f", {made.accuracy:.2%} of their labels read right"
-    show(f"{made.out}: {made.rows:,} rows{scored}")
-    if made.usual_unsure is not None and made.unsure > (made.usual_unsure + 0.2) * made.rows:
-        log.warning(
-            "%s of %s rows are read with less than 90%% certainty. Of the rows held out in training it was %s. Usually "
-            "the images are transposed (as EMNIST's are), inverted, or not digits. Look at some of them.",
-            f"{made.unsure:,}",
-            f"{made.rows:,}",
-            f"{made.usual_unsure:.1%}",
-        )
-
-
-@verb(
-    "say whether a file is a valid submission; exit code 0 or 2",
-    option("file", type=path, metavar="FILE"),
-    DATA,
-    option("--fix", type=path, metavar="OUT", help="write the submission that FILE was meant to be, in Kaggle's form"),
-    option("--force", action="store_true", help="replace OUT if it exists"),
-)
-def check(*, file: Path, data: str | None, fix: Path | None, force: bool) -> None:
-    """Check a submission file, or write the one that was meant."""
-    from kaggle_digits.submission import check_submission, expected_rows, fix_submission
-    from kaggle_digits.tables.find import find_competition
-
-    rows, counted_in = expected_rows(find_competition(data), named=data is not None)
-    if fix:
-        fault = fix_submission(file, fix, rows=rows, counted_in=counted_in, overwrite=force)
-        log.info("%s: %s", file, fault or "nothing had to be mended.")
-        file = fix
-    counts = check_submission(file, rows=rows, counted_in=counted_in)
-    show(f"{file}: valid, {rows:,} rows as in {counted_in}; {_describe_counts(counts)}")
-
-
-def _describe_counts(counts: list[int]) -> str:
-    return "  ".join(f"{digit}: {count:,}" for digit, count in enumerate(counts))
 
 
 def _describe_plan(plan: Plan) -> str:
@@ -283,7 +217,7 @@ def _describe_result(result: Result) -> str:
         f"time    {sum(result.seconds.values()):.1f} s ({seconds})\n"
         f"held-out accuracy  {accuracy} on {measured:,} rows {by}\n"
         f"{tested}"
-        f"labels  {_describe_counts(result.label_counts)}\n"
+        f"labels  {describe_counts(result.label_counts)}\n"
         f"run     {result.runs[0].folder.parent if plan.folds else result.runs[0].folder}\n"
         f"file    {plan.out}, {len(plan.test.pixels):,} rows, checked{note}"
     )

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import functools
 import json as _json
+import logging
 import shutil
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kaggle_digits.cli.options import (
+from kaggle_digits.cli import (
     BACKEND,
     DATA,
     DEVICE,
@@ -34,6 +35,8 @@ from kaggle_digits.recipes import DEFAULT_RECIPE, FOLDER, RECIPES, find_recipe, 
 
 if TYPE_CHECKING:
     from kaggle_digits.analysis.validate import Pair, Validation
+
+log = logging.getLogger(__name__)
 
 FIGURES = (
     "ACCURACY: on 6,000 held-out rows of train.csv, after training on the other 36,000. TIME: to train and to read "
@@ -180,15 +183,21 @@ def train(
     json: bool,
 ) -> None:
     """Train a recipe."""
+    from kaggle_digits.data import Split, find_source, load_train
     from kaggle_digits.learners import Context
     from kaggle_digits.strategy import device_of
-    from kaggle_digits.train import train_on
+    from kaggle_digits.train import train_run
 
     chosen = find_recipe(recipe, epochs=epochs, backend=backend)
     place = device_of(chosen, device, backend=backend)
+    source = find_source(data)
+    split = Split(fraction=chosen.validation_fraction, seed=seed)
+    rows, held_out = split.of(load_train(source))
+    log.info("Device: %s", place)
     kept = f"Whole epochs of a network are kept in {run}. Continue with --resume."
     with kept_if_interrupted(kept), TrainingProgress(quiet=quiet) as progress:
-        trained = train_on(data, chosen, run, Context(device=place, seed=seed, progress=progress), resume=resume)
+        context = Context(place, seed, source.name_for(run), split, progress)
+        trained = train_run(chosen, rows, run, held_out=held_out, context=context, resume=resume)
     accuracy = f"{run}: {chosen.name}, held-out accuracy {trained.accuracy:.2%}"
     show(_json.dumps(trained.summary()) if json else accuracy)
 

@@ -6,7 +6,7 @@ import os
 from types import ModuleType
 from typing import Any
 
-from kaggle_digits.devices.backend import import_tensorflow, is_installed, stderr_held_back
+from kaggle_digits.devices import import_tensorflow, is_installed, stderr_held_back
 from kaggle_digits.errors import DeviceError
 
 

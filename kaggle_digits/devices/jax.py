@@ -6,7 +6,7 @@ import contextlib
 import importlib
 from typing import Any
 
-from kaggle_digits.devices.backend import ASKED_FOR, import_backend, is_installed, stderr_held_back
+from kaggle_digits.devices import ASKED_FOR, import_backend, is_installed, stderr_held_back
 from kaggle_digits.errors import DeviceError
 
 

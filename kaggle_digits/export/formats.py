@@ -21,17 +21,18 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from kaggle_digits.data import find_source, load_test_rows, load_train
-from kaggle_digits.devices.backend import import_tensorflow, stderr_held_back
-from kaggle_digits.digits import CLASSES, SIDE
+from kaggle_digits.devices import import_tensorflow, stderr_held_back
+from kaggle_digits.digits import CLASSES, SIDE, calibrate
 from kaggle_digits.errors import InputError, TrainingError
 from kaggle_digits.files import atomic_path
 from kaggle_digits.learners import load_run, read_finished
-from kaggle_digits.learners.calibration import LEAST, calibrate
 from kaggle_digits.learners.ensemble import EnsemblePredictor
-from kaggle_digits.learners.preprocess import MIDDLE, NARROWEST, STEEPEST, SURE, WIDEST
+from kaggle_digits.learners.images import SURE
+from kaggle_digits.learners.members import run_folders, temperature_of
+from kaggle_digits.learners.upright import MIDDLE, NARROWEST, STEEPEST, WIDEST
 from kaggle_digits.recipe import Network, Recipe
 from kaggle_digits.recipes.fields import ONLY_IN_TRAINING
-from kaggle_digits.run import Predictor, Run, run_folders, temperature_of
+from kaggle_digits.run import Predictor, Run
 from kaggle_digits.strategy import Device, resolve_device
 from kaggle_digits.submission import check_free
 
@@ -169,7 +170,7 @@ def build_graph(runs: Sequence[Run], device: Device) -> keras.Model:
     from keras import ops
 
     pixels = keras.Input((SIDE, SIDE), name="pixels")
-    logarithms = ops.log(ops.maximum(_mean([_read(run, pixels, device) for run in runs]), LEAST))
+    logarithms = ops.log(ops.maximum(_mean([_read(run, pixels, device) for run in runs]), 1e-12))
     return keras.Model(pixels, ops.softmax(logarithms / temperature_of(runs), axis=-1), name="digits")
 
 

@@ -14,12 +14,11 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from kaggle_digits.analysis.occlusion import occlusion_map
-from kaggle_digits.digits import CLASSES, PIXELS
+from kaggle_digits.digits import CLASSES, PIXELS, calibrate
 from kaggle_digits.errors import DataError
 from kaggle_digits.handwriting.page import UNSURE, Box, Digit, LeftOut, Page, find_single, read_page
 from kaggle_digits.handwriting.photo import Photo, is_picture, load_photos
 from kaggle_digits.learners import PACKAGED_RUN, load_run
-from kaggle_digits.learners.calibration import calibrate
 from kaggle_digits.learners.placing import ink_box
 from kaggle_digits.run import Run, read_run
 from kaggle_digits.strategy import device_of

@@ -24,7 +24,7 @@ from urllib.parse import urlsplit
 
 from kaggle_digits.errors import AccessError, DigitsError, KaggleError
 from kaggle_digits.files import expand_home
-from kaggle_digits.tables.table import COMPETITION
+from kaggle_digits.tables import COMPETITION
 
 log = logging.getLogger(__name__)
 

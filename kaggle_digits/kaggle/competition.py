@@ -34,8 +34,8 @@ from kaggle_digits.kaggle.client import (
 )
 from kaggle_digits.kaggle.records import read_record, save_record
 from kaggle_digits.submission import TEST_ROWS, check_submission, expected_rows
+from kaggle_digits.tables import COMPETITION
 from kaggle_digits.tables.find import find_competition
-from kaggle_digits.tables.table import COMPETITION
 
 log = logging.getLogger(__name__)
 

@@ -21,7 +21,7 @@ from kaggle_digits.files import atomic_path
 from kaggle_digits.kaggle.client import competition_slug, slug_of
 from kaggle_digits.recipes import FOLDER
 from kaggle_digits.strategy import DEVICES
-from kaggle_digits.tables.table import COMPETITION
+from kaggle_digits.tables import COMPETITION
 
 PACKAGE = Path(__file__).parents[1]
 ROOT = PACKAGE.parent

@@ -20,13 +20,18 @@ that state ``reference`` belongs to an earlier try, if there was one.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kaggle_digits.errors import SubmissionError
 from kaggle_digits.files import numbered_names, read_json, suffix_of, unpacked, write_json
 from kaggle_digits.run import Run
+from kaggle_digits.submission import check_free, check_submission, predict_digits, to_csv, write_submission
+from kaggle_digits.tables import SAMPLE
+
+if TYPE_CHECKING:  # importing it costs 0.1 s, and `upload` does not need it
+    import numpy as np
 
 FORMAT = "kaggle_digits submission"
 SUBMISSIONS = "submissions"
@@ -176,3 +181,66 @@ def _name_taken(file: Path, why: str) -> SubmissionError:
         f"{record_path(file)}: {why}, and lies where the record of {file.name} belongs. Expected that name to be free. "
         "Move or rename one of the two."
     )
+
+
+def write_checked(
+    out: str | Path,
+    probabilities: Sequence[np.ndarray],
+    runs: Sequence[Run],
+    *,
+    measured: Run | None = None,
+    overwrite: bool = False,
+    build: str | None = None,
+    not_for_upload: str | None = None,
+    test_checksum: int | None = None,
+) -> list[int]:
+    """Write a submission file, check it, and record beside it what made it. A file with the same contents stays.
+
+    Args:
+        out: the file.
+        probabilities: one (N, 10) array for each run; they are averaged.
+        runs: the runs that predicted.
+        measured: the run on fewer rows whose accuracy stands for that of runs on all rows.
+        overwrite: whether to replace an existing file.
+        build: of the notebook that made the file, see ``kaggle.notebook.build_kernel``.
+        not_for_upload: why the file cannot be uploaded to the competition, or None.
+        test_checksum: CRC-32 of the pixels that were predicted, or None.
+
+    Returns:
+        how often each digit from 0 to 9 was predicted.
+
+    Raises:
+        SubmissionError: the file cannot be written.
+    """
+    out = Path(out)
+    digits = predict_digits(probabilities)
+    if not (out.is_file() and out.read_bytes() == to_csv(digits)):  # written by a job that was stopped then
+        write_submission(out, digits, overwrite=overwrite)
+    counts = check_submission(out, rows=len(probabilities[0]))
+    described = [run.summary() for run in runs]
+    if measured:
+        accuracy = {"held_out_rows": measured.rows.held_out, "held_out_accuracy": measured.accuracy}
+        described = [each | accuracy | {"measured_by": str(measured.folder)} for each in described]
+    write_record(out, described, build=build, not_for_upload=not_for_upload, test_checksum=test_checksum)
+    return counts
+
+
+def check_out(out: Path, *, overwrite: bool = False) -> None:
+    """Check that a submission and its record can be written, before work is spent on them.
+
+    Raises:
+        SubmissionError: one of them exists and ``overwrite`` is off, or cannot be written there.
+    """
+    check_free(out, overwrite=overwrite)
+    check_record_free(out, overwrite=overwrite)
+
+
+def marked_name(out: Path, *, from_sample: bool) -> Path:
+    """Return the name of a submission, with a mark if the built-in sample has a part in it.
+
+    >>> marked_name(Path("mine.csv"), from_sample=True).name
+    'sample-mine.csv'
+    """
+    if from_sample and out.name and not out.name.startswith(f"{SAMPLE}-"):
+        return out.with_name(f"{SAMPLE}-{out.name}")
+    return out

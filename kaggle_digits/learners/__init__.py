@@ -219,24 +219,3 @@ def _unfinished(run: Run) -> RunError:
         epochs = f" --epochs {recipe.networks[0].epochs}" if not recipe.networks[0].least_steps else ""
     name = recipe.name if usual else shlex.quote(recipe.source)
     return RunError(f"{start}: kaggle-digits train --recipe {name} --run {shlex.quote(str(folder))} --resume{epochs}")
-
-
-def predict_runs(runs: Iterable[Run], pixels: np.ndarray, *, backend: str | None = None) -> list[np.ndarray]:
-    """Predict with several runs, which are loaded one after another.
-
-    Args:
-        runs: as ``run.read_run`` returns them.
-        pixels: (N, 784) uint8, 0–255.
-        backend: what computes the networks, see ``devices.backend.choose_backend``.
-
-    Returns:
-        the probabilities (N, 10) of each run.
-    """
-    devices: dict[str | None, Device] = {}  # the same one for all runs of a precision
-    probabilities = []
-    for run in runs:
-        precision = run.recipe.precision
-        if precision not in devices:
-            devices[precision] = device_of(run.recipe, backend=backend if precision else None)
-        probabilities.append(load_run(run.folder, devices[precision]).predict(pixels))
-    return probabilities

@@ -30,7 +30,7 @@ from kaggle_digits.errors import DataError, InputError, RunError, did_you_mean
 from kaggle_digits.files import read_arrays, write_arrays
 from kaggle_digits.learners import Fitted, Training
 from kaggle_digits.learners.distortion import nearest_distances
-from kaggle_digits.learners.preprocess import normalise_for, normalised, to_images
+from kaggle_digits.learners.images import normalise_for, normalised, to_images
 from kaggle_digits.recipe import Classical, FieldError
 from kaggle_digits.run import MODEL_FILE, Predictor
 

@@ -20,8 +20,9 @@ from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
 from kaggle_digits.data import TrainingRows
-from kaggle_digits.digits import CLASSES, SIDE
+from kaggle_digits.digits import CLASSES, SIDE, calibrate
 from kaggle_digits.learners.placing import ink_box, place_ink
+from kaggle_digits.run import Predictor, Threshold
 
 OUTLIER = -1
 """Stands in the place of the digit for an image that is none."""
@@ -313,3 +314,31 @@ def _turned(rows: TrainingRows, rng: np.random.Generator) -> np.ndarray:
     if rng.random() < 0.5:
         return np.rot90(_any(rows, rng, (3, 7)), 2)
     return _any(rows, rng, MIRRORED)[:, ::-1]
+
+
+def find_threshold(digits: np.ndarray, letters: np.ndarray) -> tuple[float, float, float]:
+    """Find the probability from which on a digit is sure: 0.9, or less if more than 1% of the digits would be unsure.
+
+    Args:
+        digits: (N, 10) calibrated probabilities of held-out digits.
+        letters: (M, 10) those of letters that do not look like a digit.
+
+    Returns:
+        the threshold; the share of digits below it; and the share of letters that reach it.
+    """
+    digits, letters = digits.max(axis=1), letters.max(axis=1)
+    value = min(0.9, float(np.floor(1e4 * np.quantile(digits, 0.01, method="lower")) / 1e4))
+    return value, round(float((digits < value).mean()), 4), round(float((letters >= value).mean()), 4)
+
+
+def measure_threshold(predictor: Predictor, digits: np.ndarray, temperature: float, *, seed: int) -> Threshold:
+    """Find from which probability on a digit is sure, with 2,000 letters in fonts that were not trained on.
+
+    Args:
+        predictor: of the network.
+        digits: (N, 10) calibrated probabilities of held-out digits.
+        temperature: calibrates what it reads in letters.
+        seed: of the letters.
+    """
+    letters = draw_letters(2000, HELD_OUT_FONTS, np.random.default_rng(seed))
+    return Threshold(*find_threshold(digits, calibrate(predictor.probabilities(letters), temperature)))

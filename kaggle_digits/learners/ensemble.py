@@ -12,7 +12,7 @@ import numpy as np
 
 from kaggle_digits.digits import accuracy
 from kaggle_digits.learners import Fitted, Training
-from kaggle_digits.learners.preprocess import SURE
+from kaggle_digits.learners.images import SURE
 from kaggle_digits.recipe import Recipe
 from kaggle_digits.run import Predictor
 

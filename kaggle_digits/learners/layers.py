@@ -1,23 +1,14 @@
-"""The layers and optimizers that recipes may name: ours, Keras', and those of a user's own file.
-
-``safe_layers`` refuses everything that does more than compute, because a recipe or a run folder may come from anyone.
-"""
+"""The layers and optimizers of ours that recipes may name beside Keras' own, and how a name becomes a class."""
 
 from __future__ import annotations
 
-import contextlib
-import inspect
 import math
 from typing import Any
 
 import keras
 
-from kaggle_digits.devices.backend import import_tensorflow
-from kaggle_digits.digits import CLASSES, SIDE
+from kaggle_digits.devices import import_tensorflow
 from kaggle_digits.errors import did_you_mean
-from kaggle_digits.learners.muon import ConvMuon
-from kaggle_digits.recipe import FieldError, Layer, Network
-from kaggle_digits.recipes.fields import ONLY_IN_TRAINING, is_plain
 
 
 class Residual(keras.layers.Layer):
@@ -86,6 +77,67 @@ class BatchNormalization(keras.layers.BatchNormalization):
         return outputs
 
 
+class ConvMuon(keras.optimizers.AdamW):
+    """Muon for weights of two or more dimensions, which are kernels, and AdamW for biases and normalisations.
+
+    Muon replaces a kernel's update by the nearest matrix whose singular values are all 1. So directions that are rare
+    in the gradients are learned as fast as frequent ones. Keras' own ``Muon`` leaves the kernels of convolutions to
+    AdamW. Here such a kernel is a matrix, whose columns are its last dimension: a column for every filter.
+
+    Args:
+        learning_rate: a number or a schedule, for both kinds of weights.
+        muon_momentum: share of Muon's running sum of gradients that stays from step to step.
+        muon_rms: root mean square of a kernel's update, as a multiple of the learning rate. With 0.2 it is about
+            AdamW's, whose learning rate and weight decay then fit.
+        options: those of ``keras.optimizers.AdamW``.
+
+    Source: Jordan et al. 2024, "Muon: an optimizer for hidden layers in neural networks", with the scale of Liu et al.
+    2025, arXiv 2502.16982.
+    """
+
+    def __init__(
+        self, learning_rate: Any = 0.01, *, muon_momentum: float = 0.95, muon_rms: float = 0.2, **options: Any
+    ) -> None:
+        super().__init__(learning_rate, **options)
+        self.muon_momentum, self.muon_rms = muon_momentum, muon_rms
+
+    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
+        """Change a variable by one step."""
+        if len(variable.shape) < 2:
+            super().update_step(gradient, variable, learning_rate)
+            return
+        momentum = self._momentums[self._get_variable_index(variable)]
+        gradient = keras.ops.cast(gradient, variable.dtype)
+        self.assign(momentum, momentum * self.muon_momentum + gradient)
+        columns = variable.shape[-1]
+        matrix = keras.ops.reshape(gradient + momentum * self.muon_momentum, (-1, columns))
+        length = self.muon_rms * math.sqrt(max(math.prod(variable.shape[:-1]), columns))
+        update = keras.ops.reshape(orthogonalized(matrix), variable.shape) * length
+        self.assign_sub(variable, update * keras.ops.cast(learning_rate, variable.dtype))
+
+    def get_config(self) -> dict[str, Any]:
+        """Return all settings, from which Keras can make the optimizer again."""
+        return {**super().get_config(), "muon_momentum": self.muon_momentum, "muon_rms": self.muon_rms}
+
+
+def orthogonalized(matrix: Any) -> Any:
+    """Bring all singular values of a matrix near 1, and keep its singular vectors, by Newton and Schulz' iteration.
+
+    Args:
+        matrix: (rows, columns) of a floating dtype.
+    """
+    rows, columns = matrix.shape
+    wide = matrix if rows <= columns else keras.ops.transpose(matrix)  # the products are smaller
+    wide = wide / (keras.ops.norm(wide) + 1e-7)
+    # An odd polynomial. Applied again and again, it brings singular values near 1, and small ones rise fastest. After
+    # five times, those of at least 0.01 of the matrix' norm lie between about 0.7 and 1.2.
+    first, third, fifth = 3.4445, -4.7750, 2.0315
+    for _ in range(5):
+        square = wide @ keras.ops.transpose(wide)
+        wide = first * wide + (third * square + fifth * square @ square) @ wide
+    return wide if rows <= columns else keras.ops.transpose(wide)
+
+
 class UnknownLayerError(LookupError):
     """A network has a layer of somebody's own, whose code is not here. The message says where it is."""
 
@@ -129,95 +181,3 @@ def optimizer_class(kind: str) -> type[keras.optimizers.Optimizer]:
         hint = did_you_mean(kind, ["ConvMuon", *dir(keras.optimizers)])
         raise ValueError(f"Keras has no optimizer {kind}.{hint}")
     return found
-
-
-PLAIN_LAYERS = (
-    *("Activation", "AlphaDropout", "AveragePooling1D", "AveragePooling2D", "BatchNormalization", "CenterCrop"),
-    *("Conv1D", "Conv2D", "Conv2DTranspose", "Cropping1D", "Cropping2D", "Dense", "DepthwiseConv2D", "Dropout", "ELU"),
-    *("Flatten", "GRU", "GaussianDropout", "GaussianNoise", "GlobalAveragePooling1D", "GlobalAveragePooling2D"),
-    *("GlobalMaxPooling1D", "GlobalMaxPooling2D", "GroupNormalization", "Identity", "LSTM"),
-    *("LayerNormalization", "LeakyReLU", "RepeatVector"),
-    *("MaxPooling1D", "MaxPooling2D", "PReLU", "Permute", "RMSNormalization", "RandomBrightness", "RandomContrast"),
-    *("RandomCrop", "RandomFlip", "RandomRotation", "RandomTranslation", "RandomZoom", "ReLU", "Rescaling", "Reshape"),
-    *("Residual", "Resizing", "SeparableConv1D", "SeparableConv2D", "SimpleRNN", "Softmax", "SpatialDropout1D"),
-    *("SpatialDropout2D", "UnitNormalization", "UpSampling1D", "UpSampling2D", "ZeroPadding1D", "ZeroPadding2D"),
-)
-"""Layers that only compute. Others of Keras' layers load files or run code that they are given."""
-
-
-def safe_layers(recipe: Network) -> tuple[Layer, ...]:
-    """Return the layers of a network that may come from anyone, without what matters only in training.
-
-    Raises:
-        UnknownLayerError: a layer is somebody's own, and its code is not here.
-        FieldError: a layer does more than compute, takes an absurd amount of memory, or cannot be made. The name is
-            layers[N], counted from 0.
-    """
-    shape: tuple[int, ...] = (SIDE, SIDE, 1)
-    weights, layers = 0, []
-    for number, (kind, options) in enumerate(recipe.layers):
-        try:
-            plain, after, more = _safe_layer(kind, options, shape)
-        except UnknownLayerError:
-            raise
-        except Exception as error:  # whatever a stranger's options can do to Keras
-            raise FieldError(f"layers[{number}]", f"{kind}: {fault_of(kind, options, error)}") from error
-        weights += more
-        if weights > 2**27 or math.prod(after) > 2**20:
-            raise FieldError(f"layers[{number}]", f"{kind} is larger than any network for digits.")
-        layers.append((kind, plain))
-        shape = after
-    if shape != (CLASSES,):
-        raise FieldError(
-            f"layers[{len(layers) - 1}]",
-            f"the output has the shape {shape}. Expected ({CLASSES},), one value per digit. End with Flatten and a "
-            "Dense of ten units.",
-        )
-    return tuple(layers)
-
-
-def _safe_layer(
-    kind: str, options: dict[str, Any], shape: tuple[int, ...]
-) -> tuple[dict[str, Any], tuple[int, ...], int]:
-    """Return the options of a layer that matter after training, the shape of its output, and a bound of its weights."""
-    found = layer_class(kind)
-    if found.__name__ not in PLAIN_LAYERS and ">" not in kind:  # Keras has several names for some layers
-        raise ValueError("is no layer that only computes, so a recipe or a run folder may not have it")
-    plain = {name: value for name, value in options.items() if not name.endswith(ONLY_IN_TRAINING)}
-    for name, value in plain.items():
-        if not is_plain(value):
-            raise ValueError(f"its option {name} is neither text nor a number")
-    layer = found(**plain, dtype="float32")
-    if ">" in kind:  # the user's own code, which need not say what shape it returns
-        after = tuple(layer(keras.KerasTensor((None, *shape))).shape[1:])
-    else:
-        after = tuple(int(size or 0) for size in layer.compute_output_shape((None, *shape))[1:])
-    if gates := {"SimpleRNN": 1, "GRU": 3, "LSTM": 4}.get(found.__name__):  # sets of weights
-        return plain, after, 4 * gates * (shape[-1] + after[-1] + 2) * after[-1]
-    if "Conv" in found.__name__ or found.__name__ in ("Dense", "Residual"):
-        kernel = math.prod(getattr(layer, "kernel_size", (3, 3) if kind == "Residual" else (1,)))
-        kernel *= int(getattr(layer, "depth_multiplier", 1))
-        return plain, after, 4 * kernel * max(shape[-1], after[-1]) * after[-1]
-    return plain, after, 4 * math.prod(shape)  # at most some for each value
-
-
-def fault_of(kind: str, options: dict[str, Any], error: Exception) -> str:
-    """Say why a layer cannot be made: an option that it does not take, or else what Keras says."""
-    with contextlib.suppress(ValueError, LookupError):
-        known = [name for name in inspect.signature(layer_class(kind)).parameters if name not in ("kwargs", "args")]
-        if known and (
-            strange := [name for name in options if name not in (*known, "name", "trainable", "activity_regularizer")]
-        ):
-            hint = did_you_mean(strange[0], known) or f" Expected some of {', '.join(known)}."
-            return f"{strange[0]}: no such argument.{hint}"
-    for name in ("activation", "recurrent_activation"):
-        value = options.get(name)
-        if isinstance(value, str) and not hasattr(keras.activations, value):
-            return f"{name}: Keras has no {value!r}.{did_you_mean(value, dir(keras.activations))}"
-    return first_line(error)
-
-
-def first_line(error: Exception) -> str:
-    """Return the first line of what an error says, with a full stop."""
-    line = " ".join(str(error).strip().partition("\n")[0].split())
-    return line if line.endswith("?") else line.rstrip(".:") + "."

@@ -17,10 +17,20 @@ from typing import Any
 from kaggle_digits.errors import InputError, did_you_mean
 from kaggle_digits.files import MOST_BYTES, decode_text, expand_home, read_at_most
 from kaggle_digits.recipe import Classical, Ensemble, FieldError, Layer, Network, Part, Recipe
-from kaggle_digits.recipes.fields import DEFAULTS, ONLY_IN_TRAINING, as_tuples, build, finish, is_object, is_plain
 
 DEFAULT_RECIPE = "fast"
 FOLDER = Path(__file__).parent
+
+DEFAULTS: dict[str, Any] = {
+    "pixel_scale": 255.0,
+    "loss": "crossentropy",
+    "optimizer": ("Adam", {}),
+    "learning_rate": 0.001,
+    "epochs": 10,
+    "batch_size": 128,
+    "precision": "mixed_bfloat16",
+}
+"""What a network is trained with, unless its file says something else."""
 
 
 def load_recipe(file: Path) -> Recipe:
@@ -68,14 +78,20 @@ def _read_recipe(values: Mapping[str, Any], name: str, source: str) -> Recipe:
                     _read_member(member, f"{name}-{number}", source) for number, member in enumerate(value, start=1)
                 )
             case "augmentation" | "learning_rate", dict():
-                fields[key] = _read_part(key, value)
+                fields[key] = _read_part(key, value, source)
             case _:
                 fields[key] = as_tuples(value)
     if kind == "Network" and not {"pixel_scale", "pixel_offset"} & set(values) and fields.get("layers"):
         fields |= import_module("kaggle_digits.recipes.python").fold_scaling(fields["layers"], values, source)
-    if Path(source).parent == FOLDER:  # our own file needs no check, and Kaggle's TPU image may lack pydantic
-        return kinds[kind](**fields)
-    return finish(kinds[kind], fields)
+    return _make(kinds[kind], fields, source)
+
+
+def _make(kind: type[Part], fields: dict[str, Any], source: str) -> Any:
+    """Make a recipe or a part of one, and check it unless its file comes with the package."""
+    if Path(source).parent == FOLDER:  # Kaggle's TPU image may lack pydantic
+        return kind(**fields)
+    checked = import_module("kaggle_digits.recipes.fields")
+    return checked.finish(kind, fields) if issubclass(kind, Recipe) else checked.build(kind, fields)
 
 
 def _read_member(value: Any, name: str, source: str) -> Recipe:
@@ -89,13 +105,13 @@ def _read_member(value: Any, name: str, source: str) -> Recipe:
     )
 
 
-def _read_part(key: str, value: dict[str, Any]) -> Part:
+def _read_part(key: str, value: dict[str, Any], source: str) -> Part:
     kinds = {name: kind for name, kind in Part.find_kinds() if not issubclass(kind, Recipe)}
     kind = value.get("kind", "Augmentation" if key == "augmentation" else None)
     if not isinstance(kind, str) or kind not in kinds:
         raise FieldError(key, f"kind {kind!r}. Expected one of {', '.join(kinds)}.")
     try:
-        return build(kinds[kind], {name: as_tuples(part) for name, part in value.items() if name != "kind"})
+        return _make(kinds[kind], {name: as_tuples(part) for name, part in value.items() if name != "kind"}, source)
     except FieldError as error:
         raise FieldError(f"{key}.{error.name}", error.fault) from error
 
@@ -105,9 +121,6 @@ def _read_layer(key: str, value: Any) -> Layer:
         case str():
             return value, {}
         case {"kind": str(kind), **options}:
-            for name, option in options.items():
-                if not (is_plain(option) or (str(name).endswith(ONLY_IN_TRAINING) and is_object(option))):
-                    raise FieldError(key, f"{kind}: {name} is {option!r}. Expected a text, a number or a list.")
             return kind, as_tuples(options)
     raise FieldError(key, f'{value!r}. Expected a name, or a table such as {{ kind = "Dense", units = 10 }}.')
 
@@ -170,3 +183,10 @@ def find_recipe(name: str, *, epochs: int | None = None, backend: str | None = N
     if epochs is not None and not 1 <= epochs <= 1_000_000:
         raise InputError(f"--epochs: {epochs}. Expected 1 to 1,000,000.")
     return recipe if epochs is None else recipe.with_epochs(epochs)
+
+
+def as_tuples(value: Any) -> Any:
+    """Turn the lists in plain data into tuples."""
+    if isinstance(value, dict):
+        return {name: as_tuples(part) for name, part in value.items()}
+    return tuple(map(as_tuples, value)) if isinstance(value, list | tuple) else value

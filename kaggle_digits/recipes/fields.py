@@ -11,20 +11,9 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from kaggle_digits.errors import did_you_mean
-from kaggle_digits.recipe import FieldError, Layer, Network, Part, Recipe
+from kaggle_digits.recipe import Classical, FieldError, Layer, Network, Part, Recipe
 
 T = TypeVar("T")
-
-DEFAULTS: dict[str, Any] = {
-    "pixel_scale": 255.0,
-    "loss": "crossentropy",
-    "optimizer": ("Adam", {}),
-    "learning_rate": 0.001,
-    "epochs": 10,
-    "batch_size": 128,
-    "precision": "mixed_bfloat16",
-}
-"""What a network is trained with, unless its file says something else."""
 
 ONLY_IN_TRAINING = ("_initializer", "_regularizer", "_constraint")
 """Options of layers with these endings do not matter once a network is trained. Keras builds objects from them."""
@@ -107,11 +96,23 @@ def finish(kind: type[T], fields: Mapping[str, Any]) -> T:
     recipe = build(kind, fields)
     if isinstance(recipe, Recipe) and not recipe.pixel_scale:
         raise FieldError("pixel_scale", "0. Expected another number, by which pixels are divided.")
+    if isinstance(recipe, Classical):
+        _check_layer("estimator", recipe.estimator)
     if isinstance(recipe, Network):
+        _check_layer("optimizer", recipe.optimizer)
+        for number, layer in enumerate(recipe.layers):
+            _check_layer(f"layers[{number}]", layer)
         if not recipe.layers:
             raise FieldError("layers", "is empty. Expected at least a Flatten and a Dense of ten units.")
         return replace(recipe, layers=_as_logits(recipe.layers, recipe.loss))
     return recipe
+
+
+def _check_layer(name: str, layer: Layer) -> None:
+    kind, options = layer
+    for option, value in options.items():
+        if not (is_plain(value) or (str(option).endswith(ONLY_IN_TRAINING) and _is_object(value))):
+            raise FieldError(name, f"{kind}: {option} is {value!r}. Expected a text, a number or a list.")
 
 
 def _as_logits(layers: tuple[Layer, ...], loss: str) -> tuple[Layer, ...]:
@@ -140,7 +141,7 @@ def is_plain(value: Any) -> bool:
     return isinstance(value, str | int | float | None)
 
 
-def is_object(value: Any) -> bool:
+def _is_object(value: Any) -> bool:
     """Whether a value names one of Keras' own initializers, regularizers or constraints, with plain settings.
 
     With a "module" among the keys, Keras would import that module.
@@ -149,10 +150,3 @@ def is_object(value: Any) -> bool:
         case {"class_name": str(), "config": dict(config), **others} if not others:
             return all(map(is_plain, config.values()))
     return False
-
-
-def as_tuples(value: Any) -> Any:
-    """Turn the lists in plain data into tuples."""
-    if isinstance(value, dict):
-        return {name: as_tuples(part) for name, part in value.items()}
-    return tuple(map(as_tuples, value)) if isinstance(value, list | tuple) else value

@@ -18,13 +18,13 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from kaggle_digits.devices.backend import choose_backend, import_backend
+from kaggle_digits.devices import choose_backend, import_backend
 from kaggle_digits.digits import CLASSES, PIXELS, SIDE
 from kaggle_digits.errors import InputError
 from kaggle_digits.files import decode_text
 from kaggle_digits.recipe import FieldError, Layer, Network, Recipe
-from kaggle_digits.recipes import name_of
-from kaggle_digits.recipes.fields import DEFAULTS, ONLY_IN_TRAINING, as_tuples, finish
+from kaggle_digits.recipes import DEFAULTS, as_tuples, name_of
+from kaggle_digits.recipes.fields import ONLY_IN_TRAINING, finish
 
 log = logging.getLogger(__name__)
 

@@ -15,10 +15,10 @@ from pathlib import Path, PurePosixPath
 from kaggle_digits.digits import PIXELS
 from kaggle_digits.errors import DataError
 from kaggle_digits.files import BROKEN, expand_home
+from kaggle_digits.tables import COMPETITION, SAMPLE, ZIP_NAME, Source, Table
 from kaggle_digits.tables.columns import LABELS
 from kaggle_digits.tables.form import describe_mistaken
 from kaggle_digits.tables.mnist import IdxTable, KerasTable, idx_content
-from kaggle_digits.tables.table import COMPETITION, SAMPLE, ZIP_NAME, Source, Table
 from kaggle_digits.tables.text import CsvTable, File
 
 log = logging.getLogger(__name__)

@@ -10,9 +10,9 @@ from typing import IO, TYPE_CHECKING
 from kaggle_digits.digits import CLASSES, PIXELS, SIDE
 from kaggle_digits.errors import DataError
 from kaggle_digits.files import read_arrays, read_at_most
+from kaggle_digits.tables import Rows, Table
 from kaggle_digits.tables.form import describe_mistaken
 from kaggle_digits.tables.sample import read_upright
-from kaggle_digits.tables.table import Rows, Table
 from kaggle_digits.tables.text import MOST_ROWS, File, check_rows
 
 if TYPE_CHECKING:  # importing it costs 0.1 s, and `check` does not need it

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from kaggle_digits.digits import CLASSES, PIXELS, SIDE
-from kaggle_digits.tables.table import Rows, Table
+from kaggle_digits.tables import Rows, Table
 
 if TYPE_CHECKING:  # importing it costs 0.1 s, and `check` does not need it
     import numpy as np

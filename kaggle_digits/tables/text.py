@@ -25,10 +25,10 @@ from typing import IO, TYPE_CHECKING, Any
 from kaggle_digits.digits import CLASSES, PIXELS
 from kaggle_digits.errors import DataError
 from kaggle_digits.files import BOUNDED, BROKEN
+from kaggle_digits.tables import Rows, Table
 from kaggle_digits.tables.columns import Columns, find_columns, wrong_width
 from kaggle_digits.tables.form import SPACES, Form, as_values, sniff, split_line, wrong_length
 from kaggle_digits.tables.sample import read_upright
-from kaggle_digits.tables.table import Rows, Table
 
 if TYPE_CHECKING:  # importing NumPy costs 0.1 s, and `check` does not need it
     from concurrent.futures import Future

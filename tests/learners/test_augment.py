@@ -6,7 +6,7 @@ import numpy as np
 from scipy import ndimage
 
 from kaggle_digits.data import find_source, load_train
-from kaggle_digits.learners.augment import affine_transforms, augment_pixels
+from kaggle_digits.learners.images import affine_transforms, augment_pixels
 from kaggle_digits.recipe import Augmentation
 
 LARGE = Augmentation(rotation=15, scale=0.1, shear=0.2, shift=2)

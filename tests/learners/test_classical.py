@@ -29,7 +29,8 @@ from kaggle_digits.learners.classical import (
     save_estimator,
 )
 from kaggle_digits.learners.distortion import nearest_distances
-from kaggle_digits.learners.preprocess import normalise_for, normalise_pixels, normalised, to_images
+from kaggle_digits.learners.images import normalise_for, normalised, to_images
+from kaggle_digits.learners.upright import normalise_pixels
 from kaggle_digits.recipe import Classical
 from kaggle_digits.recipes import RECIPES
 from kaggle_digits.strategy import device_of

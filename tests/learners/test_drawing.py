@@ -7,7 +7,7 @@ import pytest
 
 from kaggle_digits.data import find_source, load_train
 from kaggle_digits.learners.drawing import FONTS, HELD_OUT_FONTS, OUTLIER, SHARES, draw_images, draw_letters
-from kaggle_digits.train import _labels
+from kaggle_digits.learners.images import _labels
 
 
 @pytest.fixture(scope="module")

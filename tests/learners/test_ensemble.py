@@ -16,7 +16,7 @@ from kaggle_digits.data import find_source, load_test, load_train, split_rows
 from kaggle_digits.errors import RunError
 from kaggle_digits.learners import classical, load_run
 from kaggle_digits.learners.classical import estimate_probabilities
-from kaggle_digits.learners.preprocess import normalise_pixels
+from kaggle_digits.learners.upright import normalise_pixels
 from kaggle_digits.recipe import Ensemble, to_json
 from kaggle_digits.recipes import RECIPES, find_recipe
 from kaggle_digits.recipes.fields import from_json

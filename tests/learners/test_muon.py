@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from conftest import needs_bfloat16
 
-from kaggle_digits.learners.muon import ConvMuon, orthogonalized
+from kaggle_digits.learners.layers import ConvMuon, orthogonalized
 
 
 @pytest.mark.parametrize("shape", [(25, 32), (432, 64), (1024, 128), (128, 10), (3, 3)])

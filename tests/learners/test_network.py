@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from kaggle_digits.digits import one_hot
-from kaggle_digits.learners.preprocess import to_images
+from kaggle_digits.learners.images import Batches, share_batches, to_images
 from kaggle_digits.models import build_model, compile_model
 from kaggle_digits.recipes import RECIPES
 from kaggle_digits.strategy import resolve_device
-from kaggle_digits.train import Batches, fit_batches, make_step, share_batches
+from kaggle_digits.train import fit_batches, make_step
 
 
 @pytest.mark.parametrize("rows", [1, 7, 42, 100, 130])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from kaggle_digits.data import find_source, load_test
-from kaggle_digits.learners.preprocess import NARROWEST, WIDEST, _read_columns, normalise_pixels, shift_rows
+from kaggle_digits.learners.upright import NARROWEST, WIDEST, _read_columns, normalise_pixels, shift_rows
 
 ONES = np.ones(2)
 Y, X = np.mgrid[:28, :28].astype(float)

@@ -1,8 +1,4 @@
-"""What happens to pixels before a model sees them, the same in training and prediction.
-
-Pixels are scaled to images. Some recipes also set digits upright and stretch them to one width, or average the
-probabilities over several versions of an image. ``normalised`` and ``averaged`` put these steps around a predictor.
-"""
+"""Set digits upright and stretch them to one width, by the moments of their ink."""
 
 from __future__ import annotations
 
@@ -12,13 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from kaggle_digits.digits import CLASSES, PIXELS, SIDE
-from kaggle_digits.recipe import Network, Recipe
+from kaggle_digits.digits import PIXELS, SIDE
 from kaggle_digits.run import Predictor
-
-SURE = 0.9
-"""A model is sure of an image if its likeliest digit has this probability or more. Sure images are not looked at again:
-neither their shifted versions, nor a classical method beside two or more networks, would change the digit."""
 
 STEEPEST = 1.0
 """A digit's rows are shifted by at most this many columns per row to set it upright."""
@@ -120,44 +111,12 @@ def _read_columns(pixels: np.ndarray, first: np.ndarray, step: np.ndarray) -> np
     return read.reshape(-1, PIXELS)
 
 
-def normalise_for(recipe: Recipe, pixels: np.ndarray) -> np.ndarray:
-    """Set digits upright and stretch them if the recipe says so, see ``normalise_pixels``."""
-    return normalise_pixels(pixels, deslant=recipe.deslant, spread=recipe.spread) if recipe.normalises else pixels
-
-
-def to_images(pixels: np.ndarray, recipe: Recipe) -> np.ndarray:
-    """Scale pixels as the recipe says.
-
-    Args:
-        pixels: (N, 784) uint8 or float32, 0–255.
-        recipe: gives ``pixel_offset`` and ``pixel_scale``.
-
-    Returns:
-        (N, 28, 28, 1) float32.
-    """
-    scaled = pixels.astype(np.float32)
-    scaled -= np.float32(recipe.pixel_offset)  # in place, because 28,000 images are 88 MB
-    scaled /= np.float32(recipe.pixel_scale)
-    return scaled.reshape(-1, SIDE, SIDE, 1)
-
-
-def normalised(recipe: Recipe, model: Predictor) -> Predictor:
-    """Wrap a model so that it sees digits set upright and stretched as the recipe says."""
-    return _Normalised(model, recipe)
-
-
-def averaged(recipe: Network, model: Predictor) -> Predictor:
-    """Wrap a model so that it averages over several versions of an image, if the recipe says so."""
-    if recipe.slant_averaging:
-        model = _SlantAveraged(model, recipe.slant_averaging)
-    return _ShiftAveraged(model, recipe.shift_averaging) if recipe.shift_averaging else model
-
-
 @dataclass(frozen=True)
-class _Wrapper:
-    """A predictor around another one, whose parameters and files it shares."""
+class SlantAveraged:
+    """Averages the probabilities of every image and four slanted versions of it."""
 
     model: Predictor
+    most: float
 
     @property
     def parameters(self) -> int | None:
@@ -166,52 +125,9 @@ class _Wrapper:
     def save(self, folder: Path) -> None:
         self.model.save(folder)
 
-
-@dataclass(frozen=True)
-class _Normalised(_Wrapper):
-    """Predicts from digits after setting them upright and stretching them as a recipe says."""
-
-    recipe: Recipe
-
-    def probabilities(self, pixels: np.ndarray) -> np.ndarray:
-        if not len(pixels):
-            return np.empty((0, CLASSES), np.float32)
-        return self.model.probabilities(normalise_for(self.recipe, pixels))
-
-
-@dataclass(frozen=True)
-class _ShiftAveraged(_Wrapper):
-    """Averages the probabilities of an image and four shifted versions of it, if the model is unsure of the image."""
-
-    distance: int
-
-    def probabilities(self, pixels: np.ndarray) -> np.ndarray:
-        probabilities = np.array(self.model.probabilities(pixels))
-        unsure = probabilities.max(axis=1) < SURE
-        if unsure.any():
-            shifted = map(self.model.probabilities, _shifted(pixels[unsure], self.distance))
-            probabilities[unsure] = np.mean([probabilities[unsure], *shifted], axis=0)
-        return probabilities
-
-
-@dataclass(frozen=True)
-class _SlantAveraged(_Wrapper):
-    """Averages the probabilities of every image and four slanted versions of it."""
-
-    most: float
-
     def probabilities(self, pixels: np.ndarray) -> np.ndarray:
         slanted = map(self.model.probabilities, _slanted(pixels, self.most))
         return np.mean([self.model.probabilities(pixels), *slanted], axis=0)
-
-
-def _shifted(pixels: np.ndarray, distance: int) -> Iterator[np.ndarray]:
-    """Yield the pixels moved down, up, right and left by a distance. Pixels from outside count as paper."""
-    images = pixels.reshape(-1, SIDE, SIDE)
-    framed = np.pad(images, ((0, 0), (distance, distance), (distance, distance)))
-    for down, right in ((1, 0), (-1, 0), (0, 1), (0, -1)):
-        top, left = distance - down * distance, distance - right * distance
-        yield framed[:, top : top + SIDE, left : left + SIDE].reshape(-1, PIXELS)
 
 
 def _slanted(pixels: np.ndarray, most: float) -> Iterator[np.ndarray]:
