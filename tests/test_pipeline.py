@@ -20,6 +20,7 @@ from kaggle_digits import cli, recipes
 from kaggle_digits import submit as main_job
 from kaggle_digits.analysis.predict import predict_submission
 from kaggle_digits.data import find_source, load_test, load_train
+from kaggle_digits.kaggle import records
 from kaggle_digits.learners import load_run
 from kaggle_digits.recipes import RECIPES, find_recipe
 from kaggle_digits.run import read_run
