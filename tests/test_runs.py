@@ -180,7 +180,8 @@ def test_members_of_two_ensembles_in_one_folder_are_refused():
     with pytest.raises(RunError) as caught:
         run_folders(Path("run"))
     assert str(caught.value) == (
-        "run: 1-of-3, 3-of-3 of its members missing. Expected all. Repeat the command that trained one by one."
+        "run: 1-of-3, 3-of-3 of its members missing. Expected all. Repeat the command that trained them, "
+        "or name the run folders one by one."
     )
 
 

@@ -91,7 +91,10 @@ def _make(kind: type[Part], fields: dict[str, Any], source: str) -> Any:
     if Path(source).parent == FOLDER:  # Kaggle's TPU image may lack pydantic
         return kind(**fields)
     checked = import_module("kaggle_digits.recipes.fields")
-    return checked.finish(kind, fields) if issubclass(kind, Recipe) else checked.build(kind, fields)
+    if not issubclass(kind, Recipe):
+        return checked.build(kind, fields)
+    checked.check_layers(fields)
+    return checked.finish(kind, fields)
 
 
 def _read_member(value: Any, name: str, source: str) -> Recipe:

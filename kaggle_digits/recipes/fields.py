@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from kaggle_digits.errors import did_you_mean
-from kaggle_digits.recipe import Classical, FieldError, Layer, Network, Part, Recipe
+from kaggle_digits.recipe import FieldError, Layer, Network, Part, Recipe
 
 T = TypeVar("T")
 
@@ -96,23 +96,27 @@ def finish(kind: type[T], fields: Mapping[str, Any]) -> T:
     recipe = build(kind, fields)
     if isinstance(recipe, Recipe) and not recipe.pixel_scale:
         raise FieldError("pixel_scale", "0. Expected another number, by which pixels are divided.")
-    if isinstance(recipe, Classical):
-        _check_layer("estimator", recipe.estimator)
     if isinstance(recipe, Network):
-        _check_layer("optimizer", recipe.optimizer)
-        for number, layer in enumerate(recipe.layers):
-            _check_layer(f"layers[{number}]", layer)
         if not recipe.layers:
             raise FieldError("layers", "is empty. Expected at least a Flatten and a Dense of ten units.")
         return replace(recipe, layers=_as_logits(recipe.layers, recipe.loss))
     return recipe
 
 
-def _check_layer(name: str, layer: Layer) -> None:
-    kind, options = layer
-    for option, value in options.items():
-        if not (is_plain(value) or (str(option).endswith(ONLY_IN_TRAINING) and _is_object(value))):
-            raise FieldError(name, f"{kind}: {option} is {value!r}. Expected a text, a number or a list.")
+def check_layers(fields: Mapping[str, Any]) -> None:
+    """Check that the layers, the optimizer and the estimator of a recipe, as a file has them, are plain data.
+
+    Raises:
+        FieldError: one of them has an option that might run code.
+    """
+    named = [(f"layers[{number}]", layer) for number, layer in enumerate(fields.get("layers", ()))]
+    for name, (kind, options) in [
+        *named,
+        *((name, fields[name]) for name in ("optimizer", "estimator") if name in fields),
+    ]:
+        for option, value in options.items():
+            if not (is_plain(value) or (str(option).endswith(ONLY_IN_TRAINING) and _is_object(value))):
+                raise FieldError(name, f"{kind}: {option} is {value!r}. Expected a text, a number or a list.")
 
 
 def _as_logits(layers: tuple[Layer, ...], loss: str) -> tuple[Layer, ...]:
