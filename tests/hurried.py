@@ -10,7 +10,6 @@ import time
 from pathlib import Path
 
 from kaggle_digits.kaggle import client as connection
-from kaggle_digits.kaggle import competition, kernel
 
 really_sleep = time.sleep
 
@@ -26,5 +25,5 @@ if __name__ == "__main__":
 
     time.sleep = sleep
     # Requests wait at most a second for an answer.
-    connection.TIMEOUT = competition.TIMEOUT = kernel.TIMEOUT = (1.0, 1.0)
+    connection.TIMEOUT = (1.0, 1.0)
     raise SystemExit(main())

@@ -15,14 +15,12 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import urlsplit
 
 API, STORAGE = "localhost", "storage.test"
 SIGNATURE = "signature=never-to-be-shown"
-JSON = "application/json"
 
 
 @dataclass
@@ -33,14 +31,10 @@ class Fault:
     message: str = "out of order"
     headers: dict[str, str] = field(default_factory=dict)
     times: int = 1
-    handle_first: bool = False
-    """Carry out the request first, and only then fail."""
-    hang: bool = False
-    """Do not answer before the server closes. ``reached`` is set when the request arrives."""
-    keep_bytes: int = 0
-    """Send this many bytes of a file, then cut the connection."""
-    html: bool = False
-    """Answer 200 with a web page, as the login page of a public network does."""
+    handle_first: bool = False  # carry out the request first, and only then fail
+    hang: bool = False  # do not answer before the server closes; ``reached`` is set when the request arrives
+    keep_bytes: int = 0  # send this many bytes of a file, then cut the connection
+    html: bool = False  # answer 200 with a web page, as the login page of a public network does
 
 
 class KaggleServer:
@@ -89,33 +83,31 @@ class KaggleServer:
         return {"token": token, "createUrl": f"http://{STORAGE}/upload/{token}?{SIGNATURE}"}
 
     def CreateSubmission(self, body: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
-        contents = self.uploads[body["blobFileTokens"]]
         submission = {
             "ref": 40_000_000 + len(self.submissions),
-            "totalBytes": len(contents),
+            "totalBytes": len(self.uploads[body["blobFileTokens"]]),
             "date": "2026-11-22T04:00:00.123Z",
             "description": body["submissionDescription"],
-            "fileName": "submission.csv",
             "status": "PENDING",
             "looks": 0,
         }
         self.submissions.append(submission)
-        return {"message": "Successfully submitted to Digit Recognizer", "ref": submission["ref"]}
+        return {"ref": submission["ref"]}
 
     def ListSubmissions(self, body: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
         if self.looks_until_listed > 0 and self.submissions:
             self.looks_until_listed -= 1
-            return {"submissions": []}
+            return {}
         shown = [self._shown(submission) for submission in reversed(self.submissions)]
         if self.newest_hidden > 0 and len(shown) > 1:
             self.newest_hidden -= 1
             del shown[0]
         first = int(body.get("pageToken") or 0)
         last = first + min(body.get("pageSize", 20), 20)  # never more than 20, whatever the client asks for
-        return {"submissions": shown[first:last], **({"nextPageToken": str(last)} if last < len(shown) else {})}
+        return {"submissions": shown[first:last], "nextPageToken": str(last) if last < len(shown) else ""}
 
     def GetSubmission(self, body: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
-        submission = next(submission for submission in self.submissions if submission["ref"] == body["ref"])
+        (submission,) = (submission for submission in self.submissions if submission["ref"] == body["ref"])
         submission["looks"] += 1
         if submission["looks"] > self.looks_until_scored:
             submission.update(self.outcome)
@@ -125,20 +117,19 @@ class KaggleServer:
         self.pushes.append(body)
         if self.on_push:
             self.on_push(body)
-        slug = body["slug"]
-        url = f"https://www.kaggle.com/code/{slug}"
-        return {"ref": slug, "url": url, "versionNumber": len(self.pushes), "kernelId": 7, **self.push_answer}
+        url = f"https://www.kaggle.com/code/{body['slug']}"
+        return {"url": url, "versionNumber": len(self.pushes), **self.push_answer}
 
     def GetKernelSessionStatus(self, body: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
         state = self.kernel_states.pop(0) if len(self.kernel_states) > 1 else self.kernel_states[0]
-        return {"status": state, **({"failureMessage": self.kernel_failure} if self.kernel_failure else {})}
+        return {"status": state, "failureMessage": self.kernel_failure}
 
     def ListKernelSessionOutput(self, body: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
         names = sorted(self.outputs)
         first = int(body.get("pageToken") or 0)  # one file per page
         files = [{"url": f"http://{STORAGE}/output/{n}?{SIGNATURE}", "fileName": n} for n in names[first : first + 1]]
-        more = {"nextPageToken": str(first + 1)} if first + 1 < len(names) else {}
-        return {"files": files, "log": self.kernel_log, **more}
+        more = str(first + 1) if first + 1 < len(names) else ""
+        return {"files": files, "log": self.kernel_log, "nextPageToken": more}
 
     def _shown(self, submission: dict[str, Any]) -> dict[str, Any]:
         return {name: value for name, value in submission.items() if name != "looks"}
@@ -216,9 +207,7 @@ class _Handler(BaseHTTPRequestHandler):
         if name == "GET files":
             return self._file(kaggle.archive, fault.keep_bytes if fault else None)
         answer = self._answer(name, values, body)
-        if isinstance(answer, bytes):
-            return self._send(200, answer, {"Content-Type": "application/octet-stream"})
-        return self._json(200, answer)
+        return self._send(200, answer, {}) if isinstance(answer, bytes) else self._json(200, answer)
 
     def _answer(self, name: str, values: dict[str, Any], body: bytes) -> dict[str, Any] | bytes:
         with self.kaggle.lock:
@@ -234,19 +223,13 @@ class _Handler(BaseHTTPRequestHandler):
         asked = self.headers.get("Range", "")
         if asked.startswith("bytes=") and self.headers.get("If-Range", self.kaggle.etag) == self.kaggle.etag:
             first = int(asked[len("bytes=") :].rstrip("-"))
-        modified = (datetime(2026, 11, 1) + timedelta(hours=1)).strftime("%a, %d %b %Y %H:%M:%S GMT")
-        headers = {
-            "Content-Type": "application/zip",
-            "Accept-Ranges": "bytes",
-            "ETag": self.kaggle.etag,
-            "Last-Modified": modified,
-        }
+        headers = {"Accept-Ranges": "bytes", "ETag": self.kaggle.etag, "Last-Modified": "Sun, 01 Nov 2026 01:00:00 GMT"}
         if first:
             headers["Content-Range"] = f"bytes {first}-{len(contents) - 1}/{len(contents)}"
         self._send(206 if first else 200, contents[first:], headers, keep=keep)
 
     def _json(self, status: int, answer: dict[str, Any], headers: dict[str, str] | None = None) -> None:
-        self._send(status, json.dumps(answer).encode(), {"Content-Type": JSON, **(headers or {})})
+        self._send(status, json.dumps(answer).encode(), {"Content-Type": "application/json", **(headers or {})})
 
     def _send(self, status: int, contents: bytes, headers: dict[str, str], *, keep: int | None = None) -> None:
         self.send_response(status)
@@ -254,14 +237,11 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.send_header("Content-Length", str(len(contents)))
         self.end_headers()
-        if keep is None:
-            self.wfile.write(contents)
-            return
         self.wfile.write(contents[:keep])
-        self.wfile.flush()
-        time.sleep(0.2)  # give the client time to read what was sent
-        self.kaggle.reached.set()
-        self._cut()
+        if keep is not None:
+            time.sleep(0.2)  # give the client time to read what was sent
+            self.kaggle.reached.set()
+            self._cut()
 
     def _cut(self) -> None:
         """Reset the connection instead of closing it properly."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import codecs
 import contextlib
+import importlib
 import importlib.metadata
 import io
 import json
@@ -22,6 +23,9 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
+import requests
+from requests.adapters import HTTPAdapter
+
 from kaggle_digits.errors import AccessError, DigitsError, KaggleError
 from kaggle_digits.files import expand_home
 from kaggle_digits.tables import COMPETITION
@@ -30,15 +34,8 @@ log = logging.getLogger(__name__)
 
 SITE = "https://www.kaggle.com"
 TOKEN_PAGE = f"{SITE}/settings/api"
-PAUSES = (1.0, 2.0, 4.0, 8.0)
-"""Seconds between attempts at a request or an upload that may be repeated."""
-LONGEST_PAUSE = 120.0
-"""If Kaggle asks to wait for more seconds than this, we give up instead."""
 TIMEOUT = (30.0, 120.0)
 """Seconds to wait for a connection, and for the next bytes of an answer."""
-TRANSIENT = (429, 500, 502, 503, 504)
-POLL_SECONDS = (1.0, 15.0)
-"""First and longest pause, in seconds, between two looks at a score or a kernel."""
 
 
 def competition_slug() -> str:
@@ -63,8 +60,7 @@ def slug_of(name: str, where: str) -> str:
         path = urlsplit(name).path
     except ValueError:  # an address with an unclosed bracket
         path = ""
-    parts = [part for part in path.split("/") if part not in ("", "c", "competitions")]
-    slug = parts[0] if parts else ""
+    slug = next((part for part in path.split("/") if part not in ("", "c", "competitions")), "")
     if not re.fullmatch(r"[a-z0-9][a-z0-9-]*", slug):
         raise AccessError(
             f"{where}: {name!r}. Expected the short name of a competition, as in {COMPETITION}, or its address. "
@@ -86,113 +82,94 @@ class Client:
         api: its ``KaggleApi``.
         version: the version of the client.
         credentials: which credentials it found, in words.
+        kernel_advice: what the user can do if Kaggle denies a kernel. With "" the errors are about the competition.
     """
 
     api: Any
     version: str
     credentials: str
+    kernel_advice: str = ""
 
     def ask(
-        self,
-        what: str,
-        method: str,
-        fields: dict[str, Any],
-        read: Callable[[Any], Any] | None,
-        *,
-        repeat: bool = True,
-        denied: str | None = None,
+        self, what: str, method: str, fields: dict[str, Any], read: Callable[[Any], Any] | None, *, repeat: bool = True
     ) -> Any:
-        """Send one request of Kaggle's protocol over the client's HTTP session.
+        """Send one request of Kaggle's SDK, and read the answer as JSON.
 
-        The client's own functions hide which request failed, differ between versions, and fail on states that they do
-        not know.
+        The client's own functions hide which request failed, and differ between versions. The SDK's types of answers
+        fail on a state that they do not know, and fill in what is missing.
 
         Args:
-            what, repeat, denied: as in ``call``.
-            method: a method of the protocol, as in "competitions.CompetitionApiService/GetSubmission".
+            what, repeat: as in ``call``.
+            method: an area of the SDK and a method, as in "competitions.GetSubmission".
             fields: the fields of the request, as in JSON.
             read: turns the answer's JSON into the result. If it raises an exception, the answer counts as not
                 understood. None returns the answer as it comes, for a file.
         """
-        from kagglesdk.common.types.http_redirect import HttpRedirect
+        area, name = method.split(".")
+        service = {"competitions": "Competition", "kernels": "Kernels"}[area]
 
-        class Body:
-            @staticmethod
-            def to_dict(_: Body) -> dict[str, Any]:
-                return fields
+        def send() -> Any:
+            from kagglesdk.common.types.http_redirect import HttpRedirect
 
-        class Json:
-            @staticmethod
-            def prepare_from(response: Any) -> Any:
-                return read(response.json()) if read else response
+            types = importlib.import_module(f"kagglesdk.{area}.types.{service.lower()}_api_service")
+            # SDK 0.1.20 has no type for the question about limits. It has the same one field as this one.
+            request_type = getattr(types, f"Api{name}Request", None) or types.ApiDownloadDataFilesRequest
+            with self.api.build_kaggle_client() as services:
+                # Asked for a redirect, the SDK returns the HTTP answer as it comes.
+                answer = services.http_client().call(
+                    f"{area}.{service}ApiService", name, request_type.from_dict(fields), HttpRedirect
+                )
+                return read(answer.json()) if read else answer
 
-        with self.api.build_kaggle_client() as services:
-            send = services.http_client().call
-            kind = Json if read else HttpRedirect  # the client streams only the answers of its own file types
-            return self.call(what, lambda: send(*method.split("/"), Body(), kind), repeat=repeat, denied=denied)
+        return self.call(what, send, repeat=repeat)
 
-    def call(
-        self,
-        what: str,
-        action: Callable[[], Any],
-        *,
-        repeat: bool = True,
-        denied: str | None = None,
-        storage: bool = False,
-    ) -> Any:
-        """Call the client with its output held back. Retry passing failures, and explain lasting ones.
+    def call(self, what: str, action: Callable[[], Any], *, repeat: bool = True, storage: bool = False) -> Any:
+        """Call the client with its output held back and a timeout. Retry passing failures, and explain lasting ones.
 
         Args:
             what: what is requested, for messages.
-            action: the call.
+            action: the call. It may make further calls, which are then repeated together.
             repeat: whether the request may reach Kaggle more than once.
-            denied: what the user can do about the statuses 403 and 404. None gives the advice for competitions.
             storage: whether the call transfers a file, from or to an address that Kaggle gave.
 
         Raises:
             AccessError, KaggleError: explained for the user; the cause is what the client raised.
         """
-        import requests
-
-        pauses = iter(PAUSES if repeat else ())
+        pauses = iter((1.0, 2.0, 4.0, 8.0) if repeat else ())
         while True:
             try:
                 with _guarded():
                     return action()
-            except requests.HTTPError as error:
+            except (OSError, DigitsError) as error:
+                cause = error.__cause__ if isinstance(error, DigitsError) else error
+                if not isinstance(cause, requests.RequestException):  # a full disk, for example
+                    raise
                 pause = next(pauses, None)
-                wait = _retry_after(error) or pause
-                if pause is None or wait is None or status_of(error) not in TRANSIENT or wait > LONGEST_PAUSE:
-                    raise self._explain(what, error, denied, storage=storage) from error
-                reason = _said(error)
-            except requests.RequestException as error:
-                wait, reason = next(pauses, None), type(error).__name__
-                if wait is None:
-                    raise KaggleError(
-                        f"{what}: no whole answer from Kaggle ({reason}). Expected a network that reaches {SITE}. "
-                        "Check whether it wants you to log in, and $HTTPS_PROXY if you need one. Then repeat the "
-                        "command."
-                    ) from error
-            except (OSError, DigitsError):  # a full disk
-                raise
+                wait = pause and (_retry_after(cause) or pause)
+                if not wait or wait > 120 or not is_passing(cause):  # a longer wait is left to the user
+                    raise (error if error is not cause else self._explain(what, cause, storage=storage)) from cause
+                log.info("%s: %s; trying again in %.0f s", what, _said(cause), wait)
             except Exception as error:
                 # The client does not guard its parsing, and raises what it likes.
                 raise KaggleError(
                     f"{what}: client {self.version} does not understand Kaggle's answer ({type(error).__name__}: "
                     f"{error}). Try again, or update the client: pip install -U kaggle"
                 ) from error
-            log.info("%s: %s; trying again in %.0f s", what, reason, wait)
             time.sleep(wait)
 
-    def _explain(self, what: str, error: Exception, denied: str | None, *, storage: bool) -> DigitsError:
-        status, said = status_of(error), _said(error)
+    def _explain(self, what: str, error: requests.RequestException, *, storage: bool) -> DigitsError:
+        slug, status, said = competition_slug(), status_of(error), _said(error)
+        rules, answered = f"{SITE}/competitions/{slug}/rules", f"{what}: Kaggle answered {said}."
+        if not isinstance(error, requests.HTTPError):
+            return KaggleError(
+                f"{what}: no whole answer from Kaggle ({said}). Expected a network that reaches {SITE}. Check whether "
+                "it wants you to log in, and $HTTPS_PROXY if you need one. Then repeat the command."
+            )
         if storage:
             return KaggleError(
                 f"{what}: Kaggle's storage answered {said}. Its addresses are valid only for a short time. Repeat the "
                 "command."
             )
-        slug = competition_slug()
-        rules = f"{SITE}/competitions/{slug}/rules"
         if status == 401:
             return AccessError(
                 f"{what}: Kaggle refused {self.credentials} ({said}; client {self.version}). Expected credentials that "
@@ -200,32 +177,27 @@ class Client:
                 "token belongs in $KAGGLE_API_TOKEN or ~/.kaggle/access_token, not in kaggle.json."
             )
         if status in (403, 404):
-            return AccessError(
-                f"{what}: Kaggle answered {said}. "
-                + (
-                    denied
-                    or f"Expected a user who has joined the competition {slug!r}. Accept its rules in a browser, "
-                    f"since no program can: {rules}. Kaggle may want a verified phone number first ({SITE}/settings), "
-                    "and gives the same answer for a misspelt name or a closed competition."
-                )
+            advice = self.kernel_advice or (
+                f"Expected a user who has joined the competition {slug!r}. Accept its rules in a browser, since no "
+                f"program can: {rules}. Kaggle may want a verified phone number first ({SITE}/settings), and gives "
+                "the same answer for a misspelt name or a closed competition."
             )
+            return AccessError(f"{answered} {advice}")
         if status == 429:
+            wait = _retry_after(error)
+            wait_words = f"{wait:.0f} s" if wait else "a few minutes"
+            return KaggleError(f"{answered} Expected fewer requests. Wait {wait_words}, then repeat the command.")
+        if status >= 500:
+            return KaggleError(f"{answered} Repeat the command in a few minutes.")
+        if self.kernel_advice:
             return KaggleError(
-                f"{what}: Kaggle answered {said}. Expected fewer requests. Wait "
-                f"{f'{_retry_after(error):.0f} s' if _retry_after(error) else 'a few minutes'}, then repeat the "
-                "command."
+                f"{answered} Expected a kernel that it can run. See {SITE}/code, and how many of your weekly hours are "
+                f"left: {SITE}/settings."
             )
-        if status < 500 and denied:
-            return KaggleError(
-                f"{what}: Kaggle answered {said}. Expected a kernel that it can run. See {SITE}/code, and how many of "
-                f"your weekly hours are left: {SITE}/settings."
-            )
-        if status < 500:
-            return KaggleError(
-                f"{what}: Kaggle answered {said}. Expected a user who has joined ({rules}) and has submissions left "
-                f"today ({submissions_page(slug)}). Check both, then repeat the command."
-            )
-        return KaggleError(f"{what}: Kaggle answered {said}. Repeat the command in a few minutes.")
+        return KaggleError(
+            f"{answered} Expected a user who has joined ({rules}) and has submissions left today "
+            f"({submissions_page(slug)}). Check both, then repeat the command."
+        )
 
 
 def connect() -> Client:
@@ -243,10 +215,6 @@ def connect() -> Client:
         "Expected an access token in $KAGGLE_API_TOKEN or ~/.kaggle/access_token, or a legacy key in "
         f"~/.kaggle/kaggle.json. {_explain_key_file()}Make one at {TOKEN_PAGE}."
     )
-    missing = AccessError(
-        f"Kaggle client {version}: found no credentials that Kaggle accepts; a token that has expired counts as none. "
-        f"{hint}"
-    )
 
     def sign_in() -> Any:
         # The import signs in. From 2.2.4 on it hides why it failed, so a second attempt has to show the reason.
@@ -258,67 +226,68 @@ def connect() -> Client:
 
     try:
         api = Client(None, version, "your access token").call("signing in", sign_in)
-    except SystemExit as error:
-        raise missing from error
+    except SystemExit:  # how older clients say that there are none
+        api = None
     except DigitsError as error:
         if isinstance(error.__cause__, OSError):  # raised by requests: Kaggle refused, or did not answer
             raise
         # A credentials file holds something else. The client does not say which file, or what it holds.
         raise AccessError(f"Kaggle client {version}: cannot read the credentials it found. {hint}") from error
-    method = str(api.config_values.get("auth_method"))
+    method = str(api and api.config_values.get("auth_method"))
     if "None" in method:
-        raise missing
-    found = {"LEGACY_API_KEY": "your legacy key", "OAUTH": "your login"}
-    credentials = next((words for name, words in found.items() if name in method), "your access token")
+        raise AccessError(
+            f"Kaggle client {version}: found no credentials that Kaggle accepts; a token that has expired counts as "
+            f"none. {hint}"
+        )
+    kinds = {"LEGACY_API_KEY": "your legacy key", "OAUTH": "your login"}
+    credentials = next((words for kind, words in kinds.items() if kind in method), "your access token")
     return Client(api, version, credentials)
 
 
 def _explain_key_file() -> str:
-    """Say what is wrong with a kaggle.json that is there and cannot be used, or return ""."""
-    folders = [expand_home(os.environ.get("KAGGLE_CONFIG_DIR") or "~/.kaggle"), expand_home("~/.config/kaggle")]
-    for folder in folders:
-        file = folder / "kaggle.json"
-        if file.is_file():
-            try:
-                contents = file.read_bytes()
-                key = json.loads(contents.decode("utf-8"))
-            except OSError as error:
-                return f"{file} is there but cannot be read ({error.strerror}). Check its permissions. "
-            except ValueError:
-                reason = "is no whole JSON file; it may be cut off"
-                if contents.startswith((codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-                    reason = "starts with a byte-order mark, which an editor has put there"
-                return f"{file} is there but {reason}. Download it again, and do not edit it. "
-            if not (isinstance(key, dict) and key.get("username") and key.get("key")):
-                return f"{file} is there but holds no username and key. Download it again. "
-        elif misnamed := [each for each in sorted(folder.glob("kaggle*.json*")) if each.is_file()]:
-            return f"{misnamed[0]} is there but has another name. Rename it to kaggle.json. "
+    """Say what is wrong with a kaggle.json that cannot be used, or return ""."""
+    for folder in (os.environ.get("KAGGLE_CONFIG_DIR") or "~/.kaggle", "~/.config/kaggle"):
+        file = expand_home(folder) / "kaggle.json"
+        if not file.is_file():
+            if misnamed := sorted(path for path in file.parent.glob("kaggle*.json*") if path.is_file()):
+                return f"{misnamed[0]} is there but has another name. Rename it to kaggle.json. "
+            continue
+        try:
+            contents = file.read_bytes()
+            key = json.loads(contents.decode("utf-8"))
+        except OSError as error:
+            return f"{file} is there but cannot be read ({error.strerror}). Check its permissions. "
+        except ValueError:
+            reason = "is no whole JSON file; it may be cut off"
+            if contents.startswith((codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+                reason = "starts with a byte-order mark, which an editor has put there"
+            return f"{file} is there but {reason}. Download it again, and do not edit it. "
+        if not (isinstance(key, dict) and key.get("username") and key.get("key")):
+            return f"{file} is there but holds no username and key. Download it again. "
     return ""
 
 
-def polls(longest: float | None) -> Iterator[None]:
-    """Yield at once, and then after growing pauses that add up to ``longest`` seconds. None goes on for ever."""
-    pause, waited = POLL_SECONDS[0], 0.0
-    while longest is None or waited <= longest:
+def polls(longest: float) -> Iterator[None]:
+    """Yield at once, and then after growing pauses that add up to ``longest`` seconds."""
+    pause, waited = 1.0, 0.0
+    while waited <= longest:
         yield
         time.sleep(pause)
         waited += pause
-        pause = min(1.5 * pause, POLL_SECONDS[1])
+        pause = min(1.5 * pause, 15.0)
 
 
 @contextlib.contextmanager
 def _guarded() -> Iterator[None]:
     """Hold back what the client prints (in verbose mode even the credentials), and give its requests a timeout.
 
-    The client has no setting for a timeout, and would wait for ever.
+    The client would wait for ever. It has no setting for a timeout, and opens its own sessions, the first one while it
+    is imported. So the timeout is set in requests itself, for the time of a call.
     """
-    from requests.adapters import HTTPAdapter
-
     send = HTTPAdapter.send
 
     def send_and_wait(*arguments: Any, **options: Any) -> Any:
-        options["timeout"] = options.get("timeout") or TIMEOUT
-        return send(*arguments, **options)
+        return send(*arguments, **{**options, "timeout": options.get("timeout") or TIMEOUT})
 
     HTTPAdapter.send = send_and_wait  # type: ignore[method-assign]
     try:
@@ -335,9 +304,17 @@ def status_of(error: BaseException | None) -> int:
     return 0 if response is None else response.status_code
 
 
-def _said(error: Exception) -> str:
+def is_passing(error: BaseException | None) -> bool:
+    """Return whether a request that failed with this error may succeed later."""
+    # With 308 the storage says that it lacks a part of the file.
+    return not isinstance(error, requests.HTTPError) or status_of(error) in (308, 429, 500, 502, 503, 504)
+
+
+def _said(error: requests.RequestException) -> str:
     """Return the status and message of Kaggle's answer, but never its address, which may be signed."""
-    response = error.response  # type: ignore[attr-defined]
+    response = error.response
+    if not isinstance(error, requests.HTTPError) or response is None:
+        return type(error).__name__
     try:
         message = str(response.json()["message"])
     except (ValueError, KeyError, TypeError):
@@ -345,7 +322,7 @@ def _said(error: Exception) -> str:
     return f"{response.status_code}, {message.strip().rstrip('.')!r}"
 
 
-def _retry_after(error: Exception) -> float | None:
-    """Return how many seconds Kaggle asks to wait, or None if it asks nothing, or names a date."""
-    asked = error.response.headers.get("Retry-After", "")  # type: ignore[attr-defined]
-    return float(asked) if asked.isdigit() else None
+def _retry_after(error: requests.RequestException) -> float:
+    """Return how many seconds Kaggle asks to wait, or 0 if it asks nothing, or names a date."""
+    asked = "" if error.response is None else error.response.headers.get("Retry-After", "")
+    return float(asked) if asked.isdigit() else 0.0

@@ -7,31 +7,22 @@ submission in Kaggle's list, by a marker in its description that is made from th
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import logging
 import shutil
 import time
 import zipfile
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
+import requests
+
 from kaggle_digits.errors import DataError, DigitsError, KaggleError, SubmissionError
 from kaggle_digits.files import BROKEN, locked
-from kaggle_digits.kaggle.client import (
-    PAUSES,
-    TIMEOUT,
-    TRANSIENT,
-    Client,
-    competition_slug,
-    connect,
-    polls,
-    status_of,
-    submissions_page,
-)
+from kaggle_digits.kaggle.client import Client, competition_slug, connect, polls, status_of, submissions_page
 from kaggle_digits.kaggle.records import read_record, save_record
 from kaggle_digits.submission import TEST_ROWS, check_submission, expected_rows
 from kaggle_digits.tables import COMPETITION
@@ -39,12 +30,8 @@ from kaggle_digits.tables.find import find_competition
 
 log = logging.getLogger(__name__)
 
-API = "competitions.CompetitionApiService"
-SCORING_SECONDS = 1800.0
 LOST_PAUSES = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
 """Seconds between looks for a submission that may or may not have been made. Kaggle's list may lag behind."""
-PAGE_SIZE = 100
-DATA_FILES = ("train.csv", "test.csv", "sample_submission.csv")
 
 
 @dataclass(frozen=True)
@@ -52,20 +39,20 @@ class Submission:
     """What Kaggle says about a submission.
 
     Args:
-        reference: Kaggle's number for it.
-        state: "pending", "complete" or "error".
+        reference: Kaggle's number for it; None in a record of the first one, before Kaggle has answered.
+        state: "pending", "complete" or "error"; in a record also "sent".
         date: when it was made, UTC, ISO 8601.
+        url: the address of its page.
         public_score: accuracy on the public part of the test rows, as Kaggle writes it; None before it is scored.
         error: why Kaggle could not score it.
-        url: the address of its page.
     """
 
-    reference: int
+    reference: int | None
     state: str
     date: str
-    public_score: str | None
-    error: str | None
     url: str
+    public_score: str | None = None
+    error: str | None = None
 
 
 def download(folder: Path, *, quiet: bool = True) -> Path:
@@ -90,24 +77,27 @@ def download(folder: Path, *, quiet: bool = True) -> Path:
     if target.exists():
         _check_zip(target)
         return target
-    client = connect()
-    loaded = folder / ".kaggle_digits-partial" / target.name
-    _load_zip(client, slug, loaded, quiet=quiet)
-    try:
-        _check_zip(loaded)
-    except DataError:
-        # Client 2.0.2 continues any partial file, even one of another zip. Download once more from the start.
-        loaded.unlink()
-        _load_zip(client, slug, loaded, quiet=quiet)
+    client, what = connect(), f"download of {slug}"
+    partial = folder / ".kaggle_digits-partial" / target.name
+    # Client 2.0.2 continues any partial file, even one of another zip. So a damaged zip is downloaded once more.
+    for is_last in (False, True):
+        answer = client.ask(what, "competitions.DownloadDataFiles", {"competitionName": slug}, None)
+
+        def transfer(answer: Any = answer) -> None:
+            client.api.download_file(answer, str(partial), None, quiet, resume=True)
+
+        client.call(what, transfer, repeat=False, storage=True)  # the client itself retries a broken transfer
         try:
-            _check_zip(loaded)
+            _check_zip(partial)
+            break
         except DataError as error:
-            loaded.unlink()
-            raise KaggleError(
-                f"download of {slug}: the file that came is not the competition's zip. Try again later."
-            ) from error
-    loaded.replace(target)
-    shutil.rmtree(loaded.parent)
+            partial.unlink()
+            if is_last:
+                raise KaggleError(
+                    f"{what}: the file that came is not the competition's zip. Try again later."
+                ) from error
+    partial.replace(target)
+    shutil.rmtree(partial.parent)
     return target
 
 
@@ -163,26 +153,36 @@ def upload(file: Path, message: str, *, rows: int | None = None) -> Submission:
         marker = f"[{record['sha256'][:12]}]"
         client = connect()
         before = record["upload"]
-        known = _known(client, slug, before, marker)
-        # If the user was already told about the failure, the same contents are submitted again.
-        again = known and known.state == "error" and _was_told(before, known)
-        if known and not again:
-            log.info("%s: was submitted before, on %s; nothing new is sent.", file, known.date)
+        submission = _find_known(client, slug, before, marker)
+        # Only if the record shows that the user knows about the failure, the same contents are submitted again.
+        was_told = before and before["state"] in ("error", "sent")
+        if submission and not (
+            submission.state == "error" and was_told and before["reference"] == submission.reference
+        ):
+            log.info("%s: was submitted before, on %s; nothing new is sent.", file, submission.date)
+            message = before["message"] if before and before["competition"] == slug else message
         else:
             left = _check_limits(client, slug)
             if left is not None:
                 log.info("%s more %s allowed today", left, "submission" if left == 1 else "submissions")
             token = _send_file(client, slug, file, contents)
             # From here until Kaggle's answer is written down, it is uncertain whether there is a submission.
-            _note(file, record, slug, message, "sent", known)
+            earlier = submission.reference if submission else None
+            _note(file, record, slug, message, Submission(earlier, "sent", _now(), submissions_page(slug)))
             try:
-                reference = _create(client, slug, file.name, token, f"{marker} {message}")
+                submission = _create(client, slug, file.name, token, f"{marker} {message}")
             except DigitsError:  # Kaggle has refused the request, so nothing is uncertain
                 save_record(file, {**record, "upload": before})
                 raise
-            known = _new(reference, slug) if reference else _lost(client, slug, file, marker, known)
-        _note(file, record, slug, message, known.state, known)
-        return known
+            submission = submission or _find(client, slug, marker, LOST_PAUSES, after=earlier or 0)
+            if not submission:
+                raise KaggleError(
+                    f"{file}: Kaggle's answer was lost, and the submission is not in the list {sum(LOST_PAUSES):.0f} s "
+                    f"later. See {submissions_page(slug)}. If it is missing there too, repeat the command: it looks "
+                    "again before it sends anything."
+                )
+        _note(file, record, slug, message, submission)
+        return submission
 
 
 def wait_for_score(file: Path, submission: Submission) -> Submission:
@@ -193,13 +193,14 @@ def wait_for_score(file: Path, submission: Submission) -> Submission:
     """
     slug = competition_slug()
     client = connect()
-    for _ in polls(SCORING_SECONDS):
+    longest = 1800.0
+    for _ in polls(longest):
         if submission.state != "pending":
             break
         submission = _look_at(client, slug, submission)
     record = read_record(file)
     if record["upload"] and record["upload"]["reference"] == submission.reference:  # may be another file by now
-        _note(file, record, slug, "", submission.state, submission)
+        _note(file, record, slug, record["upload"]["message"], submission)
     if submission.state == "error":
         raise KaggleError(
             f"{file}: Kaggle could not score submission {submission.reference} "
@@ -207,29 +208,15 @@ def wait_for_score(file: Path, submission: Submission) -> Submission:
         )
     if submission.state == "pending":
         raise KaggleError(
-            f"{file}: submission {submission.reference} is not scored after {SCORING_SECONDS / 60:.0f} minutes. "
-            "Repeat the command with --wait later: it does not submit the file again."
+            f"{file}: submission {submission.reference} is not scored after {longest / 60:.0f} minutes. Repeat the "
+            "command with --wait later: it does not submit the file again."
         )
     return submission
 
 
-def _note(
-    file: Path, record: dict[str, Any], slug: str, message: str, state: str, submission: Submission | None = None
-) -> None:
-    """Write the state of the submission into the file's record."""
-    before = record["upload"]
-    same = before and submission and before["reference"] in (None, submission.reference)
-    record["upload"] = {
-        "competition": slug,
-        "message": before["message"] if same else message,
-        "state": state,
-        "reference": submission.reference if submission else None,
-        "date": submission.date if submission else _now(),
-        "public_score": submission.public_score if submission else None,
-        "error": submission.error if submission else None,
-        "url": submission.url if submission else None,
-    }
-    save_record(file, record)
+def _note(file: Path, record: dict[str, Any], slug: str, message: str, submission: Submission) -> None:
+    """Write what is known of the submission into the file's record."""
+    save_record(file, record | {"upload": {**asdict(submission), "competition": slug, "message": message}})
 
 
 def _rows_of(slug: str, rows: int | None) -> tuple[int, str]:
@@ -242,31 +229,14 @@ def _rows_of(slug: str, rows: int | None) -> tuple[int, str]:
     return expected_rows(None if source and source.is_sample else source)
 
 
-def _load_zip(client: Client, slug: str, file: Path, *, quiet: bool) -> None:
-    """Download the competition's zip, or the missing part of it. The client itself retries a broken transfer."""
-    what = f"download of {slug}"
-    answer = client.ask(what, f"{API}/DownloadDataFiles", {"competitionName": slug}, None)
-    transfer = functools.partial(client.api.download_file, answer, str(file), None, quiet, resume=True)
-    try:
-        client.call(what, transfer, repeat=False, storage=True)
-    except KaggleError as error:
-        if isinstance(error.__cause__, ValueError):  # client 2.0.2 received other bytes than Kaggle announced
-            raise KaggleError(
-                f"{what}: not the file that Kaggle announced ({error.__cause__}). Expected the whole file. Repeat the "
-                "command."
-            ) from error
-        raise
-
-
 def _check_limits(client: Client, slug: str) -> int | None:
     """Return how many submissions are left today, or None if Kaggle does not say."""
 
-    def read(answer: dict[str, Any]) -> tuple[int, int, int, bool]:
-        today, total, allowed = (int(answer.get(name, 0)) for name in ("numToday", "numTotal", "numAllowedNow"))
-        return today, total, allowed, bool(answer.get("limitedByTotal"))
+    def read(answer: dict[str, Any]) -> list[int]:
+        return [int(answer.get(name, 0)) for name in ("numToday", "numTotal", "numAllowedNow", "limitedByTotal")]
 
-    what = f"submission limits of {slug}"
-    today, total, allowed, by_total = client.ask(what, f"{API}/GetSubmissionLimits", {"competitionName": slug}, read)
+    what, request = f"submission limits of {slug}", {"competitionName": slug}
+    today, total, allowed, by_total = client.ask(what, "competitions.GetSubmissionLimits", request, read)
     if not total:  # a user who never submitted is on no team yet, and all numbers are 0
         return None
     if not allowed:
@@ -285,8 +255,6 @@ def _send_file(client: Client, slug: str, file: Path, contents: bytes) -> str:
     Nothing is submitted yet, so both requests may be repeated. They are repeated together, because a broken upload may
     leave half a file at the place that Kaggle gave.
     """
-    import requests
-
     what = f"upload of {file.name}"
     request = {
         "competitionName": slug,
@@ -295,132 +263,101 @@ def _send_file(client: Client, slug: str, file: Path, contents: bytes) -> str:
         "lastModifiedEpochSeconds": int(file.stat().st_mtime),
     }
 
-    def put(address: str) -> None:
-        answer = requests.put(address, data=contents, timeout=TIMEOUT, allow_redirects=False)
-        if answer.status_code not in (200, 201):
-            raise requests.HTTPError(response=answer)
+    def send() -> str:
+        read = itemgetter("token", "createUrl")
+        token, address = client.ask(what, "competitions.StartSubmissionUpload", request, read, repeat=False)
 
-    pauses = iter(PAUSES)
-    while True:
-        token, address = client.ask(what, f"{API}/StartSubmissionUpload", request, itemgetter("token", "createUrl"))
-        try:
-            client.call(what, functools.partial(put, address), repeat=False, storage=True)
-            return token
-        except KaggleError as error:
-            pause = next(pauses, None)
-            status = status_of(error.__cause__)
-            if pause is None or status not in (0, 308, *TRANSIENT):
-                raise
-            log.info("%s: %s; trying again in %.0f s", what, status or type(error.__cause__).__name__, pause)
-        time.sleep(pause)
+        def put() -> None:
+            answer = requests.put(address, data=contents, allow_redirects=False)
+            if answer.status_code not in (200, 201):
+                raise requests.HTTPError(response=answer)
+
+        client.call(what, put, repeat=False, storage=True)
+        return token
+
+    return client.call(what, send)
 
 
-def _create(client: Client, slug: str, name: str, token: str, description: str) -> int:
-    """Send the one request that is never repeated.
-
-    Returns:
-        the reference of the submission, or 0 if Kaggle's answer was lost.
+def _create(client: Client, slug: str, name: str, token: str, description: str) -> Submission | None:
+    """Send the one request that is never repeated. Return None if Kaggle's answer was lost.
 
     Raises:
         AccessError, KaggleError: Kaggle refused.
     """
+
+    def read(answer: dict[str, Any]) -> Submission:
+        return Submission(int(answer["ref"]), "pending", _now(), submissions_page(slug))
+
     request = {"competitionName": slug, "blobFileTokens": token, "submissionDescription": description}
     try:
-        return client.ask(
-            f"submission of {name}",
-            f"{API}/CreateSubmission",
-            request,
-            lambda answer: int(answer["ref"]),
-            repeat=False,
-        )
+        return client.ask(f"submission of {name}", "competitions.CreateSubmission", request, read, repeat=False)
     except DigitsError as error:
         if 400 <= status_of(error.__cause__) < 500:
             raise
         log.info("%s Looking for the submission in the list.", error)
-        return 0
+        return None
 
 
-def _lost(client: Client, slug: str, file: Path, marker: str, before: Submission | None) -> Submission:
-    """Look for the submission whose answer was lost. An older one with the same contents does not count."""
-    found = _find(client, slug, marker, LOST_PAUSES, after=before.reference if before else 0)
-    if not found:
-        raise KaggleError(
-            f"{file}: Kaggle's answer was lost, and the submission is not in the list {sum(LOST_PAUSES):.0f} s later. "
-            f"See {submissions_page(slug)}. If it is missing there too, repeat the command: it looks again before it "
-            "sends anything."
-        )
-    return found
-
-
-def _known(client: Client, slug: str, upload: dict[str, Any] | None, marker: str) -> Submission | None:
+def _find_known(client: Client, slug: str, upload: dict[str, Any] | None, marker: str) -> Submission | None:
     """Return the newest submission with the same contents, from the file's record or from Kaggle's list."""
     if not upload or upload["competition"] != slug:
-        return _find(client, slug, marker, ())
+        return _find(client, slug, marker)
     if upload["state"] == "sent":
         log.info("An earlier call was stopped, or lost its answer; looking for its submission for a minute")
-        found = _find(client, slug, marker, LOST_PAUSES, after=upload["reference"] or 0)
-        return found or (_find(client, slug, marker, ()) if upload["reference"] else None)
-    fields = ("reference", "state", "date", "public_score", "error", "url")
-    submission = Submission(**{name: upload[name] for name in fields})
+        newer = _find(client, slug, marker, LOST_PAUSES, after=upload["reference"] or 0)
+        return newer or (_find(client, slug, marker) if upload["reference"] else None)
+    submission = Submission(**{field.name: upload[field.name] for field in fields(Submission)})
     return _look_at(client, slug, submission) if submission.state == "pending" else submission
 
 
-def _was_told(upload: dict[str, Any] | None, submission: Submission) -> bool:
-    """Return whether the record shows that the user knows about the failure of a submission."""
-    return bool(upload and upload["state"] in ("error", "sent") and upload["reference"] == submission.reference)
-
-
-def _find(client: Client, slug: str, marker: str, pauses: tuple[float, ...], *, after: int = 0) -> Submission | None:
+def _find(
+    client: Client, slug: str, marker: str, pauses: tuple[float, ...] = (), *, after: int = 0
+) -> Submission | None:
     """Look for the newest submission with a marker and a reference above ``after``, now and after every pause."""
 
     def read(answer: dict[str, Any]) -> tuple[Submission | None, str]:
         listed = answer.get("submissions") or []
-        ours = (one for one in listed if int(one["ref"]) > after and marker in (one.get("description") or ""))
-        return next((_submission(one, slug) for one in ours), None), answer.get("nextPageToken") or ""
+        ours = (entry for entry in listed if int(entry["ref"]) > after and marker in (entry.get("description") or ""))
+        return next((_read_submission(entry, slug) for entry in ours), None), answer.get("nextPageToken") or ""
 
-    for pause in (*pauses, None):
-        page = ""
-        while True:
-            request = {"competitionName": slug, "pageSize": PAGE_SIZE, "pageToken": page}
-            found, page = client.ask(f"list of submissions to {slug}", f"{API}/ListSubmissions", request, read)
-            if found:
-                return found
-            if not page:
-                break
+    for pause in (0.0, *pauses):
         if pause:
             time.sleep(pause)
+        page = ""
+        while True:
+            request = {"competitionName": slug, "pageSize": 100, "pageToken": page}
+            what = f"list of submissions to {slug}"
+            submission, page = client.ask(what, "competitions.ListSubmissions", request, read)
+            if submission:
+                return submission
+            if not page:
+                break
     return None
 
 
 def _look_at(client: Client, slug: str, submission: Submission) -> Submission:
     """Ask once for the state of a submission. One that Kaggle does not know yet is returned unchanged."""
-    what = f"score of submission {submission.reference}"
-    request = {"ref": submission.reference}
+    what, request = f"score of submission {submission.reference}", {"ref": submission.reference}
     try:
-        return client.ask(what, f"{API}/GetSubmission", request, lambda answer: _submission(answer, slug))
+        return client.ask(what, "competitions.GetSubmission", request, lambda answer: _read_submission(answer, slug))
     except DigitsError as error:
         if status_of(error.__cause__) == 404:
             return submission
         raise
 
 
-def _submission(answer: dict[str, Any], slug: str) -> Submission:
+def _read_submission(answer: dict[str, Any], slug: str) -> Submission:
     """Read a submission. Any state other than complete and error counts as pending, whatever its name."""
     state = str(answer.get("status")).lower().rpartition("_")[2]
-    date = str(answer["date"]).partition(".")[0].rstrip("Z") + "Z" if answer.get("date") else _now()
     return Submission(
         int(answer["ref"]),
         state if state in ("complete", "error") else "pending",
-        date,
-        str(answer.get("publicScore") or "") or None,
-        (answer.get("errorDescription") or "").strip() or None,
+        str(answer["date"]).partition(".")[0].rstrip("Z") + "Z" if answer.get("date") else _now(),
         # Anything after a question mark may be a signature.
         (answer.get("url") or submissions_page(slug)).partition("?")[0],
+        str(answer.get("publicScore") or "") or None,
+        (answer.get("errorDescription") or "").strip() or None,
     )
-
-
-def _new(reference: int, slug: str) -> Submission:
-    return Submission(reference, "pending", _now(), None, None, submissions_page(slug))
 
 
 def _now() -> str:
@@ -428,14 +365,15 @@ def _now() -> str:
 
 
 def _check_zip(path: Path) -> None:
+    names_wanted = ("train.csv", "test.csv", "sample_submission.csv")
     try:
         with zipfile.ZipFile(path) as archive:
             broken, names = archive.testzip(), archive.namelist()
     except BROKEN as error:
         broken, names = str(error), []
-    missing = [name for name in DATA_FILES[:2] if name not in names]
+    missing = [name for name in names_wanted[:2] if name not in names]
     if broken or missing:
         raise DataError(
             f"{path}: {f'damaged ({broken})' if broken else f'holds no {missing[0]}'}. Expected the competition's zip, "
-            f"with {', '.join(DATA_FILES)}. Remove it, and download again."
+            f"with {', '.join(names_wanted)}. Remove it, and download again."
         )

