@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from kaggle_digits.errors import DataError
-from kaggle_digits.handwriting.photo import MOST_PAGES, is_picture, load_photos
+from kaggle_digits.handwriting.photo import is_picture, load_photos
 
 # It is dark on the left and light on the right, with a mark in the upper left corner that shows how it is turned.
 PICTURE = np.tile(np.linspace(40, 220, 60, dtype=np.uint8), (30, 1))
@@ -109,7 +109,7 @@ def test_every_page_and_frame_is_read(kind):
 
 
 def test_too_many_frames_are_refused():
-    frames = [Image.new("L", (8, 8), shade) for shade in range(MOST_PAGES + 1)]
+    frames = [Image.new("L", (8, 8), shade) for shade in range(101)]
     contents = saved(frames[0], "GIF", save_all=True, append_images=frames[1:])
     assert message(contents) == (
         "photo: 101 pages or frames. Expected at most 100. Split it, or save the pages that you want read."
