@@ -34,7 +34,7 @@ from kaggle_digits.handwriting.strokes import Strokes
 from kaggle_digits.learners.placing import resize
 
 LIKELY = 0.6
-"""A piece with this probability is likely a digit."""
+"""A piece is likely a digit from this probability on."""
 
 UNSURE = "?"
 
@@ -287,7 +287,8 @@ def _why_not(piece: Strokes, usual: float, shape: tuple[int, ...]) -> str | None
         return "at the edge"
     if piece.height > 3 * usual or piece.width > 8 * usual:
         return "too large"
-    if piece.height < s.LOW * usual and not (piece.height >= 0.13 * usual and s.is_loop(piece)):  # nor a small zero
+    # A small loop is a small zero.
+    if piece.height < s.LOW * usual and not (piece.height >= 0.13 * usual and s.is_loop(piece)):
         return "too small"
     return "a blot" if s.is_blot(piece) else None
 

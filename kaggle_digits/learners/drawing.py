@@ -210,7 +210,7 @@ def _scribble(rng: np.random.Generator) -> np.ndarray:
 
 
 def _drawn(lines: Sequence[np.ndarray], rng: np.random.Generator) -> np.ndarray:
-    """Draw lines, (points, 2) each, x and y in pixels of the canvas, distort them, and go along them with a pen."""
+    """Draw lines with a pen after distorting them. Each is (points, 2), x and y in pixels of the canvas."""
     canvas = Image.new("1", (CANVAS, CANVAS))
     for line in lines:
         ImageDraw.Draw(canvas).line([tuple(point) for point in line], fill=1, width=2)

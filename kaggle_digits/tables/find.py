@@ -38,7 +38,7 @@ def find_source(data: str | os.PathLike[str] | None = None) -> Source:
 
 
 def _describe_missing() -> str:
-    """Say that no data was found, where it was looked for, and what to do. On Kaggle's machines it must stand out."""
+    """Say where no data was found, and what to do. On Kaggle's machines the message must stand out."""
     if (inputs := _kaggle_inputs()).is_dir():
         attached = ", ".join(folder.name for folder in sorted(inputs.iterdir())) or "nothing"
         line = "=" * 78
@@ -116,7 +116,7 @@ def find_again(name: str, folder: Path) -> Iterator[Source]:
 
 
 def _source(path: Path, tables: dict[str, Table]) -> Source:
-    """Return a source whose name, once in run.json, is not taken for the built-in sample: a folder may be so called."""
+    """Return a source. A folder named sample gets the name ./sample, or run.json would name the built-in sample."""
     return Source(f"./{path}" if str(path) == SAMPLE else str(path), tables)
 
 

@@ -82,11 +82,11 @@ def _share_on_side(pixels: np.ndarray) -> float:
     import numpy as np
 
     images = _some(pixels).reshape(-1, SIDE, SIDE).astype(np.float32)
-    place = np.arange(SIDE, dtype=np.float32)
+    positions = np.arange(SIDE, dtype=np.float32)
 
     def spread(profiles: np.ndarray) -> np.ndarray:
         total = np.maximum(1, profiles.sum(axis=1))
-        return profiles @ place**2 / total - (profiles @ place / total) ** 2
+        return profiles @ positions**2 / total - (profiles @ positions / total) ** 2
 
     return float((spread(images.sum(axis=1)) > spread(images.sum(axis=2))).mean()) if len(images) else 0.0
 
