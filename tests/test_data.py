@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import logging
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -149,12 +150,8 @@ def test_quotes_spaces_and_whole_numbers_with_decimals_are_accepted(competition,
 
 
 def test_look_up_order_is_environment_mounts_data_folder_cache_sample(competition, workplace, tmp_path, monkeypatch):
-    inputs = tmp_path / "kaggle" / "input"
-    mounts = [
-        inputs / "competitions" / "digit-recognizer",
-        inputs / "digit-recognizer",
-        inputs / "our-class" / "digits",
-    ]
+    mounted = ("competitions/digit-recognizer", "digit-recognizer", "our-class/digits")
+    mounts = [tmp_path / "kaggle" / "input" / name for name in mounted]
     places = [tmp_path / "environment", *mounts, workplace / "data", tmp_path / "cache"]
     for place in places:
         place.mkdir(parents=True)
@@ -192,12 +189,6 @@ def test_training_file_of_something_else_in_kaggles_inputs_is_passed_over(tmp_pa
     assert data.find_source().is_sample
     for word in ("NO COMPETITION DATA", "which holds pictures, titanic.", "CANNOT BE\nUPLOADED", "Add Input"):
         assert word in caplog.text
-
-
-def test_without_data_the_sample_is_taken_with_a_notice(caplog):
-    source = data.find_source()
-    assert source.is_sample
-    assert "using the built-in sample" in caplog.text
 
 
 def test_sample_is_real_handwriting_in_mnist_form():
@@ -254,23 +245,22 @@ def test_split_is_that_of_scikit_learn(count, fraction):
 
 def test_split_of_too_few_rows_is_refused(train_values):
     rows = data.TrainingRows(train_values[:, 1:], train_values[:, 0].astype(np.int64))
-    with pytest.raises(DataError) as caught:
+    with pytest.raises(DataError, match=r"^training data: 40 rows, 4 of them of digit 0\. Expected at least 200 rows"):
         data.split_rows(rows, fraction=0.05, seed=0)
-    assert str(caught.value) == (
-        "training data: 40 rows, 4 of them of digit 0. Expected at least 200 rows and 2 of every digit, to hold out 5% "
-        "of each. Add rows."
-    )
 
 
 # ── bad input ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+def refused(call: Callable[[], object]) -> str:
+    with pytest.raises(DataError) as caught:
+        call()
+    return str(caught.value)
+
+
 def replace_value(text: str, line: int, column: int, value: str) -> str:
-    lines = text.split("\n")
-    cells = lines[line - 1].split(",")
-    cells[column] = value
-    lines[line - 1] = ",".join(cells)
-    return "\n".join(lines)
+    cells = text.split("\n")[line - 1].split(",")
+    return edit_line(text, line, lambda _: ",".join([*cells[:column], value, *cells[column + 1 :]]))
 
 
 def edit_line(text: str, line: int, change) -> str:
@@ -279,126 +269,48 @@ def edit_line(text: str, line: int, change) -> str:
     return "\n".join(lines)
 
 
-OTHER_FILE = "Correct the header, or pass the competition's own file."
-ROW = "Correct or remove the row."
-BLANK = "is blank. Expected one image per line. Remove the line."
 BAD_TRAIN = {
     "missing column": (
         lambda t: "\n".join(line.rsplit(",", 1)[0] for line in t.split("\n")),
-        f"784 columns; missing: 'pixel783'. {EXPECTED} {OTHER_FILE}",
+        "784 columns; missing: 'pixel783'.",
     ),
-    "doubled column": (
+    "repeated column": (
         lambda t: t.replace("pixel7,", "pixel6,", 1),
-        f"785 columns; repeated: 'pixel6'; missing: 'pixel7'. {EXPECTED} {OTHER_FILE}",
+        "785 columns; repeated: 'pixel6'; missing: 'pixel7'.",
     ),
     "added column": (
         lambda t: "\n".join(line and f"{line},{'pixel0' if 'l' in line else 0}" for line in t.split("\n")),
-        f"786 columns; repeated: 'pixel0'. {EXPECTED} {OTHER_FILE}",
+        "786 columns; repeated: 'pixel0'.",
     ),
     "no header, and two columns that can be labels": (
         lambda t: "\n".join(["1" + ",0" * 783 + ",2"] * 3) + "\n",
-        "785 columns without a header can be understood in two ways: label first or label last. Expected one. Add a "
-        "header, as in label,pixel0,pixel1,…",
+        "785 columns without a header can be understood in two ways: label first or label last. Expected one.",
     ),
     "short row": (
         lambda t: edit_line(t, 5, lambda line: line.rsplit(",", 2)[0]),
-        "row 4 (line 5) is too short: 783 values. Expected 785, as in the header. Correct or remove the row, or "
-        "download the file again.",
+        "row 4 (line 5) is too short: 783 values. Expected 785, as in the header.",
     ),
     "long row": (
         lambda t: edit_line(t, 7, lambda line: line + ",0"),
-        "row 6 (line 7) is too long: 786 values. Expected 785, as in the header. Correct or remove the row, or "
-        "download the file again.",
-    ),
-    "first row long": (
-        lambda t: edit_line(t, 2, lambda line: line + ",0"),
-        "row 1 (line 2) is too long: 786 values. Expected 785, as in the header. Correct or remove the row, or "
-        "download the file again.",
+        "row 6 (line 7) is too long: 786 values. Expected 785, as in the header.",
     ),
     "every row long": (
         lambda t: "\n".join(line if "l" in line or not line else line + ",0" for line in t.split("\n")),
-        "row 1 (line 2) is too long: 786 values. Expected 785, as in the header. Correct or remove the row, or "
-        "download the file again.",
-    ),
-    "header only": (
-        lambda t: t.split("\n")[0] + "\n",
-        "a header and no rows. Expected one row per image. Download it again, or check how it was made.",
-    ),
-    "header only, unfinished line": (
-        lambda t: t.split("\n")[0],
-        "a header and no rows. Expected one row per image. Download it again, or check how it was made.",
-    ),
-    "blank line": (lambda t: edit_line(t, 3, lambda line: "\n" + line), f"row 2 (line 3) {BLANK}"),
-    "pixel with decimals": (
-        lambda t: replace_value(t, 4, 10, "12.5"),
-        f"row 3 (line 4) has '12.5' as pixel9. Expected a whole number from 0 to 255. {ROW}",
-    ),
-    "pixel in words": (
-        lambda t: replace_value(t, 4, 10, "black"),
-        f"row 3 (line 4) has 'black' as pixel9. Expected a whole number from 0 to 255. {ROW}",
-    ),
-    "pixel below 0": (
-        lambda t: replace_value(t, 4, 10, "-1"),
-        f"row 3 (line 4) has '-1' as pixel9. Expected a whole number from 0 to 255. {ROW}",
-    ),
-    "pixel above 255": (
-        lambda t: replace_value(t, 4, 10, "256"),
-        f"row 3 (line 4) has '256' as pixel9. Expected a whole number from 0 to 255. {ROW}",
-    ),
-    "pixel that would wrap around": (
-        lambda t: replace_value(t, 4, 10, "65537"),
-        f"row 3 (line 4) has '65537' as pixel9. Expected a whole number from 0 to 255. {ROW}",
-    ),
-    "empty first cell": (
-        lambda t: replace_value(t, 4, 0, ""),
-        f"row 3 (line 4) has no value as label. Expected a digit from 0 to 9. {ROW}",
-    ),
-    "infinite pixel": (
-        lambda t: replace_value(t, 4, 10, "inf"),
-        f"row 3 (line 4) has 'inf' as pixel9. Expected a whole number from 0 to 255. {ROW}",
+        "row 1 (line 2) is too long: 786 values. Expected 785, as in the header.",
     ),
     "short and long rows that make up for each other": (
         lambda t: edit_line(edit_line(t, 5, lambda line: line.rsplit(",", 1)[0]), 6, lambda line: line + ",0"),
-        "row 4 (line 5) is too short: 784 values. Expected 785, as in the header. Correct or remove the row, or "
-        "download the file again.",
+        "row 4 (line 5) is too short: 784 values. Expected 785, as in the header.",
     ),
     "words after the last line": (
         lambda t: t + "done",
-        "row 41 (line 42) is too short: 1 values. Expected 785, as in the header. Correct or remove the row, or "
-        "download the file again.",
+        "row 41 (line 42) is too short: 1 values. Expected 785, as in the header.",
     ),
-    "huge pixel": (
-        lambda t: replace_value(t, 4, 10, "9" * 50),
-        f"row 3 (line 4) has '{'9' * 40}' as pixel9. Expected a whole number from 0 to 255. {ROW}",
-    ),
-    "NaN": (
-        lambda t: replace_value(t, 4, 10, "NaN"),
-        f"row 3 (line 4) has 'NaN' as pixel9. Expected a whole number from 0 to 255. {ROW}",
-    ),
-    "empty cell": (
-        lambda t: replace_value(t, 4, 10, ""),
-        f"row 3 (line 4) has no value as pixel9. Expected a whole number from 0 to 255. {ROW}",
-    ),
-    "label above 9": (
-        lambda t: replace_value(t, 4, 0, "10"),
-        f"row 3 (line 4) has '10' as label. Expected a digit from 0 to 9. {ROW}",
-    ),
-    "label below 0": (
-        lambda t: replace_value(t, 4, 0, "-1"),
-        f"row 3 (line 4) has '-1' as label. Expected a digit from 0 to 9. {ROW}",
-    ),
-    "label in words": (
-        lambda t: replace_value(t, 4, 0, "seven"),
-        f"row 3 (line 4) has 'seven' as label. Expected a digit from 0 to 9. {ROW}",
-    ),
-    "empty file": (
-        lambda t: "",
-        "the file is empty. Expected a header and one row per image. Download it again, or check how it was made.",
-    ),
-    "not a CSV": (
-        lambda t: "Sign in\n",
-        f"not a table: its first line has no columns. {EXPECTED} Pass the competition's own file.",
-    ),
+    "header only": (lambda t: t.split("\n")[0] + "\n", "a header and no rows. Expected one row per image."),
+    "header only, unfinished line": (lambda t: t.split("\n")[0], "a header and no rows. Expected one row per image."),
+    "blank line": (lambda t: edit_line(t, 3, lambda line: "\n" + line), "row 2 (line 3) is blank."),
+    "empty file": (lambda t: "", "the file is empty. Expected a header and one row per image."),
+    "not a CSV": (lambda t: "Sign in\n", f"not a table: its first line has no columns. {EXPECTED}"),
 }
 
 
@@ -407,18 +319,36 @@ def test_bad_training_file_is_refused_with_line_and_reason(competition, fault):
     file = competition / "train.csv"
     change, message = BAD_TRAIN[fault]
     file.write_text(change(file.read_text()))
-    with pytest.raises(DataError) as caught:
-        data.load_train(data.find_source(competition))
-    assert str(caught.value) == f"{file}: {message}"
+    assert refused(lambda: data.load_train(data.find_source(competition))).startswith(f"{file}: {message}")
+
+
+@pytest.mark.parametrize("pixel", ["12.5", "black", "-1", "256", "65537", "inf", "NaN", "9" * 50, ""])
+def test_value_that_is_no_pixel_is_refused(competition, pixel):
+    file = competition / "train.csv"
+    file.write_text(replace_value(file.read_text(), 4, 10, pixel))
+    shown = repr(pixel[:40]) if pixel else "no value"
+    assert refused(lambda: data.load_train(data.find_source(competition))) == (
+        f"{file}: row 3 (line 4) has {shown} as pixel9. Expected a whole number from 0 to 255. Correct or remove the "
+        "row."
+    )
+
+
+@pytest.mark.parametrize("label", ["10", "-1", "seven", ""])
+def test_value_that_is_no_label_is_refused(competition, label):
+    file = competition / "train.csv"
+    file.write_text(replace_value(file.read_text(), 4, 0, label))
+    shown = repr(label) if label else "no value"
+    assert refused(lambda: data.load_train(data.find_source(competition))).startswith(
+        f"{file}: row 3 (line 4) has {shown} as label. Expected a digit from 0 to 9."
+    )
 
 
 def test_stray_quote_is_refused(competition):
     file = competition / "train.csv"
     row = "1" + ",200" * 784
     file.write_text("\n".join([TRAIN_HEADER, row, row.replace(",2", ',"2', 1), *[row] * 100]) + "\n")
-    with pytest.raises(DataError) as caught:
+    with pytest.raises(DataError, match=r"train\.csv: row 2 \(line 3\) has a stray quotation mark\. Remove it\.$"):
         data.load_train(data.find_source(competition))
-    assert str(caught.value) == (f"{file}: row 2 (line 3) has a stray quotation mark. Remove it.")
 
 
 def test_binary_file_is_not_a_csv(tmp_path):
@@ -430,12 +360,8 @@ def test_binary_file_is_not_a_csv(tmp_path):
 
 def test_test_file_given_as_training_file(competition):
     (competition / "train.csv").write_bytes((competition / "test.csv").read_bytes())
-    with pytest.raises(DataError) as caught:
+    with pytest.raises(DataError, match=r"train\.csv: 784 columns, and no label\. .* This looks like test\.csv"):
         data.load_train(data.find_source(competition))
-    assert str(caught.value) == (
-        f"{competition / 'train.csv'}: 784 columns, and no label. {EXPECTED} This looks like test.csv; pass the "
-        "training file."
-    )
 
 
 def test_test_file_with_labels_is_read_with_them(competition, train_values):
@@ -450,32 +376,18 @@ def test_test_file_with_labels_is_read_with_them(competition, train_values):
 
 
 def test_single_test_file_has_no_training_rows(competition):
-    with pytest.raises(DataError) as caught:
+    with pytest.raises(DataError, match=r"test\.csv: holds test\.csv but no train\.csv\."):
         data.load_train(data.find_source(competition / "test.csv"))
-    assert str(caught.value) == (
-        f"{competition / 'test.csv'}: holds test.csv but no train.csv. {EXPECTED} Pass a folder or zip that has both."
-    )
 
 
 def test_missing_path(tmp_path):
-    with pytest.raises(DataError) as caught:
+    with pytest.raises(DataError, match=r"nowhere: no such file or folder\. .* or run `kaggle-digits download`\.$"):
         data.find_source(tmp_path / "nowhere")
-    assert str(caught.value) == (
-        f"{tmp_path / 'nowhere'}: no such file or folder. Expected a folder with train.csv and test.csv, "
-        "digit-recognizer.zip, a CSV file, or the word sample. Check the path, or run `kaggle-digits download`."
-    )
 
 
 def test_folder_without_the_files(tmp_path):
     with pytest.raises(DataError, match=r"no train.csv and no test.csv in it"):
         data.find_source(tmp_path)
-
-
-def test_truncated_zip(competition, tmp_path):
-    file = zip_folder(competition, tmp_path / "digit-recognizer.zip")
-    file.write_bytes(file.read_bytes()[:-200])
-    with pytest.raises(DataError, match=r"digit-recognizer.zip: not a whole zip file .* Download it again\.$"):
-        data.find_source(file)
 
 
 def test_zip_with_a_damaged_member(competition, tmp_path):
@@ -493,16 +405,6 @@ def test_truncated_gzip(competition, tmp_path):
     file.write_bytes(gzip.compress((competition / "train.csv").read_bytes())[:-2000])
     with pytest.raises(DataError, match=r"train.csv.gz: cannot be read .* Download it again\.$"):
         data.load_train(data.find_source(file))
-
-
-@pytest.mark.parametrize("member", ["../train.csv", "/train.csv", "a/../../train.csv", "..\\train.csv"])
-def test_zip_whose_path_climbs_out(competition, tmp_path, member):
-    file = tmp_path / "digit-recognizer.zip"
-    with zipfile.ZipFile(file, "w") as archive:
-        archive.write(competition / "test.csv", "test.csv")
-        archive.writestr(member, (competition / "train.csv").read_bytes())
-    with pytest.raises(DataError, match="points outside the archive"):
-        data.find_source(file)
 
 
 def test_class_that_never_occurs_is_a_warning(competition, caplog, train_values):
@@ -547,22 +449,14 @@ def test_cache_lies_where_the_variables_say(monkeypatch, tmp_path, variables, ex
 def test_member_outside_of_the_zip_is_refused(tmp_path, member):
     with zipfile.ZipFile("data.zip", "w") as archive:
         archive.writestr(member, "label\n")
-    with pytest.raises(DataError) as caught:
-        data.find_source("data.zip")
-    assert str(caught.value) == (
-        f"data.zip: the member {member!r} points outside the archive. Expected plain file names. This zip is not from "
-        "Kaggle and may be hostile; do not use it."
-    )
+    said = refused(lambda: data.find_source("data.zip"))
+    assert said.startswith(f"data.zip: the member {member!r} points outside the archive. Expected plain file names.")
 
 
 def test_what_is_no_zip_is_named():
     Path("data.zip").write_bytes(b"PK\x03\x04 and no more")
-    with pytest.raises(DataError) as caught:
+    with pytest.raises(DataError, match=r"^data\.zip: not a whole zip file \(File is not a zip file\)\."):
         data.find_source("data.zip")
-    assert str(caught.value) == (
-        "data.zip: not a whole zip file (File is not a zip file). Expected the zip that `kaggle-digits download` "
-        "leaves; this one is damaged or cut short. Download it again."
-    )
 
 
 def test_the_outermost_file_of_a_zip_is_taken_and_what_macs_add_is_not(train_values, test_values):
@@ -616,11 +510,8 @@ def test_how_many_rows_a_submission_needs_and_where_that_is_known_from(competiti
     (competition / "test.csv").unlink()
     alone = data.find_source(competition)
     assert expected_rows(alone) == (28_000, "test.csv")
-    with pytest.raises(DataError) as caught:
+    with pytest.raises(DataError, match=r"holds train\.csv but no test\.csv\."):
         expected_rows(alone, named=True)
-    assert str(caught.value) == (
-        f"{competition}: holds train.csv but no test.csv. {EXPECTED} Pass a folder or zip that has both."
-    )
 
 
 @pytest.mark.parametrize(
@@ -669,13 +560,10 @@ def test_split_needs_two_rows_of_each_digit_and_enough_of_all():
     assert sorted(held_out.digits) == [0, 1]
     kept, held_out = data.split_rows(rows(2, 2), fraction=0.5, seed=0)
     assert (sorted(kept.digits), sorted(held_out.digits)) == ([0, 1], [0, 1])
-    for few, said in (
-        (rows(10, 9), "19 rows, 9 of them of digit 1. Expected at least 20 rows"),
-        (rows(30, 1), "31 rows, 1 of them of digit 1. Expected at least 20 rows"),
-    ):
-        with pytest.raises(DataError) as caught:
-            data.split_rows(few, fraction=0.1, seed=0)
-        assert str(caught.value) == f"training data: {said} and 2 of every digit, to hold out 10% of each. Add rows."
+    for few, said in ((rows(10, 9), "19 rows, 9 of them of digit 1"), (rows(30, 1), "31 rows, 1 of them of digit 1")):
+        assert refused(lambda few=few: data.split_rows(few, fraction=0.1, seed=0)) == (
+            f"training data: {said}. Expected at least 20 rows and 2 of every digit, to hold out 10% of each. Add rows."
+        )
 
 
 @pytest.mark.parametrize("block", [1 << 24, 5000])
@@ -687,12 +575,8 @@ def test_the_cell_that_is_wrong_is_shown_as_it_is_written(monkeypatch, train_val
     cells[17] = "thirteen"
     lines[31] = ",".join(cells)
     Path("train.csv").write_text("\n".join(lines).replace(",", separator) + "\n")
-    with pytest.raises(DataError) as caught:
+    with pytest.raises(DataError, match=r"^train\.csv: row 31 \(line 32\) has 'thirteen' as pixel16\."):
         data.load_train(data.find_source("train.csv"))
-    assert str(caught.value) == (
-        "train.csv: row 31 (line 32) has 'thirteen' as pixel16. Expected a whole number from 0 to 255. Correct or "
-        "remove the row."
-    )
 
 
 @pytest.mark.parametrize("at", [0, 20, 39])
@@ -701,9 +585,7 @@ def test_a_blank_line_is_named_wherever_it_is(monkeypatch, train_values, at):
     lines = to_csv(TRAIN_HEADER, train_values).splitlines()
     lines.insert(1 + at, "")
     Path("train.csv").write_text("\n".join(lines) + "\n")
-    with pytest.raises(DataError) as caught:
-        data.load_train(data.find_source("train.csv"))
-    assert str(caught.value) == (
+    assert refused(lambda: data.load_train(data.find_source("train.csv"))) == (
         f"train.csv: row {at + 1} (line {at + 2}) is blank. Expected one image per line. Remove the line."
     )
 
@@ -718,9 +600,8 @@ def test_absurd_tables_are_refused_before_they_are_parsed(monkeypatch, train_val
         data.load_train(source("train.csv"))
     Path("train.csv").write_text(text)
     monkeypatch.setattr(tables, "MOST_ROWS", 39)
-    with pytest.raises(DataError) as caught:
+    with pytest.raises(DataError, match=r"^train\.csv: more than 39 rows\."):
         data.load_train(source("train.csv"))
-    assert str(caught.value) == "train.csv: more than 39 rows. Expected a smaller table. Split the file."
     monkeypatch.setattr(tables, "MOST_ROWS", 40)
     assert len(data.load_train(source("train.csv"))) == 40
     Path("train.csv").write_text(",".join(["7"] * 3137) + "\n")
@@ -757,12 +638,10 @@ def test_a_last_value_that_is_wrong_is_shown_without_the_end_of_its_line(train_v
 def test_members_that_unpack_all_at_once_are_refused(train_values, method):
     with zipfile.ZipFile("train.csv.zip", "w", method) as archive:
         archive.writestr("train.csv", to_csv(TRAIN_HEADER, train_values))
-    with pytest.raises(DataError) as caught:
+    with pytest.raises(
+        DataError, match=r"^train\.csv\.zip/train\.csv: cannot be read \(it is packed in an unusual way"
+    ):
         data.load_train(data.find_source("train.csv.zip"))
-    assert str(caught.value) == (
-        "train.csv.zip/train.csv: cannot be read (it is packed in an unusual way). Expected a whole file; this one is "
-        "damaged, cut short or not readable. Download it again."
-    )
 
 
 MISTAKEN = {
@@ -809,12 +688,9 @@ def write_idx(folder: Path, name: str, values: np.ndarray, kind: int = 8) -> Non
 def test_files_of_mnists_makers_are_known_by_their_first_bytes(train_values, images, labels):
     write_idx(Path("d"), images, train_values[:, 1:].reshape(-1, 28, 28))
     write_idx(Path("d"), labels, train_values[:, 0])
-    # Other sets of EMNIST, whose labels are letters, lie beside it.
-    write_idx(Path("d"), "emnist-balanced-train-images-idx3-ubyte", train_values[:, 1:].reshape(-1, 28, 28))
-    write_idx(Path("d"), "emnist-balanced-train-labels-idx1-ubyte", train_values[:, 0] + 30)
-    if "emnist" not in images:
-        for file in Path("d").glob("emnist-balanced*"):
-            file.unlink()
+    if "emnist" in images:  # other sets, whose labels are letters, lie beside it
+        write_idx(Path("d"), "emnist-balanced-train-images-idx3-ubyte", train_values[:, 1:].reshape(-1, 28, 28))
+        write_idx(Path("d"), "emnist-balanced-train-labels-idx1-ubyte", train_values[:, 0] + 30)
     for named in ("d", f"d/{images}"):
         rows = data.load_train(data.find_source(named))
         np.testing.assert_array_equal(rows.digits, train_values[:, 0])

@@ -18,7 +18,7 @@ DEMANDED = [
     Requirement(line) for line in (*PROJECT["dependencies"], *EXTRAS["jax"], *EXTRAS["pad"], *EXTRAS["notebook"])
 ]
 FLOORS = {
-    "pillow": "11.3",  # of PSD, older releases than 12.3 are not used, see photo.SAFE_PSD
+    "pillow": "11.3",  # of PSD, older releases than 12.3 are not used, see photo.formats
     "pillow-heif": "1.3.0",  # CVE-2026-28231
     "starlette": "0.47.2",  # CVE-2024-47874, CVE-2025-54121
     "requests": "2.32.4",  # CVE-2024-47081

@@ -7,15 +7,6 @@ from scipy import ndimage
 
 from kaggle_digits.learners.placing import BOX, ink_box, place_ink, rescale
 
-FINE = 80
-"""A digit has this many pixels on its longer side while its strokes are measured."""
-
-THINNEST, BROADEST = 0.09, 0.2
-"""Stroke width over the longer side of a digit lies between these values for 90% of the digits in train.csv."""
-
-BLURRED = 1.5
-"""A digit with fewer than this many times BOX pixels on its longer side is too coarse for its strokes to be changed."""
-
 
 def normalise_digit(ink: np.ndarray) -> np.ndarray:
     """Thicken or thin a digit, and place it in an image as MNIST's makers did, see ``preprocess.place_ink``.
@@ -28,16 +19,17 @@ def normalise_digit(ink: np.ndarray) -> np.ndarray:
     Returns:
         (784,) uint8, 0–255.
     """
+    fine_side = 80  # pixels on the longer side of a digit while its strokes are measured
     framed = np.pad(ink, 2)
     left, top, right, bottom = ink_box(framed > 0.35 * framed.max())
-    scale = FINE / max(right - left, bottom - top)
+    scale = fine_side / max(right - left, bottom - top)
     fine = np.clip(rescale(framed, scale), 0, 1)
     strokes = fine > 0.5 * fine.max()
     left, top, right, bottom = ink_box(strokes)
     side = max(right - left, bottom - top)
     ratio = stroke_width(strokes) / side
-    usual = np.clip(ratio, THINNEST, BROADEST)
-    if usual != ratio and FINE / scale >= BLURRED * BOX:
+    usual = np.clip(ratio, 0.09, 0.2)  # 90% of the digits in train.csv lie between these ratios
+    if usual != ratio and fine_side / scale >= 1.5 * BOX:  # the strokes of a smaller digit are too coarse to change
         # Moving the outline also changes the box. This distance makes the width right for the new box.
         fine = _move_outline(strokes, (usual - ratio) * side / (2 * (1 - usual)))
     return place_ink(fine)

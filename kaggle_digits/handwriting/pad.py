@@ -28,31 +28,8 @@ from kaggle_digits.handwriting.reader import Reader, describe, read_picture
 
 log = logging.getLogger(__name__)
 
-MOST_BYTES = 20_000_000
-"""A picture has at most this many bytes."""
-
-MOST_READ = 10 * MOST_BYTES
-"""So far a larger one is read and thrown away, because a browser listens for the answer only when it has sent all."""
-
-SMALL_BYTES, LARGE_BODIES = 1_000_000, 8
-"""Eight pictures of more than a million bytes are in memory at once, and no more. What the page draws is smaller."""
-
-MOST_CONNECTIONS = 600
-"""Who comes while this many others are connected is asked to come back later."""
-
 SECONDS = 60.0
 """A picture must arrive within these seconds, or the server stops waiting for it."""
-
-NO_TOKEN = "The token is missing from the address. Open the address that the terminal shows."
-PAGE = Path(__file__).with_name("pad.html")
-HEADERS = {
-    "Cache-Control": "no-store",
-    # The page contains its style and script, draws its own pictures, and sends requests only to this server.
-    "Content-Security-Policy": "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
-    "img-src data: blob:; media-src blob: mediastream:; connect-src 'self'; base-uri 'none'; form-action 'none'; "
-    "frame-ancestors 'none'",
-    "X-Content-Type-Options": "nosniff",
-}
 
 
 class _TooLargeError(DataError):
@@ -74,40 +51,48 @@ def make_app(reader: Reader, *, host: str = "127.0.0.1", token: str | None = Non
             unless the server is open to all.
         token: if there is one, every request must have it in its address, as in ``/?token=…``.
     """
-    page = PAGE.read_text(encoding="utf-8")
-    # Pictures are read one after another, because each may take a few hundred megabytes, and only some of those that
-    # wait for it are in memory.
-    one_at_a_time, places = asyncio.Lock(), asyncio.Semaphore(LARGE_BODIES)
+    html = Path(__file__).with_name("pad.html").read_text(encoding="utf-8")
+    headers = {
+        "Cache-Control": "no-store",
+        # The page contains its style and script, draws its own pictures, and sends requests only to this server.
+        "Content-Security-Policy": "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
+        "img-src data: blob:; media-src blob: mediastream:; connect-src 'self'; base-uri 'none'; form-action 'none'; "
+        "frame-ancestors 'none'",
+        "X-Content-Type-Options": "nosniff",
+    }
+    no_token = "The token is missing from the address. Open the address that the terminal shows."
+    # To read a picture may take a few hundred megabytes, so one is read at a time. At most eight large ones wait.
+    one_at_a_time, large_bodies = asyncio.Lock(), asyncio.Semaphore(8)
 
-    def answer(picture: bytes, what: str) -> dict[str, Any]:
-        page, *others = read_picture(picture, reader=reader, single=what != "/photo", name="the picture")
+    def answer(picture: bytes, path: str) -> dict[str, Any]:
+        page, *others = read_picture(picture, reader=reader, single=path != "/photo", name="the picture")
         described = describe("", page) | {"pages": 1 + len(others)}
         for entry, digit in zip(described["digits"], page.digits, strict=True):
             entry["pixels"] = digit.pixels.tolist()
-            if what == "/why":
+            if path == "/why":
                 entry["why"] = reader.explain(digit).ravel().round(4).tolist()
         return described
 
-    def is_let_in(request: Request) -> bool:
+    def has_token(request: Request) -> bool:
         return token is None or secrets.compare_digest(request.query_params.get("token", "").encode(), token.encode())
 
     async def show_page(request: Request) -> Response:
-        if not is_let_in(request):
-            return PlainTextResponse(f"{NO_TOKEN}\n", status_code=403, headers=HEADERS)
-        return HTMLResponse(page, headers=HEADERS)
+        if not has_token(request):
+            return PlainTextResponse(f"{no_token}\n", status_code=403, headers=headers)
+        return HTMLResponse(html, headers=headers)
 
     def refuse(status: int, error: str) -> Response:
-        return JSONResponse({"error": error}, status_code=status, headers=HEADERS)
+        return JSONResponse({"error": error}, status_code=status, headers=headers)
 
     async def answer_picture(request: Request) -> Response:
-        if not is_let_in(request):
-            return refuse(403, NO_TOKEN)
+        if not has_token(request):
+            return refuse(403, no_token)
         origin = request.headers.get("origin")
         if origin and origin.partition("://")[2] != request.headers.get("host"):
             return refuse(403, "Only this server's own page may send requests.")
         async with contextlib.AsyncExitStack() as held:
             try:
-                picture = await _body(request, lambda: held.enter_async_context(places))
+                picture = await _body(request, lambda: held.enter_async_context(large_bodies))
                 async with one_at_a_time:
                     answered = await run_in_threadpool(answer, picture, request.scope["path"])
             except ClientDisconnect:  # the page was closed, or gave the request up
@@ -116,54 +101,50 @@ def make_app(reader: Reader, *, host: str = "127.0.0.1", token: str | None = Non
                 return refuse(408, f"the picture: not here after {SECONDS:.0f} s. Send it again.")
             except DataError as error:
                 return refuse(413 if isinstance(error, _TooLargeError) else 400, str(error))
-            return JSONResponse(answered, headers=HEADERS)
+            return JSONResponse(answered, headers=headers)
 
     # The first prediction takes longer than the others, so it is made before the page opens.
     reader.classify(np.zeros((1, PIXELS), np.uint8))
-    hosts = (
-        ["*"] if _is_open_to_all(host) else ["127.0.0.1", "localhost", "[::1]", "[", host]
-    )  # "[": what older releases of Starlette make of [::1]:8000
+    # Older releases of Starlette make "[" of [::1]:8000.
+    hosts = ["*"] if _is_open_to_all(host) else ["127.0.0.1", "localhost", "[::1]", "[", host]
+    routes = [Route(path, answer_picture, methods=["POST"]) for path in ("/digit", "/why", "/photo")]
     return Starlette(
-        routes=[
-            Route("/", show_page),
-            Route("/digit", answer_picture, methods=["POST"]),
-            Route("/why", answer_picture, methods=["POST"]),
-            Route("/photo", answer_picture, methods=["POST"]),
-        ],
+        routes=[Route("/", show_page), *routes],
         middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=hosts)],
     )
 
 
-async def _body(request: Request, take_place: Callable[[], Awaitable[object]]) -> bytes:
-    """Read the body of a request. A large one waits for a place, which counts as no time.
+async def _body(request: Request, wait_for_memory: Callable[[], Awaitable[object]]) -> bytes:
+    """Read the body of a request. A large one waits for memory, which counts as no time.
 
     Raises:
         DataError: it is too large.
         TimeoutError: it did not arrive in time.
     """
-    too_large = _TooLargeError(
-        f"the picture: more than {MOST_BYTES // 1_000_000} MB. Expected {MOST_BYTES // 1_000_000} or less. Save it "
-        "smaller."
-    )
-    if int(request.headers.get("content-length", 0)) > MOST_READ:
+    most = 20_000_000  # bytes of a picture
+    # A browser listens for the answer only after it has sent everything, so this many bytes are read and thrown away.
+    most_read = 10 * most
+    large = 1_000_000  # bytes; what the page draws is smaller
+    too_large = _TooLargeError("the picture: more than 20 MB. Expected 20 or less. Save it smaller.")
+    if int(request.headers.get("content-length", 0)) > most_read:
         raise too_large
     body = bytearray()
-    size, has_place = 0, False
+    size, has_memory = 0, False
     async with asyncio.timeout(SECONDS) as limit:
         async for chunk in request.stream():
             size += len(chunk)
-            if size > MOST_READ:
+            if size > most_read:
                 raise too_large
-            if size > MOST_BYTES:
+            if size > most:
                 body.clear()
                 continue
             body += chunk
-            if size > SMALL_BYTES and not has_place:
+            if size > large and not has_memory:
                 limit.reschedule(None)
-                await take_place()
-                has_place = True
+                await wait_for_memory()
+                has_memory = True
                 limit.reschedule(asyncio.get_running_loop().time() + SECONDS)
-    if size > MOST_BYTES:
+    if size > most:
         raise too_large
     return bytes(body)
 
@@ -174,12 +155,12 @@ def _is_open_to_all(host: str) -> bool:
 
 def _own_address() -> str:
     """Return the address under which others in the same network reach this computer, or else its name."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asked:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as connection:
         try:
-            asked.connect(("192.0.2.1", 9))  # an address of nobody (RFC 5737). Nothing is sent
+            connection.connect(("192.0.2.1", 9))  # an address of nobody (RFC 5737). Nothing is sent
         except OSError:
             return socket.gethostname()
-        return asked.getsockname()[0]
+        return connection.getsockname()[0]
 
 
 def _is_this_computer(host: str) -> bool:
@@ -211,17 +192,9 @@ def serve(make_reader: Callable[[], Reader], *, host: str, port: int) -> None:
     token = None if _is_this_computer(host) else secrets.token_urlsafe()
     with listening:
         app = make_app(make_reader(), host=host, token=token)
-        named = _own_address() if _is_open_to_all(host) else host
-        shown = f"[{named}]" if ":" in named else named
-        log.info(
-            "Open http://%s:%d%s in your browser. Ctrl+C stops the server.",
-            shown,
-            listening.getsockname()[1],
-            f"/?token={token}" if token else "",
-        )
-        server = uvicorn.Server(
-            uvicorn.Config(
-                app, log_level="warning", access_log=False, lifespan="off", limit_concurrency=MOST_CONNECTIONS
-            )
-        )
-        server.run(sockets=[listening])
+        name, port = _own_address() if _is_open_to_all(host) else host, listening.getsockname()[1]
+        address = f"http://{f'[{name}]' if ':' in name else name}:{port}{f'/?token={token}' if token else ''}"
+        log.info("Open %s in your browser. Ctrl+C stops the server.", address)
+        # While 600 clients are connected, others are asked to come back later.
+        config = uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off", limit_concurrency=600)
+        uvicorn.Server(config).run(sockets=[listening])

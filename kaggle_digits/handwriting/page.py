@@ -8,7 +8,8 @@ is turned.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import functools
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -32,36 +33,8 @@ from kaggle_digits.handwriting.sheet import Sheet, find_sheet
 from kaggle_digits.handwriting.strokes import Strokes
 from kaggle_digits.learners.placing import resize
 
-WORKING_SIDE, SINGLE_SIDE = 1800, 400
-"""A page, or a picture of one digit, has at most this many pixels on its longer side while digits are looked for."""
-
-CROPPED_SIDE = 64
-"""A picture of one digit with at most this many pixels on its shorter side has no uneven light to level."""
-
-SINGLE_WINDOW = 1 / 3
-"""The size of a window in which some paper must be, as a share of the longer side of a picture of one digit."""
-
-LEAST = 0.25
-"""Something on a page with a probability below this is not taken for a digit: it looks like none."""
-
 LIKELY = 0.6
-"""Where half of the pieces of a row, or three quarters of a page's, reach this probability, digits are written."""
-
-SURE = 0.85
-"""A digit that is read with at least this probability is not cut, unless it is wide."""
-
-SHAPES, COSTS = (0.75, 1.1, 1.5), (2.5, 0.15, -0.1)
-"""A piece is cut where the sum of the logarithms of the parts' probabilities, less a cost for each part, is greatest.
-The cost depends on the width over the height of the piece: two digits side by side are wide, only ones are narrow."""
-
-FRAME_LINE = 1.15
-"""A straight line of this many times the height of the digits in a box is part of the box."""
-
-COVERING = 0.35
-"""What covers this share of a picture is never a sure digit."""
-
-BETTER, GOOD = 0.06, 0.8
-"""A page is turned if its digits' mean probability then rises by at least BETTER, and to at least GOOD."""
+"""A piece is likely a digit from this probability on."""
 
 UNSURE = "?"
 
@@ -71,8 +44,8 @@ Classify = Callable[[np.ndarray], np.ndarray]
 
 
 @dataclass(frozen=True)
-class Found:
-    """What may be a digit.
+class DigitImage:
+    """A digit that is not read yet.
 
     Args:
         box: left, top, right, bottom in pixels of the picture; right and bottom are just outside.
@@ -115,7 +88,7 @@ class LeftOut:
     """Something on a page that was not taken for a digit.
 
     Args:
-        box: as that of a digit.
+        box: left, top, right, bottom in pixels of the picture; right and bottom are just outside.
         why: what it was taken for.
     """
 
@@ -144,12 +117,12 @@ class Page:
     def text(self) -> list[str]:
         """What is written, one string per row, with ? for each digit that is not sure."""
         rows: dict[int, str] = {}
-        for each in self.digits:
-            rows[each.row] = rows.get(each.row, "") + (str(each.digit) if each.sure else UNSURE)
+        for digit in self.digits:
+            rows[digit.row] = rows.get(digit.row, "") + (str(digit.digit) if digit.sure else UNSURE)
         return list(rows.values())
 
 
-def find_single(picture: np.ndarray) -> Found | None:
+def find_single(picture: np.ndarray) -> DigitImage | None:
     """Find the digit of a picture that holds exactly one, cropped tightly or with paper around it.
 
     Args:
@@ -158,19 +131,17 @@ def find_single(picture: np.ndarray) -> Found | None:
     Returns:
         the digit, or None if nothing is written.
     """
-    working, factor = _shrink(picture, SINGLE_SIDE)
+    working, factor = _shrink(picture, 400)
     grey = brightness(working)
-    cropped = min(grey.shape) <= CROPPED_SIDE or is_clean(grey)
-    ink = contrast(grey) if cropped else level_paper(working, window=SINGLE_WINDOW)
+    cropped = min(grey.shape) <= 64 or is_clean(grey)  # there is no uneven light to level
+    ink = contrast(grey) if cropped else level_paper(working, window=1 / 3)
     if ink is None:
         return None
-    mask = ink > 0.5
-    if not cropped:
-        mask = remove_ruling(mask, ink)
-    found = _main_strokes(mask, cropped=cropped)
-    if found is None:
+    mask = ink > 0.5 if cropped else remove_ruling(ink > 0.5, ink)
+    strokes = _main_strokes(mask, cropped=cropped)
+    if strokes is None:
         return None
-    return Found(_in_picture(found.box, None, factor, picture.shape), normalise_digit(_cut_out(found, ink)))
+    return DigitImage(_in_picture(strokes.box, None, factor, picture.shape), normalise_digit(_cut_out(strokes, ink)))
 
 
 def read_page(picture: np.ndarray, classify: Classify, *, threshold: float) -> Page:
@@ -181,28 +152,30 @@ def read_page(picture: np.ndarray, classify: Classify, *, threshold: float) -> P
         classify: reads digits: (N, 784) uint8 → (N, 10) probabilities.
         threshold: a digit with a probability below this is unsure.
     """
-    sheet = find_sheet(picture, most=WORKING_SIDE)
+    most_pixels = 1800  # on the longer side of the copy in which digits are looked for
+    sheet = find_sheet(picture, most=most_pixels)
     if sheet:
         working, known, factor = sheet.picture, sheet.known, 1.0
     else:
-        working, factor = _shrink(picture, WORKING_SIDE)
+        working, factor = _shrink(picture, most_pixels)
         known = np.ones(working.shape[:2], bool)
-    ink, pieces, boxes = _find_pieces(working, known)
+    ink, pieces, printed = _find_pieces(working, known)
     turns = _better_turn(ink, pieces, classify)
-    shape = ink.shape
-    upright = [s.turn(piece, turns, shape) for piece in pieces]
+    upright = [s.turn(piece, turns, ink.shape) for piece in pieces]
     digits, left_out = _read_upright(np.rot90(ink, -turns), upright, classify, threshold)
 
-    def placed(box: Box) -> Box:
+    def in_picture(box: Box, turns: int) -> Box:
         return _in_picture(s.turn_box(box, -turns, np.rot90(ink, turns).shape), sheet, factor, picture.shape)
 
-    covered = COVERING * picture.shape[0] * picture.shape[1]
+    most_area = 0.35 * picture.shape[0] * picture.shape[1]  # of a sure digit
+    boxes = [in_picture(digit.box, turns) for digit in digits]
+    is_small = [(right - left) * (bottom - top) <= most_area for left, top, right, bottom in boxes]
     digits = [
-        replace(each, box=box, sure=each.sure and (box[2] - box[0]) * (box[3] - box[1]) <= covered)
-        for each, box in ((each, placed(each.box)) for each in digits)
+        replace(digit, box=box, sure=digit.sure and small)
+        for digit, box, small in zip(digits, boxes, is_small, strict=True)
     ]
-    left_out = [LeftOut(placed(each.box), each.why) for each in left_out]
-    left_out += [LeftOut(_in_picture(box, sheet, factor, picture.shape), "a box or a line") for box in boxes]
+    left_out = [LeftOut(in_picture(part.box, turns), part.why) for part in left_out]
+    left_out += [LeftOut(in_picture(box, 0), "a box or a line") for box in printed]
     return Page(digits, left_out, 90 * turns, sheet.corners if sheet else None)
 
 
@@ -212,12 +185,8 @@ def _in_picture(box: Box, sheet: Sheet | None, factor: float, shape: tuple[int, 
     if sheet:
         corners = sheet.to_picture(np.array([[left, top], [right, top], [right, bottom], [left, bottom]], float))
         (left, top), (right, bottom) = corners.min(axis=0), corners.max(axis=0)
-    return (
-        max(0, int(left)),
-        max(0, int(top)),
-        min(shape[1], int(np.ceil(right))),
-        min(shape[0], int(np.ceil(bottom))),
-    )
+    right, bottom = min(shape[1], int(np.ceil(right))), min(shape[0], int(np.ceil(bottom)))
+    return max(0, int(left)), max(0, int(top)), right, bottom
 
 
 def _find_pieces(picture: np.ndarray, known: np.ndarray) -> tuple[np.ndarray, list[Strokes], list[Box]]:
@@ -231,13 +200,9 @@ def _find_pieces(picture: np.ndarray, known: np.ndarray) -> tuple[np.ndarray, li
     ink = np.where(remove_ruling(mask, ink), ink, 0)
     mask, darkest = find_strokes(ink)
     pieces = s.separate(mask)
-    dashes = s.find_dashes(pieces)
+    pieces = [piece for piece, is_dash in zip(pieces, s.find_dashes(pieces), strict=True) if not is_dash]
     # Every stroke becomes as dark as any other, even where the pen was pressed less.
-    return (
-        np.clip(ink / np.maximum(darkest, 0.3), 0, 1),
-        [p for p, dash in zip(pieces, dashes, strict=True) if not dash],
-        boxes,
-    )
+    return np.clip(ink / np.maximum(darkest, 0.3), 0, 1), pieces, boxes
 
 
 def _better_turn(ink: np.ndarray, pieces: list[Strokes], classify: Classify) -> int:
@@ -250,16 +215,17 @@ def _better_turn(ink: np.ndarray, pieces: list[Strokes], classify: Classify) -> 
         return 0
     cut_out = [_cut_out(piece, ink) for piece in whole]
 
-    def mean(turns: int) -> float:
-        pixels = np.stack([normalise_digit(np.rot90(each, -turns)) for each in cut_out])
+    def mean_probability(turns: int) -> float:
+        pixels = np.stack([normalise_digit(np.rot90(ink, -turns)) for ink in cut_out])
         return float(classify(pixels).max(axis=1).mean())
 
-    means = [mean(0)]
-    if means[0] + BETTER > 1:  # nothing can be so much better
+    means = [mean_probability(0)]
+    enough = means[0] + 0.06  # a page is turned only if it is then read so much better
+    if enough > 1:
         return 0
-    means += [mean(turns) for turns in (1, 2, 3)]
+    means += [mean_probability(turns) for turns in (1, 2, 3)]
     best = int(np.argmax(means))
-    return best if means[best] >= max(GOOD, means[0] + BETTER) else 0
+    return best if means[best] >= max(0.8, enough) else 0
 
 
 def _read_upright(
@@ -269,8 +235,14 @@ def _read_upright(
     if not pieces:
         return [], []
     usual = s.usual_size([piece.height for piece in pieces])
-    pieces, left_out = _sort_out(s.join(pieces, usual), usual, ink.shape)
-    parts = _read_pieces(pieces, ink, usual, classify)
+    kept, left_out = [], []
+    for piece in s.join(pieces, usual):
+        why = _why_not(piece, usual, ink.shape)
+        if why is None:
+            kept.append(piece)
+        elif max(piece.width, piece.height) >= 0.25 * usual:
+            left_out.append(LeftOut(piece.box, why))
+    parts = _read_pieces(kept, ink, usual, classify)
     if not parts:
         return [], left_out
     rows = s.rows_of([part.strokes for part in parts], usual)
@@ -278,18 +250,14 @@ def _read_upright(
     # What does not look like a digit, but stands among digits, is more likely one that cannot be read.
     of_digits = {row: likely[rows == row].mean() >= 0.5 or likely.mean() >= 0.75 for row in set(rows)}
     digits = []
-    for row, part in sorted(zip(rows, parts, strict=True), key=lambda each: (each[0], each[1].strokes.middle[0])):
-        if part.certainty < LEAST and not of_digits[row]:
+    for row, part in sorted(zip(rows, parts, strict=True), key=lambda pair: (pair[0], pair[1].strokes.middle[0])):
+        if part.certainty < 0.25 and not of_digits[row]:
             left_out.append(LeftOut(part.strokes.box, "does not look like a digit"))
         else:
             digits.append(Digit.of(part.strokes.box, int(row), part.probabilities, part.pixels, threshold))
-    return _renumbered(digits), left_out
-
-
-def _renumbered(digits: Sequence[Digit]) -> list[Digit]:
-    """Number the rows without gaps."""
+    # Rows in which no digit is left have no number.
     numbers = {row: number for number, row in enumerate(sorted({digit.row for digit in digits}))}
-    return [replace(digit, row=numbers[digit.row]) for digit in digits]
+    return [replace(digit, row=numbers[digit.row]) for digit in digits], left_out
 
 
 def _without_boxes(mask: np.ndarray, ink: np.ndarray) -> tuple[np.ndarray, list[Box]]:
@@ -303,38 +271,26 @@ def _without_boxes(mask: np.ndarray, ink: np.ndarray) -> tuple[np.ndarray, list[
             enclosed = s.enclosed_in(piece, pieces)
             if not enclosed:
                 continue
-            inside = float(np.median([each.height for each in enclosed]))
+            inside = float(np.median([strokes.height for strokes in enclosed]))
         left, top, right, bottom = piece.box
-        without = remove_frame(piece.mask, ink[top:bottom, left:right], FRAME_LINE * inside)
+        without = remove_frame(piece.mask, ink[top:bottom, left:right], 1.15 * inside)
         if without.sum() <= 0.9 * piece.mask.sum():
             rest[top:bottom, left:right] &= without | ~piece.mask
             boxes.append(piece.box)
     return rest, boxes
 
 
-def _sort_out(pieces: list[Strokes], usual: float, shape: tuple[int, int]) -> tuple[list[Strokes], list[LeftOut]]:
-    """Leave out what no digit looks like: too small, too large, too flat, a blot, or a part of the picture's edge."""
-    kept, left_out = [], []
-    for piece in pieces:
-        why = _why_not(piece, usual, shape)
-        if why is None:
-            kept.append(piece)
-        elif max(piece.width, piece.height) >= 0.25 * usual:
-            left_out.append(LeftOut(piece.box, why))
-    return kept, left_out
-
-
-def _why_not(piece: Strokes, usual: float, shape: tuple[int, int]) -> str | None:
+def _why_not(piece: Strokes, usual: float, shape: tuple[int, ...]) -> str | None:
+    """Return why a piece does not look like any digit, or None if it may be one."""
     size = max(piece.width, piece.height)
     if s.touches_edge(piece, shape) and (size > 1.3 * usual or size < 0.6 * usual):
         return "at the edge"
     if piece.height > 3 * usual or piece.width > 8 * usual:
         return "too large"
-    if piece.height < s.LOW * usual and not (piece.height >= s.LEAST_LOOP * usual and s.is_loop(piece)):
+    # A small loop is a small zero.
+    if piece.height < s.LOW * usual and not (piece.height >= 0.13 * usual and s.is_loop(piece)):
         return "too small"
-    if s.is_blot(piece):
-        return "a blot"
-    return None
+    return "a blot" if s.is_blot(piece) else None
 
 
 @dataclass(frozen=True)
@@ -360,30 +316,31 @@ def _read_pieces(pieces: list[Strokes], ink: np.ndarray, usual: float, classify:
     tried: list[tuple[int, int, int, Strokes]] = []
     for index, part in enumerate(parts):
         piece = part.strokes
-        one = part.certainty >= SURE and piece.width < SHAPES[1] * piece.height
-        if not one and piece.width >= 0.5 * usual:
+        is_one_digit = part.certainty >= 0.85 and piece.width < 1.1 * piece.height
+        if not is_one_digit and piece.width >= 0.5 * usual:
             left, top, right, bottom = piece.box
-            for first, last, strokes in s.ways_to_cut(piece, ink[top:bottom, left:right], usual):
-                tried.append((index, first, last, strokes))
+            tried += [(index, *way) for way in s.ways_to_cut(piece, ink[top:bottom, left:right], usual)]
     ways: dict[int, list[tuple[int, int, _Part]]] = {}
-    for (index, first, last, _), part in zip(tried, _read([each[3] for each in tried], ink, classify), strict=True):
+    for (index, first, last, _), part in zip(tried, _read([way[3] for way in tried], ink, classify), strict=True):
         ways.setdefault(index, []).append((first, last, part))
     cut = [_best_way(ways[index]) if index in ways else [part] for index, part in enumerate(parts)]
     # Among letters, a piece that can be cut into digits is a letter, too.
-    whole = [each[0].certainty >= LIKELY for each in cut if len(each) == 1]
-    doubtful = 2 * sum(whole) < len(whole)
-    return [part.doubted() if doubtful and len(each) > 1 else part for each in cut for part in each]
+    likely = [parts[0].certainty >= LIKELY for parts in cut if len(parts) == 1]
+    doubtful = 2 * sum(likely) < len(likely)
+    return [part.doubted() if doubtful and len(parts) > 1 else part for parts in cut for part in parts]
 
 
 def _read(pieces: list[Strokes], ink: np.ndarray, classify: Classify) -> list[_Part]:
     if not pieces:
         return []
     pixels = np.stack([normalise_digit(_cut_out(piece, ink)) for piece in pieces])
-    return [_Part(*each) for each in zip(pieces, pixels, classify(pixels), strict=True)]
+    return list(map(_Part, pieces, pixels, classify(pixels)))
 
 
 def _best_way(ways: list[tuple[int, int, _Part]]) -> list[_Part]:
-    """Return the parts of the best way through a piece, from its left side to its right side.
+    """Return the parts of the best way to cut a piece, from its left side to its right side.
+
+    The best way has the greatest sum of the logarithms of the parts' probabilities, less a cost for each part.
 
     Args:
         ways: what lies between two cuts, as ``strokes.ways_to_cut`` numbers them, and the whole piece.
@@ -391,11 +348,12 @@ def _best_way(ways: list[tuple[int, int, _Part]]) -> list[_Part]:
     ends = max(last for _, last, _ in ways)
     whole = next(part for first, last, part in ways if (first, last) == (0, ends))
     width, height = whole.strokes.width, whole.strokes.height
-    cost = float(np.interp(width / height, SHAPES, COSTS))
+    # Two digits side by side are wide, so a part of a wide piece costs less. Only ones are narrow.
+    cost = float(np.interp(width / height, (0.75, 1.1, 1.5), (2.5, 0.15, -0.1)))
     best: list[tuple[float, list[_Part]] | None] = [(0.0, []), *[None] * ends]
     for first, last, part in sorted(ways, key=lambda way: way[:2]):
         before, reached = best[first], best[last]
-        if before is None or (part is whole and width > SHAPES[2] * height and len(ways) > 1):
+        if before is None or (part is whole and width > 1.5 * height and len(ways) > 1):
             continue
         # A broad part that cannot be read weighs as much as the digits that it may be.
         weight = max(1.0, part.strokes.width / (0.7 * height))
@@ -405,8 +363,8 @@ def _best_way(ways: list[tuple[int, int, _Part]]) -> list[_Part]:
     reached = best[ends]
     parts = reached[1] if reached else [whole]
     # An m, an n or a u becomes ones if it is cut.
-    ones = [part.probabilities.argmax() == 1 for part in parts]
-    return [part.doubted() if one and sum(ones) > 1 else part for part, one in zip(parts, ones, strict=True)]
+    is_one = [part.probabilities.argmax() == 1 for part in parts]
+    return [part.doubted() if one and sum(is_one) > 1 else part for part, one in zip(parts, is_one, strict=True)]
 
 
 def _main_strokes(mask: np.ndarray, *, cropped: bool) -> Strokes | None:
@@ -414,7 +372,6 @@ def _main_strokes(mask: np.ndarray, *, cropped: bool) -> Strokes | None:
     pieces = s.separate(mask, smallest=1)
     if not pieces:
         return None
-
     # Remains of a printed box lie along the edge.
     margin = max(2, round(0.06 * min(mask.shape)))
     inner = np.zeros_like(mask)
@@ -429,11 +386,7 @@ def _main_strokes(mask: np.ndarray, *, cropped: bool) -> Strokes | None:
     inside = [piece for piece in pieces if not on_edge(piece)]
     if inside and inside[0].mask.sum() >= 0.1 * pieces[0].mask.sum():
         pieces = inside
-    whole = pieces[0]
-    for piece in pieces[1:]:
-        if piece.mask.sum() >= 0.06 * pieces[0].mask.sum():
-            whole = s.union(whole, piece)
-    return whole
+    return functools.reduce(s.union, [piece for piece in pieces if piece.mask.sum() >= 0.06 * pieces[0].mask.sum()])
 
 
 def _cut_out(strokes: Strokes, ink: np.ndarray) -> np.ndarray:

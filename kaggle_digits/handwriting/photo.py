@@ -24,47 +24,23 @@ pillow_heif.register_heif_opener()
 MOST_PIXELS = 50_000_000
 """A picture's most pixels: more than the largest phone cameras take, few enough for any computer's memory."""
 
-MOST_IN_MEMORY = 16_000_000
-"""Numbers are kept for at most this many pixels of a picture."""
-
-LEAST_SIDE = 8
-"""A picture needs this many pixels on its shorter side for a digit to be recognized."""
-
 ENOUGH = 2000
 """A picture with a longer side of twice as many pixels, or more, is made smaller, but not below this. Numbers for every
 pixel of a large one would take more than a gigabyte."""
-ENOUGH_ACROSS = 600
-"""The same for the shorter side of a long, thin picture."""
-
-MOST_PAGES = 100
-"""A TIFF has at most this many pages, and an animation this many frames."""
-
-MOST_ON_PAGES = 4 * MOST_PIXELS
-"""All pages of a TIFF have at most this many pixels together. All frames of an animation have at most as many as one
-picture."""
-
-FORMATS = (
-    "PNG", "JPEG", "JPEG2000", "HEIF", "AVIF", "WEBP", "TIFF", "GIF", "BMP", "DIB", "PPM", "TGA", "PCX", "QOI",
-    "SGI", "PSD", "ICO",
-)  # fmt: skip
-"""The formats that Pillow may try, whatever a file is called. Some of its others start programs."""
-
-SAFE_PSD = (12, 3)
-"""Releases of Pillow before this one have known faults in reading PSD. Kaggle's image has an older one."""
-
-PAGED = ("TIFF", "GIF", "WEBP", "PNG", "AVIF")
-"""In these formats a file may have several pages or frames. A JPEG with several has the same picture in other sizes."""
 
 DAMAGED = (OSError, SyntaxError, ValueError, EOFError, struct.error, RuntimeError, TypeError, LookupError, MemoryError)
 """What Pillow raises for damaged files."""
 
 
 @functools.cache
-def _formats() -> tuple[str, ...]:
-    """Return those of FORMATS that this release of Pillow has and reads safely."""
+def formats() -> tuple[str, ...]:
+    """Return the formats that Pillow may try, whatever a file is called. Some of its others start programs."""
     Image.init()
-    release = tuple(int(part) for part in PIL.__version__.split(".")[:2])
-    return tuple(name for name in FORMATS if name in Image.OPEN and (name != "PSD" or release >= SAFE_PSD))
+    names = ("PNG", "JPEG", "JPEG2000", "HEIF", "AVIF", "WEBP", "TIFF", "GIF", "BMP",
+             "DIB", "PPM", "TGA", "PCX", "QOI", "SGI", "PSD", "ICO")  # fmt: skip
+    # Older releases than 12.3 have known faults in reading PSD. Kaggle's image has one.
+    is_safe = tuple(int(part) for part in PIL.__version__.split(".")[:2]) >= (12, 3)
+    return tuple(name for name in names if name in Image.OPEN and (name != "PSD" or is_safe))
 
 
 @dataclass(frozen=True)
@@ -86,7 +62,7 @@ def is_picture(file: Path) -> bool:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with Image.open(file, formats=_formats()):
+            with Image.open(file, formats=formats()):
                 return True
     except (*DAMAGED, Image.DecompressionBombError):
         return False
@@ -142,17 +118,19 @@ def _explained(name: str) -> Iterator[None]:
 
 
 def _pages(contents: bytes, name: str) -> Iterator[Photo]:
-    with Image.open(io.BytesIO(contents), formats=_formats()) as image:
-        pages = getattr(image, "n_frames", 1) if image.format in PAGED else 1
-        if pages > MOST_PAGES:
+    with Image.open(io.BytesIO(contents), formats=formats()) as image:
+        # A JPEG with several pages has the same picture in other sizes.
+        is_paged = image.format in ("TIFF", "GIF", "WEBP", "PNG", "AVIF")
+        pages = getattr(image, "n_frames", 1) if is_paged else 1
+        if pages > 100:
             raise DataError(
-                f"{name}: {pages:,} pages or frames. Expected at most {MOST_PAGES}. Split it, or save the pages that "
-                "you want read."
+                f"{name}: {pages:,} pages or frames. Expected at most 100. Split it, or save the pages that you want "
+                "read."
             )
         if pages == 1:
             yield _photo(image, name)
             return
-        pixels, most = 0, MOST_ON_PAGES if image.format == "TIFF" else MOST_PIXELS
+        pixels, most = 0, 4 * MOST_PIXELS if image.format == "TIFF" else MOST_PIXELS
         for page in ImageSequence.Iterator(image):
             pixels += page.width * page.height
             if pixels > most:
@@ -171,13 +149,12 @@ def _too_large(name: str, what: str) -> str:
 
 
 def _photo(image: Image.Image, name: str) -> Photo:
+    """Read the picture that is open. A large one is made smaller while it is unpacked, if its format allows that."""
     width, height = image.size
     if width * height > MOST_PIXELS:
         raise DataError(_too_large(name, f"{width} × {height} pixels, {width * height / 1e6:.0f} million"))
-    if min(width, height) < LEAST_SIDE:
-        raise DataError(
-            f"{name}: {width} × {height} pixels. Expected {LEAST_SIDE} or more each way. Take a larger picture."
-        )
+    if min(width, height) < 8:
+        raise DataError(f"{name}: {width} × {height} pixels. Expected 8 or more each way. Take a larger picture.")
     turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
     # A long, thin picture would become too thin at a smaller size.
     if max(image.size) < 10 * min(image.size):
@@ -189,8 +166,9 @@ def _photo(image: Image.Image, name: str) -> Photo:
 
 def _factor(image: Image.Image) -> int:
     """Return by how much a picture is made smaller. A long, thin one must not become too thin, if memory allows."""
-    wanted = min(max(image.size) // ENOUGH, min(image.size) // ENOUGH_ACROSS)
-    return max(wanted, math.ceil(math.sqrt(image.width * image.height / MOST_IN_MEMORY)))
+    most_in_memory = 16_000_000  # pixels
+    enough = min(max(image.size) // ENOUGH, min(image.size) // 600)
+    return max(enough, math.ceil(math.sqrt(image.width * image.height / most_in_memory)))
 
 
 def _reduced(image: Image.Image) -> Image.Image:
@@ -206,6 +184,7 @@ def _reduced(image: Image.Image) -> Image.Image:
 
 
 def _values(image: Image.Image) -> np.ndarray:
+    """Return the brightness or the colours of a picture from 0 to 1, on paper where it is transparent."""
     if image.mode.startswith("I;16"):
         values = np.asarray(image, np.float32)
         if (factor := _factor(image)) > 1:
@@ -227,18 +206,13 @@ def _values(image: Image.Image) -> np.ndarray:
         opaque = np.asarray(image.getchannel("A"), np.float32) / 255
     if image.mode not in ("1", "L", "LA"):
         image = image.convert("RGB")
-    seen = np.array(image.convert("L") if image.mode != "RGB" or _is_grey(image) else image, np.float32)
-    seen /= 255
+    has_colours = image.mode == "RGB" and len({band.tobytes() for band in image.split()}) > 1
+    values = np.array(image if has_colours else image.convert("L"), np.float32)
+    values /= 255
     if opaque is None:
-        return seen
-    opaque = opaque if seen.ndim == 2 else opaque[:, :, None]
+        return values
+    opaque = opaque if values.ndim == 2 else opaque[:, :, None]
     # Light ink would be lost on white paper.
-    light = (seen * opaque).mean() > 0.5 * opaque.mean()
+    light = (values * opaque).mean() > 0.5 * opaque.mean()
     paper = 0.0 if light and opaque.mean() < 0.5 else 1.0
-    return seen * opaque + paper * (1 - opaque)
-
-
-def _is_grey(image: Image.Image) -> bool:
-    """Return whether an RGB picture has no colours, as a scan in grey has."""
-    red, green, blue = image.split()
-    return red.tobytes() == green.tobytes() == blue.tobytes()
+    return values * opaque + paper * (1 - opaque)

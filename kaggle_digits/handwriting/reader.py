@@ -16,11 +16,11 @@ from PIL import Image, ImageDraw, ImageFont
 from kaggle_digits.analysis.occlusion import occlusion_map
 from kaggle_digits.digits import CLASSES, PIXELS, calibrate
 from kaggle_digits.errors import DataError
-from kaggle_digits.handwriting.page import UNSURE, Box, Digit, LeftOut, Page, find_single, read_page
+from kaggle_digits.handwriting.page import UNSURE, Box, Digit, Page, find_single, read_page
 from kaggle_digits.handwriting.photo import Photo, is_picture, load_photos
 from kaggle_digits.learners import PACKAGED_RUN, load_run
 from kaggle_digits.learners.placing import ink_box
-from kaggle_digits.run import Run, read_run
+from kaggle_digits.run import read_run
 from kaggle_digits.strategy import device_of
 
 if TYPE_CHECKING:
@@ -28,25 +28,13 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-THRESHOLD = 0.9
-"""A digit with a probability below this is reported as unsure if the run has no threshold of its own."""
-
-TINY = 32
-"""A picture of at most this many pixels on each side is no page."""
-
-LABELS = (re.compile(r".*_([0-9])"), re.compile(r"([0-9])_.*"))
-"""The names of files that carry a label, without suffix: NUMBER_LABEL, and LABEL_NUMBER."""
-
-SHOWN = 5
-"""At most this many names of skipped files are printed."""
-
 
 class Reader:
     """A trained run that reads pictures.
 
     Args:
         folder: a run folder; by default that of the small network that comes with the package.
-        threshold: a digit with a probability below this is unsure; None takes the run's own threshold.
+        threshold: a digit with a probability below this is unsure; None takes the run's own threshold, or else 0.9.
         backend: the backend that computes a network, see ``backend.choose_backend``.
 
     Raises:
@@ -58,7 +46,8 @@ class Reader:
     ) -> None:
         folder = Path(folder)
         self.run = load_run(folder, device_of(read_run(folder).recipe, backend=backend))
-        self.threshold = threshold if threshold is not None else _threshold(self.run)
+        own = self.run.threshold.value if self.run.threshold else 0.9
+        self.threshold = own if threshold is None else threshold
 
     def classify(self, pixels: np.ndarray) -> np.ndarray:
         """Return the calibrated probabilities of every digit, (N, 10), for pixels (N, 784)."""
@@ -77,18 +66,14 @@ class Reader:
 
     def read_singles(self, photos: Iterable[Photo]) -> list[Page]:
         """Read pictures that hold exactly one digit each. A picture without any ink has no digit."""
-        found = [(find_single(photo.picture), photo.size, photo.picture.shape) for photo in photos]
-        pixels = [each.pixels for each, *_ in found if each]
+        images = [(find_single(photo.picture), photo.size, photo.picture.shape) for photo in photos]
+        pixels = [image.pixels for image, *_ in images if image]
         probabilities = iter(self.classify(np.stack(pixels)) if pixels else ())
         pages = []
-        for each, size, shape in found:
-            digits = [Digit.of(each.box, 0, next(probabilities), each.pixels, self.threshold)] if each else []
+        for image, size, shape in images:
+            digits = [Digit.of(image.box, 0, next(probabilities), image.pixels, self.threshold)] if image else []
             pages.append(_scaled(Page(digits, []), size, shape))
         return pages
-
-
-def _threshold(run: Run) -> float:
-    return run.threshold.value if run.threshold else THRESHOLD
 
 
 def _scaled(page: Page, size: tuple[int, int], shape: tuple[int, ...]) -> Page:
@@ -99,18 +84,13 @@ def _scaled(page: Page, size: tuple[int, int], shape: tuple[int, ...]) -> Page:
         return page
 
     def scaled(box: Box) -> Box:
-        left, top, right, bottom = box
-        return (
-            round(left * across),
-            round(top * down),
-            min(round(right * across), width),
-            min(round(bottom * down), height),
-        )
+        right, bottom = min(round(box[2] * across), width), min(round(box[3] * down), height)
+        return round(box[0] * across), round(box[1] * down), right, bottom
 
     return replace(
         page,
         digits=[replace(digit, box=scaled(digit.box)) for digit in page.digits],
-        left_out=[LeftOut(scaled(each.box), each.why) for each in page.left_out],
+        left_out=[replace(part, box=scaled(part.box)) for part in page.left_out],
         sheet=None if page.sheet is None else page.sheet * [across, down],
     )
 
@@ -122,7 +102,7 @@ def read_picture(
 
     Args:
         picture: an image file, or its contents.
-        reader: reads what is found; None loads the small network that comes with the package.
+        reader: None loads the small network that comes with the package.
         single: whether the picture holds exactly one digit.
         name: the name of the picture in messages; needed with contents.
 
@@ -171,46 +151,40 @@ def find_pictures(named: Iterable[Path], *, labelled: bool = False) -> Pictures:
             continue
         before = len(files)
         for entry in sorted(path.iterdir()):
-            if entry.name.startswith("."):
-                continue
-            if entry.is_dir() and re.fullmatch("[0-9]", entry.name):
-                inside = sorted(file for file in entry.iterdir() if not file.name.startswith("."))
-                pictures = [file for file in inside if file.is_file() and is_picture(file)]
-                classes |= dict.fromkeys(pictures, int(entry.name))
-                skipped += [file for file in inside if file not in classes]
-                files += pictures
-            elif entry.is_file() and is_picture(entry):
-                files.append(entry)
-            else:
-                skipped.append(entry)
+            is_class = entry.is_dir() and re.fullmatch("[0-9]", entry.name)
+            for file in sorted(entry.iterdir()) if is_class else [entry]:
+                if file.name.startswith("."):
+                    continue
+                if file.is_file() and is_picture(file):
+                    files.append(file)
+                    if is_class:
+                        classes[file] = int(entry.name)
+                else:
+                    skipped.append(file)
         if len(files) == before:
             raise DataError(
                 f"{path}: no picture in this folder. Expected pictures, or the folders 0 to 9 with pictures. Name the "
                 "folder they are in."
             )
     if skipped:
-        more = f" and {len(skipped) - SHOWN} more" if len(skipped) > SHOWN else ""
-        log.warning("Skipped, since they are no pictures: %s%s", ", ".join(map(str, skipped[:SHOWN])), more)
+        more = f" and {len(skipped) - 5} more" if len(skipped) > 5 else ""
+        log.warning("Skipped, since they are no pictures: %s%s", ", ".join(map(str, skipped[:5])), more)
     return Pictures(files, _find_labels(files, classes) if labelled else None)
 
 
 def _find_labels(files: Sequence[Path], classes: dict[Path, int]) -> np.ndarray:
+    """Return the labels that class folders or the names of files tell, (N,) int64."""
     named = [file for file in files if file not in classes]
-    fitting = [form for form in LABELS if all(form.fullmatch(file.stem) for file in named)]
-    if not fitting:
-        wrong = next(file for file in named if not LABELS[0].fullmatch(file.stem))
-        raise DataError(
-            f"{wrong}: no label in its name. Expected NUMBER_LABEL or LABEL_NUMBER, as in 0012_7.png, with a label "
-            "from 0 to 9, or class folders 0 to 9. Rename it, or leave --labelled out."
-        )
-    form = fitting[0]
-    labels = [classes[file] if file in classes else int(_match(form, file)) for file in files]
-    return np.array(labels, np.int64)
-
-
-def _match(form: re.Pattern[str], file: Path) -> str:
-    found = form.fullmatch(file.stem)
-    return found[1] if found else ""
+    for pattern in (r".*_([0-9])", r"([0-9])_.*"):  # NUMBER_LABEL, LABEL_NUMBER
+        matches = {file: re.fullmatch(pattern, file.stem) for file in named}
+        labels = classes | {file: int(match[1]) for file, match in matches.items() if match}
+        if all(matches.values()):
+            return np.array([labels[file] for file in files], np.int64)
+    wrong = next(file for file in named if not re.fullmatch(r".*_([0-9])", file.stem))
+    raise DataError(
+        f"{wrong}: no label in its name. Expected NUMBER_LABEL or LABEL_NUMBER, as in 0012_7.png, with a label from 0 "
+        "to 9, or class folders 0 to 9. Rename it, or leave --labelled out."
+    )
 
 
 def read_files(files: Sequence[Path], reader: Reader, *, single: bool) -> list[list[Page]]:
@@ -218,11 +192,11 @@ def read_files(files: Sequence[Path], reader: Reader, *, single: bool) -> list[l
 
     Args:
         files: the pictures.
-        reader: reads what is found on them.
+        reader: reads their digits.
         single: whether each picture holds exactly one digit.
 
     Returns:
-        for each file its pages.
+        the pages of each file.
 
     Raises:
         DataError: a file is not a picture that can be read, or it is too small for a page.
@@ -245,7 +219,7 @@ def read_files(files: Sequence[Path], reader: Reader, *, single: bool) -> list[l
 
 def _of_pages(file: Path) -> Iterator[Photo]:
     for photo in load_photos(file):
-        if max(photo.size) <= TINY:
+        if max(photo.size) <= 32:
             raise DataError(
                 f"{file}: {photo.size[0]} × {photo.size[1]} pixels, too small for a page. Expected a larger picture. "
                 "Add --single if each picture holds one digit."
@@ -260,28 +234,28 @@ def describe(file: str, page: Page) -> dict[str, Any]:
         "text": page.text,
         "digits": [
             {
-                "box": list(each.box),
-                "digit": each.digit,
-                "sure": each.sure,
-                "probabilities": [round(float(p), 6) for p in each.probabilities],
+                "box": list(digit.box),
+                "digit": digit.digit,
+                "sure": digit.sure,
+                "probabilities": [round(float(p), 6) for p in digit.probabilities],
             }
-            for each in page.digits
+            for digit in page.digits
         ],
-        "left_out": [{"box": list(each.box), "why": each.why} for each in page.left_out],
+        "left_out": [{"box": list(part.box), "why": part.why} for part in page.left_out],
         "turned": page.turned,
         "sheet": None if page.sheet is None else [[round(float(v), 1) for v in corner] for corner in page.sheet],
     }
 
 
 def to_lines(page: Page) -> list[str]:
-    """Return the text of a page by rows, and then whatever a reader must know about it, in brackets."""
+    """Return the rows of a page as text, then in brackets how it was turned and what was left out."""
     lines = page.text or ["(no digits found)"]
     if page.turned:
-        lines = [*lines, f"(turned clockwise by {page.turned}°)"]
+        lines.append(f"(turned clockwise by {page.turned}°)")
     if page.left_out:
-        counts = Counter(each.why for each in page.left_out)
+        counts = Counter(part.why for part in page.left_out)
         kinds = ", ".join(f"{why}{f' ({count} times)' if count > 1 else ''}" for why, count in counts.most_common())
-        lines = [*lines, f"(left out: {kinds}; --overlay shows where)"]
+        lines.append(f"(left out: {kinds}; --overlay shows where)")
     return lines
 
 
@@ -297,9 +271,8 @@ def tabulate(pages: Sequence[Page], labels: np.ndarray) -> str:
     counts = np.zeros((CLASSES, CLASSES), int)
     np.add.at(counts, (labels[read >= 0], read[read >= 0]), 1)
     lines += ["", "is  read as" + "".join(f"{digit:6}" for digit in range(CLASSES))]
-    lines += [
-        f"{digit:2}         " + "".join(f"{count or '·':>6}" for count in row) for digit, row in enumerate(counts)
-    ]
+    for digit, row in enumerate(counts):
+        lines.append(f"{digit:2}         " + "".join(f"{count or '·':>6}" for count in row))
     return "\n".join(lines)
 
 
@@ -332,29 +305,29 @@ def draw_overlay(file: Path, page: Page, *, explain: Callable[[Digit], np.ndarra
     line, margin = max(1, size // 8), size // 4
     if page.sheet is not None:
         canvas.polygon([(float(x), float(y)) for x, y in page.sheet], outline="#3b6ea5", width=line)
-    for left_out in page.left_out:
-        canvas.rectangle(left_out.box, outline="#888888", width=max(1, line // 2))
-        canvas.text((left_out.box[0], left_out.box[3]), left_out.why, fill="#888888", font=small, anchor="la")
-    for each in page.digits if explain else ():
-        _draw_reasons(image, each, explain(each), turned=page.turned)  # type: ignore[misc]
-    for each in page.digits:
-        colour = "#0a8a3a" if each.sure else "#d26900"
-        left, top, right, bottom = each.box
+    for part in page.left_out:
+        canvas.rectangle(part.box, outline="#888888", width=max(1, line // 2))
+        canvas.text((part.box[0], part.box[3]), part.why, fill="#888888", font=small, anchor="la")
+    if explain:
+        for digit in page.digits:
+            _draw_reasons(image, digit, explain(digit), turned=page.turned)
+    for digit in page.digits:
+        colour, text = ("#0a8a3a", f"{digit.digit}") if digit.sure else ("#d26900", f"{digit.digit}{UNSURE}")
+        left, top, right, bottom = digit.box
         canvas.rectangle((left - margin, top - margin, right + margin, bottom + margin), outline=colour, width=line)
-        text = str(each.digit) if each.sure else f"{each.digit}{UNSURE}"
         canvas.text((left - margin, top - margin), text, fill=colour, font=font, anchor="lb")
     return image
 
 
 def _draw_reasons(image: Image.Image, digit: Digit, contributions: np.ndarray, *, turned: int) -> None:
     """Colour the parts of a digit that speak for its reading (orange) or against it (blue)."""
-    ink = ink_box(digit.pixels.reshape(contributions.shape) > 0)
-    part = contributions[ink[1] : ink[3], ink[0] : ink[2]]
+    left, top, right, bottom = ink_box(digit.pixels.reshape(contributions.shape) > 0)
     # The page was turned clockwise to be read, so the map is turned back.
-    part = np.rot90(part, turned // 90)
+    part = np.rot90(contributions[top:bottom, left:right], turned // 90)
     left, top, right, bottom = digit.box
-    size = (max(1, right - left), max(1, bottom - top))
     strength = np.abs(part) / max(0.05, float(np.abs(contributions).max()))
-    mask = Image.fromarray(np.rint(200 * strength).astype(np.uint8)).resize(size, Image.Resampling.BICUBIC)
-    colours = np.where((part > 0)[..., None], (213, 94, 0), (0, 114, 178)).astype(np.uint8)
-    image.paste(Image.fromarray(colours).resize(size, Image.Resampling.BICUBIC), (left, top), mask)
+    colours = np.where((part > 0)[..., None], (213, 94, 0), (0, 114, 178))
+    size = (max(1, right - left), max(1, bottom - top))
+    layers = (Image.fromarray(layer.astype(np.uint8)) for layer in (colours, np.rint(200 * strength)))
+    colour, mask = (layer.resize(size, Image.Resampling.BICUBIC) for layer in layers)
+    image.paste(colour, (left, top), mask)

@@ -16,34 +16,11 @@ from skimage.draw import polygon2mask
 
 from kaggle_digits.learners.placing import rescale
 
-SMALL_SIDE, SMOOTH = 256, 1.2
-"""A sheet is looked for in a copy with this many pixels on its longer side, smoothed by this many pixels, in which the
-texture of wood or cloth has faded."""
-
-LEVELS = 12
-"""This many levels of brightness are tried as the limit between sheet and desk."""
-
-THREAD = ndimage.iterate_structure(ndimage.generate_binary_structure(2, 1), 2)
-"""What is thinner than this, in the small copy, is a thread, and no part of a sheet."""
-
-LEAST_AREA, MOST_AREA = 0.08, 0.985
-"""A sheet covers at least and at most this share of the picture."""
-
-STRAIGHT = 0.955
-"""A sheet and the quadrilateral around it have this share of their common area in common."""
-
-SHARP, MOST_OF_IT, PART_OF_IT = 0.045, 0.7, 0.35
-"""Brightness changes by at least SHARP, on a scale from 0 to 1, across the sides of a sheet: along most of the two that
-meet in a corner, and along a part of the others."""
+LEAST_AREA = 0.08
+"""A sheet covers at least this share of the picture."""
 
 BORDER = 4
-"""Nothing within so many pixels of the picture's border counts as an edge of the sheet."""
-
-NEAR = 4
-"""An edge is at most so many pixels of the small copy away from the side that was found."""
-
-MARGIN = 0.013
-"""This share of the sheet along each side belongs to the edge and its shadow."""
+"""Nothing within this many pixels of the picture's border counts as an edge of the sheet."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +41,7 @@ class Sheet:
     def to_picture(self, points: np.ndarray) -> np.ndarray:
         """Return where points on the straightened sheet, (N, 2) x and y, lie in the picture."""
         height, width = self.known.shape
-        matrix = homography(_rectangle(width, height), _within(self.corners))
+        matrix = homography(_rectangle(width, height), _without_margin(self.corners))
         x, y, scale = matrix @ np.column_stack([points, np.ones(len(points))]).T
         return np.stack([x / scale, y / scale], axis=1)
 
@@ -79,30 +56,30 @@ def find_sheet(picture: np.ndarray, *, most: int) -> Sheet | None:
     Returns:
         the sheet, or None if no edge of a sheet is in the picture.
     """
-    scale = min(1.0, SMALL_SIDE / max(picture.shape[:2]))
+    # In a small copy, smoothed by 1.2 pixels, the texture of wood or cloth has faded.
+    scale = min(1.0, 256 / max(picture.shape[:2]))
     small = rescale(picture, scale)
-    small = ndimage.gaussian_filter(small, (SMOOTH, SMOOTH, 0)[: small.ndim])
+    small = ndimage.gaussian_filter(small, (1.2, 1.2, 0)[: small.ndim])
     channels = [small] if small.ndim == 2 else [small.mean(axis=2), small[:, :, 2], small[:, :, 0]]
-    best, corners, seen_in = 0.0, None, small
+    # What is thinner than this is a thread, and no part of a sheet.
+    thread = ndimage.iterate_structure(ndimage.generate_binary_structure(2, 1), 2)
+    sharpest, best_corners, best_channel = 0.0, None, small
     for channel in channels:
         for brightness in (channel, -channel):  # a light sheet on a dark desk, and a dark one on a light desk
-            opened = brightness
-            for filtered in (ndimage.minimum_filter, ndimage.maximum_filter):
-                opened = filtered(opened, footprint=THREAD, mode="constant", cval=-np.inf)
+            opened = ndimage.minimum_filter(brightness, footprint=thread, mode="constant", cval=-np.inf)
+            opened = ndimage.maximum_filter(opened, footprint=thread, mode="constant", cval=-np.inf)
             low, high = np.percentile(brightness, [2, 98])
-            for level in np.linspace(low, high, LEVELS + 2)[1:-1]:
+            for level in np.linspace(low, high, 14)[1:-1]:
                 part = _largest_part(opened > level)
-                if part is None:
+                corners = None if part is None else _quadrilateral(part)
+                if part is None or corners is None:
                     continue
-                found = _quadrilateral(part)
-                if found is None:
-                    continue
-                sharpness = _sharpness(found, channel)
-                if sharpness > best and _is_filled_by(found, part):
-                    best, corners, seen_in = sharpness, found, channel
-    if corners is None:
+                sharpness = _sharpness(corners, channel)
+                if sharpness > sharpest and _is_filled_by(corners, part):
+                    sharpest, best_corners, best_channel = sharpness, corners, channel
+    if best_corners is None:
         return None
-    return _straighten(picture, _on_the_edge(corners, seen_in) / scale, most=most)
+    return _straighten(picture, _on_the_edge(best_corners, best_channel) / scale, most=most)
 
 
 def _largest_part(region: np.ndarray) -> np.ndarray | None:
@@ -129,9 +106,8 @@ def _is_filled_by(corners: np.ndarray, part: np.ndarray) -> bool:
     """Return whether a region fills a quadrilateral, not counting what is written in it, and nothing else."""
     inside = polygon2mask(part.shape, corners[:, ::-1] - 0.5)
     part = ndimage.binary_fill_holes(part)
-    if not LEAST_AREA * part.size <= part.sum() <= MOST_AREA * part.size:
-        return False
-    return bool((inside & part).sum() >= STRAIGHT * (inside | part).sum())
+    has_size_of_sheet = LEAST_AREA * part.size <= part.sum() <= 0.985 * part.size
+    return bool(has_size_of_sheet and (inside & part).sum() >= 0.955 * (inside | part).sum())
 
 
 def _four_sides(polygon: np.ndarray) -> np.ndarray | None:
@@ -150,17 +126,16 @@ def _four_sides(polygon: np.ndarray) -> np.ndarray | None:
     return polygon if len(polygon) == 4 else None
 
 
-def _cross(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    return one[..., 0] * other[..., 1] - one[..., 1] * other[..., 0]
+def _cross(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    return a[..., 0] * b[..., 1] - a[..., 1] * b[..., 0]
 
 
 def _meeting(a: np.ndarray, b: np.ndarray, c: np.ndarray, d: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return where the lines from a through b and from c through d meet, and whether that is beyond b and beyond d."""
-    along, other = b - a, d - c
-    turn = _cross(along, other)
+    turn = _cross(b - a, d - c)
     safe = np.where(np.abs(turn) < 1e-9, 1.0, turn)
-    first, second = _cross(c - a, other) / safe, _cross(c - a, along) / safe
-    return a + first[:, None] * along, (np.abs(turn) >= 1e-9) & (first >= 1) & (second >= 1)
+    first, second = _cross(c - a, d - c) / safe, _cross(c - a, b - a) / safe
+    return a + first[:, None] * (b - a), (np.abs(turn) >= 1e-9) & (first >= 1) & (second >= 1)
 
 
 def _from_top_left(corners: np.ndarray) -> np.ndarray:
@@ -176,9 +151,9 @@ def _sides(corners: np.ndarray, size: np.ndarray) -> Iterator[tuple[np.ndarray, 
     """Yield, for each side, the points on it that are in a picture of this size, (N, 2), and the direction inwards."""
     for start, end in zip(corners, np.roll(corners, -1, axis=0), strict=True):
         along = end - start
-        at = start + np.linspace(0.03, 0.97, 60)[:, None] * along
-        # Corners are in clockwise order.
-        yield at[((at > BORDER) & (at < size - BORDER)).all(axis=1)], np.array([-along[1], along[0]]) / np.hypot(*along)
+        points = start + np.linspace(0.03, 0.97, 60)[:, None] * along
+        inwards = np.array([-along[1], along[0]]) / np.hypot(*along)  # corners are in clockwise order
+        yield points[((points > BORDER) & (points < size - BORDER)).all(axis=1)], inwards
 
 
 def _sharpness(corners: np.ndarray, brightness: np.ndarray) -> float:
@@ -186,41 +161,42 @@ def _sharpness(corners: np.ndarray, brightness: np.ndarray) -> float:
     size = np.array(brightness.shape[::-1])
     if np.hypot(*(np.roll(corners, -1, axis=0) - corners).T).min() < 0.1 * size.max():
         return 0.0
-    seen, total = [False] * 4, 0.0
-    for side, (at, inwards) in enumerate(_sides(corners, size)):
-        if len(at) < 9:  # this side is outside of the picture, or along its edge
+    is_sharp, total = [False] * 4, 0.0
+    for side, (points, inwards) in enumerate(_sides(corners, size)):
+        if len(points) < 9:  # this side is outside of the picture, or along its edge
             continue
-        outside, edge, inside = (_at(brightness, at + offset * inwards) for offset in (-2.5, 2.5, 5.5))
+        outside, edge, inside = (_sample(brightness, points + offset * inwards) for offset in (-2.5, 2.5, 5.5))
         step = edge - outside
         # Light that changes slowly is no edge.
         slow = np.abs(inside - edge)
-        sharp = (np.sign(np.median(step)) * step > np.maximum(SHARP, slow)).mean()
-        if sharp < PART_OF_IT:
+        share = (np.sign(np.median(step)) * step > np.maximum(0.045, slow)).mean()
+        if share < 0.35:
             return 0.0
-        seen[side] = sharp >= MOST_OF_IT
-        total += float(np.median(np.abs(step))) * len(at)
+        is_sharp[side] = share >= 0.7
+        total += float(np.median(np.abs(step))) * len(points)
     # The edge of a shadow is a line, too, but it has no corner.
     inner = np.all((corners > BORDER) & (corners < size - BORDER), axis=1)
-    return total if any(inner[side] and seen[side] and seen[side - 1] for side in range(4)) else 0.0
+    return total if any(inner[side] and is_sharp[side] and is_sharp[side - 1] for side in range(4)) else 0.0
 
 
 def _on_the_edge(corners: np.ndarray, brightness: np.ndarray) -> np.ndarray:
     """Move each side of a sheet to where brightness changes most, because a blurred edge is darker than the sheet."""
-    offsets = np.linspace(-NEAR, NEAR, 8 * NEAR + 1)
+    most = 4  # pixels of the small copy from a side to its edge
+    offsets = np.linspace(-most, most, 8 * most + 1)
     lines = np.stack([corners, np.roll(corners, -1, axis=0)], axis=1)
-    for side, (at, inwards) in enumerate(_sides(corners, np.array(brightness.shape[::-1]))):
-        if len(at) < 18:  # hardly anything of this side is in the picture
+    for side, (points, inwards) in enumerate(_sides(corners, np.array(brightness.shape[::-1]))):
+        if len(points) < 18:  # hardly anything of this side is in the picture
             continue
-        for end, half in enumerate(np.array_split(at, 2)):
-            profile = [np.median(_at(brightness, half + offset * inwards)) for offset in offsets]
+        for end, half in enumerate(np.array_split(points, 2)):
+            profile = [np.median(_sample(brightness, half + offset * inwards)) for offset in offsets]
             lines[side, end] = half.mean(axis=0) + offsets[np.abs(np.gradient(profile)).argmax()] * inwards
     before = np.roll(lines, 1, axis=0)
     meeting, _ = _meeting(before[:, 0], before[:, 1], lines[:, 0], lines[:, 1])
-    near = np.abs(meeting - corners).max(axis=1, keepdims=True) <= 3 * NEAR
+    near = np.abs(meeting - corners).max(axis=1, keepdims=True) <= 3 * most
     return np.where(near, meeting, corners)
 
 
-def _at(image: np.ndarray, points: np.ndarray) -> np.ndarray:
+def _sample(image: np.ndarray, points: np.ndarray) -> np.ndarray:
     return ndimage.map_coordinates(image, points[:, ::-1].T - 0.5, order=1, mode="nearest")
 
 
@@ -232,10 +208,11 @@ def homography(source: np.ndarray, target: np.ndarray) -> np.ndarray:
     return np.append(np.linalg.solve(np.array(rows, float), np.ravel(target)), 1).reshape(3, 3)
 
 
-def _within(corners: np.ndarray) -> np.ndarray:
-    """Return the corners of the part of a sheet that is within its margin."""
+def _without_margin(corners: np.ndarray) -> np.ndarray:
+    """Return the corners of a sheet without its edge and the edge's shadow."""
+    margin = 0.013  # along each side, as a share of the sheet
     middle = corners.mean(axis=0)
-    return middle + (1 - 2 * MARGIN) * (corners - middle)
+    return middle + (1 - 2 * margin) * (corners - middle)
 
 
 def _rectangle(width: int, height: int) -> np.ndarray:
@@ -243,21 +220,18 @@ def _rectangle(width: int, height: int) -> np.ndarray:
 
 
 def _straighten(picture: np.ndarray, corners: np.ndarray, *, most: int) -> Sheet | None:
-    within = _within(corners)
-    sides = np.hypot(*(np.roll(within, -1, axis=0) - within).T)
-    width, height = (sides[0] + sides[2]) / 2, (sides[1] + sides[3]) / 2
-    scale = min(1.0, most / max(width, height))
-    width, height = max(1, round(width * scale)), max(1, round(height * scale))
+    inner = _without_margin(corners)
+    sides = np.hypot(*(np.roll(inner, -1, axis=0) - inner).T)
+    lengths = (sides[:2] + sides[2:]) / 2
+    scale = min(1.0, most / max(lengths))
+    size = (max(1, round(lengths[0] * scale)), max(1, round(lengths[1] * scale)))
     if scale < 1:
         picture = rescale(picture, scale)
-    matrix = homography(_rectangle(width, height), within * scale)
+    matrix = tuple(homography(_rectangle(*size), inner * scale).ravel()[:8])
 
     def warp(layer: np.ndarray, how: Image.Resampling) -> np.ndarray:
         image = Image.fromarray(np.ascontiguousarray(layer, np.float32))
-        warped = image.transform(
-            (width, height), Image.Transform.PERSPECTIVE, tuple(matrix.ravel()[:8]), how, fillcolor=-1
-        )
-        return np.asarray(warped)
+        return np.asarray(image.transform(size, Image.Transform.PERSPECTIVE, matrix, how, fillcolor=-1))
 
     layers = np.moveaxis(np.atleast_3d(picture), 2, 0)
     known = warp(np.ones(picture.shape[:2]), Image.Resampling.NEAREST) > 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -15,21 +16,8 @@ from kaggle_digits.learners.placing import ink_box
 SMALLEST = 8
 """A piece with fewer pixels on its longer side is ignored."""
 
-BLOT, STEEP = 0.55, 2.5
-"""A piece is a blot if its stroke width is more than BLOT times its shorter side, and its longer side less than STEEP
-times its shorter side. This is true of 1 in 3,000 digits in train.csv."""
-
 LOW = 0.4
 """A piece of less than this share of the usual height is not a digit, unless it is a closed loop."""
-
-LEAST_LOOP = 0.13
-"""A closed loop of at least this share of the usual height, in a row of digits, is a small zero."""
-
-DASHES = 6
-"""This many short straight pieces in one line are a dashed line."""
-
-ROW_GAP = 0.5
-"""A gap of more than this share of the usual height of digits separates two rows."""
 
 
 @dataclass(frozen=True)
@@ -60,12 +48,6 @@ class Strokes:
         left, top, right, bottom = self.box
         return (left + right) / 2, (top + bottom) / 2
 
-    @classmethod
-    def of_mask(cls, mask: np.ndarray, left: int, top: int) -> Strokes:
-        """Return the true pixels of a mask whose upper left corner is at (left, top), in the box around them."""
-        first, upper, last, lower = ink_box(mask)
-        return cls((left + first, top + upper, left + last, top + lower), mask[upper:lower, first:last])
-
 
 def separate(mask: np.ndarray, *, smallest: int = SMALLEST) -> list[Strokes]:
     """Split a mask, (H, W) bool, into connected strokes of at least ``smallest`` pixels on their longer side."""
@@ -85,7 +67,7 @@ def usual_size(sizes: list[int]) -> float:
 
 def find_dashes(pieces: list[Strokes]) -> np.ndarray:
     """Return which pieces belong to dashed or dotted lines along or across the page, (N,) bool."""
-    found = np.zeros(len(pieces), bool)
+    is_dash = np.zeros(len(pieces), bool)
     boxes = np.array([piece.box for piece in pieces], float).reshape(-1, 4)
     filled = np.array([piece.mask.mean() >= 0.55 for piece in pieces], bool)
     for along in (0, 1):
@@ -101,29 +83,28 @@ def find_dashes(pieces: list[Strokes]) -> np.ndarray:
             for chain in open_chains:
                 before = chain[-1]
                 gap = first[index] - last[before]
+                shorter, longer = sorted((length[index], length[before]))
+                thinner, thicker = sorted((thickness[index], thickness[before]))
                 if (
-                    -1 <= gap <= 2.5 * max(length[index], length[before])
+                    -1 <= gap <= 2.5 * longer
+                    and longer <= 2.2 * shorter
                     and abs(level[index] - level[before]) <= 0.12 * (gap + length[index]) + 0.3 * thickness[index]
-                    and max(length[index], length[before]) <= 2.2 * min(length[index], length[before])
-                    and max(thickness[index], thickness[before]) <= 2.5 * min(thickness[index], thickness[before])
+                    and thicker <= 2.5 * thinner
                 ):
                     chain.append(index)
                     break
             else:
                 chains.append([index])
                 open_chains.append(chains[-1])
-        for chain in chains:
-            if len(chain) < DASHES:
-                continue
+        for chain in (chain for chain in chains if len(chain) >= 6):  # fewer dashes are no line
             x, y = first[chain], level[chain]
             away = y - np.polyval(np.polyfit(x, y, 2), x)
-            if np.abs(away).mean() <= 0.4 * np.median(thickness[chain]):
-                found[chain] = True
-    return found
+            is_dash[chain] |= np.abs(away).mean() <= 0.4 * np.median(thickness[chain])
+    return is_dash
 
 
 def is_loop(piece: Strokes) -> bool:
-    """Return whether a piece is a line around some paper, like a zero. A tiny gap in it does no harm."""
+    """Return whether a piece is a line around some paper, like a zero. The line may have a tiny gap."""
     if not 0.33 * piece.height <= piece.width <= 2.2 * piece.height:
         return False
     padded = np.pad(piece.mask, 4)
@@ -139,39 +120,36 @@ def enclosed_in(piece: Strokes, pieces: list[Strokes]) -> list[Strokes]:
     left, top, right, bottom = piece.box
     if min(piece.width, piece.height) < 2 * SMALLEST:
         return []
-    near = [
-        each
-        for each in pieces
-        if SMALLEST <= each.height < piece.height and left < each.middle[0] < right and top < each.middle[1] < bottom
-    ]
+    lower = [other for other in pieces if SMALLEST <= other.height < piece.height]
+    near = [other for other in lower if left < other.middle[0] < right and top < other.middle[1] < bottom]
     if not near:
         return []
     holes = ndimage.binary_fill_holes(piece.mask) & ~piece.mask
-    inside = [each for each in near if holes[int(each.middle[1]) - top, int(each.middle[0]) - left]]
+    inside = [other for other in near if holes[int(other.middle[1]) - top, int(other.middle[0]) - left]]
     # A zero may have a dot in it.
-    return inside if len(inside) > 1 or any(each.height >= 0.4 * piece.height for each in inside) else []
+    return inside if len(inside) > 1 or any(other.height >= 0.4 * piece.height for other in inside) else []
 
 
 def is_rectangle(piece: Strokes) -> bool:
-    """Return whether a piece is an empty box: straight lines along all four sides, and nothing else."""
+    """Return whether a piece is an empty box: straight lines along all four sides, with nothing inside."""
     band = max(2, round(0.12 * min(piece.width, piece.height)))
     if min(piece.width, piece.height) < 4 * band:
         return False
     edge = np.ones(piece.mask.shape, bool)
     edge[band:-band, band:-band] = False
-    sides = (piece.mask[:band].any(axis=0), piece.mask[-band:].any(axis=0),
-             piece.mask[:, :band].any(axis=1), piece.mask[:, -band:].any(axis=1))  # fmt: skip
-    return all(side.mean() >= 0.9 for side in sides) and piece.mask[edge].sum() >= 0.9 * piece.mask.sum()
+    turned = (np.rot90(piece.mask, turns) for turns in range(4))
+    has_sides = all(mask[:band].any(axis=0).mean() >= 0.9 for mask in turned)
+    return has_sides and piece.mask[edge].sum() >= 0.9 * piece.mask.sum()
 
 
 def is_blot(piece: Strokes) -> bool:
-    """Return whether a piece is filled, as no digit is."""
+    """Return whether a piece is filled, as only 1 in 3,000 digits of train.csv is."""
     short, long = sorted((piece.width, piece.height))
-    return long < STEEP * short and stroke_width(piece.mask) > BLOT * short
+    return long < 2.5 * short and stroke_width(piece.mask) > 0.55 * short
 
 
 def join(pieces: list[Strokes], usual: float) -> list[Strokes]:
-    """Join strokes of one digit: they lie close together, one above the other, and are not too tall when joined."""
+    """Join strokes that lie close together, one above the other, unless the joined strokes are too tall for a digit."""
     joined: list[Strokes] = []
     for piece in sorted(pieces, key=lambda piece: -piece.height):
         # Only a small piece can be part of a digit. A page full of print has thousands of pieces, too many to try all.
@@ -179,12 +157,9 @@ def join(pieces: list[Strokes], usual: float) -> list[Strokes]:
             overlap = min(piece.box[2], other.box[2]) - max(piece.box[0], other.box[0])
             gap = max(piece.box[1], other.box[1]) - min(piece.box[3], other.box[3])
             height = max(piece.box[3], other.box[3]) - min(piece.box[1], other.box[1])
-            if (
-                overlap >= 0.4 * min(piece.width, other.width)
-                and gap <= 0.2 * usual
-                and height <= 1.4 * max(usual, other.height)
-                and not (is_loop(piece) and gap > 0.05 * usual)
-            ):
+            is_near = overlap >= 0.4 * min(piece.width, other.width) and gap <= 0.2 * usual
+            is_low = height <= 1.4 * max(usual, other.height)
+            if is_near and is_low and not (is_loop(piece) and gap > 0.05 * usual):
                 joined[index] = union(other, piece)
                 break
         else:
@@ -192,12 +167,12 @@ def join(pieces: list[Strokes], usual: float) -> list[Strokes]:
     return joined
 
 
-def union(one: Strokes, other: Strokes) -> Strokes:
-    """Return the strokes of both pieces as one."""
-    left, top = (min(one.box[axis], other.box[axis]) for axis in (0, 1))
-    right, bottom = (max(one.box[axis], other.box[axis]) for axis in (2, 3))
+def union(first: Strokes, second: Strokes) -> Strokes:
+    """Return the strokes of both pieces as one piece."""
+    left, top = (min(first.box[axis], second.box[axis]) for axis in (0, 1))
+    right, bottom = (max(first.box[axis], second.box[axis]) for axis in (2, 3))
     mask = np.zeros((bottom - top, right - left), bool)
-    for part in (one, other):
+    for part in (first, second):
         mask[part.box[1] - top : part.box[3] - top, part.box[0] - left : part.box[2] - left] |= part.mask
     return Strokes((left, top, right, bottom), mask)
 
@@ -232,20 +207,18 @@ def rows_of(pieces: list[Strokes], usual: float) -> np.ndarray:
     Returns:
         (N,) int, the row of every piece, from 0 at the top.
     """
-    middles = np.array([piece.middle for piece in pieces])
-
-    def levels(slope: float) -> np.ndarray:
-        return middles[:, 1] - slope * middles[:, 0]
+    x, y = np.array([piece.middle for piece in pieces]).T
+    row_gap = 0.5 * usual  # a larger gap separates two rows
 
     def spread(slope: float) -> float:
-        gaps = np.diff(np.sort(levels(slope)))
-        return float(np.minimum(gaps, ROW_GAP * usual).sum())
+        return float(np.minimum(np.diff(np.sort(y - slope * x)), row_gap).sum())
 
     # At the page's own slope, rows are narrow and most of the height lies between them.
     slope = min(np.tan(np.deg2rad(np.linspace(-12, 12, 97))), key=lambda slope: (round(spread(slope)), abs(slope)))
-    order = np.argsort(levels(slope))
+    levels = y - slope * x
+    order = np.argsort(levels)
     rows = np.empty(len(pieces), int)
-    rows[order] = np.concatenate([[0], np.cumsum(np.diff(levels(slope)[order]) > ROW_GAP * usual)])
+    rows[order] = np.concatenate([[0], np.cumsum(np.diff(levels[order]) > row_gap)])
     return rows
 
 
@@ -253,14 +226,14 @@ def cuts(piece: Strokes, ink: np.ndarray) -> list[np.ndarray]:
     """Return the ways in which a piece may be cut from top to bottom, through as little ink as possible.
 
     Args:
-        piece: digits that touch, perhaps.
+        piece: perhaps digits that touch.
         ink: (H, W) float32, how dark the pixels in the piece's box are.
 
     Returns:
         from left to right, (height,) int each: the first column right of the cut, for every row.
     """
     height, width = piece.mask.shape
-    around = max(2, round(0.22 * height))
+    around = max(2, round(0.22 * height))  # columns that a cut may move from a straight line, to each side
     middles = np.rint(np.arange(0.12 * height, width - 0.12 * height, max(2.0, 0.07 * height))).astype(int)
     # A cut prefers paper, and pale ink to dark ink. On paper, a short way is best.
     cost = np.where(piece.mask, 0.2 + np.clip(ink, 0, 1), 0.0) + 0.01
@@ -280,8 +253,10 @@ def cuts(piece: Strokes, ink: np.ndarray) -> list[np.ndarray]:
 def _seams(cost: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the cheapest way from top to bottom through each of several windows, and what it costs.
 
+    A way moves at most one column from row to row.
+
     Args:
-        cost: (height, N, width), of every pixel of N windows. A way moves at most one column from row to row.
+        cost: (height, N, width), of every pixel of N windows.
 
     Returns:
         (N, height) int, the column in every row; and (N,) float.
@@ -304,14 +279,11 @@ def _seams(cost: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def between(piece: Strokes, start: np.ndarray | None, end: np.ndarray | None) -> Strokes | None:
     """Return the part of a piece between two cuts; None stands for its own side. Return None if too little is left."""
-    first = 0 if start is None else int(start.min())
-    last = piece.width if end is None else int(end.max())
-    columns = np.arange(first, last)
-    mask = piece.mask[:, first:last].copy()
-    if start is not None:
-        mask &= columns >= start[:, None]
-    if end is not None:
-        mask &= columns < end[:, None]
+    height, width = piece.mask.shape
+    start = np.zeros(height, int) if start is None else start
+    end = np.full(height, width) if end is None else end
+    columns = np.arange(start.min(), end.max())
+    mask = piece.mask[:, columns] & (columns >= start[:, None]) & (columns < end[:, None])
     labels, count = ndimage.label(mask, CONNECTED)
     if not count:
         return None
@@ -319,18 +291,19 @@ def between(piece: Strokes, start: np.ndarray | None, end: np.ndarray | None) ->
     sizes[0] = 0
     # Crumbs at the cut belong to the neighbour.
     mask = sizes[labels] >= 0.12 * sizes.max()
-    part = Strokes.of_mask(mask, piece.box[0] + first, piece.box[1])
+    left, top, right, bottom = ink_box(mask)
+    x, y = piece.box[0] + int(start.min()), piece.box[1]
+    part = Strokes((x + left, y + top, x + right, y + bottom), mask[top:bottom, left:right])
     return part if max(part.width, part.height) >= SMALLEST else None
 
 
 def ways_to_cut(piece: Strokes, ink: np.ndarray, usual: float) -> Iterator[tuple[int, int, Strokes]]:
     """Yield what lies between any two cuts of a piece, if it has the size of a digit: first cut, last cut, part."""
     seams: list[np.ndarray | None] = [None, *cuts(piece, ink), None]
-    for first in range(len(seams) - 1):
-        for last in range(first + 1, len(seams)):
-            if (first, last) == (0, len(seams) - 1):
-                yield first, last, piece
-                continue
-            part = between(piece, seams[first], seams[last])
-            if part and part.height >= LOW * min(usual, piece.height) and part.width <= 1.5 * max(usual, part.height):
-                yield first, last, part
+    for first, last in itertools.combinations(range(len(seams)), 2):
+        if (first, last) == (0, len(seams) - 1):
+            yield first, last, piece
+            continue
+        part = between(piece, seams[first], seams[last])
+        if part and part.height >= LOW * min(usual, piece.height) and part.width <= 1.5 * max(usual, part.height):
+            yield first, last, part

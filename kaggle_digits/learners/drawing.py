@@ -25,30 +25,11 @@ from kaggle_digits.learners.placing import ink_box, place_ink
 from kaggle_digits.run import Predictor, Threshold
 
 OUTLIER = -1
-"""Stands in the place of the digit for an image that is none."""
-
-SHARES = {
-    "printed digit": 0.12,
-    "written digit": 0.08,
-    "letter": 0.33,
-    "sign": 0.07,
-    "scribble": 0.05,
-    "blot": 0.02,
-    "piece": 0.06,
-    "joined": 0.15,
-    "turned": 0.12,
-}
-"""What is drawn, as shares of all that is drawn."""
-
-DRAWN_DIGITS = 2
-"""The first kinds are digits."""
+"""The digit of an image that is none."""
 
 LETTERS = "ACEFHKMNPRTUVWXacdefkmnprtuvwx"
 """Letters that do not look like a digit. In somebody's hand, B, D, G, I, J, O, Q, S, Y, Z, b, g, h, i, j, l, o, q, s, y
 and z look like one."""
-
-SIGNS = "+-=×÷%#@<>*~^±€πΔΣΩΨωμλ"
-"""Signs that do not look like a digit."""
 
 FONTS = (
     "DejaVuSans", "DejaVuSans-Oblique", "DejaVuSans-Bold", "DejaVuSansMono", "DejaVuSerif", "DejaVuSerif-Italic",
@@ -57,13 +38,10 @@ FONTS = (
 """Fonts that Matplotlib ships."""
 
 HELD_OUT_FONTS = ("DejaVuSansMono-Oblique", "STIXGeneralItalic")
-"""In these fonts nothing is drawn that is trained on."""
+"""Fonts in which no training image is drawn."""
 
 CANVAS = 96
 """The side in pixels of the canvas that shapes are drawn on."""
-
-ASYMMETRIC = (2, 3, 4, 5, 7)
-"""Turned by a quarter, these do not look like a digit. 0 and 8 stay much the same, and so may 6 and 9."""
 
 Line = Sequence[tuple[float, float]]
 
@@ -122,9 +100,6 @@ WRITTEN: dict[int, Sequence[Sequence[Line]]] = {
 }
 """Ways to write each digit: its lines, in a box of 1 × 1 whose y axis points down."""
 
-MIRRORED = (3, 4, 6, 7, 9)
-"""Mirrored from left to right, these do not look like a digit. A 2 becomes a kind of 5, and a 5 a kind of 2."""
-
 
 def draw_images(count: int, rows: TrainingRows, rng: np.random.Generator) -> TrainingRows:
     """Draw images that are not digits, and a fourth as many digits.
@@ -135,13 +110,24 @@ def draw_images(count: int, rows: TrainingRows, rng: np.random.Generator) -> Tra
         rng: the source of randomness.
 
     Returns:
-        ``count`` rows, each placed in the image as MNIST's digits are. An image that is not a digit has OUTLIER in the
-        place of the digit.
+        ``count`` rows, each placed in the image as MNIST's digits are. The digit is OUTLIER for an image that is none.
     """
-    kinds = list(SHARES)
-    chosen = rng.choice(len(kinds), size=count, p=list(SHARES.values()))
-    digits = np.where(chosen < DRAWN_DIGITS, rng.integers(0, CLASSES, count), OUTLIER)
-    drawn = [_draw(kinds[kind], int(digit), rows, rng) for kind, digit in zip(chosen, digits, strict=True)]
+    # The share of each kind, and how one is drawn. The first two kinds are digits.
+    kinds: dict[str, tuple[float, Callable[[int], np.ndarray]]] = {
+        "printed digit": (0.12, lambda digit: _glyph(str(digit), rng)),
+        "written digit": (0.08, lambda digit: _written(digit, rng)),
+        "letter": (0.33, lambda _: _glyph(LETTERS, rng)),
+        "sign": (0.07, lambda _: _glyph("+-=×÷%#@<>*~^±€πΔΣΩΨωμλ", rng)),  # those that look like no digit
+        "scribble": (0.05, lambda _: _scribble(rng)),
+        "blot": (0.02, lambda _: _blot(rng)),
+        "piece": (0.06, lambda _: _piece(rows, rng)),
+        "joined": (0.15, lambda _: _joined(rows, rng)),
+        "turned": (0.12, lambda _: _turned(rows, rng)),
+    }
+    shares, draws = zip(*kinds.values(), strict=True)
+    chosen = rng.choice(len(kinds), size=count, p=shares)
+    digits = np.where(chosen < 2, rng.integers(0, CLASSES, count), OUTLIER)
+    drawn = [_placed(functools.partial(draws[kind], int(digit))) for kind, digit in zip(chosen, digits, strict=True)]
     return TrainingRows(np.stack(drawn), digits)
 
 
@@ -150,27 +136,11 @@ def draw_letters(count: int, fonts: Sequence[str], rng: np.random.Generator) -> 
     return np.stack([_placed(lambda: _glyph(LETTERS, rng, fonts)) for _ in range(count)])
 
 
-def _draw(kind: str, digit: int, rows: TrainingRows, rng: np.random.Generator) -> np.ndarray:
-    draw: dict[str, Callable[[], np.ndarray]] = {
-        "printed digit": lambda: _glyph(str(digit), rng),
-        "written digit": lambda: _written(digit, rng),
-        "letter": lambda: _glyph(LETTERS, rng),
-        "sign": lambda: _glyph(SIGNS, rng),
-        "scribble": lambda: _scribble(rng),
-        "blot": lambda: _blot(rng),
-        "piece": lambda: _piece(rows, rng),
-        "joined": lambda: _joined(rows, rng),
-        "turned": lambda: _turned(rows, rng),
-    }
-    return _placed(draw[kind])
-
-
 def _placed(draw: Callable[[], np.ndarray]) -> np.ndarray:
-    """Draw until something is there, and place it."""
-    while True:
-        ink = draw()
-        if ink.max() > 0.5:
-            return place_ink(ink)
+    """Draw until there is ink, and place it."""
+    while (ink := draw()).max() <= 0.5:
+        pass
+    return place_ink(ink)
 
 
 @functools.cache
@@ -188,15 +158,16 @@ def _has(name: str, character: str) -> bool:
 
 def _glyph(characters: str, rng: np.random.Generator, fonts: Sequence[str] = FONTS) -> np.ndarray:
     """Draw a character of any font, more than half of them with a pen of one width along their middle lines."""
+    from skimage.morphology import skeletonize
+
     while True:
         character, name = rng.choice(list(characters)), str(rng.choice(fonts))
         if _has(name, character):
             break
     canvas = Image.new("L", (CANVAS, CANVAS))
     ImageDraw.Draw(canvas).text((CANVAS / 2, CANVAS / 2), character, fill=255, font=_font(name), anchor="mm")
-    ink = np.asarray(canvas, np.float32) / 255
-    ink = _distort(ink, rng)
-    return _with_pen(ink, rng) if rng.random() < 0.6 else ink
+    ink = _distort(np.asarray(canvas, np.float32) / 255, rng)
+    return _stroked(skeletonize(ink > 0.5), rng) if rng.random() < 0.6 else ink
 
 
 def _distort(ink: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -214,13 +185,6 @@ def _distort(ink: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return ndimage.map_coordinates(ink, at, order=1)
 
 
-def _with_pen(ink: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Redraw a shape along its middle lines with a pen of some width."""
-    from skimage.morphology import skeletonize
-
-    return _stroked(skeletonize(ink > 0.5), rng)
-
-
 def _stroked(lines: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Draw along lines, (H, W) bool, with a pen as broad or fine as those of MNIST's writers."""
     if not lines.any():
@@ -232,25 +196,25 @@ def _stroked(lines: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 def _written(digit: int, rng: np.random.Generator) -> np.ndarray:
     """Draw a digit in strokes."""
-    ways = WRITTEN[digit]
-    canvas = Image.new("1", (CANVAS, CANVAS))
-    pen = ImageDraw.Draw(canvas)
-    for line in ways[int(rng.integers(len(ways)))]:
-        points = (0.22 + 0.56 * np.array(line)) * CANVAS + rng.normal(0, 0.008 * CANVAS, (len(line), 2))
-        pen.line([tuple(point) for point in points], fill=1, width=2)
-    return _stroked(_distort(np.asarray(canvas, np.float32), rng) > 0.5, rng)
+    lines = WRITTEN[digit][int(rng.integers(len(WRITTEN[digit])))]
+    jitter = 0.008 * CANVAS
+    places = [(0.22 + 0.56 * np.array(line)) * CANVAS + rng.normal(0, jitter, (len(line), 2)) for line in lines]
+    return _drawn(places, rng)
 
 
 def _scribble(rng: np.random.Generator) -> np.ndarray:
     """Draw a long line with many turns, or several short ones across each other."""
-    canvas = Image.new("1", (CANVAS, CANVAS))
-    pen = ImageDraw.Draw(canvas)
     low, high = CANVAS / 4, 3 * CANVAS / 4
     if rng.random() < 0.6:
-        pen.line([tuple(point) for point in rng.uniform(low, high, (rng.integers(6, 12), 2))], fill=1, width=2)
-    else:
-        for _ in range(rng.integers(3, 6)):
-            pen.line([tuple(point) for point in rng.uniform(low, high, (2, 2))], fill=1, width=2)
+        return _drawn([rng.uniform(low, high, (rng.integers(6, 12), 2))], rng)
+    return _drawn([rng.uniform(low, high, (2, 2)) for _ in range(rng.integers(3, 6))], rng)
+
+
+def _drawn(lines: Sequence[np.ndarray], rng: np.random.Generator) -> np.ndarray:
+    """Draw lines with a pen after distorting them. Each is (points, 2), x and y in pixels of the canvas."""
+    canvas = Image.new("1", (CANVAS, CANVAS))
+    for line in lines:
+        ImageDraw.Draw(canvas).line([tuple(point) for point in line], fill=1, width=2)
     return _stroked(_distort(np.asarray(canvas, np.float32), rng) > 0.5, rng)
 
 
@@ -263,16 +227,16 @@ def _blot(rng: np.random.Generator) -> np.ndarray:
     return _distort(np.clip(20 + radius - distance * (1 + (stretch - 1) * np.abs(np.cos(angle))), 0, 1), rng)
 
 
-def _any(rows: TrainingRows, rng: np.random.Generator, digits: tuple[int, ...] | None = None) -> np.ndarray:
-    while True:
-        index = rng.integers(len(rows))
-        if digits is None or rows.digits[index] in digits:
-            return rows.pixels[index].reshape(SIDE, SIDE).astype(np.float32) / 255
+def _any(rows: TrainingRows, rng: np.random.Generator, digits: Sequence[int] = range(CLASSES)) -> np.ndarray:
+    """Return the image of one of some digits, (28, 28) from 0 to 1."""
+    while rows.digits[index := rng.integers(len(rows))] not in digits:
+        pass
+    return rows.pixels[index].reshape(SIDE, SIDE).astype(np.float32) / 255
 
 
 def _piece(rows: TrainingRows, rng: np.random.Generator) -> np.ndarray:
     """Cut a piece off a digit, or several digits' parts out of a row of them."""
-    digit = _any(rows, rng, (2, 3, 4, 5, 6, 7, 8, 9) if rng.random() < 0.5 else None)
+    digit = _any(rows, rng, range(2 if rng.random() < 0.5 else 0, CLASSES))
     if rng.random() < 0.5:  # two halves of neighbours
         other = _any(rows, rng)
         shift = int(rng.integers(8, 15))
@@ -292,12 +256,12 @@ def _joined(rows: TrainingRows, rng: np.random.Generator) -> np.ndarray:
     for _ in range(1 if rng.random() < 0.8 else 2):
         other = _trim(_any(rows, rng))
         height = max(len(whole), len(other))
-        down = [int(rng.integers(0, height - len(each) + 1)) for each in (whole, other)]
+        tops = [int(rng.integers(0, height - len(part) + 1)) for part in (whole, other)]
         overlap = min(int(rng.integers(-1, 4)), whole.shape[1] - 1, other.shape[1] - 1)
         wide = np.zeros((height, whole.shape[1] + other.shape[1] - overlap), np.float32)
-        for each, top, left in ((whole, down[0], 0), (other, down[1], wide.shape[1] - other.shape[1])):
-            place = wide[top : top + len(each), left : left + each.shape[1]]
-            np.maximum(place, each, out=place)
+        for part, top, left in ((whole, tops[0], 0), (other, tops[1], wide.shape[1] - other.shape[1])):
+            area = wide[top : top + len(part), left : left + part.shape[1]]
+            np.maximum(area, part, out=area)
         whole = wide
     return whole
 
@@ -308,12 +272,15 @@ def _trim(ink: np.ndarray) -> np.ndarray:
 
 
 def _turned(rows: TrainingRows, rng: np.random.Generator) -> np.ndarray:
-    """Turn a digit by a quarter, or mirror it."""
+    """Turn a digit by a quarter or a half, or mirror it from left to right.
+
+    Only digits are taken that then look like no digit. 0 and 8 stay much the same, and a mirrored 2 is a kind of 5.
+    """
     if rng.random() < 0.65:
-        return np.rot90(_any(rows, rng, ASYMMETRIC), rng.choice([1, 3]))
+        return np.rot90(_any(rows, rng, (2, 3, 4, 5, 7)), rng.choice([1, 3]))
     if rng.random() < 0.5:
         return np.rot90(_any(rows, rng, (3, 7)), 2)
-    return _any(rows, rng, MIRRORED)[:, ::-1]
+    return _any(rows, rng, (3, 4, 6, 7, 9))[:, ::-1]
 
 
 def find_threshold(digits: np.ndarray, letters: np.ndarray) -> tuple[float, float, float]:

@@ -14,8 +14,7 @@ if TYPE_CHECKING:  # importing NumPy costs 0.1 s, and `check` does not need it
 
 COMPETITION = "digit-recognizer"
 ZIP_NAME = f"{COMPETITION}.zip"
-SAMPLE = "sample"
-"""This word, given instead of a path, names the built-in sample."""
+SAMPLE = "sample"  # names the built-in sample if it is given instead of a path
 
 
 @dataclass(frozen=True)

@@ -19,10 +19,6 @@ HEADER = "ImageId,Label"
 AGAIN = "Make the file again with `kaggle-digits predict`."
 CORRECT = "Correct or remove the line."
 
-# Names of the two columns, in small letters, that people use instead.
-IDS = {"imageid", "id", "image"}
-LABELS = {"label", "labels", "digit", "class", "prediction", "predictions", "predicted", "target", "y", "category"}
-
 Understood = tuple[list[int] | None, str | None, str, int]
 """The fields of a ``submission.Reading``: the digits, the first fault, what to do about it, and the number of lines."""
 
@@ -63,142 +59,144 @@ def understand(file: Path, contents: bytes) -> Understood:
         lines, dropped = lines[1:], dropped + 1
     if not lines:
         return (None, f"line {dropped + 1} is 'nothing'. Expected {HEADER!r}.", AGAIN, total)
-    before = len(faults)
     first = lines[0].lstrip("# ")
     separator = _separator_of(first)
+
+    def is_line(number: int) -> str:
+        return f"line {number + dropped} is {lines[number - 1][:40]!r}"
+
     if separator != ",":
         what = {";": "semicolons", "\t": "tabs", " ": "spaces"}[separator]
-        faults.append(_Fault(f"line 1 is {lines[0][:40]!r}, with {what} between values. Expected commas.", AGAIN))
+        faults.append(_Fault(f"{is_line(1)}, with {what} between values. Expected commas.", AGAIN))
     table = []
     for number, line in enumerate(lines, start=1):
         if number == 1 and line.startswith("#"):  # as numpy.savetxt writes headers
-            faults.append(_Fault(f"line 1 is {line[:40]!r}. Expected {HEADER!r}, without the #.", AGAIN))
+            faults.append(_Fault(f"{is_line(1)}. Expected {HEADER!r}, without the #.", AGAIN))
             line = first
         # numpy.savetxt takes spaces for rows, whatever the header has.
         own = separator if separator in line else _separator_of(line)
         try:
             fields = next(csv.reader([line], delimiter=own, skipinitialspace=own == " ", strict=True), [])
-            if len(fields) == 1 and own in fields[0]:  # quoted as a whole
-                faults.append(_Fault(f"line {number} is {line[:40]!r}. Expected no quotation marks.", CORRECT))
-                fields = fields[0].split(own)
         except csv.Error:
-            text = f"line {number + dropped} is {line[:40]!r}. Expected an id and a label."
-            return None, text, CORRECT, total
+            return None, f"line {number + dropped} is {line[:40]!r}. Expected an id and a label.", CORRECT, total
+        if len(fields) == 1 and own in fields[0]:  # quoted as a whole
+            text = f"line {number + dropped} is {line[:40]!r}. Expected no quotation marks."
+            faults.append(_Fault(text, CORRECT))
+            fields = fields[0].split(own)
         stripped = [field.strip() for field in fields]
         if stripped != fields and not faults:
-            faults.append(_Fault(f"line {number} is {line[:40]!r}, with spaces around values. Expected none.", CORRECT))
+            faults.append(_Fault(f"{is_line(number)}, with spaces around values. Expected none.", CORRECT))
         table.append(stripped)
-    end = len(table)
-    while end and not any(table[end - 1]):
-        end -= 1
+    end = max((number for number, row in enumerate(table, start=1) if any(row)), default=0)
     if end < len(table):
-        faults.append(_Fault(f"line {end + 1} is {lines[end][:40]!r}. Expected nothing after the last row.", CORRECT))
+        faults.append(_Fault(f"{is_line(end + 1)}. Expected nothing after the last row.", CORRECT))
     table = table[:end]
     while table and len(table[0]) > 1 and all(len(row) == len(table[0]) and not row[-1] for row in table):
-        faults.append(_Fault(f"line 1 is {lines[0][:40]!r}. Expected {HEADER!r}, without a last comma.", AGAIN))
+        faults.append(_Fault(f"{is_line(1)}. Expected {HEADER!r}, without a last comma.", AGAIN))
         table = [row[:-1] for row in table]
-    digits, more = _understand(table, lines)
+    digits, more = _understand(table, lines, dropped)
     faults += more
-    if dropped:
-        moved = (
-            replace(each, text=re.sub(r"^line ([0-9]+)", lambda found: f"line {int(found[1]) + dropped}", each.text))
-            for each in faults[before:]
-        )
-        faults[before:] = list(moved)
     shown = next((fault for fault in faults if fault.hides or digits is not None), (*faults, None)[0])
     return (digits, shown.text if shown else None, shown.remedy if shown else "", total)
 
 
 def _separator_of(line: str) -> str:
     """Return what stands between the values of a line: a comma, a semicolon, a tab or a space."""
-    return next((each for each in ",;\t " if each in line.strip()), ",")
+    return next((separator for separator in ",;\t " if separator in line.strip()), ",")
 
 
-def _understand(table: list[list[str]], lines: list[str]) -> tuple[list[int] | None, list[_Fault]]:
-    """Return the digits that a table means, or None, and its faults, the first one first."""
+def _understand(table: list[list[str]], lines: list[str], dropped: int) -> tuple[list[int] | None, list[_Fault]]:
+    """Return the digits that a table means, or None, and its faults, the first one first.
+
+    Args:
+        table: the values of each line, without empty lines at the end.
+        lines: the lines of the file, without those that were dropped at its beginning.
+        dropped: how many those are.
+    """
     header = table[0] if table else []
     width = len(header)
     has_header = not all(_number(field) is not None or _is_score(field) for field in header)
     has_header = has_header or header == list(map(str, range(CLASSES)))
     rows = table[1:] if has_header else table
-    ids, labels, scores, faults = _columns(header, rows, has_header, lines[0][:40])
+    ids, labels, scores, faults = _columns(header, rows, has_header, f"line {1 + dropped} is {lines[0][:40]!r}")
     if not labels and not scores:
         return None, faults
-
-    def shown(number: int) -> str:
-        return repr(lines[number - 1][:40])
-
-    found: list[tuple[int, int]] = []
+    answers: list[tuple[int, int]] = []
     first_disorder: _Fault | None = None
-    for number, row in enumerate(rows, start=2 if has_header else 1):
-        place = len(found) + 1
+    start = 2 if has_header else 1
+    for number, line, row in zip(itertools.count(start + dropped), lines[start - 1 :], rows, strict=False):
+        expected, shown = len(answers) + 1, f"line {number} is {line[:40]!r}"
         if len(row) != width:
-            text = f"line {number} is {shown(number)}. Expected an id and a label, as in '{place},7'."
+            text = f"{shown}. Expected an id and a label, as in '{expected},7'."
             faults.append(_Fault(text, CORRECT, hides=any(row)))  # a blank line stands for nothing
             continue
-        image_id = _number(row[ids[0]]) if ids else place
-        if not ids or row[ids[0]] != str(place):
-            what = f"has id {row[ids[0]][:40]!r}" if ids else f"is {shown(number)}, without an id"
-            text = f"line {number} {what}. Expected {place}: ids count up from 1, in the order of test.csv."
+        image_id = _number(row[ids[0]]) if ids else expected
+        if not ids or row[ids[0]] != str(expected):
+            text = f"line {number} has id {row[ids[0]][:40]!r}" if ids else f"{shown}, without an id"
+            text += f". Expected {expected}: ids count up from 1, in the order of test.csv."
             faults.append(_Fault(text, "Restore the order.", hides=image_id is None))
-            if image_id != place - (bool(found) and found[0][0] == 0):  # they may count from 0
-                first_disorder = first_disorder or (faults[-1] if found or image_id else None)
+            if image_id != expected - (bool(answers) and answers[0][0] == 0):  # they may count from 0
+                first_disorder = first_disorder or (faults[-1] if answers or image_id else None)
         if scores:
             digit = _likeliest([row[column] for column in scores])
-            if digit is None:
-                text = f"line {number} is {shown(number)}. Expected ten numbers, one of which is the greatest."
-                faults.append(_Fault(text, "Correct the line.", hides=True))
+            is_right = digit is not None
+            text = f"{shown}. Expected ten numbers, one of which is the greatest."
         else:
             digit = _digit(row[labels[0]])
-            if row[labels[0]] != str(digit):
-                text = (
-                    f"line {number} has label {row[labels[0]][:40]!r}. Expected a digit from 0 to 9, without decimals."
-                )
-                faults.append(_Fault(text, "Correct the line.", hides=digit is None))
-        found.append((-1 if image_id is None else image_id, -1 if digit is None else digit))
-    in_order = sorted(found)
-    counted = [image_id for image_id, _ in in_order]
+            is_right = row[labels[0]] == str(digit)
+            text = f"line {number} has label {row[labels[0]][:40]!r}. Expected a digit from 0 to 9, without decimals."
+        if not is_right:
+            faults.append(_Fault(text, "Correct the line.", hides=digit is None))
+        answers.append((-1 if image_id is None else image_id, -1 if digit is None else digit))
+    answers.sort()
+    counted = [image_id for image_id, _ in answers]
     if not any(fault.hides for fault in faults) and counted not in (
-        list(range(len(found))),
-        list(range(1, len(found) + 1)),
+        list(range(len(answers))),
+        list(range(1, len(answers) + 1)),
     ):
         faults.insert(0, _id_fault(counted, first_disorder))
     if any(fault.hides for fault in faults):
         return None, faults
-    return [digit for _, digit in in_order], faults
+    return [digit for _, digit in answers], faults
 
 
 def _id_fault(counted: list[int], first: _Fault | None) -> _Fault:
-    """Return the fault of ids, in ascending order, that do not count up: some are there twice, or missing."""
+    """Return the fault of ids, in ascending order, that do not count up: some occur twice, or are missing."""
     twice = [image_id for image_id, following in itertools.pairwise(counted) if image_id == following]
-    missing = sorted(set(range(1, len(counted) + 1)) - set(counted))
-    named = ", ".join(map(str, (twice or missing)[:3])) + (" and more" if len(twice or missing) > 3 else "")
-    several = len(twice or missing) > 1
-    what = f"id{'s' * several} {named} {'are' if several else 'is'} {'there twice' if twice else 'missing'}"
+    wrong = twice or sorted(set(range(1, len(counted) + 1)) - set(counted))
+    named = ", ".join(map(str, wrong[:3])) + (" and more" if len(wrong) > 3 else "")
+    what = f"{'ids' if len(wrong) > 1 else 'id'} {named} {'are' if len(wrong) > 1 else 'is'} "
+    what += "there twice" if twice else "missing"
     text = first.text if first else f"the ids go from {counted[0]} to {counted[-1]}. Expected them to count up from 1."
     return _Fault(f"{text[:-1]}; {what}.", "Add or remove the rows.", hides=True)
 
 
 def _columns(
-    header: list[str], rows: list[list[str]], has_header: bool, line: str
+    header: list[str], rows: list[list[str]], has_header: bool, fault: str
 ) -> tuple[list[int], list[int], list[int], list[_Fault]]:
-    """Tell the columns of the id, of the label, and of ten scores, and what is wrong with the first line."""
+    """Tell the columns of the id, of the label, and of ten scores, and what is wrong with the first line.
+
+    ``fault`` is the beginning of a message about that line.
+    """
+    # Names of the two columns, in small letters, that people use.
+    id_names = {"imageid", "id", "image"}
+    label_names = {"label", "labels", "digit", "class", "target", "y", "category"}
+    label_names |= {"prediction", "predictions", "predicted"}
     width = len(header)
     names = [field.lower().replace("_", "").replace(" ", "") for field in header]
     if not has_header:
         scored = [f"p{digit}" for digit in range(CLASSES)]
         usual = {1: ["label"], 2: ["imageid", "label"], 3: ["", "imageid", "label"]}
         names = (usual | {CLASSES: scored, CLASSES + 1: ["imageid", *scored]}).get(width, names)
-    known = [column for column, name in enumerate(names) if name in IDS | LABELS]
+    known = [name for name in names if name in id_names | label_names]
     if len(known) < min(width, 2) and width <= 3:  # a misspelt name
-        close = [difflib.get_close_matches(name, [*IDS, *LABELS], n=1, cutoff=0.7) for name in names]
+        close = [difflib.get_close_matches(name, [*id_names, *label_names], n=1, cutoff=0.7) for name in names]
         names = [match[0] if match and name else name for name, match in zip(names, close, strict=True)]
-    if width == 2 and not any(name in LABELS for name in names) and names[1] not in IDS and _counts_up(rows):
+    if width == 2 and not label_names & set(names) and names[1] not in id_names and _counts_up(rows):
         names = ["imageid", "label"]
-    ids = [column for column, name in enumerate(names) if name in IDS]
-    labels = [column for column, name in enumerate(names) if name in LABELS]
+    ids = [column for column, name in enumerate(names) if name in id_names]
+    labels = [column for column, name in enumerate(names) if name in label_names]
     others = [column for column in range(width) if column not in (*ids, *labels)]
-    fault = f"line 1 is {line!r}"
     has_index = len(others) in (1, CLASSES + 1) and others[0] == 0 and names[0] in ("", "unnamed:0", "index")
     if has_index:
         others = others[1:]

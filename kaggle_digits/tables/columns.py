@@ -18,9 +18,6 @@ if TYPE_CHECKING:  # importing it costs 0.1 s, and `check` does not need it
 LABELS = {"label", "labels", "class", "digit", "digits", "target", "y"}
 """Names of a label column, in small letters."""
 
-INDEXES = {"", "index", "idx", "id", "ids", "row", "rowid", "rownames", "imageid", "no", "nr", "file", "filename"}
-"""Names of a column without meaning, in small letters, without what is neither letter nor digit."""
-
 
 @dataclass(frozen=True)
 class Columns:
@@ -62,15 +59,15 @@ def find_columns(form: Form, values: np.ndarray, kind: str, name: str) -> Column
             raise wrong_length(name, form, 1, len(columns), len(names))
         names = ("", *names)
     if one_hot := _find_one_hot(columns, values):
-        kept = [column for column in columns if column not in one_hot]
-        found = _columns_without_names(kept, values, "test", name) if names is None else None
-        found = found or _columns_by_names(kept, names or (), values, "test", name)
-        if found.label is not None:
-            raise DataError(f"{name}: has a label and ten columns of a one-hot label. Expected one of them.")
-        return replace(found, one_hot=one_hot, notes=(*notes, "a one-hot label in ten columns", *found.notes))
-    found = _columns_without_names(columns, values, kind, name) if names is None else None
-    found = found or _columns_by_names(columns, names or (), values, kind, name)
-    return replace(found, notes=(*notes, *found.notes))
+        columns, kind = [column for column in columns if column not in one_hot], "test"
+        notes.append("a one-hot label in ten columns")
+    if names is None:
+        told = _columns_without_names(columns, values, kind, name)
+    else:
+        told = _columns_by_names(columns, names, values, kind, name)
+    if one_hot and told.label is not None:
+        raise DataError(f"{name}: has a label and ten columns of a one-hot label. Expected one of them.")
+    return replace(told, one_hot=one_hot, notes=(*notes, *told.notes))
 
 
 def _is_empty(values: np.ndarray) -> bool:
@@ -84,13 +81,12 @@ def _find_one_hot(columns: Sequence[int], values: np.ndarray) -> tuple[int, ...]
 
     The corners of an image are paper, so ten pixels there never have exactly one 1 in every row.
     """
-    extra = len(columns) - PIXELS
-    if extra >= CLASSES:
-        for start in (PIXELS + extra - CLASSES, *range(extra - CLASSES + 1)):
-            ten = tuple(columns[start : start + CLASSES])
-            part = values[:, ten]
-            if len(ten) == CLASSES and (part == 1).sum() == len(part) and ((part != 0).sum(axis=1) == 1).all():
-                return ten
+    starts = range(len(columns) - PIXELS - CLASSES + 1)
+    for start in (len(columns) - CLASSES, *starts) if starts else ():
+        ten = tuple(columns[start : start + CLASSES])
+        part = values[:, ten]
+        if (part == 1).sum() == len(part) and ((part != 0).sum(axis=1) == 1).all():
+            return ten
     return ()
 
 
@@ -132,71 +128,69 @@ def _counts_up(values: np.ndarray) -> bool:
 def _columns_without_names(columns: list[int], values: np.ndarray, kind: str, name: str) -> Columns:
     """Tell columns by what is in them: an index counts the rows, a label is one of ten digits."""
     notes: list[str] = []
-    extra = len(columns) - PIXELS
+    without_header, extra = f"{len(columns)} columns without a header", len(columns) - PIXELS
     if extra not in (0, 1, 2):
         what, remedy = None, ""
         if 2 < extra <= CLASSES + 2:
-            what = f"{len(columns)} columns without a header, which are {extra} more than the {PIXELS} pixels"
+            what = f"{without_header}, which are {extra} more than the {PIXELS} pixels"
             remedy = "Add a header that names the label and the pixels, as in label,pixel0,pixel1,…"
         raise wrong_width(name, len(columns), what, remedy)
-    first, last = values[:, columns[0]], values[:, columns[-1]]
-    can_be_index = _counts_up(first)
+    numbers_rows = "a first column that numbers the rows"
+    can_be_index = _counts_up(values[:, columns[0]])
     if extra == 2:
         if not can_be_index:
             raise wrong_width(name, len(columns), f"{len(columns)} columns, and the first does not number the rows")
-        columns, notes = columns[1:], ["a first column that numbers the rows left out"]
-        first, can_be_index, extra = values[:, columns[0]], False, 1
+        columns, notes, can_be_index = columns[1:], [f"{numbers_rows} left out"], False
+        without_header = f"{len(columns)} columns without a header"
     if extra == 0:
         if kind == "train":
-            raise DataError(
-                f"{name}: {len(columns)} columns without a header. {EXPECTED} A training table needs the label."
-            )
-        return Columns(columns, None, tuple(notes))
-    # The corners of an image are paper: a column of zeros is a pixel, if the other is not all zeros.
+            raise DataError(f"{name}: {without_header}. {EXPECTED} A training table needs the label.")
+        return Columns(columns, None, ())
+    first, last = values[:, columns[0]], values[:, columns[-1]]
     ways = {
         "label first": _holds_digits(first),
         "label last": _holds_digits(last),
-        "a first column that numbers the rows": can_be_index and kind == "test",
+        numbers_rows: can_be_index and kind == "test",
     }
+    # The corners of an image are paper: a column of zeros is a pixel, if the other is not all zeros.
     if ways["label first"] and ways["label last"] and first.any() != last.any():
         ways["label first"], ways["label last"] = bool(first.any()), bool(last.any())
-    if ways["a first column that numbers the rows"] and len(first) > CLASSES:
+    if ways[numbers_rows] and len(first) > CLASSES:
         ways["label last"] = False
     possible = [way for way, is_possible in ways.items() if is_possible]
     if not possible:
         edges = [f"from {column.min():g} to {column.max():g}" for column in (first, last)]
-        raise wrong_width(
-            name,
-            len(columns),
-            f"{len(columns)} columns without a header; the first holds values {edges[0]}, the last {edges[1]}, and "
-            "labels go from 0 to 9",
-            "Put the label into the first column, as a digit, or add a header.",
-        )
+        what = f"{without_header}; the first holds values {edges[0]}, the last {edges[1]}, and labels go from 0 to 9"
+        remedy = "Put the label into the first column, as a digit, or add a header."
+        raise wrong_width(name, len(columns), what, remedy)
     if len(possible) > 1:
         raise DataError(
-            f"{name}: {len(columns)} columns without a header can be understood in two ways: {' or '.join(possible)}. "
-            "Expected one. Add a header, as in label,pixel0,pixel1,…"
+            f"{name}: {without_header} can be understood in two ways: {' or '.join(possible)}. Expected one. Add a "
+            "header, as in label,pixel0,pixel1,…"
         )
     if possible[0] == "label first":
         return Columns(columns[1:], columns[0], (*notes, "the label in the first column"))
     if possible[0] == "label last":
         return Columns(columns[:-1], columns[-1], (*notes, "the label in the last column"))
-    return Columns(columns[1:], None, (*notes, "a first column that numbers the rows left out"))
+    return Columns(columns[1:], None, (*notes, f"{numbers_rows} left out"))
 
 
 def _columns_by_names(columns: list[int], names: Sequence[str], values: np.ndarray, kind: str, name: str) -> Columns:
     """Tell columns by their names, whatever the pixels are called."""
+    if told := _columns_of_plain_numbers(columns, names, values, kind, name):
+        return told
+    # Names of columns that mean nothing, in small letters, without what is neither letter nor digit.
+    index_names = {"", "index", "idx", "id", "ids", "row", "rowid", "rownames", "imageid", "no", "nr"}
+    index_names |= {"file", "filename"}
     notes: list[str] = []
-    if found := _columns_of_plain_numbers(columns, names, values, kind, name):
-        return found
     plain = {column: re.sub(r"[^a-z0-9]", "", names[column].lower().removeprefix("unnamed")) for column in columns}
-    unnamed = {column for column in columns if re.fullmatch(r"\s*|unnamed.*", names[column].strip().lower())}
+    unnamed = {column for column in columns if _is_unnamed(names[column])}
     labels = [column for column in columns if plain[column] in LABELS and column not in unnamed]
-    numbered = _numbered(columns, names)
-    others = [column for column in columns if column not in labels and column not in numbered]
-    indexes = [column for column in others if column in unnamed or plain[column] in INDEXES]
+    pixels = _numbered(columns, names)
+    known = {*labels, *pixels}
+    others = [column for column in columns if column not in known]
+    indexes = [column for column in others if column in unnamed or plain[column] in index_names]
     unknown = [column for column in others if column not in indexes]
-    pixels = list(numbered)
     if not pixels and len(unknown) == PIXELS:
         pixels, unknown = unknown, []
         if len({names[column] for column in pixels}) < PIXELS:
@@ -231,9 +225,8 @@ def _columns_by_names(columns: list[int], names: Sequence[str], values: np.ndarr
     elif label is not None and kind == "test":
         notes.append("labels")
     if indexes:
-        notes.append(
-            f"the column{'s' if len(indexes) > 1 else ''} {', '.join(repr(names[c]) for c in indexes)} left out"
-        )
+        several = "s" if len(indexes) > 1 else ""
+        notes.append(f"the column{several} {', '.join(repr(names[c]) for c in indexes)} left out")
     if [names[column] for column in pixels] != [f"pixel{number}" for number in range(PIXELS)]:
         notes.append(f"pixels in the columns {names[pixels[0]]!r} to {names[pixels[-1]]!r}")
     elif pixels != sorted(pixels):
@@ -245,7 +238,7 @@ def _columns_of_plain_numbers(
     columns: Sequence[int], names: Sequence[str], values: np.ndarray, kind: str, name: str
 ) -> Columns | None:
     """Tell columns whose names only count them, the label's included: 0 to 784, or V1 to V785."""
-    counted = [column for column in columns if not re.fullmatch(r"\s*|unnamed.*", names[column].strip().lower())]
+    counted = [column for column in columns if not _is_unnamed(names[column])]
     words = {tuple(re.split(r"[0-9]+", names[column].strip().lower())) for column in counted}
     numbers = [int("".join(re.findall(r"[0-9]+", names[column]))[:9] or -1) for column in counted]
     if not (
@@ -255,12 +248,16 @@ def _columns_of_plain_numbers(
         and numbers in (list(range(len(counted))), list(range(1, len(counted) + 1)))
     ):
         return None
-    found = _columns_without_names(counted, values, kind, name)
-    left_out = [names[column] for column in columns if column not in counted]
-    return replace(found, notes=(*found.notes, *(f"the column {each!r} left out" for each in left_out)))
+    told = _columns_without_names(counted, values, kind, name)
+    left_out = (f"the column {names[column]!r} left out" for column in columns if column not in counted)
+    return replace(told, notes=(*told.notes, *left_out))
 
 
-def _numbered(columns: Sequence[int], names: Sequence[str]) -> dict[int, int]:
+def _is_unnamed(name: str) -> bool:
+    return re.fullmatch(r"\s*|unnamed.*", name.strip().lower()) is not None
+
+
+def _numbered(columns: Sequence[int], names: Sequence[str]) -> list[int]:
     """Return the columns whose names count 784 pixels, in the order of the numbers: pixel0, px_1, 1x1, 0 …"""
     by_prefix: dict[tuple[str, ...], dict[int, tuple[int, ...]]] = {}
     for column in columns:
@@ -268,27 +265,23 @@ def _numbered(columns: Sequence[int], names: Sequence[str]) -> dict[int, int]:
         words = tuple(re.split(r"[0-9]+", names[column].strip().lower()))
         if 1 <= len(numbers) <= 2:
             by_prefix.setdefault(words, {})[column] = numbers
-    for found in by_prefix.values():
+    for numbered in by_prefix.values():
         for start in (0, 1):
-            single: dict[tuple[int, ...], int] = {(start + p,): p for p in range(PIXELS)}
-            double: dict[tuple[int, ...], int] = {(start + p // SIDE, start + p % SIDE): p for p in range(PIXELS)}
-            for places in (single, double):
-                if len(found) == PIXELS and set(found.values()) == set(places):
-                    order = {column: places[numbers] for column, numbers in found.items()}
-                    in_file = [order[column] for column in found]
-                    turned = [p % SIDE * SIDE + p // SIDE for p in range(PIXELS)]
-                    if places is double and in_file == turned:
-                        continue  # their order contradicts their names: see _check_order
-                    return dict(sorted(order.items(), key=lambda item: item[1]))
-    return {}
+            single: list[tuple[int, ...]] = [(start + p,) for p in range(PIXELS)]
+            double: list[tuple[int, ...]] = [(start + p // SIDE, start + p % SIDE) for p in range(PIXELS)]
+            if len(numbered) != PIXELS or set(numbered.values()) not in (set(single), set(double)):
+                continue
+            transposed = [(start + p % SIDE, start + p // SIDE) for p in range(PIXELS)]
+            if list(numbered.values()) != transposed:  # or their order contradicts their names: see _check_order
+                return sorted(numbered, key=lambda column: numbered[column])
+    return []
 
 
 def _check_order(pixels: Sequence[int], names: Sequence[str], name: str) -> None:
     """Refuse names that say one order while the columns stand in another."""
     numbers = [tuple(map(int, re.findall(r"[0-9]+", names[column]))) for column in pixels]
-    if len(set(map(len, numbers))) == 1 and len(numbers[0]) in (1, 2) and len(set(numbers)) == PIXELS:
-        if numbers == sorted(numbers):
-            return
+    say_order = len(set(map(len, numbers))) == 1 and len(numbers[0]) in (1, 2) and len(set(numbers)) == PIXELS
+    if say_order and numbers != sorted(numbers):
         raise DataError(
             f"{name}: the pixels can be understood in two ways: in the order of the columns, "
             f"{names[pixels[0]]!r}, {names[pixels[1]]!r} and so on, or in that of the numbers in their names. "
@@ -317,16 +310,13 @@ def _unknown_columns(
         return DataError(f"{name}: {len(columns)} columns ({told}), and no pixels. {EXPECTED} Name another file.")
     if count > 3 and count == side**2 and count != PIXELS:
         return wrong_width(name, count, f"{count:,} pixels in a row")
-    pixel_names = {f"pixel{number}" for number in range(PIXELS)}
-    missing = [each for each in (f"pixel{number}" for number in range(PIXELS)) if each not in names]
+    pixel_names = [f"pixel{number}" for number in range(PIXELS)]
+    missing = [pixel for pixel in pixel_names if pixel not in names]
     if count and len(missing) < PIXELS:
-        doubled = sorted({names[c] for c in unknown if list(names).count(names[c]) > 1})
+        repeated = sorted({names[c] for c in unknown if list(names).count(names[c]) > 1})
         strange = [names[c] for c in unknown if names[c] not in pixel_names]
-        faults = [
-            f"{title} {_some(found)}"
-            for title, found in (("repeated:", doubled), ("missing:", missing), ("unknown:", strange))
-            if found
-        ]
+        kinds = {"repeated": repeated, "missing": missing, "unknown": strange}
+        faults = [f"{kind}: {_some(columns)}" for kind, columns in kinds.items() if columns]
         return DataError(
             f"{name}: {len(columns)} columns; {'; '.join(faults)}. {EXPECTED} Correct the header, or pass the "
             "competition's own file."

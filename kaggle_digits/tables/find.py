@@ -31,15 +31,14 @@ def find_source(data: str | os.PathLike[str] | None = None) -> Source:
 
     Arguments and errors are those of ``find_competition``.
     """
-    source = find_competition(data)
-    if source is None:
-        log.warning("%s", _describe_missing())
-        source = Source(SAMPLE, {})
-    return source
+    if source := find_competition(data):
+        return source
+    log.warning("%s", _describe_missing())
+    return Source(SAMPLE, {})
 
 
 def _describe_missing() -> str:
-    """Say that no data was found, where it was looked for, and what to do. On Kaggle's machines it must stand out."""
+    """Say where no data was found, and what to do. On Kaggle's machines the message must stand out."""
     if (inputs := _kaggle_inputs()).is_dir():
         attached = ", ".join(folder.name for folder in sorted(inputs.iterdir())) or "nothing"
         line = "=" * 78
@@ -80,7 +79,7 @@ def find_competition(data: str | os.PathLike[str] | None = None) -> Source | Non
         if tables := _with_sibling(folder, _tables_in_folder(folder, any_zip=folder.is_relative_to(_kaggle_inputs()))):
             return Source(str(folder), tables)
     # Other things lie in the current folder, too, and a train.csv may be one of them.
-    tables = {kind: table for kind, table in _tables_in_folder(Path()).items() if _is_of_digits(table)}
+    tables = _of_digits(_tables_in_folder(Path()))
     if "train" in tables:
         return Source(".", tables)
     if tables := _tables_in_folder(cache_folder()):
@@ -99,21 +98,26 @@ def find_again(name: str, folder: Path) -> Iterator[Source]:
         return
     above = list(folder.resolve().parents)[:3]
     named = [base / name for base in (Path(), *above)]
-    usual = [base / place for base in above for place in (".", "data", f"data/{COMPETITION}")]
-    seen = set()
-    for place in (*named, *usual):
-        if place.resolve() in seen:
+    usual = [base / folder for base in above for folder in (".", "data", f"data/{COMPETITION}")]
+    tried = set()
+    for path in (*named, *usual):
+        if path.resolve() in tried:
             continue
-        seen.add(place.resolve())
+        tried.add(path.resolve())
         with contextlib.suppress(DataError, OSError):
-            tables = _tables_in_folder(place)
-            if not tables and place in named and name != "." and place.exists():
-                tables = _source_at(place).tables
+            tables = _tables_in_folder(path)
+            if not tables and path in named and name != "." and path.exists():
+                tables = _source_at(path).tables
             if tables:
-                yield Source(f"./{place}" if str(place) == SAMPLE else str(place), tables)
+                yield _source(path, tables)
     with contextlib.suppress(DataError, OSError):
-        if (source := find_competition()) and Path(source.name).resolve() not in seen:
+        if (source := find_competition()) and Path(source.name).resolve() not in tried:
             yield source
+
+
+def _source(path: Path, tables: dict[str, Table]) -> Source:
+    """Return a source. A folder named sample gets the name ./sample, or run.json would name the built-in sample."""
+    return Source(f"./{path}" if str(path) == SAMPLE else str(path), tables)
 
 
 def _kaggle_inputs() -> Path:
@@ -128,8 +132,7 @@ def _kaggle_mounts() -> Iterator[Path]:
     the competition, or a dataset.
     """
     inputs = _kaggle_inputs()
-    yield inputs / "competitions" / COMPETITION
-    yield inputs / COMPETITION
+    yield from (inputs / "competitions" / COMPETITION, inputs / COMPETITION)
     look_alikes = re.compile(r"fashion|kmnist|k49|kuzushiji|letters|balanced|byclass|bymerge|sign", re.IGNORECASE)
     for folder in _folders_below(inputs):
         with contextlib.suppress(DataError):  # somebody else's data may be damaged
@@ -150,7 +153,7 @@ def _folders_below(folder: Path) -> Iterator[Path]:
 
 def _folders_in(folder: Path) -> list[Path]:
     try:
-        return sorted(each for each in folder.iterdir() if each.is_dir() and not each.name.startswith("."))
+        return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
     except OSError:  # not a folder, or one that may not be read
         return []
 
@@ -168,20 +171,20 @@ def _is_of_digits(table: Table) -> bool:
 def _describe_nearby() -> str:
     """Say what lies in the current folder and might be meant, and how to use it."""
     if table := next(iter(_tables_in_folder(Path()).values()), None):
-        if _is_of_digits(table):
-            return f" (In this folder: {table}. To use it: --data {shlex.quote(str(table))})"
-        return f" ({table} in this folder: not a table of digits, 28 × 28 pixels in a row.)"
-    nearby = [file for file in sorted(Path().iterdir()) if file.suffix.lower() in (".csv", ".zip", ".gz", ".npz")]
-    return f" (In this folder: {nearby[0]}. To use it: --data {shlex.quote(str(nearby[0]))})" if nearby else ""
+        if not _is_of_digits(table):
+            return f" ({table} in this folder: not a table of digits, 28 × 28 pixels in a row.)"
+        nearby = [str(table)]
+    else:
+        files = (file for file in Path().iterdir() if file.suffix.lower() in (".csv", ".zip", ".gz", ".npz"))
+        nearby = list(map(str, sorted(files)))
+    return f" (In this folder: {nearby[0]}. To use it: --data {shlex.quote(nearby[0])})" if nearby else ""
 
 
 def cache_folder() -> Path:
     """Return the folder for downloads: $KDIGITS_CACHE, or else kaggle_digits in the user's cache folder."""
-    own = os.environ.get("KDIGITS_CACHE")
-    if own:
+    if own := os.environ.get("KDIGITS_CACHE"):
         return expand_home(own)
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (expand_home(base) if base else Path.home() / ".cache") / "kaggle_digits"
+    return expand_home(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "kaggle_digits"
 
 
 def _source_at(data: str | os.PathLike[str]) -> Source:
@@ -196,8 +199,8 @@ def _source_at(data: str | os.PathLike[str]) -> Source:
     if path.is_dir():
         # torchvision, for one, keeps its files two folders further down, and Kaggle three.
         folders = itertools.chain([path], _folders_below(path))
-        found = ((folder, _tables_in_folder(folder, any_zip=True)) for folder in folders)
-        tables = next((_with_sibling(folder, tables) for folder, tables in found if tables), {})
+        in_folders = ((folder, _tables_in_folder(folder, any_zip=True)) for folder in folders)
+        tables = next((_with_sibling(folder, tables) for folder, tables in in_folders if tables), {})
     else:
         tables = _tables_in_file(path)
     if not tables:
@@ -205,8 +208,7 @@ def _source_at(data: str | os.PathLike[str]) -> Source:
             f"{path}: no train.csv and no test.csv in it. Expected at least one of them (plain, .gz or .zip), "
             f"{ZIP_NAME}, or MNIST's own files. Pass the folder or zip that `kaggle-digits download` leaves."
         )
-    # The name is written to run.json, where a folder called sample must not be taken for the built-in sample.
-    return Source(f"./{path}" if str(path) == SAMPLE else str(path), tables)
+    return _source(path, tables)
 
 
 def _with_sibling(folder: Path, tables: dict[str, Table]) -> dict[str, Table]:
@@ -227,20 +229,27 @@ def _tables_in_folder(folder: Path, *, any_zip: bool = False) -> dict[str, Table
     """
     if not folder.is_dir():
         return {}
-    files = {file.name: File(file) for file in sorted(folder.iterdir()) if file.is_file()}
-    found = _tables_among(files)
+    files = _files_in(folder)
+    tables = _tables_among(files)
     downloaded = re.compile(rf"{COMPETITION}(?: ?\(\d+\))?\.zip").fullmatch  # also a second time
-    zips = [file for name, file in files.items() if name.endswith(".zip") and (downloaded(name) or _kind_of(name))]
-    for file in sorted(zips, key=lambda file: (downloaded(file.name) is not None, len(file.name))):
-        if len(found) < 2:
-            found = _tables_in_zip(file.path) | found
-    if not found and any_zip:
-        for file in [file for name, file in files.items() if name.endswith(".zip")][:3]:
+    zips = [file for name, file in files.items() if name.endswith(".zip")]
+    named = [file for file in zips if downloaded(file.name) or _kind_of(file.name)]
+    for file in sorted(named, key=lambda file: (downloaded(file.name) is not None, len(file.name))):
+        if len(tables) < 2:
+            tables = _tables_in_zip(file.path) | tables
+    if not tables and any_zip:
+        for file in zips[:3]:
             with contextlib.suppress(DataError):  # it may be anything
-                found = {
-                    kind: table for kind, table in _tables_in_zip(file.path).items() if _is_of_digits(table)
-                } | found
-    return found
+                tables = _of_digits(_tables_in_zip(file.path)) | tables
+    return tables
+
+
+def _files_in(folder: Path) -> dict[str, File]:
+    return {file.name: File(file) for file in sorted(folder.iterdir()) if file.is_file()}
+
+
+def _of_digits(tables: dict[str, Table]) -> dict[str, Table]:
+    return {kind: table for kind, table in tables.items() if _is_of_digits(table)}
 
 
 def _tables_in_file(path: Path) -> dict[str, Table]:
@@ -268,13 +277,13 @@ def _tables_among(files: dict[str, File], beside: Path | None = None) -> dict[st
     """
     if "mnist.npz" in files:
         return {kind: KerasTable(files["mnist.npz"], kind) for kind in ("train", "test")}
-    found = _idx_tables(files)
-    if found and beside:
-        found = _idx_tables({file.name: File(file) for file in sorted(beside.iterdir()) if file.is_file()})
+    tables = _idx_tables(files)
+    if tables and beside:
+        tables = _idx_tables(_files_in(beside))
     for name in sorted(files, key=lambda name: (len(name.partition(".")[0]), name)):  # train.csv before any other
         if (kind := _kind_of(name)) and not name.lower().endswith(".zip"):
-            found.setdefault(kind, CsvTable(files[name], is_kaggle=not name.lower().startswith("mnist")))
-    return found
+            tables.setdefault(kind, CsvTable(files[name], is_kaggle=not name.lower().startswith("mnist")))
+    return tables
 
 
 def _idx_tables(files: dict[str, File]) -> dict[str, Table]:
@@ -285,33 +294,31 @@ def _idx_tables(files: dict[str, File]) -> dict[str, Table]:
     """
     named = re.compile(r".*(images|labels)[-.]idx[123][-.](ubyte|int)(\.gz|\.xz)?")
     others = {".csv", ".tsv", ".txt", ".json", ".md", ".html", ".py", ".ipynb", ".zip", ".npz", ".png", ".jpg", ".jpeg"}
-    looked_at = [name for name in files if not others & set(Path(name.lower()).suffixes)]
-    if len(looked_at) > 64:  # opening so many files takes long
-        looked_at = [name for name in looked_at if named.fullmatch(name.lower())]
-    found: dict[tuple[str | None, str], list[tuple[str, int, File]]] = {}
-    for name in looked_at:
-        known = idx_content(files[name])
-        if not known and (match := named.fullmatch(name.lower())):
-            known = match[1], -1  # damaged, which is told when it is read
-        if known:
-            found.setdefault((_split_of(files[name], name), known[0]), []).append((name, known[1], files[name]))
-    kinds = {kind for kind, _ in found}
-    if None in kinds and len(found.get((None, "images"), ())) > 1:
-        names = ", ".join(name for name, _, _ in found[None, "images"][:3])
+    candidates = [name for name in files if not others & set(Path(name.lower()).suffixes)]
+    if len(candidates) > 64:  # opening so many files takes long
+        candidates = [name for name in candidates if named.fullmatch(name.lower())]
+    # For each split, and for images and labels: the names of the files, and how many images or labels each holds.
+    counts: dict[tuple[str | None, str], dict[str, int]] = {}
+    for name in candidates:
+        content = idx_content(files[name])
+        if not content and (match := named.fullmatch(name.lower())):
+            content = match[1], -1  # damaged, which is told when it is read
+        if content:
+            counts.setdefault((_split_of(files[name], name), content[0]), {})[name] = content[1]
+    if len(unclear := list(counts.get((None, "images"), ()))) > 1:
         raise DataError(
-            f"{names}: images in MNIST's format, and no name says which are for training. Expected train or test in "
-            "the names of the files. Rename them."
+            f"{', '.join(unclear[:3])}: images in MNIST's format, and no name says which are for training. Expected "
+            "train or test in the names of the files. Rename them."
         )
     tables: dict[str, Table] = {}
-    for kind in sorted(kinds, key=lambda kind: kind is None):
-        images = sorted(found.get((kind, "images"), ()), key=lambda each: _likeness(each[0]))
+    for split in ("train", "test", None):
+        images, labels = counts.get((split, "images"), {}), counts.get((split, "labels"), {})
         if images:
-            name, count, file = images[0]
-            labels = found.get((kind, "labels"), [])
-            fitting = [each for each in labels if each[1] == count] or labels
-            fitting.sort(key=lambda each: (_set_of(each[0]) != _set_of(name), each[0]))
-            table = IdxTable(file, fitting[0][2] if fitting else None)
-            tables.setdefault(kind or ("train" if fitting else "test"), table)
+            name = min(images, key=_likeness)
+            fitting = [label for label in labels if labels[label] == images[name]] or list(labels)
+            fitting.sort(key=lambda label: (_set_of(label) != _set_of(name), label))
+            table = IdxTable(files[name], files[fitting[0]] if fitting else None)
+            tables.setdefault(split or ("train" if fitting else "test"), table)
     return tables
 
 
@@ -341,13 +348,11 @@ def _kind_of(name: str) -> str | None:
     """Return the kind of a text file by its name, as in train.csv, test (1).csv.gz or mnist_train_small.csv."""
     match = re.fullmatch(r"(.+)\.(?:csv|tsv|txt)(?:\.(?:gz|bz2|xz|zip))?", name.lower())
     words = re.split(r"[ _.()-]+", match[1]) if match else []
-    usual = {*("mnist", "emnist", "digit", "digits", "recognizer", "kaggle", "data"), *("set", "small", "full")}
+    usual = {"", "mnist", "emnist", "digit", "digits", "recognizer", "kaggle", "data", "set", "small", "full"}
     usual |= {"csv", "in", "copy"}
     kinds = [SPLITS[word] for word in words if word in SPLITS]
-    others = [word for word in words if word and word not in SPLITS and not re.fullmatch(r"v?[0-9]+", word)]
-    if len(kinds) != 1 or not usual.issuperset(others):
-        return None
-    return kinds[0]
+    others = {word for word in words if word not in SPLITS and not re.fullmatch(r"v?[0-9]+", word)}
+    return kinds[0] if len(kinds) == 1 and others <= usual else None
 
 
 def _tables_in_zip(path: Path) -> dict[str, Table]:
@@ -373,9 +378,9 @@ def _tables_in_zip(path: Path) -> dict[str, Table]:
     for member in sorted(members, key=lambda name: name.count("/")):  # the outermost of two files wins
         if not member.endswith("/") and "__MACOSX" not in member:
             files.setdefault(PurePosixPath(member).name, File(path, member))
-    found = _tables_among(files)
+    tables = _tables_among(files)
     texts = [file for name, file in files.items() if re.search(r"\.(csv|tsv|txt)(\.gz)?$", name.lower())]
-    if not found and len(texts) == 1:  # it may have any name
+    if not tables and len(texts) == 1:  # it may have any name
         table = CsvTable(texts[0], is_kaggle=False)
-        found = {_kind_by_content(table): table}
-    return found
+        tables = {_kind_by_content(table): table}
+    return tables

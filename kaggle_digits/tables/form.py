@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import csv
 import re
+import string
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -23,7 +24,7 @@ class Form:
 
     Args:
         encoding: of its characters, as Python names it.
-        skip: bytes of a mark in front.
+        skip: bytes of a mark at the start.
         newline: what ends a line.
         separator: what stands between values.
         quote: what values may be quoted with.
@@ -73,15 +74,12 @@ def sniff(head: bytes, name: str) -> Form:
         )
     newline = "\n" if "\n" in text else "\r"
     lines = text.split(newline, 10)
-    skipped = 0
-    if found := re.fullmatch(r"sep=(.)\s*", lines[0]):  # a spreadsheet's hint to itself
-        lines, skipped = lines[1:], 1
-        preferred = found[1]
-    else:
-        preferred = ""
+    hint = re.fullmatch(r"sep=(.)\s*", lines[0])  # of a spreadsheet to itself
+    skipped = 1 if hint else 0
+    lines = lines[skipped:]
     first = lines[0].rstrip("\r").removeprefix("#")
     quote = "'" if first.lstrip().startswith("'") else '"'
-    separator = preferred or _find_separator(first)
+    separator = hint[1] if hint else _find_separator(first)
     fields = split_line(first, separator, quote)
     if one_text := _sniff_one_text(lines, separator, quote):
         return replace(
@@ -118,11 +116,11 @@ def sniff(head: bytes, name: str) -> Form:
     names = tuple(field.strip() for field in fields) if not first_row and _is_header(fields) else None
     following = [line.rstrip("\r") for line in lines[bool(names) : -1] or lines[bool(names) :] if line.strip()]
     rows = [split_line(line, separator, quote) for line in following]
-    row = rows[0] if rows else []
-    widths = {len(each) for each in rows}
+    widths = {len(row) for row in rows}
     # What the rows agree on counts more than the header: R names the rows and not their column.
     width = widths.pop() if len(widths) == 1 else len(fields)
-    decimal = "." if separator == "," or not any(re.fullmatch(r"\s*[0-9]+,[0-9]+\s*", value) for value in row) else ","
+    has_commas = any(re.fullmatch(r"\s*[0-9]+,[0-9]+\s*", value) for row in rows[:1] for value in row)
+    decimal = "," if separator != "," and has_commas else "."
     if decimal == ",":
         notes.append("decimal commas")
     if any(line.count(quote) >= PIXELS for line in following):
@@ -173,8 +171,8 @@ def _restore_first_row(fields: Sequence[str]) -> list[str] | None:
     """
     seen: dict[str, int] = {}
     restored = []
-    for place, field in enumerate(map(str.strip, fields)):
-        if place == 0 and (not field or field.lower().startswith("unnamed")):  # an index, which counts from 0 below
+    for column, field in enumerate(map(str.strip, fields)):
+        if column == 0 and (not field or field.lower().startswith("unnamed")):  # an index, which counts from 0 below
             restored.append("-1")
             continue
         value, _, number = field.rpartition(".")
@@ -189,14 +187,14 @@ def _restore_first_row(fields: Sequence[str]) -> list[str] | None:
 
 
 def _sniff_encoding(head: bytes) -> Form:
-    for mark, encoding, note in (
-        (codecs.BOM_UTF8, "utf-8", None),
-        (codecs.BOM_UTF32_LE, "utf-32-le", "UTF-32"),
-        (codecs.BOM_UTF16_LE, "utf-16-le", "UTF-16"),
-        (codecs.BOM_UTF16_BE, "utf-16-be", "UTF-16"),
+    for mark, encoding, notes in (
+        (codecs.BOM_UTF8, "utf-8", ()),
+        (codecs.BOM_UTF32_LE, "utf-32-le", ("UTF-32",)),
+        (codecs.BOM_UTF16_LE, "utf-16-le", ("UTF-16",)),
+        (codecs.BOM_UTF16_BE, "utf-16-be", ("UTF-16",)),
     ):
         if head.startswith(mark):
-            return Form(encoding=encoding, skip=len(mark), notes=(note,) if note else ())
+            return Form(encoding=encoding, skip=len(mark), notes=notes)
     for encoding, zeros in (("utf-16-le", head[1:1000:2]), ("utf-16-be", head[:1000:2])):
         if zeros.count(0) > 0.9 * len(zeros):
             return Form(encoding=encoding, notes=("UTF-16",))
@@ -230,14 +228,13 @@ def split_line(line: str, separator: str, quote: str) -> list[str]:
 
 def _is_header(fields: Sequence[str]) -> bool:
     """Whether the first line names columns. Numbers may be names, too, if they count up to what no pixel can be."""
-    if not all(NUMBER.fullmatch(field.strip()) or not field.strip() for field in fields):
-        return True
     numbers = [field.strip() for field in fields if field.strip()]
+    if not all(map(NUMBER.fullmatch, numbers)):
+        return True
     counting = [[str(number) for number in range(start, start + len(numbers))] for start in (0, 1)]
     one_hot = counting[0][:PIXELS] + counting[0][:CLASSES]
-    return len(numbers) >= PIXELS and (
-        numbers in (*counting, one_hot) or any(numbers[-PIXELS:] == each[:PIXELS] for each in counting)
-    )
+    ends_with_count = numbers[-PIXELS:] in [numbers[:PIXELS] for numbers in counting]
+    return len(numbers) >= PIXELS and (numbers in (*counting, one_hot) or ends_with_count)
 
 
 def wrong_length(name: str, form: Form, row: int, width: int, expected: int) -> DataError:
@@ -258,31 +255,27 @@ def describe_mistaken(head: bytes) -> tuple[str, str] | None:
     Returns:
         what it is, and what to do; None if it is nothing that is known.
     """
-    marks = (
-        (
-            b"version https://git-lfs",
-            "a Git LFS pointer, which only names the file",
-            "Run `git lfs pull` in its repository.",
-        ),
-        (b"PK\x03\x04", "a zip or an Excel workbook", "Unpack it, or save it as CSV."),
-        (b"\xd0\xcf\x11\xe0", "an old Excel workbook", "Save it as CSV."),
-        (b"PAR1", "a Parquet file", "Save it as CSV, as in pandas.read_parquet(FILE).to_csv(OUT, index=False)."),
-        (b"\x93NUMPY", "a NumPy array", "Save it as CSV, as in numpy.savetxt(OUT, array, fmt='%d', delimiter=',')."),
-        (b"\x89HDF", "an HDF5 file", "Save its table as CSV."),
-        (b"SQLite format 3", "an SQLite database", "Save its table as CSV."),
-        (b"\x89PNG", "a PNG picture", "Read pictures with `kaggle-digits recognize`."),
-        (b"\xff\xd8\xff", "a JPEG picture", "Read pictures with `kaggle-digits recognize`."),
-        (b"%PDF", "a PDF document", "Name the table instead."),
-        *(
-            (bytes([128, version]), "a Python pickle", "Save it as CSV; pickles run code when they are read.")
-            for version in (3, 4, 5)
-        ),
-    )
-    for mark, what, remedy in marks:
+    pointer = "a Git LFS pointer, which only names the file"
+    recognize = "Read pictures with `kaggle-digits recognize`."
+    pickle = ("a Python pickle", "Save it as CSV; pickles run code when they are read.")
+    marks = {
+        b"version https://git-lfs": (pointer, "Run `git lfs pull` in its repository."),
+        b"PK\x03\x04": ("a zip or an Excel workbook", "Unpack it, or save it as CSV."),
+        b"\xd0\xcf\x11\xe0": ("an old Excel workbook", "Save it as CSV."),
+        b"PAR1": ("a Parquet file", "Save it as CSV, as in pandas.read_parquet(FILE).to_csv(OUT, index=False)."),
+        b"\x93NUMPY": ("a NumPy array", "Save it as CSV, as in numpy.savetxt(OUT, array, fmt='%d', delimiter=',')."),
+        b"\x89HDF": ("an HDF5 file", "Save its table as CSV."),
+        b"SQLite format 3": ("an SQLite database", "Save its table as CSV."),
+        b"\x89PNG": ("a PNG picture", recognize),
+        b"\xff\xd8\xff": ("a JPEG picture", recognize),
+        b"%PDF": ("a PDF document", "Name the table instead."),
+        **dict.fromkeys((b"\x80\x03", b"\x80\x04", b"\x80\x05"), pickle),
+    }
+    for mark, what_and_remedy in marks.items():
         if head.startswith(mark):
-            return what, remedy
+            return what_and_remedy
     text = head.removeprefix(codecs.BOM_UTF8).lstrip()
-    if text[:1] == b"<" and text[1:2] in b"!?/abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ":
+    if text[:1] == b"<" and text[1:2] in b"!?/" + string.ascii_letters.encode():
         return "a web page", "A page that asks you to sign in looks like this. Sign in and download the file again."
     if text[:1] == b"{":
         return f"JSON, {text[:60].decode('utf-8', 'replace')!r}", "Download the file again, or save its table as CSV."

@@ -18,9 +18,6 @@ from kaggle_digits.tables.text import MOST_ROWS, File, check_rows
 if TYPE_CHECKING:  # importing it costs 0.1 s, and `check` does not need it
     import numpy as np
 
-IDX_HEADS = {bytes([0, 0, 8, 3]): "images", bytes([0, 0, 8, 1]): "labels", bytes([0, 0, 12, 2]): "labels"}
-"""The first four bytes of IDX files. QMNIST has labels as 32-bit numbers, eight in a row, with the digit first."""
-
 
 def idx_content(file: File) -> tuple[str, int] | None:
     """Tell from its first bytes whether a file holds "images" or "labels" in IDX format, and how many; or None."""
@@ -29,7 +26,9 @@ def idx_content(file: File) -> tuple[str, int] | None:
             head = stream.read(8)
     except DataError:  # not readable, so not known
         return None
-    content = IDX_HEADS.get(head[:4])
+    # QMNIST has labels as 32-bit numbers, eight in a row, with the digit first.
+    contents = {b"\0\0\x08\x03": "images", b"\0\0\x08\x01": "labels", b"\0\0\x0c\x02": "labels"}
+    content = contents.get(head[:4])
     return (content, int.from_bytes(head[4:], "big")) if content else None
 
 
@@ -74,13 +73,12 @@ class IdxTable:
             return self._sizes(stream, self.images, (SIDE, SIDE))[0]
 
     def _load_labels(self, file: File) -> np.ndarray:
-        with file.open() as stream:
-            if stream.read(4) != bytes([0, 0, 12, 2]):
-                return self._load(file, ()).astype("int64")
         import numpy as np
 
         with file.open() as stream:
             head = stream.read(12)
+            if head[:4] != b"\0\0\x0c\x02":
+                return self._load(file, ()).astype("int64")
             rows, width = int.from_bytes(head[4:8], "big"), int.from_bytes(head[8:], "big")
             check_rows(file, rows * width // PIXELS)
             contents = read_at_most(stream, 4 * rows * width + 1)
@@ -88,8 +86,7 @@ class IdxTable:
             raise DataError(
                 f"{file}: not whole. Expected {rows:,} rows of labels, as its head says. Download it again."
             )
-        values = np.frombuffer(contents, ">i4")
-        return values.reshape(rows, width)[:, 0].astype("int64")
+        return np.frombuffer(contents, ">i4").reshape(rows, width)[:, 0].astype("int64")
 
     def _load(self, file: File, shape: tuple[int, ...]) -> np.ndarray:
         import numpy as np
@@ -148,19 +145,19 @@ class KerasTable:
             raise DataError(f"{self.file}: holds {mistaken[0]}. Expected Keras' mnist.npz. {mistaken[1]}")
         if len(contents) > most:
             raise DataError(f"{self.file}: more than {most:,} bytes. Expected a smaller table. Split the file.")
-        names = f"x_{self.part}", f"y_{self.part}"
+        x, y = f"x_{self.part}", f"y_{self.part}"
         try:
-            arrays = read_arrays(io.BytesIO(contents), {}, others=names, most=most, exact=False)
+            arrays = read_arrays(io.BytesIO(contents), {}, others=(x, y), most=most, exact=False)
         except (OSError, ValueError) as error:
             raise DataError(
-                f"{self.file}: not readable as mnist.npz ({error}). Expected the arrays {' and '.join(names)}, as in "
-                "Keras' own file. Download it again."
+                f"{self.file}: not readable as mnist.npz ({error}). Expected the arrays {x} and {y}, as in Keras' own "
+                "file. Download it again."
             ) from error
-        images, digits = arrays[names[0]], arrays[names[1]].astype(np.int64)
+        images, digits = arrays[x], arrays[y].astype(np.int64)
         if digits.ndim != 1 or images.shape != (len(digits), SIDE, SIDE) or images.dtype != np.uint8:
             raise DataError(
-                f"{self.file}: x_{self.part} is {images.dtype} {images.shape}, and y_{self.part} {digits.shape}. "
-                f"Expected uint8 (N, {SIDE}, {SIDE}) and (N,). Download it again."
+                f"{self.file}: {x} is {images.dtype} {images.shape}, and {y} {digits.shape}. Expected uint8 "
+                f"(N, {SIDE}, {SIDE}) and (N,). Download it again."
             )
         _check_labels(digits, self.file)
         return Rows(images.reshape(-1, PIXELS), digits, (f"Keras' mnist.npz, {len(images):,} images",))

@@ -15,9 +15,7 @@ if TYPE_CHECKING:  # importing it costs 0.1 s, and `check` does not need it
 
 log = logging.getLogger(__name__)
 
-SAMPLE_TEST_ROWS = 360
-TRANSPOSED = 4
-"""The way of ``_turned`` that only transposes images."""
+TRANSPOSED = 4  # the way of ``_turned`` that only transposes images
 
 
 @functools.cache
@@ -41,7 +39,7 @@ def load_sample() -> tuple[Rows, Rows]:
     margin = (SIDE - images.shape[1]) // 2
     images = np.pad(images, ((0, 0), (margin, margin), (margin, margin)))
     pixels = np.rint(images.reshape(len(images), PIXELS) * (255 / 16)).astype(np.uint8)
-    split = train_test_split(np.arange(len(digits)), test_size=SAMPLE_TEST_ROWS, stratify=digits, random_state=0)
+    split = train_test_split(np.arange(len(digits)), test_size=360, stratify=digits, random_state=0)
     train, test = (Rows(pixels[part], digits[part].astype(np.int64)) for part in split)
     for array in (train.pixels, train.digits, test.pixels):  # all callers share these arrays
         array.flags.writeable = False  # type: ignore[union-attr]
@@ -84,11 +82,11 @@ def _share_on_side(pixels: np.ndarray) -> float:
     import numpy as np
 
     images = _some(pixels).reshape(-1, SIDE, SIDE).astype(np.float32)
-    place = np.arange(SIDE, dtype=np.float32)
+    positions = np.arange(SIDE, dtype=np.float32)
 
     def spread(profiles: np.ndarray) -> np.ndarray:
         total = np.maximum(1, profiles.sum(axis=1))
-        return profiles @ place**2 / total - (profiles @ place / total) ** 2
+        return profiles @ positions**2 / total - (profiles @ positions / total) ** 2
 
     return float((spread(images.sum(axis=1)) > spread(images.sum(axis=2))).mean()) if len(images) else 0.0
 

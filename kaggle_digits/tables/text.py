@@ -17,7 +17,7 @@ import re
 import zipfile
 from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -69,16 +69,21 @@ class File:
     def open(self) -> Iterator[IO[bytes]]:
         """Open the uncompressed bytes. A damaged archive becomes a DataError, also while it is read."""
         try:
-            if self.member:
-                with (
-                    zipfile.ZipFile(self.path) as archive,
-                    _member(archive, self.member) as stream,
-                    _unpacked(stream) as plain,
-                ):
-                    yield plain
-            else:
-                with self.path.open("rb") as stream, _unpacked(stream) as plain:
-                    yield plain
+            with ExitStack() as opened:
+                stream: Any
+                if self.member:
+                    archive = opened.enter_context(zipfile.ZipFile(self.path))
+                    if archive.getinfo(self.member).compress_type not in BOUNDED:
+                        raise zipfile.BadZipFile("it is packed in an unusual way")
+                    stream = opened.enter_context(archive.open(self.member))
+                else:
+                    stream = opened.enter_context(self.path.open("rb"))
+                # Unpack gzip, bzip2 or xz, whatever the file is called.
+                for mark, opener in ((b"\x1f\x8b", gzip.open), (b"BZh", bz2.open), (b"\xfd7zXZ", lzma.open)):
+                    if stream.peek(6).startswith(mark):
+                        stream = io.BufferedReader(opened.enter_context(opener(stream)))
+                        break
+                yield stream
         except BROKEN as error:
             raise DataError(
                 f"{self}: cannot be read ({error or type(error).__name__}). Expected a whole file; this one is "
@@ -86,30 +91,8 @@ class File:
             ) from error
 
 
-def _member(archive: zipfile.ZipFile, name: str) -> IO[bytes]:
-    if archive.getinfo(name).compress_type not in BOUNDED:
-        raise zipfile.BadZipFile("it is packed in an unusual way")
-    return archive.open(name)
-
-
-@contextmanager
-def _unpacked(stream: Any) -> Iterator[IO[bytes]]:
-    """Unpack gzip, bzip2 or xz, whatever the file is called."""
-    start = stream.peek(6)
-    for mark, opener in ((b"\x1f\x8b", gzip.open), (b"BZh", bz2.open), (b"\xfd7zXZ", lzma.open)):
-        if start.startswith(mark):
-            with opener(stream) as plain:
-                yield io.BufferedReader(plain)
-            return
-    yield stream
-
-
 def check_rows(name: object, rows: int) -> None:
-    """Check that a table is not absurdly long, before memory is taken for it.
-
-    Raises:
-        DataError: it has too many rows.
-    """
+    """Raise a DataError if a table is absurdly long, before memory is taken for it."""
     if rows > MOST_ROWS:
         raise DataError(f"{name}: more than {MOST_ROWS:,} rows. Expected a smaller table. Split the file.")
 
@@ -162,8 +145,7 @@ class CsvTable:
                 f"{self}: a header and no rows. Expected one row per image. Download it again, or check how it was "
                 "made."
             )
-        columns = find_columns(form, values, kind, str(self))
-        return _as_kaggle(self.file, form, values, columns)
+        return _as_kaggle(self.file, form, values, find_columns(form, values, kind, str(self)))
 
 
 def _blocks(stream: IO[bytes], form: Form, name: str) -> Iterator[bytes]:
@@ -208,7 +190,7 @@ def _parse(file: File, form: Form) -> tuple[np.ndarray, list[str]]:
             for _ in range(skip):
                 block = block.partition(newline)[2]
             skip = 0
-            filled, more = _without_blank_end(block, form)
+            filled, blank_end = _without_blank_end(block, form)
             if filled:
                 if blank:
                     raise _blank_line(file, form, rows)
@@ -218,16 +200,13 @@ def _parse(file: File, form: Form) -> tuple[np.ndarray, list[str]]:
                 check_rows(file, (rows + lines) * form.width // PIXELS)
                 pending.append(pool.submit(_parse_block, filled, file, form, rows))
                 rows += lines
-            blank += more
+            blank += blank_end
             if len(pending) == 2:
                 parsed.append(pending.popleft().result())
         parsed += [block.result() for block in pending]
     notes = ["blank lines at the end left out"] if blank else []
-    if not parsed:
-        return np.empty((0, form.width), np.uint8), notes
-    wide = np.float32 if any(part.dtype == np.float32 for part in parsed) else np.uint8
-    values = np.concatenate([part.astype(wide, copy=False) for part in parsed])
-    if wide is np.uint8:
+    values = np.concatenate([np.empty((0, form.width), np.uint8), *parsed])
+    if values.dtype == np.uint8:
         return values, notes
     empty = np.isnan(values).all(axis=1)
     if empty.any():
@@ -246,11 +225,13 @@ def _without_blank_end(block: bytes, form: Form) -> tuple[bytes, int]:
     return block[:end], block.count(newline, end)
 
 
+def _row(file: File, form: Form, row: int) -> str:
+    """Return the beginning of a message about a row, counted from 0."""
+    return f"{file}: row {row + 1} (line {row + 1 + form.head_lines})"
+
+
 def _blank_line(file: File, form: Form, row: int) -> DataError:
-    return DataError(
-        f"{file}: row {row + 1} (line {row + 1 + form.head_lines}) is blank. Expected one image per line. Remove the "
-        "line."
-    )
+    return DataError(f"{_row(file, form, row)} is blank. Expected one image per line. Remove the line.")
 
 
 def _parse_block(block: bytes, file: File, form: Form, rows_before: int) -> np.ndarray:
@@ -283,9 +264,8 @@ def _parse_block(block: bytes, file: File, form: Form, rows_before: int) -> np.n
     for column in frame.select_dtypes(exclude="number").columns:
         if frame[column].dtype == bool:  # as pandas.get_dummies writes a one-hot label
             frame[column] = frame[column].astype(np.uint8)
-            continue
-        words = frame[column].astype(str)  # or pandas would count a single True as 1
-        frame[column] = pd.to_numeric(words, errors="coerce").astype(float)
+        else:  # words first, or pandas would count a single True as 1
+            frame[column] = pd.to_numeric(frame[column].astype(str), errors="coerce").astype(float)
     # Column by column, which takes half of the time of frame.to_numpy().
     values = np.array([column.to_numpy() for _, column in frame.items()])
     if values.dtype.kind in "iu" and values.min() >= 0 and values.max() <= 255:
@@ -301,30 +281,29 @@ def _parse_block(block: bytes, file: File, form: Form, rows_before: int) -> np.n
 def _check_lines(block: bytes, file: File, form: Form, rows_before: int) -> None:
     """Raise a DataError at the first line that is blank, or has another number of values than the first row."""
     lines = re.finditer(f"([^{form.newline}]*){form.newline}".encode(), block)
-    for row, found in enumerate(lines, start=rows_before + 1):
-        line = found[1].decode("utf-8", "replace")
+    for row, match in enumerate(lines, start=rows_before):
+        line = match[1].decode("utf-8", "replace")
         if not line.strip():
-            raise _blank_line(file, form, row - 1)
+            raise _blank_line(file, form, row)
         if line.count(form.quote) % 2:
-            raise DataError(f"{file}: row {row} (line {row + form.head_lines}) has a stray quotation mark. Remove it.")
+            raise DataError(f"{_row(file, form, row)} has a stray quotation mark. Remove it.")
         width = len(split_line(line.rstrip("\r"), form.separator, form.quote))
         if width != form.width:
-            raise wrong_length(str(file), form, row, width, form.width)
+            raise wrong_length(str(file), form, row + 1, width, form.width)
 
 
 def _as_kaggle(file: File, form: Form, values: np.ndarray, columns: Columns) -> Rows:
     """Turn values into Kaggle's: whole numbers from 0 to 255, bright ink, labels from 0 to 9."""
     import numpy as np
 
-    def fault(wrong: np.ndarray, places: Sequence[int], expected: str) -> DataError:
-        row, place = np.argwhere(wrong)[0]
-        column = places[place]
-        shown = _cell(file, form, int(row), column)
-        where = form.names[column] if form.names and column < len(form.names) else f"column {column + 1}"
+    def fault(wrong: np.ndarray, numbers: Sequence[int], expected: str) -> DataError:
+        row, index = np.argwhere(wrong)[0]
+        column = numbers[index]
+        cell = _cell(file, form, int(row), column)
+        shown = repr(cell[:40]) if cell.strip() else "no value"
+        name = form.names[column] if form.names and column < len(form.names) else f"column {column + 1}"
         return DataError(
-            f"{file}: row {row + 1} (line {row + 1 + form.head_lines}) has "
-            f"{repr(shown[:40]) if shown.strip() else 'no value'} as {where}. Expected {expected}. Correct or remove "
-            "the row."
+            f"{_row(file, form, row)} has {shown} as {name}. Expected {expected}. Correct or remove the row."
         )
 
     digits = values[:, columns.one_hot].argmax(axis=1).astype(np.int64) if columns.one_hot else None
@@ -339,16 +318,17 @@ def _as_kaggle(file: File, form: Form, values: np.ndarray, columns: Columns) -> 
     notes = [*form.notes, *columns.notes]
     if pixels.dtype != np.uint8:
         wrong = ~((pixels >= 0) & (pixels <= 255))  # also what is no number
+        fractions, above = pixels != np.rint(pixels), pixels > 1
+        if not wrong.any() and fractions.any():
+            if above.sum() > fractions.sum():
+                wrong = fractions
+            elif above.any():
+                raise fault(above, columns.pixels, "a fraction from 0 to 1, as in most of the table")
+            else:
+                pixels = pixels * np.float32(255)
+                notes.append("fractions from 0 to 1 taken times 255")
         if wrong.any():
             raise fault(wrong, columns.pixels, "a whole number from 0 to 255")
-        fractions = pixels != np.rint(pixels)
-        if fractions.any():
-            if pixels.max() > 1:
-                if fractions.sum() < (pixels > 1).sum():
-                    raise fault(fractions, columns.pixels, "a whole number from 0 to 255")
-                raise fault(pixels > 1, columns.pixels, "a fraction from 0 to 1, as in most of the table")
-            pixels = pixels * np.float32(255)
-            notes.append("fractions from 0 to 1 taken times 255")
         pixels = np.rint(pixels).astype(np.uint8)
     if pixels.max() == 1:
         pixels = pixels * np.uint8(255)
@@ -359,12 +339,10 @@ def _as_kaggle(file: File, form: Form, values: np.ndarray, columns: Columns) -> 
         notes.append("dark ink on white inverted")
     elif bright.any():
         odd = bright if bright.mean() < 0.5 else ~bright
-        row = int(np.flatnonzero(odd)[0])
-        one, others = ("white", "black") if odd is bright else ("black", "white")
+        paper, usual = ("white", "black") if odd is bright else ("black", "white")
         raise DataError(
-            f"{file}: row {row + 1} (line {row + 1 + form.head_lines}) is an image on {one}, and "
-            f"{len(odd) - odd.sum()} others are on {others}. Expected one of the two in the whole table. "
-            "Invert the one kind."
+            f"{_row(file, form, int(np.flatnonzero(odd)[0]))} is an image on {paper}, and {len(odd) - odd.sum()} "
+            f"others are on {usual}. Expected one of the two in the whole table. Invert the one kind."
         )
     return Rows(np.ascontiguousarray(pixels), digits, tuple(notes))
 
@@ -372,13 +350,11 @@ def _as_kaggle(file: File, form: Form, values: np.ndarray, columns: Columns) -> 
 def _cell(file: File, form: Form, row: int, column: int) -> str:
     """Return what stands in a cell, as text."""
     with file.open() as stream:
-        number = -form.head_lines
+        first = -form.head_lines  # the row of the block's first line
         for block in _blocks(stream, form, str(file)):
             lines = block.split(form.newline.encode())[:-1]
-            if number + len(lines) > row:
-                fields = split_line(
-                    lines[row - number].decode("utf-8", "replace").rstrip("\r"), form.separator, form.quote
-                )
-                return fields[column] if column < len(fields) else ""
-            number += len(lines)
+            if first + len(lines) > row:
+                line = lines[row - first].decode("utf-8", "replace").rstrip("\r")
+                return dict(enumerate(split_line(line, form.separator, form.quote))).get(column, "")
+            first += len(lines)
     return ""

@@ -395,8 +395,8 @@ def test_a_slow_body_is_given_up_and_does_not_keep_others_waiting(ledger, served
 
 
 def test_200_clients_at_once_are_all_answered_in_bounded_memory(ledger, served):
-    assert len(LARGE) > pad.SMALL_BYTES
-    large = len(ledger.times(pad.LARGE_BODIES + 2, 50))
+    assert len(LARGE) > 1_000_000  # bytes, from which on a picture waits for memory
+    large = len(ledger.times(10, 50))  # 8 are in memory at once
     bodies = [("/photo", LARGE)] * large + [("/digit", FIVE)] * (200 - large)
     with ledger.attack("page: 200 clients at once", 200), bounded(1500):
         with ThreadPoolExecutor(200) as clients:

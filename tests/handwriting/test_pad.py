@@ -78,18 +78,11 @@ def page(request, address):
         page.on("request", lambda each: asked.append(each.url))
         troubles: list[str] = []
         page.on("pageerror", lambda error: troubles.append(str(error)))
-        # The browser also logs refused requests. Some tests provoke them, so status 400 is no trouble.
-        page.on(
-            "console",
-            lambda message: (
-                troubles.append(message.text)
-                if message.type == "error" and "status of 400" not in message.text
-                else None
-            ),
-        )
+        page.on("console", lambda message: message.type == "error" and troubles.append(message.text))
         page.goto(address)
         yield page
-        assert troubles == []
+        # The browser also logs refused requests. Some tests provoke them, so status 400 is no trouble.
+        assert [trouble for trouble in troubles if "status of 400" not in trouble] == []
         assert asked
         assert [url for url in asked if not url.startswith((address, "data:", "blob:"))] == []
         browser.close()
@@ -173,6 +166,13 @@ def test_a_sheet_that_is_uploaded_is_read_with_boxes(page, tmp_path):
     assert green > 500
     width = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
     assert width == 0  # the page does not scroll sideways
+    with Image.open(sheet) as image:
+        image.save(tmp_path / "sheet.tif")  # which the browser cannot show
+    page.evaluate("document.getElementById('text').textContent = ''")
+    page.set_input_files("#file", tmp_path / "sheet.tif")
+    wait_until(page, "document.getElementById('text').textContent !== ''")
+    assert page.inner_text("#text").split() == ROWS
+    assert page.locator("#page").is_hidden()
 
 
 @needs_browser
@@ -218,15 +218,6 @@ def test_clearing_while_the_pen_is_down_ends_the_stroke(page):
     assert page.inner_text("#digit") == "–"
     draw(page, 4)
     assert page.inner_text("#digit").rstrip("?") == "4"
-
-
-@needs_browser
-def test_a_picture_that_the_browser_cannot_show_is_read(page, tmp_path):
-    Image.fromarray((255 * draw_page(ROWS, seed=4)).astype(np.uint8)).save(tmp_path / "sheet.tif")
-    page.set_input_files("#file", tmp_path / "sheet.tif")
-    wait_until(page, "document.getElementById('text').textContent !== ''")
-    assert page.inner_text("#text").split() == ROWS
-    assert page.locator("#page").is_hidden()
 
 
 @needs_browser
@@ -281,16 +272,13 @@ def test_an_empty_drawing_has_no_digit(address):
     )
 
 
-def test_other_names_that_lead_here_are_refused(address):
+def test_other_names_and_other_pages_may_not_ask(address):
     """A foreign page whose host name resolves to 127.0.0.1 (DNS rebinding) cannot talk to this server."""
-    status, _ = post(f"{address}/digit", png(np.ones((28, 28))), {"Host": "elsewhere.example"})
-    assert status == 400
-
-
-def test_other_pages_may_not_ask(address):
-    status, answer = post(f"{address}/digit", png(np.ones((28, 28))), {"Origin": "https://elsewhere.example"})
+    blank = png(np.ones((28, 28)))
+    assert post(f"{address}/digit", blank, {"Host": "elsewhere.example"})[0] == 400
+    status, answer = post(f"{address}/digit", blank, {"Origin": "https://elsewhere.example"})
     assert (status, answer["error"]) == (403, "Only this server's own page may send requests.")
-    assert post(f"{address}/digit", png(np.ones((28, 28))), {"Origin": address})[0] == 200
+    assert post(f"{address}/digit", blank, {"Origin": address})[0] == 200
 
 
 def test_a_client_that_goes_away_does_no_harm(address, caplog):
@@ -335,6 +323,4 @@ def test_the_verb_serves_on_this_computer_only_and_ends_quietly(workplace):
 def test_a_port_that_is_taken_is_named(address, capsys):
     port = address.rpartition(":")[2]
     assert cli.main(["pad", "--port", port]) == 2
-    error = capsys.readouterr().err.splitlines()[-1]
-    assert error.startswith(f"kaggle-digits: --host 127.0.0.1 --port {port}: cannot be used (")
-    assert error.endswith("Expected an address of this computer and a free port. Try --port 0.")
+    assert f"kaggle-digits: --host 127.0.0.1 --port {port}: cannot be used (" in capsys.readouterr().err

@@ -33,8 +33,9 @@ def best(page: Page) -> list[str]:
     return list(rows.values())
 
 
-def whys(page: Page) -> set[str]:
-    return {each.why for each in page.left_out}
+def canvas_of(page: np.ndarray) -> tuple[Image.Image, ImageDraw.ImageDraw]:
+    picture = Image.fromarray((255 * page).astype(np.uint8))
+    return picture, ImageDraw.Draw(picture)
 
 
 def jpeg(brightness: np.ndarray) -> np.ndarray:
@@ -87,8 +88,7 @@ def test_a_large_photograph_has_boxes_in_its_own_pixels(read):
 
 
 def test_what_is_no_digit_is_left_out_and_told(read):
-    picture = Image.fromarray((255 * draw_page(["123", "456"], size=80)).astype(np.uint8))
-    canvas = ImageDraw.Draw(picture)
+    picture, canvas = canvas_of(draw_page(["123", "456"], size=80))
     width, height = picture.size
     canvas.ellipse((width - 70, 20, width - 30, 58), fill=40)  # a blot
     canvas.line((20, height - 30, 200, height - 26), fill=40, width=4)  # a dash
@@ -97,9 +97,9 @@ def test_what_is_no_digit_is_left_out_and_told(read):
     canvas.rectangle((0, 0, 6, height), fill=20)
     page = read(np.asarray(picture, np.float32) / 255)
     assert best(page) == ["123", "456"]
-    assert {"a blot", "too small"} <= whys(page)
-    blot = next(each for each in page.left_out if each.why == "a blot")
-    np.testing.assert_allclose(blot.box, (width - 70, 20, width - 29, 59), atol=3)
+    boxes = {part.why: part.box for part in page.left_out}
+    assert "too small" in boxes
+    np.testing.assert_allclose(boxes["a blot"], (width - 70, 20, width - 29, 59), atol=3)
 
 
 def test_parts_of_one_digit_belong_together(read):
@@ -155,8 +155,7 @@ def test_what_covers_much_of_the_picture_is_never_sure(read):
 
 
 def test_small_zeros_are_digits_and_dots_are_not(read):
-    picture = Image.fromarray((255 * draw_page(["1 2 3", "4 5 6"], seed=0)).astype(np.uint8))
-    canvas = ImageDraw.Draw(picture)
+    picture, canvas = canvas_of(draw_page(["1 2 3", "4 5 6"], seed=0))
     for top, radius in ((102, 9), (208, 12)):
         canvas.circle((168, top), radius, outline=50, width=3)
     for top in (105, 210):
@@ -204,17 +203,15 @@ def test_a_page_is_turned_the_right_way_up(read, turns):
 
 def test_printed_boxes_and_frames_are_no_digits(read):
     drawn = draw_page(["3140", "5926"], seed=9, size=70)
-    picture = Image.fromarray((255 * drawn).astype(np.uint8))
-    canvas = ImageDraw.Draw(picture)
-    for box in [each.box for each in read(drawn).digits]:
-        left, top, right, bottom = box
+    picture, canvas = canvas_of(drawn)
+    for left, top, right, bottom in [digit.box for digit in read(drawn).digits]:
         canvas.rectangle((left - 14, top - 14, right + 14, bottom + 14), outline=90, width=2)
     canvas.rectangle((465, 25, 505, 80), outline=60, width=3)  # an empty box
     page = read(np.asarray(picture, np.float32) / 255)
     assert [len(row) for row in page.text] == [4, 4]
     right = sum(one == other for one, other in zip("".join(best(page)), "31405926", strict=True))
     assert right >= 7
-    assert "a box or a line" in whys(page)
+    assert "a box or a line" in {part.why for part in page.left_out}
 
 
 def test_letters_and_signs_are_no_sure_digits(read):
@@ -223,18 +220,17 @@ def test_letters_and_signs_are_no_sure_digits(read):
 
     from kaggle_digits.learners.drawing import HELD_OUT_FONTS, LETTERS
 
-    sure = read_sure = 0
-    for name in HELD_OUT_FONTS:
-        font = ImageFont.truetype(f"{mpl.get_data_path()}/fonts/ttf/{name}.ttf", 90)
-        for text in (LETTERS[:15], LETTERS[15:], "+ - = % #"):
+    def count_sure(text: str) -> int:
+        count = 0
+        for name in HELD_OUT_FONTS:
+            font = ImageFont.truetype(f"{mpl.get_data_path()}/fonts/ttf/{name}.ttf", 90)
             picture = Image.new("L", (1200, 200), 235)
             ImageDraw.Draw(picture).text((30, 30), text, fill=40, font=font)
-            sure += sum(each.sure for each in read(np.asarray(picture, np.float32) / 255).digits)
-        picture = Image.new("L", (1200, 200), 235)
-        ImageDraw.Draw(picture).text((30, 30), "023456789", fill=40, font=font)
-        read_sure += sum(each.sure for each in read(np.asarray(picture, np.float32) / 255).digits)
-    assert sure <= 6  # of 70
-    assert read_sure >= 14  # of 18
+            count += sum(digit.sure for digit in read(np.asarray(picture, np.float32) / 255).digits)
+        return count
+
+    assert sum(map(count_sure, (LETTERS[:15], LETTERS[15:], "+ - = % #"))) <= 6  # of 70
+    assert count_sure("023456789") >= 14  # of 18
 
 
 def test_any_drawing_is_read_without_a_fault(read):
@@ -319,12 +315,9 @@ def test_a_single_digit_is_found_in_what_is_left_of_a_printed_box(frame):
     picture[15:45, 28:33] = 0.3
     alone = find_single(picture)
     assert alone is not None
-    if frame in ("below", "around"):
-        picture[58:] = 0.2
-    if frame in ("left", "around"):
-        picture[:, :2] = 0.2
-    if frame == "around":
-        picture[:2] = picture[:, 58:] = 0.2
+    edges = {"none": [], "below": [np.s_[58:]], "left": [np.s_[:, :2]]}
+    for edge in edges.get(frame, [np.s_[58:], np.s_[:, :2], np.s_[:2], np.s_[:, 58:]]):
+        picture[edge] = 0.2
     found = find_single(picture)
     assert found is not None
     assert found.box == alone.box == (28, 15, 33, 45)

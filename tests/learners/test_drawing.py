@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from kaggle_digits.data import find_source, load_train
-from kaggle_digits.learners.drawing import FONTS, HELD_OUT_FONTS, OUTLIER, SHARES, draw_images, draw_letters
+from kaggle_digits.learners.drawing import FONTS, HELD_OUT_FONTS, OUTLIER, draw_images, draw_letters
 from kaggle_digits.learners.images import _labels
 
 
@@ -16,7 +16,6 @@ def drawn():
 
 
 def test_a_fifth_is_digits_and_the_rest_is_none(drawn):
-    assert sum(SHARES.values()) == pytest.approx(1)
     assert (drawn.digits != OUTLIER).mean() == pytest.approx(0.2, abs=0.06)
     assert set(drawn.digits) == {OUTLIER, *range(10)}
 
