@@ -127,7 +127,7 @@ def _validate_all(
                 probabilities[fold == held_out] = run.probabilities
             readings.append(probabilities)
         right = np.mean([probabilities.argmax(axis=1) == rows.digits for probabilities in readings], axis=0)
-        fields = _summary(recipe, rows, readings, right, runs)
+        fields = _summary(recipe, rows, readings, runs)
         fields |= {"folds": folds, "seed": context.seed, "data": context.source, "commit": find_commit()}
         validations.append(Validation(out, recipe, fields, rows.digits, np.mean(readings, axis=0), right))
         _write(validations[-1], rows.pixels)
@@ -217,12 +217,12 @@ def readable(file: Path) -> Iterator[None]:
         ) from error
 
 
-def _summary(
-    recipe: Recipe, rows: TrainingRows, readings: Sequence[np.ndarray], right: np.ndarray, runs: Sequence[Run]
-) -> dict[str, Any]:
+def _summary(recipe: Recipe, rows: TrainingRows, readings: Sequence[np.ndarray], runs: Sequence[Run]) -> dict[str, Any]:
     accuracies = [accuracy(probabilities, rows.digits) for probabilities in readings]
     mean = float(np.mean(accuracies))
     by_fold = [run.accuracy or 0.0 for run in runs]
+    read = [probabilities.argmax(axis=1) for probabilities in readings]
+    of_digits = [rows.digits == digit for digit in range(CLASSES)]
     return {
         "recipe": to_json(recipe),
         "repeat": len(readings),
@@ -233,7 +233,8 @@ def _summary(
         "fold_accuracies": by_fold,
         "fold_std": float(np.std(by_fold, ddof=1)),
         "digit_accuracies": [
-            float(right[rows.digits == digit].mean()) if digit in rows.digits else None for digit in range(CLASSES)
+            float(np.mean([(digits[own] == digit).mean() for digits in read])) if own.any() else None
+            for digit, own in enumerate(of_digits)
         ],
         "mistakes": round((1 - mean) * len(rows)),
         "seconds": round(sum(run.seconds + run.validation_seconds for run in runs), 1),
