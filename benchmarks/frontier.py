@@ -35,8 +35,9 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
+from kaggle_digits.analysis.compare import COMPARE_FRACTION
 from kaggle_digits.analysis.plots import BLUE, PALETTE, STYLE
-from kaggle_digits.analysis.report import COMPARE_FRACTION, compare_run_folder
+from kaggle_digits.analysis.report import compare_run_folder
 from kaggle_digits.data import TrainingRows, find_source, load_train, split_rows
 from kaggle_digits.files import atomic_path
 from kaggle_digits.learners import Context

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from quick import QUICK
 
-from kaggle_digits.analysis.trace import Tracer, first_reached
+from kaggle_digits.analysis.compare import first_reached
+from kaggle_digits.analysis.trace import Tracer
 from kaggle_digits.data import Split, find_source, load_train
 from kaggle_digits.learners import Context
 from kaggle_digits.run import Run

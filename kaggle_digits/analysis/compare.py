@@ -6,7 +6,6 @@ rewritten after every recipe, and ``report.html`` is written at the end.
 
 from __future__ import annotations
 
-import csv
 import logging
 import statistics
 from collections.abc import Callable, Iterable, Sequence
@@ -17,19 +16,12 @@ from typing import Any
 import numpy as np
 
 from kaggle_digits.analysis.html import write_page
-from kaggle_digits.analysis.report import (
-    COMPARE_FILE,
-    COMPARE_FRACTION,
-    REPORT_FILE,
-    compare_run_folder,
-    page_of_comparison,
-)
-from kaggle_digits.analysis.trace import first_reached
-from kaggle_digits.analysis.validate import find_devices, train_piece
-from kaggle_digits.data import Source, Split, TrainingRows, find_source, load_test_rows, load_train
+from kaggle_digits.analysis.report import COMPARE_FILE, REPORT_FILE, compare_run_folder, page_of_comparison
+from kaggle_digits.analysis.validate import find_devices, readable, train_piece, write_csv
+from kaggle_digits.data import Split, TrainingRows, find_source, load_test_rows, load_train
 from kaggle_digits.digits import accuracy, standard_error
 from kaggle_digits.errors import DataError, DeviceError, DigitsError, RunError
-from kaggle_digits.files import atomic_path, locked, read_json, write_json
+from kaggle_digits.files import locked, read_json, write_json
 from kaggle_digits.learners import Context, Progress, part_of
 from kaggle_digits.recipe import Recipe
 from kaggle_digits.run import RowCounts, Run, device_to_json, find_commit
@@ -37,9 +29,10 @@ from kaggle_digits.strategy import Device, device_of
 
 log = logging.getLogger(__name__)
 
-CSV_FILE = "compare.csv"
-LIKE_PUBLISHED = 40_000
-"""Data of fewer rows is neither MNIST nor the competition's."""
+COMPARE_FRACTION = 1 / 7
+"""This share of the rows is held out, as in MNIST, which has 60,000 rows to train on and 10,000 to score.
+
+Of the competition's 42,000 rows, 36,000 are trained on and 6,000 are held out."""
 
 
 def compare(
@@ -84,14 +77,23 @@ def compare(
     source = find_source(data)
     rows = load_train(source)
     split = None if on_test else Split(fraction=COMPARE_FRACTION, seed=seeds[0])
-    rows, held_out = split.of(rows) if split else (rows, _labelled_test_rows(source))
+    if split:
+        rows, held_out = split.of(rows)
+    else:
+        test = load_test_rows(source)
+        if test.digits is None:
+            raise DataError(
+                f"--test: the test rows of {source} have no labels. Expected labels to score on, as in MNIST's own "
+                "files. Leave --test out to score on held-out rows."
+            )
+        held_out = TrainingRows(test.pixels, test.digits)
+    # Published figures are those of MNIST or of the competition, which have 40,000 rows or more.
+    comparable = not source.is_sample and len(rows) + len(held_out) >= 40_000
     comparison: dict[str, Any] = {
         "data": source.name_for(out),
         "rows": asdict(RowCounts.of(rows, held_out)) | {"split_seed": split.seed if split else None},
         "commit": find_commit(),
     }
-    # Published figures are those of MNIST or of the competition, and say nothing about other rows.
-    comparable = not source.is_sample and len(rows) + len(held_out) >= LIKE_PUBLISHED
     devices = find_devices(recipes, find_device)
     out.mkdir(parents=True, exist_ok=True)
     busy = RunError(f"{out}: is being written by another comparison. Expected a folder for each. Name another one.")
@@ -101,10 +103,10 @@ def compare(
         for number, (recipe, device) in enumerate(zip(recipes, devices, strict=True)):
             runs: list[Run] = []
             failure = None
-            for place, seed in enumerate(seeds):
+            for index, seed in enumerate(seeds):
                 log.info("%s, seed %d", recipe.name, seed)
-                told = part_of(progress, number * len(seeds) + place, len(recipes) * len(seeds))
-                context = Context(device, seed, source.name_for(out), split, told)
+                own = part_of(progress, number * len(seeds) + index, len(recipes) * len(seeds))
+                context = Context(device, seed, source.name_for(out), split, own)
                 callbacks = [_tracer(recipe, held_out, device)] if recipe.networks == (recipe,) else []
                 folder = compare_run_folder(out, recipe.name, seed)
                 try:
@@ -124,7 +126,7 @@ def compare(
 
 def _tracer(recipe: Recipe, held_out: TrainingRows, device: Device) -> Any:
     """Return a callback that measures a network while it is trained."""
-    from kaggle_digits.analysis.trace import Tracer
+    from kaggle_digits.analysis.trace import Tracer  # with the backend that was chosen
     from kaggle_digits.models import network_predictor
 
     (network,) = recipe.networks
@@ -136,39 +138,17 @@ def _tracer(recipe: Recipe, held_out: TrainingRows, device: Device) -> Any:
     return Tracer(measure)
 
 
-def _labelled_test_rows(source: Source) -> TrainingRows:
-    test = load_test_rows(source)
-    if test.digits is None:
-        raise DataError(
-            f"--test: the test rows of {source} have no labels. Expected labels to score on, as in MNIST's own "
-            "files. Leave --test out to score on held-out rows."
-        )
-    return TrainingRows(test.pixels, test.digits)
-
-
 def _load_rows(out: Path, rows: dict[str, int]) -> dict[str, dict[str, Any]]:
-    """Return the rows of compare.json by recipe, or nothing if the folder holds no comparison yet.
-
-    Args:
-        out: the folder of the comparison.
-        rows: which rows of the data are trained on and scored now, as in compare.json.
-
-    Raises:
-        RunError: the comparison was made on other rows of the data, or its file cannot be read.
-    """
-    try:
-        found = read_json(out / COMPARE_FILE)
-        if found["rows"] == rows:
-            return {row["recipe"]: row for row in found["recipes"]}
-    except FileNotFoundError:
+    """Return the rows of compare.json by recipe, or nothing if the folder holds no comparison yet."""
+    file = out / COMPARE_FILE
+    if not file.exists():
         return {}
-    except (ValueError, LookupError, TypeError) as error:
-        raise RunError(
-            f"{out / COMPARE_FILE}: not readable as a comparison ({type(error).__name__}: {error}). Expected the file "
-            "that compare wrote. Name another folder."
-        ) from error
+    with readable(file):
+        kept = read_json(file)
+        if kept["rows"] == rows:
+            return {row["recipe"]: row for row in kept["recipes"]}
     raise RunError(
-        f"{out}: holds a comparison on other rows ({found['rows']}, now {rows}). Expected the same data and the same "
+        f"{out}: holds a comparison on other rows ({kept['rows']}, now {rows}). Expected the same data and the same "
         "first seed. Name another folder, or repeat the settings of the first comparison."
     )
 
@@ -176,27 +156,21 @@ def _load_rows(out: Path, rows: dict[str, int]) -> dict[str, dict[str, Any]]:
 def _row(
     recipe: Recipe, seeds: Sequence[int], runs: Sequence[Run], failed: str | None, *, comparable: bool
 ) -> dict[str, Any]:
-    """Return one row of the comparison, as ``compare`` describes it.
-
-    Args:
-        recipe: the recipe that was trained.
-        seeds: the seeds of its trainings.
-        runs: its runs, one per seed; ignored if it failed.
-        failed: the reason why it failed, or None.
-        comparable: whether the accuracy can be compared with the published one.
-    """
-    words = ("summary", "source", "published", "published_accuracy", "published_seconds")
-    row = {
+    """Return one row of the comparison, as ``compare`` describes it, or the reason why the recipe failed."""
+    published = ("published", "published_accuracy", "published_seconds")
+    row: dict[str, Any] = {
         "recipe": recipe.name,
         "failed": failed,
-        **{name: getattr(recipe, name) if comparable or name in ("summary", "source") else None for name in words},
+        "summary": recipe.summary,
+        "source": recipe.source,
+        **{name: getattr(recipe, name) if comparable else None for name in published},
         "settings": recipe.settings(),
         "seeds": list(seeds),
     }
     if failed:
         return row
     accuracies = [run.accuracy or 0.0 for run in runs]
-    mean, published = statistics.mean(accuracies), recipe.published_accuracy
+    mean, published_accuracy = statistics.mean(accuracies), row["published_accuracy"]
     traced = [run.epochs for run in runs if all("curve" in metrics for metrics in run.epochs)]
     losses = [[loss for metrics in epochs for loss in metrics["losses"]] for epochs in traced]
     return row | {
@@ -204,13 +178,13 @@ def _row(
         "accuracy": mean,
         "accuracy_std": statistics.stdev(accuracies) if len(runs) > 1 else None,
         "standard_error": standard_error(mean, runs[0].rows.held_out),
-        "difference": mean - published if comparable and published is not None else None,
+        "difference": None if published_accuracy is None else mean - published_accuracy,
         "train_seconds": statistics.median(run.seconds for run in runs),
         "predict_seconds": statistics.median(run.validation_seconds for run in runs),
         "epochs": statistics.mean(len(run.epochs) for run in runs) if recipe in recipe.networks else None,
         "parameters": runs[0].parameters,
         "until": {f"{target:.0%}": _reach(traced, target) for target in (0.95, 0.97, 0.98)},
-        "loss_spread": statistics.mean(np.std(each[-200:], ddof=1) for each in losses) if traced else None,
+        "loss_spread": statistics.mean(np.std(of_run[-200:], ddof=1) for of_run in losses) if traced else None,
         "device": device_to_json(runs[0].device),
     }
 
@@ -224,20 +198,34 @@ def _reach(traced: Sequence[list[dict[str, Any]]], target: float) -> dict[str, f
     return {"batches": statistics.median(batches), "seconds": statistics.median(seconds)}
 
 
-def _flat(row: dict[str, Any]) -> dict[str, Any]:
-    """Return a row for the CSV, with single values only. The entries of ``until`` get columns of their own."""
-    kept = {name: value for name, value in row.items() if not isinstance(value, list | dict)}
-    for target, found in row.get("until", {}).items():
-        for unit in ("batches", "seconds"):
-            kept[f"{unit}_until_{target.rstrip('%')}"] = found[unit] if found else None
-    return kept
+def first_reached(epochs: list[dict[str, Any]], target: float) -> tuple[int, float] | None:
+    """Return the steps and seconds of training until an accuracy was first measured, or None.
+
+    Args:
+        epochs: the metrics of a traced run. The accuracy at the end of each epoch counts as well.
+        target: the accuracy, 0–1.
+    """
+    steps, seconds = 0, 0.0
+    for metrics in epochs:
+        for step, after, reached in metrics["curve"]:
+            if reached >= target:
+                return steps + step, seconds + after
+        steps += len(metrics["losses"])
+        seconds += metrics["seconds"]
+        if metrics.get("validation_accuracy", 0.0) >= target:
+            return steps, seconds
+    return None
 
 
 def _write_tables(out: Path, comparison: dict[str, Any]) -> None:
+    """Write what was found as JSON, and as CSV with single values only, where "until" has columns of its own."""
     write_json(out / COMPARE_FILE, comparison)
-    flat = [_flat(row) for row in comparison["recipes"]]
-    columns = max((list(row) for row in flat), key=len)
-    with atomic_path(out / CSV_FILE) as path, path.open("w", encoding="utf-8", newline="") as stream:
-        writer = csv.DictWriter(stream, columns)
-        writer.writeheader()
-        writer.writerows(flat)
+    flat: list[dict[str, Any]] = []
+    for row in comparison["recipes"]:
+        cells = {name: value for name, value in row.items() if not isinstance(value, list | dict)}
+        for target, reached in row.get("until", {}).items():
+            for unit in ("batches", "seconds"):
+                cells[f"{unit}_until_{target.rstrip('%')}"] = reached and reached[unit]
+        flat.append(cells)
+    columns = max((list(cells) for cells in flat), key=len)
+    write_csv(out / "compare.csv", columns, ([cells.get(name) for name in columns] for cells in flat))

@@ -1,14 +1,14 @@
 """Write an HTML page of facts, tables and pictures, in light and dark, for screens, phones and print.
 
-The page is one file, which contains its pictures. It has no scripts and fetches nothing. Everything in it is escaped by
-the template.
+The page is one file, which contains its pictures. It has no scripts and fetches nothing. The template escapes
+everything in it.
 """
 
 from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,8 +17,6 @@ from kaggle_digits.files import atomic_path
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-TEMPLATE = Path(__file__).with_name("report.html")
 
 
 @dataclass(frozen=True)
@@ -30,14 +28,14 @@ class Section:
         text: a sentence or two.
         head: the titles of a table's columns; none if there is no table.
         rows: the cells of each row. The last cell of a shorter row is as wide as all that are missing.
-        pictures: captions and pictures, as ``picture`` returns them.
+        figures: pictures by their captions.
     """
 
     title: str
     text: str = ""
     head: Sequence[str] = ()
     rows: Sequence[Sequence[str]] = ()
-    pictures: Sequence[tuple[str, str]] = ()
+    figures: Mapping[str, Figure] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -55,17 +53,10 @@ class Page:
 
     title: str
     lead: str
+    sections: Sequence[Section]
     facts: Sequence[tuple[str, str]] = ()
     command: str = ""
-    sections: Sequence[Section] = field(default_factory=list)
     commit: str | None = None
-
-
-def picture(figure: Figure) -> str:
-    """Return a figure as PNG, in base64."""
-    stream = io.BytesIO()
-    figure.savefig(stream, format="png", dpi=100)
-    return base64.b64encode(stream.getvalue()).decode()
 
 
 def write_page(file: Path, page: Page) -> None:
@@ -73,6 +64,14 @@ def write_page(file: Path, page: Page) -> None:
     from jinja2 import Environment, StrictUndefined
 
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
+    environment.filters["png"] = _png
+    template = environment.from_string(Path(__file__).with_name("report.html").read_text(encoding="utf-8"))
     with atomic_path(file) as path:
         path.write_text(template.render(page=page) + "\n", encoding="utf-8")
+
+
+def _png(figure: Figure) -> str:
+    """Return a figure as PNG, in base64."""
+    stream = io.BytesIO()
+    figure.savefig(stream, format="png", dpi=100)
+    return base64.b64encode(stream.getvalue()).decode()

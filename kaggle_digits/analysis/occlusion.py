@@ -11,11 +11,6 @@ from kaggle_digits.digits import PIXELS, SIDE
 from kaggle_digits.learners.images import normalise_for
 from kaggle_digits.recipe import Classical, Recipe
 
-PATCH = 5
-"""Pixels along each side of the patch that is erased."""
-CANDIDATES = 250
-"""The image distortion model compares so many of the nearest images, by Euclidean distance."""
-
 
 def occlusion_map(
     predict: Callable[[np.ndarray], np.ndarray], pixels: np.ndarray, digit: int | None = None
@@ -35,8 +30,7 @@ def occlusion_map(
     """
     image = pixels.reshape(SIDE, SIDE)
     rows, columns = np.mgrid[:SIDE, :SIDE]
-    away = PATCH // 2
-    hidden = (abs(rows[:, :, None, None] - rows) <= away) & (abs(columns[:, :, None, None] - columns) <= away)
+    hidden = (abs(rows[:, :, None, None] - rows) <= 2) & (abs(columns[:, :, None, None] - columns) <= 2)
     erased = np.where(hidden, 0, image)  # (28, 28, 28, 28): where the patch is, and the image with it
     is_changed = (erased != image).any(axis=(2, 3))
     read = predict(
@@ -60,15 +54,15 @@ def nearest_rows(recipe: Recipe, pixels: np.ndarray, rows: TrainingRows, count: 
     Returns:
         (N, count) int64, numbers of rows, the nearest first.
     """
-    images, references = (normalise_for(recipe, each).astype(np.float32) for each in (pixels, rows.pixels))
+    images, references = (normalise_for(recipe, given).astype(np.float32) for given in (pixels, rows.pixels))
     distances = np.square(references).sum(axis=1) - 2 * images @ references.T
-    near = np.argsort(distances, axis=1, kind="stable")[:, :CANDIDATES]
+    near = np.argsort(distances, axis=1, kind="stable")[:, :250]  # the image distortion model compares only these
     if not (isinstance(recipe, Classical) and recipe.estimator[0] == "ImageDistortionModel"):
         return near[:, :count]
     from kaggle_digits.learners.distortion import distortion_distances, image_gradients
 
     nearest = []
-    for gradients, some in zip(image_gradients(images / 255), near, strict=True):
-        distorted = distortion_distances(gradients, image_gradients(references[some] / 255))
-        nearest.append(some[np.argsort(distorted, kind="stable")[:count]])
+    for gradients, candidates in zip(image_gradients(images / 255), near, strict=True):
+        distorted = distortion_distances(gradients, image_gradients(references[candidates] / 255))
+        nearest.append(candidates[np.argsort(distorted, kind="stable")[:count]])
     return np.stack(nearest)

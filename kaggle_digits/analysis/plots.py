@@ -24,9 +24,6 @@ PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 
 BLUE, GREY = PALETTE[0], "#787878"
 
-WHY = LinearSegmentedColormap.from_list("why", [BLUE, "white", PALETTE[1]])
-"""The colours of a map of what speaks against and for a reading."""
-
 STYLE: Any = {
     # Without a background, and with text in a grey of medium brightness, plots are readable in light and dark.
     **dict.fromkeys(("figure.facecolor", "axes.facecolor"), "none"),
@@ -71,12 +68,16 @@ def plot_digits(pixels: np.ndarray, titles: Sequence[object], *, columns: int = 
     rows = max(1, -(-len(pixels) // columns))
     figure = Figure(figsize=(columns * 0.9, rows * 1.1), layout="constrained")
     grid = figure.subplots(rows, columns, squeeze=False).ravel()
-    for axes, image, title in zip(grid, pixels.reshape(-1, SIDE, SIDE), titles, strict=False):
-        axes.imshow(image, cmap="gray_r", vmin=0, vmax=255)
-        axes.set_title(str(title), fontsize=8)
+    for axes, image, title in zip(grid, pixels, titles, strict=False):
+        _draw_digit(axes, image, str(title))
     for axes in grid:
         axes.axis("off")
     return figure
+
+
+def _draw_digit(axes: Any, pixels: np.ndarray, title: str, **options: Any) -> None:
+    axes.imshow(pixels.reshape(SIDE, SIDE), cmap="gray_r", vmin=0, vmax=255)
+    axes.set_title(title, fontsize=8, **options)
 
 
 @rc_context(STYLE)
@@ -129,6 +130,8 @@ def plot_reasons(
 ) -> Figure:
     """Draw images, which of their parts matter for the reading, and the training images nearest to each.
 
+    In the map, what speaks for the reading is orange, and what speaks against it is blue.
+
     Args:
         pixels: (N, 784), 0–255.
         titles: N short texts.
@@ -136,27 +139,22 @@ def plot_reasons(
         near: (N, K, 784), 0–255.
         near_digits: (N, K) integers, 0–9, their labels.
     """
+    colours = LinearSegmentedColormap.from_list("why", [BLUE, "white", PALETTE[1]])
     count = near.shape[1]
     figure = Figure(figsize=((count + 2) * 1.05, len(pixels) * 1.35), layout="constrained")
     grid = figure.subplots(len(pixels), count + 2, squeeze=False)
+    for row, (image, title, contributions) in enumerate(zip(pixels, titles, maps, strict=True)):
+        given, why, *others = grid[row]
+        _draw_digit(given, image, title)
+        why.imshow(255 - image.reshape(SIDE, SIDE) * 0.45, cmap="gray", vmin=0, vmax=255)
+        most = max(0.05, float(np.abs(contributions).max()))
+        why.imshow(contributions, cmap=colours, vmin=-most, vmax=most, alpha=np.abs(contributions) / most * 0.85)
+        why.set_title("why", fontsize=8)
+        for axes, neighbour, digit in zip(others, near[row], near_digits[row], strict=True):
+            _draw_digit(axes, neighbour, f"near: {digit}", color=GREY)
     for axes in grid.ravel():
         axes.axis("off")
-    for places, number, title in zip(grid, range(len(pixels)), titles, strict=True):
-        places[0].imshow(pixels[number].reshape(SIDE, SIDE), cmap="gray_r", vmin=0, vmax=255)
-        places[0].set_title(title.replace(", ", "\n"), fontsize=8)
-        draw_map(places[1], pixels[number], maps[number])
-        places[1].set_title("why", fontsize=8)
-        for axes, image, digit in zip(places[2:], near[number], near_digits[number], strict=False):
-            axes.imshow(image.reshape(SIDE, SIDE), cmap="gray_r", vmin=0, vmax=255)
-            axes.set_title(f"near: {digit}", fontsize=8, color=GREY)
     return figure
-
-
-def draw_map(axes: Any, pixels: np.ndarray, contributions: np.ndarray) -> None:
-    """Draw an image in light grey, and over it what speaks for the reading in orange and what against it in blue."""
-    axes.imshow(255 - pixels.reshape(SIDE, SIDE) * 0.45, cmap="gray", vmin=0, vmax=255)
-    most = max(0.05, float(np.abs(contributions).max()))
-    axes.imshow(contributions, cmap=WHY, vmin=-most, vmax=most, alpha=np.abs(contributions) / most * 0.85)
 
 
 def confusion(probabilities: np.ndarray, digits: np.ndarray) -> np.ndarray:
@@ -166,15 +164,15 @@ def confusion(probabilities: np.ndarray, digits: np.ndarray) -> np.ndarray:
     return counts
 
 
-def plot_confusions(read: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> dict[str, Figure]:
+def plot_confusions(readings: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> dict[str, Figure]:
     """Draw a confusion matrix for each name, all with the same colours.
 
     Args:
-        read: probabilities (N, 10) and true digits (N,) by name.
+        readings: probabilities (N, 10) and true digits (N,) by name.
     """
-    off = ~np.eye(CLASSES, dtype=bool)
-    darkest = max((int(confusion(*each)[off].max()) for each in read.values()), default=1)
-    return {name: plot_confusion(*each, darkest=darkest) for name, each in read.items()}
+    wrong = ~np.eye(CLASSES, dtype=bool)
+    darkest = max((int(confusion(*reading)[wrong].max()) for reading in readings.values()), default=1)
+    return {name: plot_confusion(*reading, darkest=darkest) for name, reading in readings.items()}
 
 
 @rc_context(STYLE)
@@ -191,17 +189,8 @@ def plot_confusion(probabilities: np.ndarray, digits: np.ndarray, *, darkest: in
     wrong = np.where(np.eye(CLASSES, dtype=bool), 0, counts)
     figure = Figure(figsize=(5.5, 4.8), layout="constrained")
     axes = figure.subplots()
-    seaborn.heatmap(
-        wrong,
-        annot=counts,
-        fmt="d",
-        cmap="Reds",
-        vmin=0,
-        vmax=max(1, darkest or wrong.max()),
-        cbar=False,
-        square=True,
-        ax=axes,
-    )
+    limit = max(1, darkest or wrong.max())
+    seaborn.heatmap(wrong, annot=counts, fmt="d", cmap="Reds", vmin=0, vmax=limit, cbar=False, square=True, ax=axes)
     axes.set(xlabel="read as", ylabel="is", title=f"{counted(wrong.sum(), 'mistake')} in {len(digits):,} held-out rows")
     axes.tick_params(rotation=0)
     return figure
@@ -218,20 +207,16 @@ def plot_reliability(probabilities: np.ndarray, digits: np.ndarray) -> Figure:
         digits: (N,) integers, the truth.
     """
     counts, sure, accuracy = reliability(probabilities, digits)
-    there = counts > 0
+    filled = counts > 0
     figure = Figure(figsize=(5, 5), layout="constrained")
     axes, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     axes.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle="--")
     # The bars show one standard error, because the share that is right says little if there are few digits.
     spread = np.sqrt(sure * (1 - sure) / np.maximum(1, counts))
-    axes.errorbar(sure[there], accuracy[there], spread[there], fmt="o-", color=BLUE, capsize=2)
-    error = calibration_error(probabilities, digits)
-    axes.set(
-        ylim=(0, 1.03),
-        ylabel="share that is right",
-        title=f"Calibration error {100 * error:.2f} points, {len(digits):,} digits",
-    )
-    below.bar(sure[there], counts[there], width=0.04, color=BLUE)
+    axes.errorbar(sure[filled], accuracy[filled], spread[filled], fmt="o-", color=BLUE, capsize=2)
+    title = f"Calibration error {100 * calibration_error(probabilities, digits):.2f} points, {len(digits):,} digits"
+    axes.set(ylim=(0, 1.03), ylabel="share that is right", title=title)
+    below.bar(sure[filled], counts[filled], width=0.04, color=BLUE)
     below.set(yscale="log", xlabel="certainty", ylabel="digits", xlim=(0, 1.03))
     return figure
 
@@ -256,17 +241,29 @@ def plot_worst(
         columns: the number of columns of the grid.
         numbers: (N,) the numbers of the rows in their file, to stand above each mistake; or None.
     """
-    read, certainty = probabilities.argmax(axis=1), probabilities.max(axis=1)
-    worst = [row for row in np.argsort(-certainty, kind="stable") if read[row] != digits[row]][:most]
-    if not worst:
+    worst = surest_mistakes(probabilities, digits)[:most]
+    if not len(worst):
         figure = Figure(figsize=(5, 0.5))
         axes = figure.subplots()  # a notebook shows no figure without axes
         axes.axis("off")
         axes.text(0, 0.4, f"No mistake among {len(digits):,} digits.")
         return figure
-    places = {row: f"row {numbers[row]:,}\n" if numbers is not None else "" for row in worst}
-    titles = [f"{places[row]}is {digits[row]}\nread {read[row]} ({certainty[row]:.0%})" for row in worst]
+    titles = mistake_titles(probabilities[worst], digits[worst])
+    if numbers is not None:
+        titles = [f"row {number:,}\n{title}" for number, title in zip(numbers[worst], titles, strict=True)]
     return plot_digits(pixels[worst], titles, columns=min(columns, len(worst)))
+
+
+def surest_mistakes(probabilities: np.ndarray, digits: np.ndarray) -> np.ndarray:
+    """Return the rows that are misread, (M,) int64, the surest first."""
+    wrong = np.flatnonzero(probabilities.argmax(axis=1) != digits)
+    return wrong[np.argsort(-probabilities[wrong].max(axis=1), kind="stable")]
+
+
+def mistake_titles(probabilities: np.ndarray, digits: np.ndarray) -> list[str]:
+    """Say for each row what the digit is, what it is read as, and how surely."""
+    readings = zip(digits, probabilities.argmax(axis=1), probabilities.max(axis=1), strict=True)
+    return [f"is {digit}\nread {read} ({certainty:.0%})" for digit, read, certainty in readings]
 
 
 def _colours(count: int) -> Sequence[Any]:

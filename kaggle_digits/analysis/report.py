@@ -5,48 +5,19 @@ from __future__ import annotations
 import logging
 import math
 import shlex
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from kaggle_digits.analysis import plots, validate
 from kaggle_digits.analysis.calibration import calibration_error
-from kaggle_digits.analysis.html import Page, Section, picture, write_page
+from kaggle_digits.analysis.html import Page, Section, write_page
 from kaggle_digits.analysis.occlusion import nearest_rows, occlusion_map
-from kaggle_digits.analysis.plots import (
-    plot_confusion,
-    plot_confusions,
-    plot_curves,
-    plot_label_counts,
-    plot_learning_rate,
-    plot_reasons,
-    plot_reliability,
-    plot_worst,
-)
-from kaggle_digits.analysis.validate import (
-    COMPARISON_FILE,
-    LABELS_FILE,
-    Pair,
-    Validation,
-    find_better,
-    format_p,
-    load_validation,
-    suspect_labels,
-    verdict,
-)
-from kaggle_digits.analysis.validate import JSON_FILE as VALIDATION_JSON
-from kaggle_digits.data import (
-    SAMPLE,
-    Source,
-    Split,
-    TrainingRows,
-    find_source,
-    fold_rows,
-    load_train,
-)
-from kaggle_digits.digits import calibrate, counted, describe_accuracy
+from kaggle_digits.data import SAMPLE, Split, TrainingRows, find_source, fold_rows, load_train
+from kaggle_digits.devices import import_tensorflow
+from kaggle_digits.digits import CLASSES, calibrate, counted, describe_accuracy
 from kaggle_digits.errors import DataError, RunError, SubmissionError
 from kaggle_digits.files import read_json
 from kaggle_digits.learners import load_run, read_finished
@@ -61,15 +32,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-COMPARE_FRACTION = 1 / 7
-"""``compare`` holds out this share of the rows, as in MNIST, which has 60,000 rows to train on and 10,000 to score.
-
-Of the competition's 42,000 rows, 36,000 are trained on and 6,000 are held out."""
+MOST_MISTAKES = 60  # on a page
 COMPARE_FILE, REPORT_FILE = "compare.json", "report.html"
-MISTAKES, COLUMNS = 60, 6
-"""The most mistakes on a page, and the columns of their grid, which fits a phone."""
-REASONS = 8
-"""For this many of the worst mistakes the page says why."""
 
 
 def report(folder: Path, out: Path | None = None, *, data: str | None = None) -> Path:
@@ -87,139 +51,130 @@ def report(folder: Path, out: Path | None = None, *, data: str | None = None) ->
     Raises:
         RunError: the folder holds none of these, or a file in it is damaged.
     """
-    builders: dict[str, Callable[[Path, str | None], Page]] = {
-        RUN_FILE: _page_of_run,
-        VALIDATION_JSON: _page_of_validation,
-        COMPARISON_FILE: lambda where, _: _page_of_folds(where),
-        COMPARE_FILE: lambda where, _: page_of_comparison(where),
+    builders: dict[str, Callable[[], Page]] = {
+        RUN_FILE: lambda: _page_of_run(read_finished(folder), data),
+        validate.JSON_FILE: lambda: _page_of_validation(validate.load_validation(folder), data),
+        validate.COMPARISON_FILE: lambda: _page_of_folds(folder),
+        COMPARE_FILE: lambda: page_of_comparison(folder),
     }
-    found = next((name for name in builders if (folder / name).exists()), None)
-    build = builders[found] if found else _page_of_members
-    if not found and run_folders(folder) == [folder]:
+    name = next((name for name in builders if (folder / name).exists()), "")
+    if not name and run_folders(folder) == [folder]:
         raise RunError(
             f"{folder}: nothing to report on in it. Expected {', '.join(builders)}, as train, validate and compare "
             "leave, or the run folders of members. Name such a folder."
         )
+    with validate.readable(folder / name):
+        page = builders[name]() if name else _page_of_members(folder)
     file = out or folder / REPORT_FILE
-    try:
-        page = build(folder, data)
-    except (LookupError, TypeError, ValueError, AttributeError) as error:  # what is missing in a damaged file
-        raise RunError(
-            f"{folder / (found or '')}: cannot be reported on ({type(error).__name__}: {error}). Expected what this "
-            "version of kaggle-digits wrote. Repeat the command that made it."
-        ) from error
     write_page(file, page)
     return file
 
 
-def _page_of_run(folder: Path, data: str | None) -> Page:
-    run = read_finished(folder)
-    recipe, members = run.recipe, run.members
-    networks = [member for member in members if member.recipe.networks] or ([run] if recipe.networks else [])
+def _page_of_run(run: Run, data: str | None) -> Page:
+    recipe, members, source = run.recipe, run.members, run.source
     lead = f"{recipe.summary[:1].upper()}{recipe.summary[1:]}."
-    where = run.source
-    sections: list[Section] = []
-    if members:
-        sections.append(_members_section(members))
+    sections: list[Section] = [_members_section(members)] if members else []
+    names = {member.folder.name: member for member in members} or {recipe.name: run}
+    networks = {name: member for name, member in names.items() if member.recipe.networks}
     if networks:
-        curves = {member.folder.name if members else recipe.name: member.epochs for member in networks}
-        rates = picture(plot_learning_rate(_learning_rates(networks)))
-        sections.append(_training_section(curves, ("learning rate", rates)))
+        sections.append(_training_section(networks, with_rates=True))
     if run.accuracy is not None:
         lead += (
             f" It reads {describe_accuracy(run.accuracy, run.rows.held_out)} of {run.rows.held_out:,} held-out rows "
             "right, which played no part in training."
         )
         probabilities = calibrate(run.probabilities, run.temperature or 1.0)
-        sections += _reading_sections(probabilities, run.held_out_digits)
-        found = _find_rows(run, data)
-        sections += _mistakes_sections(run, probabilities, found)
-        where = found.source if isinstance(found, _Found) else where
-    sections += _submission_sections(run)
+        sections.append(_reading_section(probabilities, run.held_out_digits))
+        # Runs of 2026 do not say how their rows were divided: most as `train` does.
+        split = run.split or Split(fraction=recipe.validation_fraction, seed=run.seed)
+        found = _find_rows(run.source, run.folder, data, lambda rows: RowCounts.of(*split.of(rows)) == run.rows)
+        if isinstance(found, str):
+            sections.append(Section("Worst mistakes", found))
+        else:
+            rows, source = found
+            _, numbers = split.of(TrainingRows(np.arange(1, len(rows) + 1), rows.digits))
+            training, held_out = split.of(rows)
+            sections.append(_reasons_section(run, training, held_out, probabilities))
+            if wrong := len(plots.surest_mistakes(probabilities, held_out.digits)):
+                title = "All mistakes" if wrong <= MOST_MISTAKES else f"The {MOST_MISTAKES} surest mistakes"
+                sections.append(_mistakes_section(title, held_out, probabilities, numbers.pixels))
     return Page(
         title=f"{recipe.name}, seed {run.seed}",
         lead=lead,
-        facts=_facts(run, where),
-        command=_command(run, where),
-        sections=sections,
+        facts=_facts(run, source),
+        command=_command(run, source),
+        sections=[*sections, *_submission_sections(run)],
         commit=run.commit,
     )
 
 
-def _page_of_members(folder: Path, data: str | None) -> Page:  # noqa: ARG001
+def _page_of_members(folder: Path) -> Page:
     """Return the page about members that were trained by several commands, or by ``submit --folds``."""
-    members = [read_finished(each) for each in run_folders(folder)]
-    networks = [member for member in members if member.recipe.networks]
-    sections = [_members_section(members)]
-    if networks:
-        sections.append(_training_section({member.folder.name: member.epochs for member in networks}))
+    members = [read_finished(member) for member in run_folders(folder)]
+    networks = {member.folder.name: member for member in members if member.recipe.networks}
     return Page(
         title=f"{len(members)} members in {folder.name}",
         lead="`kaggle-digits predict` averages them. Each has a page of its own: name its folder.",
         facts=_facts(members[0], members[0].source)[1:],
-        sections=[*sections, *_submission_sections(members[0])],
+        sections=[
+            _members_section(members),
+            *([_training_section(networks)] if networks else []),
+            *_submission_sections(members[0]),
+        ],
         commit=members[0].commit,
     )
 
 
 def _facts(run: Run, source: str) -> list[tuple[str, str]]:
-    facts = [
+    epochs = [str(len(part.epochs)) for part in run.members or [run] if part.recipe.networks]
+    return [
         ("Recipe", f"{run.recipe.name} ({run.recipe.source})"),
-        (
-            "Epochs",
-            " + ".join(f"{len(each.epochs)}" for each in (run.members or [run]) if each.recipe.networks) or "none",
-        ),
+        ("Epochs", " + ".join(epochs) or "none"),
         ("Rows", f"{run.rows.training:,} to train on, {run.rows.held_out:,} held out, of {_place(source)}"),
         ("Device", str(run.device)),
+        *([("Begun on", "; ".join(map(str, run.devices_before)))] if run.devices_before else []),
         ("Seconds", f"{run.seconds:,.1f} to train, {run.validation_seconds:,.1f} to read the held-out rows"),
         ("Parameters", f"{run.parameters:,}" if run.parameters is not None else "unknown"),
         ("Calibration", f"temperature {run.temperature}" if run.temperature else "none"),
         ("Versions", ", ".join(f"{name} {version}" for name, version in run.versions.items())),
         ("Run folder", str(run.folder)),
+        *([("Submission", run.submission)] if run.submission else []),
     ]
-    if run.devices_before:
-        facts.insert(4, ("Begun on", "; ".join(map(str, run.devices_before))))
-    if run.submission:
-        facts.append(("Submission", run.submission))
-    return facts
 
 
 def _command(run: Run, source: str) -> str:
-    """Return the command that repeats a training; "" if it was not made by train or submit, or not from a file.
-
-    Args:
-        run: the training.
-        source: where its rows are now.
-    """
+    """Return the command that repeats a training; "" if it was not made by train or submit, or not from a file."""
     recipe, rows = run.recipe, run.rows
     usual = RECIPES.get(recipe.name)
     name = recipe.name if usual else recipe.source
-    is_here = all(Path(each).exists() for each in (name, source) if each not in (recipe.name, SAMPLE))
-    if not is_here or rows.held_out != math.ceil(recipe.validation_fraction * (rows.training + rows.held_out)):
+    files = {name, source} - {recipe.name, SAMPLE}
+    if not all(Path(file).exists() for file in files):
         return ""
-    parts = [
-        "kaggle-digits",
-        "train",
-        "--recipe",
-        name,
-        "--run",
-        "again",
-        "--data",
-        source,
-        "--seed",
-        str(run.seed),
-    ]
+    if rows.held_out != math.ceil(recipe.validation_fraction * (rows.training + rows.held_out)):
+        return ""
+    command = f"train --recipe {shlex.quote(name)} --run again --data {shlex.quote(source)} --seed {run.seed}"
     if usual and usual.settings() != recipe.settings():
         epochs = {network.epochs for network in recipe.networks}
         if len(epochs) != 1 or usual.with_epochs(min(epochs)).settings() != recipe.settings():
             return ""
-        parts += ["--epochs", str(min(epochs))]
-    return shlex.join(parts)
+        command += f" --epochs {min(epochs)}"
+    return f"kaggle-digits {command}"
 
 
-def _training_section(curves: dict[str, list[dict[str, Any]]], *more: tuple[str, str]) -> Section:
-    pictures = [("loss and accuracy of each epoch", picture(plot_curves(curves, stacked=True))), *more]
-    return Section("During training", pictures=pictures)
+def _training_section(networks: Mapping[str, Run], *, with_rates: bool = False) -> Section:
+    curves = plots.plot_curves({name: run.epochs for name, run in networks.items()}, stacked=True)
+    figures = {"loss and accuracy of each epoch": curves}
+    if with_rates:
+        import_tensorflow()
+        from kaggle_digits.analysis.schedule import learning_rates
+
+        rates = {}
+        for run in networks.values():
+            (network,) = run.recipe.networks
+            accuracies = [epoch.get("tuning_accuracy", 0.0) for epoch in run.epochs]
+            rates[run.recipe.name] = learning_rates(network, run.rows.training, accuracies)
+        figures["learning rate"] = plots.plot_learning_rate(rates)
+    return Section("During training", figures=figures)
 
 
 def _members_section(members: Sequence[Run]) -> Section:
@@ -241,78 +196,38 @@ def _members_section(members: Sequence[Run]) -> Section:
     )
 
 
-def _learning_rates(runs: Sequence[Run]) -> dict[str, np.ndarray]:
-    """Return the learning rate at every step of each training, by the name of its recipe."""
-    from kaggle_digits.devices import import_tensorflow
-
-    import_tensorflow()
-    from kaggle_digits.analysis.schedule import learning_rates
-
-    found = {}
-    for run in runs:
-        (network,) = run.recipe.networks
-        accuracies = [epoch.get("tuning_accuracy", 0.0) for epoch in run.epochs]
-        found[run.recipe.name] = learning_rates(network, run.rows.training, accuracies)
-    return found
-
-
-def _reading_sections(probabilities: np.ndarray, digits: np.ndarray) -> list[Section]:
+def _reading_section(probabilities: np.ndarray, digits: np.ndarray) -> Section:
     error = calibration_error(probabilities, digits)
-    return [
-        Section(
-            "What is read as what, and how surely",
-            f"Of the digits that are given as 90% sure, 90% should be right. The mean difference is {error:.2%}.",
-            pictures=[
-                ("confusion matrix", picture(plot_confusion(probabilities, digits))),
-                ("certainty and accuracy", picture(plot_reliability(probabilities, digits))),
-            ],
-        )
-    ]
+    return Section(
+        "What is read as what, and how surely",
+        f"Of the digits that are given as 90% sure, 90% should be right. The mean difference is {error:.2%}.",
+        figures={
+            "confusion matrix": plots.plot_confusion(probabilities, digits),
+            "certainty and accuracy": plots.plot_reliability(probabilities, digits),
+        },
+    )
 
 
-@dataclass(frozen=True)
-class _Found:
-    """The rows of a run: those trained on, those held out with their numbers in the file, and the source's name."""
-
-    training: TrainingRows
-    held_out: TrainingRows
-    numbers: np.ndarray
-    source: str
-
-
-ROW_NUMBERS = "The first row below the header of the training file is row 1."
-
-
-def _mistakes_sections(run: Run, probabilities: np.ndarray, found: _Found | str) -> list[Section]:
-    if isinstance(found, str):
-        return [Section("Worst mistakes", found)]
-    held_out = found.held_out
-    wrong = int((probabilities.argmax(axis=1) != held_out.digits).sum())
-    sections = [_reasons_section(run, found.training, held_out, probabilities)]
-    if wrong:
-        title = "All mistakes" if wrong <= MISTAKES else f"The {MISTAKES} surest mistakes"
-        figure = plot_worst(
-            held_out.pixels, probabilities, held_out.digits, most=MISTAKES, columns=COLUMNS, numbers=found.numbers
-        )
-        sections.append(Section(title, ROW_NUMBERS, pictures=[("mistakes", picture(figure))]))
-    return sections
+def _mistakes_section(
+    title: str,
+    rows: TrainingRows,
+    probabilities: np.ndarray,
+    numbers: np.ndarray,
+    text: str = "The first row below the header of the training file is row 1.",
+) -> Section:
+    """Show mistakes, the surest first, with the numbers of their rows in the training file."""
+    grid: dict[str, Any] = {"most": MOST_MISTAKES, "columns": 6}  # as many columns as fit a phone
+    figure = plots.plot_worst(rows.pixels, probabilities, rows.digits, numbers=numbers, **grid)
+    return Section(title, text, figures={"mistakes": figure})
 
 
 def _reasons_section(
     run: Run, training: TrainingRows, held_out: TrainingRows, probabilities: np.ndarray, where: str = ""
 ) -> Section:
-    """Show what decided the worst mistakes.
-
-    Args:
-        run: what made them.
-        training, held_out: its rows.
-        probabilities: (N, 10), what it read in the held-out rows.
-        where: is added to the title.
-    """
-    read, certainty = probabilities.argmax(axis=1), probabilities.max(axis=1)
-    worst = [row for row in np.argsort(-certainty, kind="stable") if read[row] != held_out.digits[row]][:REASONS]
+    """Show what decided the worst mistakes of a run. The probabilities, (N, 10), are those of the held-out rows."""
     title = f"Worst mistakes, and why{where}"
-    if not worst:
+    worst = plots.surest_mistakes(probabilities, held_out.digits)[:8]
+    if not len(worst):
         return Section(title, f"There is no mistake among {len(held_out):,} held-out rows.")
     try:
         predict = load_run(run.folder).predict
@@ -320,41 +235,43 @@ def _reasons_section(
         return Section(title, f"The trained form cannot be loaded: {error}")
     # An ensemble asks its classical member where the networks are not sure. What is near for it is what counts.
     recipe = next((member for member in run.recipe.members if not member.networks), run.recipe)
-    near = nearest_rows(recipe, held_out.pixels[worst], training, min(3, len(training)))
-    figure = plot_reasons(
-        held_out.pixels[worst],
-        [f"is {held_out.digits[row]}, read {read[row]} ({certainty[row]:.0%})" for row in worst],
-        np.stack([occlusion_map(predict, held_out.pixels[row], int(read[row])) for row in worst]),
-        training.pixels[near],
-        training.digits[near],
-    )
+    pixels, probabilities = held_out.pixels[worst], probabilities[worst]
+    near = nearest_rows(recipe, pixels, training, min(3, len(training)))
+    read = probabilities.argmax(axis=1)
+    maps = [occlusion_map(predict, image, int(digit)) for image, digit in zip(pixels, read, strict=True)]
+    titles = plots.mistake_titles(probabilities, held_out.digits[worst])
+    figure = plots.plot_reasons(pixels, titles, np.stack(maps), training.pixels[near], training.digits[near])
     return Section(
         title,
         "The surest mistakes come first. Orange marks the parts that speak for the reading: without them its "
         "probability falls. Blue marks those that speak against it. Beside them are the nearest training images.",
-        pictures=[("the worst mistakes, with occlusion maps and the nearest training images", picture(figure))],
+        figures={"the worst mistakes, with occlusion maps and the nearest training images": figure},
     )
 
 
-def _find_rows(run: Run, data: str | None) -> _Found | str:
-    """Return the rows of a run, or say why not. They are known by their checksum, wherever they are now."""
-    seen = False
-    for source in _sources(run.source, run.folder, data):
+def _find_rows(
+    name: str, folder: Path, data: str | None, is_right: Callable[[TrainingRows], bool]
+) -> tuple[TrainingRows, str] | str:
+    """Find rows, wherever they are now, and the name of their source; or say why they were not found.
+
+    A file in the folder names their source, but the user may name another one.
+    """
+    try:
+        sources = [find_source(data)] if data else find_again(name, folder)
+    except DataError as error:
+        log.warning("%s", error)
+        sources = []
+    is_seen = False
+    for source in sources:
         try:
             rows = load_train(source)
+            is_seen = True
+            if is_right(rows):
+                return rows, source.name
         except DataError as error:
             log.warning("%s", error)
-            continue
-        seen = True
-        numbered = TrainingRows(np.arange(1, len(rows) + 1)[:, None], rows.digits)
-        # Runs of 2026 do not say how their rows were divided: most as this command does.
-        split = run.split or Split(fraction=run.recipe.validation_fraction, seed=run.seed)
-        training, held_out = split.of(numbered)
-        parts = [rows.take(part.pixels[:, 0] - 1) for part in (training, held_out)]
-        if RowCounts.of(*parts) == run.rows:
-            return _Found(parts[0], parts[1], held_out.pixels[:, 0], source.name)
-    where = _place(data or run.source)
-    if seen:
+    where = _place(data or name)
+    if is_seen:
         return f"The rows of {where} are others than those of the training, or were divided in another way."
     return f"The training rows were not found at {where}, nor where data usually is. Name them with --data."
 
@@ -364,151 +281,104 @@ def _place(name: str) -> str:
     return "the folder that it ran in" if name == "." else name
 
 
-def _sources(name: str, folder: Path, data: str | None) -> Iterator[Source]:
-    """Yield the sources that may have the rows that a file in a folder names; only one if the user has named it."""
-    if not data:
-        yield from find_again(name, folder)
-        return
-    try:
-        yield find_source(data)
-    except DataError as error:
-        log.warning("%s", error)
-
-
 def _submission_sections(run: Run) -> list[Section]:
-    file = Path(run.submission) if run.submission else None
-    if not file or not file.is_file():
-        return []
     try:
-        digits = read_submission(file).digits
-    except SubmissionError:  # somebody has changed the file since
-        digits = None
+        digits = read_submission(Path(run.submission)).digits if run.submission else None
+    except SubmissionError:  # somebody has changed or removed the file since
+        return []
     if digits is None:
         return []
-    figure = plot_label_counts(np.array(digits))
-    return [Section("Labels of the submission", pictures=[("how often each digit was predicted", picture(figure))])]
+    figures = {"how often each digit was predicted": plots.plot_label_counts(np.array(digits))}
+    return [Section("Labels of the submission", figures=figures)]
 
 
-def _page_of_validation(folder: Path, data: str | None) -> Page:
-    found = load_validation(folder)
-    fields, probabilities, digits = found.fields, found.probabilities, found.digits
-    suspects = suspect_labels(probabilities, digits)
+def _page_of_validation(validation: validate.Validation, data: str | None) -> Page:
+    recipe, fields, digits = validation.recipe, validation.fields, validation.digits
+    suspects = validate.suspect_labels(validation.probabilities, digits)
+    by_fold = fields["fold_accuracies"]
     sections = [
         Section(
             "Folds",
-            head=("", *(f"{number}" for number in range(1, len(fields["fold_accuracies"]) + 1))),
-            rows=[("accuracy", *(f"{each:.2%}" for each in fields["fold_accuracies"]))],
+            head=("", *map(str, range(1, len(by_fold) + 1))),
+            rows=[("accuracy", *(f"{accuracy:.2%}" for accuracy in by_fold))],
         ),
         Section(
             "Digits",
-            head=("", *map(str, range(10))),
+            head=("", *map(str, range(CLASSES))),
             rows=[
-                ("accuracy", *("–" if each is None else f"{each:.2%}" for each in fields["digit_accuracies"])),
-                ("rows", *(f"{(digits == digit).sum():,}" for digit in range(10))),
+                ("accuracy", *("–" if share is None else f"{share:.2%}" for share in fields["digit_accuracies"])),
+                ("rows", *(f"{count:,}" for count in np.bincount(digits, minlength=CLASSES))),
             ],
         ),
-        *_reading_sections(probabilities, digits),
+        _reading_section(validation.probabilities, digits),
     ]
-    where = fields["data"]
-    for source in _sources(where, folder, data):
-        try:
-            rows = load_train(source)
-        except DataError as error:
-            log.warning("%s", error)
-            continue
-        if np.array_equal(rows.digits, digits):
-            sections += _validation_mistakes(found, rows, suspects)
-            where = source.name
-            break
+    found = _find_rows(fields["data"], validation.folder, data, lambda rows: np.array_equal(rows.digits, digits))
+    if isinstance(found, str):
+        sections.append(Section("Worst mistakes", found))
     else:
-        text = f"The rows were not found at {_place(data or where)}, nor where data usually is. Name them with --data."
-        sections.append(Section("Worst mistakes", text))
+        sections += _validation_mistakes(validation, found[0], suspects)
+    parts = {
+        "--recipe": recipe.name if recipe.name in RECIPES else recipe.source,
+        "--folds": fields["folds"],
+        "--repeat": fields["repeat"],
+        "--seed": fields["seed"],
+        "--data": fields["data"] if isinstance(found, str) else found[1],
+        "--out": "again",
+    }
+    device = fields["device"]
+    repeats = ", ".join(f"{accuracy:.3%}" for accuracy in fields["accuracies"])
     return Page(
-        title=f"{found.recipe.name}, cross-validated over {fields['folds']} folds",
-        lead=_validation_lead(found),
+        title=f"{recipe.name}, cross-validated over {fields['folds']} folds",
+        lead=f"It reads {_accuracy(fields)} (1 standard error) of {fields['rows']:,} rows right, each with a model "
+        f"that did not see it: {counted(fields['mistakes'], 'mistake')}.",
         facts=[
-            ("Recipe", f"{found.recipe.name} ({found.recipe.source}): {found.recipe.summary}"),
+            ("Recipe", f"{recipe.name} ({recipe.source}): {recipe.summary}"),
             ("Rows", f"{fields['rows']:,} of {_place(fields['data'])}"),
             ("Spread over folds", f"{100 * fields['fold_std']:.3f} points (standard deviation)"),
-            ("Repeats", f"{fields['repeat']}: {', '.join(f'{each:.3%}' for each in fields['accuracies'])}"),
+            ("Repeats", f"{fields['repeat']}: {repeats}"),
             ("Seconds", f"{fields['seconds']:,.0f} to train and to read"),
-            ("Device", f"{fields['device']['kind']}, {fields['device']['precision']} ({fields['device']['reason']})"),
+            ("Device", f"{device['kind']}, {device['precision']} ({device['reason']})"),
             ("Versions", ", ".join(f"{name} {version}" for name, version in fields["versions"].items())),
             (
                 "Labels that look wrong",
                 "not judged: too many rows are misread for that"
                 if suspects is None
-                else f"{len(suspects):,}, listed in {folder / LABELS_FILE}",
+                else f"{len(suspects):,}, listed in {validation.folder / validate.LABELS_FILE}",
             ),
         ],
-        command=shlex.join(
-            [
-                *("kaggle-digits", "validate", "--recipe"),
-                found.recipe.name if found.recipe.name in RECIPES else found.recipe.source,
-                *("--folds", str(fields["folds"]), "--repeat", str(fields["repeat"]), "--seed", str(fields["seed"])),
-                *("--data", where, "--out", "again"),
-            ]
-        ),
+        command=shlex.join(["kaggle-digits", "validate", *(str(part) for pair in parts.items() for part in pair)]),
         sections=sections,
         commit=fields["commit"],
     )
 
 
-def _validation_lead(found: Validation) -> str:
-    fields = found.fields
-    return (
-        f"It reads {fields['accuracy']:.3%} ± {fields['standard_error']:.3%} (1 standard error) of {fields['rows']:,} "
-        f"rows right, each with a model that did not see it: {counted(fields['mistakes'], 'mistake')}."
-    )
+def _accuracy(fields: Mapping[str, Any]) -> str:
+    return f"{fields['accuracy']:.3%} ± {fields['standard_error']:.3%}"
 
 
-def _validation_mistakes(found: Validation, rows: TrainingRows, suspects: np.ndarray | None) -> list[Section]:
+def _validation_mistakes(
+    validation: validate.Validation, rows: TrainingRows, suspects: np.ndarray | None
+) -> list[Section]:
     """Say why the worst mistakes of the first fold were made, and show those of all folds, and suspicious labels."""
-    folds = found.fields["folds"]
-    of_row = fold_rows(rows, folds, seed=found.fields["seed"])
-    sections = []
-    if (first := member_folder(found.folder, 1, folds)).exists():
-        training, held_out = Split(seed=found.fields["seed"], folds=folds, fold=0).of(rows)
-        run = read_finished(first)
-        sections.append(
-            _reasons_section(run, training, held_out, found.probabilities[of_row == 0], ": in the first fold")
-        )
+    folds, seed, probabilities = validation.fields["folds"], validation.fields["seed"], validation.probabilities
     numbers = np.arange(1, len(rows) + 1)
-    worst = plot_worst(rows.pixels, found.probabilities, rows.digits, most=MISTAKES, columns=COLUMNS, numbers=numbers)
-    pictures = [("mistakes", picture(worst))]
-    sections.append(Section("The surest mistakes of all folds", ROW_NUMBERS, pictures=pictures))
+    sections = [_mistakes_section("The surest mistakes of all folds", rows, probabilities, numbers)]
+    if (first := member_folder(validation.folder, 1, folds)).exists():
+        training, held_out = Split(seed=seed, folds=folds, fold=0).of(rows)
+        own = probabilities[fold_rows(rows, folds, seed=seed) == 0]
+        sections.insert(0, _reasons_section(read_finished(first), training, held_out, own, ": in the first fold"))
     if suspects is not None and len(suspects):
-        shown = suspects[:40]
-        figure = plot_worst(
-            rows.pixels[shown],
-            found.probabilities[shown],
-            rows.digits[shown],
-            most=40,
-            columns=COLUMNS,
-            numbers=numbers[shown],
-        )
+        title, shown = "Labels that look wrong", suspects[:40]
         text = "Another digit is read at least as surely as that digit usually is. Look at them before you change any."
-        pictures = [("labels that look wrong", picture(figure))]
-        sections.append(Section("Labels that look wrong", text, pictures=pictures))
+        sections.append(_mistakes_section(title, rows.take(shown), probabilities[shown], numbers[shown], text))
     return sections
 
 
 def _page_of_folds(folder: Path) -> Page:
-    comparison = read_json(folder / COMPARISON_FILE)
-    found = [load_validation(folder / name) for name in comparison["recipes"]]
-    compared = [Pair(**pair) for pair in comparison["pairs"]]
-    pairs = [
-        (
-            f"{pair.first} − {pair.second}",
-            f"{100 * pair.difference:+.3f} ± {100 * pair.standard_error:.3f}",
-            f"{pair.only_first:,}",
-            f"{pair.only_second:,}",
-            format_p(pair.p).removeprefix("p ").removeprefix("= "),
-            verdict(better),
-        )
-        for pair, better in zip(compared, find_better(compared), strict=True)
-    ]
-    fields = found[0].fields
+    comparison = read_json(folder / validate.COMPARISON_FILE)
+    validations = [validate.load_validation(folder / name) for name in comparison["recipes"]]
+    pairs = [validate.Pair(**pair) for pair in comparison["pairs"]]
+    fields = validations[0].fields
     return Page(
         title="Recipes compared over folds",
         lead=f"Each of {fields['rows']:,} rows of {_place(fields['data'])} was read with a model that did not see "
@@ -519,14 +389,14 @@ def _page_of_folds(folder: Path) -> Page:
                 head=("recipe", "accuracy", "mistakes", "spread over folds", "seconds", "parameters"),
                 rows=[
                     (
-                        each.recipe.name,
-                        f"{each.fields['accuracy']:.3%} ± {each.fields['standard_error']:.3%}",
-                        f"{each.fields['mistakes']:,}",
-                        f"{100 * each.fields['fold_std']:.3f}",
-                        f"{each.fields['seconds']:,.0f}",
-                        f"{each.fields['parameters']:,}",
+                        validation.recipe.name,
+                        _accuracy(validation.fields),
+                        f"{validation.fields['mistakes']:,}",
+                        f"{100 * validation.fields['fold_std']:.3f}",
+                        f"{validation.fields['seconds']:,.0f}",
+                        f"{validation.fields['parameters']:,}",
                     )
-                    for each in found
+                    for validation in validations
                 ],
             ),
             Section(
@@ -535,24 +405,29 @@ def _page_of_folds(folder: Path) -> Page:
                 "which rows were drawn, not the seeds of the trainings. Of many pairs, some are below 0.05 by chance; "
                 "the verdict allows for that.",
                 head=("difference", "points", "only the first reads right", "only the second", "p", "verdict"),
-                rows=pairs,
-            ),
-            Section(
-                "Which digits are read as which",
-                SAME_COLOURS,
-                pictures=[
-                    (name, picture(figure))
-                    for name, figure in plot_confusions(
-                        {each.recipe.name: (each.probabilities, each.digits) for each in found}
-                    ).items()
+                rows=[
+                    (
+                        f"{pair.first} − {pair.second}",
+                        f"{100 * pair.difference:+.3f} ± {100 * pair.standard_error:.3f}",
+                        f"{pair.only_first:,}",
+                        f"{pair.only_second:,}",
+                        validate.format_p(pair.p).removeprefix("p ").removeprefix("= "),
+                        validate.verdict(better),
+                    )
+                    for pair, better in zip(pairs, validate.find_better(pairs), strict=True)
                 ],
+            ),
+            _confusions_section(
+                plots.plot_confusions({found.recipe.name: (found.probabilities, found.digits) for found in validations})
             ),
         ],
         commit=fields["commit"],
     )
 
 
-SAME_COLOURS = "A colour stands for the same number of mistakes in all of them."
+def _confusions_section(confusions: Mapping[str, Figure]) -> Section:
+    text = "A colour stands for the same number of mistakes in all of them."
+    return Section("Which digits are read as which", text, figures=confusions)
 
 
 def describe(comparison: Mapping[str, Any]) -> str:
@@ -561,21 +436,9 @@ def describe(comparison: Mapping[str, Any]) -> str:
     Args:
         comparison: as ``compare.compare`` returns it.
     """
-    done = [row for row in comparison["recipes"] if not row["failed"]]
-    theirs = any(row["published_accuracy"] is not None for row in done)
-    head = ["recipe", "n", "accuracy", *(["theirs"] if theirs else []), "train s", "read s", "weights"]
-    table = [head]
-    for row in done:
-        published = row["published_accuracy"]
-        table.append(
-            [
-                row["recipe"],
-                str(len(row["seeds"])),
-                format_accuracy(row),
-                *([f"{published:.2%}" if published is not None else ""] if theirs else []),
-                *_costs(row),
-            ]
-        )
+    titles = {"recipe": "recipe", "trainings": "n", "accuracy": "accuracy", "known": "theirs"}
+    titles |= {"seconds": "train s", "prediction_seconds": "read s", "parameters": "weights"}
+    table = _table(comparison, titles, missing="")
     widths = [max(map(len, texts)) for texts in zip(*table, strict=True)]
     widths[0] = max(widths[0], *(len(row["recipe"]) for row in comparison["recipes"]))
     lines = [
@@ -586,55 +449,39 @@ def describe(comparison: Mapping[str, Any]) -> str:
     return "\n".join([_what_was_done(comparison), *lines])
 
 
-def _costs(row: Mapping[str, Any]) -> tuple[str, str, str]:
-    """Return the seconds to train, those to predict, and the number of parameters, as text."""
-    return f"{row['train_seconds']:,.1f}", f"{row['predict_seconds']:,.1f}", f"{row['parameters']:,}"
+def _table(comparison: Mapping[str, Any], titles: Mapping[str, str], missing: str) -> list[list[str]]:
+    """Return a table of the recipes that did not fail, its head first, without empty columns of what is published."""
+    cells = [
+        {
+            "recipe": row["recipe"],
+            "trainings": str(len(row["seeds"])),
+            "accuracy": format_accuracy(row),
+            "published": row["published"] if row["published"] != "none" else "",
+            "known": "" if row["published_accuracy"] is None else f"{row['published_accuracy']:.2%}",
+            "difference": "" if row["difference"] is None else f"{100 * row['difference']:+.2f}",
+            "seconds": f"{row['train_seconds']:,.1f}",
+            "prediction_seconds": f"{row['predict_seconds']:,.1f}",
+            "parameters": f"{row['parameters']:,}",
+        }
+        for row in comparison["recipes"]
+        if not row["failed"]
+    ]
+    published = {"published", "known", "difference"}
+    shown = [name for name in titles if name not in published or any(row[name] for row in cells)]
+    return [[titles[name] for name in shown], *([row[name] or missing for name in shown] for row in cells)]
 
 
 def _what_was_done(comparison: Mapping[str, Any]) -> str:
     rows, done = comparison["rows"], [row for row in comparison["recipes"] if not row["failed"]]
     last = " Networks are scored with their last weights." if any(row.get("epochs") for row in done) else ""
-    spreads = {len(row["seeds"]) > 1 for row in done}
-    meanings = [
-        *(["the standard deviation over the trainings"] if True in spreads else []),
-        *(["the standard error, where there is one training"] if False in spreads else []),
-    ]
-    spread = f" ± is {', or '.join(meanings)}." if meanings else ""
+    are_several = {len(row["seeds"]) > 1 for row in done}
+    spreads = ["the standard deviation over the trainings"] * (True in are_several)
+    spreads += ["the standard error, where there is one training"] * (False in are_several)
+    spread = f" ± is {', or '.join(spreads)}." if spreads else ""
     return (
         f"Trained on the same {rows['training']:,} rows of {_place(comparison['data'])} and scored on the same "
         f"{rows['held_out']:,} held-out rows, which played no part in training.{last}{spread}"
     )
-
-
-def _table(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[str]]]:
-    """Return the head and the cells of the table of a comparison, without columns that would be empty."""
-    done = [row for row in rows if not row["failed"]]
-    published = any(row["published"] not in (None, "none") for row in done)
-    difference = any(row["difference"] is not None for row in done)
-    head = [
-        *("recipe", "trainings", "accuracy"),
-        *(["published"] if published else []),
-        *(["difference"] if difference else []),
-        *("seconds to train", "to predict", "parameters"),
-    ]
-    cells = []
-    for row in rows:
-        if row["failed"]:
-            cells.append([row["recipe"], f"failed: {row['failed']}"])
-            continue
-        by = f"{100 * row['difference']:+.2f}" if row["difference"] is not None else "–"
-        named = row["published"] if row["published"] not in (None, "none") else "–"
-        cells.append(
-            [
-                row["recipe"],
-                str(len(row["seeds"])),
-                format_accuracy(row),
-                *([named] if published else []),
-                *([by] if difference else []),
-                *_costs(row),
-            ]
-        )
-    return head, cells
 
 
 def format_accuracy(row: Mapping[str, Any]) -> str:
@@ -650,15 +497,13 @@ def format_accuracy(row: Mapping[str, Any]) -> str:
 def page_of_comparison(folder: Path) -> Page:
     """Return the page about what ``compare`` has left in a folder."""
     comparison = read_json(folder / COMPARE_FILE)
-    read: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+    readings: dict[str, tuple[np.ndarray, np.ndarray]] = {}
     for row in comparison["recipes"]:
-        if row["failed"]:
-            continue
-        name = row["recipe"]
-        runs = [read_run(compare_run_folder(folder, name, seed)) for seed in row["seeds"]]
-        probabilities = np.concatenate([run.probabilities for run in runs])
-        read[name] = (probabilities, np.concatenate([run.held_out_digits for run in runs]))
-    return comparison_page(comparison, plot_confusions(read))
+        if not row["failed"]:
+            runs = [read_run(compare_run_folder(folder, row["recipe"], seed)) for seed in row["seeds"]]
+            probabilities = np.concatenate([run.probabilities for run in runs])
+            readings[row["recipe"]] = (probabilities, np.concatenate([run.held_out_digits for run in runs]))
+    return comparison_page(comparison, plots.plot_confusions(readings))
 
 
 def compare_run_folder(out: Path, name: str, seed: int) -> Path:
@@ -673,38 +518,35 @@ def comparison_page(comparison: Mapping[str, Any], confusions: Mapping[str, Figu
         comparison: as ``compare.compare`` returns it.
         confusions: the confusion matrix of each recipe, by its name.
     """
-    head, cells = _table(comparison["recipes"])
-    sections = [Section("", head=head, rows=cells)]
-    networks = [row for row in comparison["recipes"] if row.get("until") and row["loss_spread"] is not None]
-    if networks:
-        targets = list(networks[0]["until"])
-        until = ["recipe", *(f"{unit} until {target}" for target in targets for unit in ("batches", "seconds"))]
-        sections.append(
-            Section(
-                "How fast, and how steady",
-                "The table shows the median batches and seconds of training until that accuracy on the held-out rows "
-                "was first measured. A dash means that not every training reached it. In the first epoch, the accuracy "
-                "is measured whenever the number of batches has grown by a tenth, and then after each epoch. The time "
-                "that measuring takes is not counted. The spread is the standard deviation of the loss over the last "
-                "200 batches.",
-                head=[*until, "spread of the loss"],
-                rows=[_speed_cells(row, targets) for row in networks],
-            )
-        )
+    rows = comparison["recipes"]
+    titles = {name: name for name in ("recipe", "trainings", "accuracy", "published", "difference")}
+    titles |= {"seconds": "seconds to train", "prediction_seconds": "to predict", "parameters": "parameters"}
+    head, *cells = _table(comparison, titles, missing="–")
+    of_done = iter(cells)
+    table = [[row["recipe"], f"failed: {row['failed']}"] if row["failed"] else next(of_done) for row in rows]
+    sections = [Section("", head=head, rows=table)]
+    if networks := [row for row in rows if row.get("until") and row["loss_spread"] is not None]:
+        sections.append(_speed_section(networks))
     if confusions:
-        pictures = [(name, picture(figure)) for name, figure in confusions.items()]
-        sections.append(Section("Which digits are read as which", SAME_COLOURS, pictures=pictures))
-    return Page(
-        title="Recipes compared",
-        lead=f"{_what_was_done(comparison)} Seconds are medians.",
-        sections=sections,
-        commit=comparison["commit"],
+        sections.append(_confusions_section(confusions))
+    lead = f"{_what_was_done(comparison)} Seconds are medians."
+    return Page(title="Recipes compared", lead=lead, sections=sections, commit=comparison["commit"])
+
+
+def _speed_section(networks: Sequence[Mapping[str, Any]]) -> Section:
+    targets = list(networks[0]["until"])
+    rows = []
+    for row in networks:
+        reached = [row["until"][target] for target in targets]
+        cells = [(f"{when['batches']:,.0f}", f"{when['seconds']:,.1f}") if when else ("–", "–") for when in reached]
+        rows.append([row["recipe"], *(text for pair in cells for text in pair), f"{row['loss_spread']:.4f}"])
+    until = [f"{unit} until {target}" for target in targets for unit in ("batches", "seconds")]
+    return Section(
+        "How fast, and how steady",
+        "The table shows the median batches and seconds of training until that accuracy on the held-out rows was first "
+        "measured. A dash means that not every training reached it. In the first epoch, the accuracy is measured "
+        "whenever the number of batches has grown by a tenth, and then after each epoch. The time that measuring takes "
+        "is not counted. The spread is the standard deviation of the loss over the last 200 batches.",
+        head=["recipe", *until, "spread of the loss"],
+        rows=rows,
     )
-
-
-def _speed_cells(row: Mapping[str, Any], targets: Sequence[str]) -> list[str]:
-    cells = [row["recipe"]]
-    for target in targets:
-        found = row["until"][target]
-        cells += [f"{found['batches']:,.0f}", f"{found['seconds']:,.1f}"] if found else ["–", "–"]
-    return [*cells, f"{row['loss_spread']:.4f}"]

@@ -6,6 +6,7 @@ its own, ``python -m kaggle_digits.analysis.self_test BACKEND DEVICE``, because 
 
 from __future__ import annotations
 
+import itertools
 import json
 import subprocess
 import sys
@@ -26,8 +27,6 @@ from kaggle_digits.strategy import Device, resolve_device
 from kaggle_digits.submission import predict_digits
 
 KINDS = ("tpu", "gpu", "cpu")
-TIMEOUT = 600.0
-"""The self-test of one device may take this many seconds."""
 RECIPE, STEPS, PREDICTED, TOLERANCE = "cnn-16-32", 50, 1_100, 0.01
 """The self-test trains this recipe for this many steps and predicts this many rows. A loss may be off by this share."""
 
@@ -48,19 +47,22 @@ def describe_devices(requested: str = "auto", backend: str | None = None) -> str
     name, why = choose_backend(backend)
     # Recipes may ask for this precision, and the description says whether they get it.
     device = resolve_device(requested, precision="mixed_bfloat16", backend=backend)
-    lines = [
-        (
-            "backend",
-            f"{name} {import_backend(name).__version__}, Keras {version_of('keras')}" + (f" ({why})" if why else ""),
-        ),
-        ("device", device.kind + (f", {device.replicas} replicas" if device.replicas > 1 else "")),
-        ("because", device.reason),
-        ("precision", f"{device.precision}, for recipes that allow it" if "16" in device.precision else "float32"),
-        ("not used", ""),
-    ]
-    lines += [(f"  {kind}", _why_not(kind, device, requested, name)) for kind in KINDS if kind != device.kind]
-    lines += [(f"  {other}", _why_not_backend(other)) for other in BACKENDS if other != name]
-    return "\n".join(f"{head:14}{text}".rstrip() for head, text in lines)
+    version = f"{name} {import_backend(name).__version__}, Keras {version_of('keras')}"
+    lines = {
+        "backend": version + (f" ({why})" if why else ""),
+        "device": device.kind + (f", {device.replicas} replicas" if device.replicas > 1 else ""),
+        "because": device.reason,
+        "precision": f"{device.precision}, for recipes that allow it" if "16" in device.precision else "float32",
+        "not used": "",
+    }
+    lines |= {f"  {kind}": _why_not(kind, device, requested, name) for kind in KINDS if kind != device.kind}
+    for other in BACKENDS:
+        if other != name:
+            is_there = is_installed(other)
+            lines[f"  {other}"] = (
+                f"installed; --backend {other} selects it" if is_there else f"not installed: pip install {other}"
+            )
+    return "\n".join(f"{head:14}{text}".rstrip() for head, text in lines.items())
 
 
 def _why_not(kind: str, used: Device, requested: str, backend: str) -> str:
@@ -75,12 +77,6 @@ def _why_not(kind: str, used: Device, requested: str, backend: str) -> str:
     return f"available; --device {kind} selects it"
 
 
-def _why_not_backend(name: str) -> str:
-    if is_installed(name):
-        return f"installed; --backend {name} selects it"
-    return f"not installed: pip install {name}"
-
-
 def self_test(requested: str = "auto", backend: str | None = None) -> tuple[str, bool]:
     """Train 50 steps on every device that is found, and compare the losses with those of the CPU.
 
@@ -93,48 +89,41 @@ def self_test(requested: str = "auto", backend: str | None = None) -> tuple[str,
     """
     backends = [backend] if backend else [name for name in BACKENDS if is_installed(name)]
     kinds = [kind for kind in reversed(KINDS) if requested in ("auto", kind) or kind == "cpu"]
-    reference: dict[str, Any] | None = None
-    passed, there = True, set()
+    reference: list[float] = []
+    passed, kinds_found = True, set()
     rows = [("BACKEND", "DEVICE", "REPLICAS", "SECONDS", "LOSS OFF BY", "VERDICT")]
-    for name in backends:
-        for kind in kinds:
-            found = _in_process(name, kind)
-            if "error" in found:
-                missing = found["missing"] and kind != "cpu"
-                passed = passed and missing
-                rows.append((name, kind, "", "", "", "none" if missing else f"failed: {found['error']}"))
-                continue
-            reference = reference or found
-            there.add(kind)
-            off = _largest_difference(found["losses"], reference["losses"])
-            good = off <= TOLERANCE and len(found["digits"]) == PREDICTED
-            passed = passed and good
-            verdict = "the reference" if found is reference else "passed" if good else "FAILED"
-            rows.append((name, kind, str(found["replicas"]), f"{found['seconds']:.1f}", f"{off:.3%}", verdict))
-    widths = [max(len(row[column]) for row in rows) + 2 for column in range(len(rows[0]))]
+    for name, kind in itertools.product(backends, kinds):
+        answer = _in_process(name, kind)
+        if "error" in answer:
+            is_missing = answer["missing"] and kind != "cpu"
+            passed = passed and is_missing
+            rows.append((name, kind, "", "", "", "none" if is_missing else f"failed: {answer['error']}"))
+            continue
+        kinds_found.add(kind)
+        verdict, losses = "passed", np.array(answer["losses"])
+        if not reference:
+            verdict, reference = "the reference", answer["losses"]
+        off = float("inf")
+        if len(losses) == len(reference):
+            off = float(np.max((np.abs(losses - reference) / reference)[9::10]))  # of every tenth step
+        if not off <= TOLERANCE or len(answer["digits"]) != PREDICTED:  # it may be no number
+            verdict, passed = "FAILED", False
+        rows.append((name, kind, str(answer["replicas"]), f"{answer['seconds']:.1f}", f"{off:.3%}", verdict))
+    widths = [max(map(len, column)) + 2 for column in zip(*rows, strict=True)]
     lines = ["".join(f"{text:{width}}" for text, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     lines.append(f"\n{RECIPE} in float32, {STEPS} steps from the same weights; a loss may be off by {TOLERANCE:.0%}.")
     # A requested device must be there for at least one of the backends.
-    return "\n".join(lines), passed and (requested == "auto" or requested in there)
+    return "\n".join(lines), passed and (requested == "auto" or requested in kinds_found)
 
 
-def _largest_difference(losses: list[float], reference: list[float]) -> float:
-    """Return the largest relative difference over every tenth step, or infinity if steps are missing."""
-    if len(losses) != len(reference):
-        return float("inf")
-    there, expected = np.array(losses)[9::10], np.array(reference)[9::10]
-    return float(np.max(np.abs(there - expected) / expected))
-
-
-def _in_process(backend: str, kind: str) -> dict[str, Any]:
+def _in_process(backend: str, kind: str, *, timeout: float = 600) -> dict[str, Any]:
     """Test a device in a process of its own, and return the JSON that the process prints."""
     command = [sys.executable, "-m", "kaggle_digits.analysis.self_test", backend, kind]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=TIMEOUT)
-    except subprocess.TimeoutExpired:  # for example because another process holds the TPU
-        return {"error": f"no answer in {TIMEOUT} s", "missing": False}
-    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=timeout)
         return json.loads(done.stdout.splitlines()[-1])
+    except subprocess.TimeoutExpired:  # for example because another process holds the TPU
+        return {"error": f"no answer in {timeout} s", "missing": False}
     except (IndexError, ValueError):
         last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
         return {"error": f"exit code {done.returncode}, {last}", "missing": False}

@@ -49,22 +49,3 @@ class Tracer(keras.callbacks.Callback):
         if "seconds" in logs:
             logs["seconds"] = round(logs["seconds"] - self.measuring_seconds, 3)
             logs |= {"losses": self.losses, "curve": self.curve}
-
-
-def first_reached(epochs: list[dict[str, Any]], target: float) -> tuple[int, float] | None:
-    """Return the steps and seconds of training until an accuracy was first measured, or None.
-
-    Args:
-        epochs: the metrics of a traced run. The accuracy at the end of each epoch counts as well.
-        target: the accuracy, 0–1.
-    """
-    steps, seconds = 0, 0.0
-    for metrics in epochs:
-        for step, after, accuracy in metrics["curve"]:
-            if accuracy >= target:
-                return steps + step, seconds + after
-        steps += len(metrics["losses"])
-        seconds += metrics["seconds"]
-        if metrics.get("validation_accuracy", 0.0) >= target:
-            return steps, seconds
-    return None

@@ -11,7 +11,8 @@ import csv
 import itertools
 import logging
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -89,30 +90,48 @@ def validate(
         TrainingError: a training failed.
     """
     source = find_source(data)
-    rows = load_train(source)
-    check_folder(out, recipe, rows, folds=folds, seed=seed)
-    device = find_device(recipe)
-    log.info("Device: %s", device)
-    context = Context(device, seed, source.name_for(out), None, progress)
-    return validate_on(rows, recipe, out, folds=folds, repeat=repeat, context=context)
+    context = Context(None, seed, source.name_for(out), None, progress)
+    recipes = {out: recipe}
+    return _validate_all(recipes, load_train(source), find_device, folds=folds, repeat=repeat, context=context)[0]
 
 
-def validate_on(
-    rows: TrainingRows, recipe: Recipe, out: Path, *, folds: int, repeat: int, context: Context
-) -> Validation:
-    """Cross-validate a recipe on rows, and write what it is worth, see ``validate``."""
-    found = []
-    for number in range(repeat):
-        own = replace(context, seed=context.seed + number, progress=part_of(context.progress, number, repeat))
-        folder = out if number == 0 else out / f"repeat-{number + 1}"
-        found.append(cross_validate(recipe, rows, folder, folds, context=own))
-    probabilities = [gather(runs, rows, seed=context.seed + number) for number, runs in enumerate(found)]
-    fields = _summary(recipe, rows, probabilities, [run for runs in found for run in runs])
-    fields |= {"folds": folds, "seed": context.seed, "data": context.source, "commit": find_commit()}
-    right = np.mean([each.argmax(axis=1) == rows.digits for each in probabilities], axis=0)
-    validation = Validation(out, recipe, fields, rows.digits, np.mean(probabilities, axis=0), right)
-    _write(validation, rows)
-    return validation
+def _validate_all(
+    recipes: Mapping[Path, Recipe],
+    rows: TrainingRows,
+    find_device: Callable[[Recipe], Device],
+    *,
+    folds: int,
+    repeat: int,
+    context: Context,
+) -> list[Validation]:
+    """Cross-validate recipes on the same rows and folds, each in the folder that is its key, see ``validate``."""
+    for out, recipe in recipes.items():
+        _check_folder(out, recipe, rows, folds=folds, seed=context.seed)
+    validations: list[Validation] = []
+    for device, (out, recipe) in zip(find_devices([*recipes.values()], find_device), recipes.items(), strict=True):
+        runs: list[Run] = []
+        readings = []
+        for number in range(repeat):
+            part = len(validations) * repeat + number
+            own = replace(
+                context,
+                device=device,
+                seed=context.seed + number,
+                progress=part_of(context.progress, part, len(recipes) * repeat),
+            )
+            folder = out if number == 0 else out / f"repeat-{number + 1}"
+            runs += cross_validate(recipe, rows, folder, folds, context=own)
+            fold = fold_rows(rows, folds, seed=own.seed)
+            probabilities = np.empty((len(rows), CLASSES))
+            for held_out, run in enumerate(runs[-folds:]):
+                probabilities[fold == held_out] = run.probabilities
+            readings.append(probabilities)
+        right = np.mean([probabilities.argmax(axis=1) == rows.digits for probabilities in readings], axis=0)
+        fields = _summary(recipe, rows, readings, runs)
+        fields |= {"folds": folds, "seed": context.seed, "data": context.source, "commit": find_commit()}
+        validations.append(Validation(out, recipe, fields, rows.digits, np.mean(readings, axis=0), right))
+        _write(validations[-1], rows.pixels)
+    return validations
 
 
 def cross_validate(
@@ -141,8 +160,7 @@ def cross_validate(
             split=split,
             progress=part_of(context.progress, fold, folds),
         )
-        place = member_folder(folder, fold + 1, folds)
-        runs.append(train_piece(recipe, *split.of(rows), place, own, keep=keep))
+        runs.append(train_piece(recipe, *split.of(rows), member_folder(folder, fold + 1, folds), own, keep=keep))
     return runs
 
 
@@ -168,53 +186,46 @@ def train_piece(
     return run
 
 
-def check_folder(out: Path, recipe: Recipe, rows: TrainingRows, *, folds: int, seed: int) -> None:
-    """Check that a folder holds no validation of another kind.
+def _check_folder(out: Path, recipe: Recipe, rows: TrainingRows, *, folds: int, seed: int) -> None:
+    """Check that a folder holds no validation of another kind."""
+    file = out / JSON_FILE
+    if not file.exists():
+        return
+    with readable(file):
+        kept = read_json(file)
+        is_same = (kept["folds"], kept["seed"], kept["rows"]) == (folds, seed, len(rows))
+        is_same = is_same and from_json(kept["recipe"]).settings() == recipe.settings()
+    if not is_same:
+        raise RunError(
+            f"{out}: holds a validation of other settings, rows or folds. Expected the same ones. Name another folder."
+        )
+
+
+@contextmanager
+def readable(file: Path) -> Iterator[None]:
+    """Say which file or folder is damaged if reading what is in it fails.
 
     Raises:
-        RunError: it does, or its file is damaged.
+        RunError: it does.
     """
-    wanted = {"folds": folds, "seed": seed, "rows": len(rows)}
     try:
-        found = read_json(out / JSON_FILE)
-        same = {name: found[name] for name in wanted} == wanted
-        if same and from_json(found["recipe"]).settings() == recipe.settings():
-            return
-    except FileNotFoundError:
-        return
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        yield
+    except (OSError, LookupError, TypeError, ValueError, AttributeError, csv.Error) as error:
         raise RunError(
-            f"{out / JSON_FILE}: not readable as a validation ({type(error).__name__}: {error}). Expected the file "
-            "that validate wrote. Name another folder."
+            f"{file}: not readable ({type(error).__name__}: {error}). Expected what this version of kaggle-digits "
+            "writes there. Repeat the command that made it, or name another folder."
         ) from error
-    raise RunError(
-        f"{out}: holds a validation of other settings, rows or folds. Expected the same ones. Name another folder."
-    )
 
 
-def gather(runs: Sequence[Run], rows: TrainingRows, *, seed: int) -> np.ndarray:
-    """Put together what the runs of all folds have read in the rows that they did not see.
-
-    Returns:
-        (N, 10), in the order of the rows.
-    """
-    fold = fold_rows(rows, len(runs), seed=seed)
-    probabilities = np.empty((len(rows), CLASSES))
-    for number, run in enumerate(runs):
-        probabilities[fold == number] = run.probabilities
-    return probabilities
-
-
-def _summary(
-    recipe: Recipe, rows: TrainingRows, probabilities: Sequence[np.ndarray], runs: Sequence[Run]
-) -> dict[str, Any]:
-    accuracies = [accuracy(each, rows.digits) for each in probabilities]
+def _summary(recipe: Recipe, rows: TrainingRows, readings: Sequence[np.ndarray], runs: Sequence[Run]) -> dict[str, Any]:
+    accuracies = [accuracy(probabilities, rows.digits) for probabilities in readings]
     mean = float(np.mean(accuracies))
     by_fold = [run.accuracy or 0.0 for run in runs]
-    read = [each.argmax(axis=1) for each in probabilities]
+    read = [probabilities.argmax(axis=1) for probabilities in readings]
+    of_digits = [rows.digits == digit for digit in range(CLASSES)]
     return {
         "recipe": to_json(recipe),
-        "repeat": len(probabilities),
+        "repeat": len(readings),
         "rows": len(rows),
         "accuracy": mean,
         "standard_error": standard_error(mean, len(rows)),
@@ -222,8 +233,8 @@ def _summary(
         "fold_accuracies": by_fold,
         "fold_std": float(np.std(by_fold, ddof=1)),
         "digit_accuracies": [
-            float(np.mean([(each[rows.digits == digit] == digit).mean() for each in read])) if present else None
-            for digit, present in enumerate(np.bincount(rows.digits, minlength=CLASSES) > 0)
+            float(np.mean([(digits[own] == digit).mean() for digits in read])) if own.any() else None
+            for digit, own in enumerate(of_digits)
         ],
         "mistakes": round((1 - mean) * len(rows)),
         "seconds": round(sum(run.seconds + run.validation_seconds for run in runs), 1),
@@ -260,34 +271,34 @@ def suspect_labels(probabilities: np.ndarray, digits: np.ndarray) -> np.ndarray 
     return wrong[np.argsort(-margin, kind="stable")]
 
 
-def _write(found: Validation, rows: TrainingRows) -> None:
-    from kaggle_digits.analysis.plots import plot_worst  # takes two seconds to import
+def _write(validation: Validation, pixels: np.ndarray) -> None:
+    from kaggle_digits.analysis.plots import plot_worst, surest_mistakes  # takes two seconds to import
 
-    probabilities, digits = found.probabilities, found.digits
+    folder, probabilities, digits = validation.folder, validation.probabilities, validation.digits
     read, certainty = probabilities.argmax(axis=1), probabilities.max(axis=1)
-    # The row of train.csv below its header is row 1.
     head = ("row", "label", "read", "certainty")
 
     def cells(row: Any) -> tuple[int, int, int, str]:
-        return int(row) + 1, int(digits[row]), int(read[row]), f"{certainty[row]:.4f}"
+        return int(row) + 1, int(digits[row]), int(read[row]), f"{certainty[row]:.4f}"  # row 1 is below the header
 
-    wrong = np.flatnonzero(read != digits)
-    wrong = wrong[np.argsort(-certainty[wrong], kind="stable")]
-    _write_csv(found.folder / MISTAKES_FILE, head, map(cells, wrong))
+    write_csv(folder / MISTAKES_FILE, head, map(cells, surest_mistakes(probabilities, digits)))
     suspects = suspect_labels(probabilities, digits)
-    _write_csv(found.folder / LABELS_FILE, head, map(cells, [] if suspects is None else suspects))
-    columns = (*head, "right", *(f"p{digit}" for digit in range(CLASSES)))
-    all_rows = (
-        (*cells(row), f"{found.right[row]:.4g}", *(f"{p:.6f}" for p in probabilities[row]))
-        for row in range(len(digits))
+    write_csv(folder / LABELS_FILE, head, map(cells, [] if suspects is None else suspects))
+    write_csv(
+        folder / ROWS_FILE,
+        (*head, "right", *(f"p{digit}" for digit in range(CLASSES))),
+        (
+            (*cells(row), f"{validation.right[row]:.4g}", *(f"{p:.6f}" for p in probabilities[row]))
+            for row in range(len(digits))
+        ),
     )
-    _write_csv(found.folder / ROWS_FILE, columns, all_rows)
-    with atomic_path(found.folder / PICTURE_FILE) as path:
-        plot_worst(rows.pixels, probabilities, digits, most=60).savefig(path, dpi=110)
-    write_json(found.folder / JSON_FILE, found.fields)
+    with atomic_path(folder / PICTURE_FILE) as path:
+        plot_worst(pixels, probabilities, digits, most=60).savefig(path, dpi=110)
+    write_json(folder / JSON_FILE, validation.fields)
 
 
-def _write_csv(file: Path, head: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+def write_csv(file: Path, head: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Write a CSV file, whole or not at all."""
     with atomic_path(file) as path, path.open("w", encoding="utf-8", newline="") as stream:
         writer = csv.writer(stream)
         writer.writerow(head)
@@ -356,7 +367,7 @@ def find_better(pairs: Sequence[Pair], *, level: float = 0.05) -> list[str | Non
     Source: Holm 1979.
     """
     better: list[str | None] = [None] * len(pairs)
-    for rank, number in enumerate(sorted(range(len(pairs)), key=lambda each: pairs[each].p)):
+    for rank, number in enumerate(sorted(range(len(pairs)), key=lambda index: pairs[index].p)):
         pair = pairs[number]
         if pair.p > level / (len(pairs) - rank):
             break
@@ -391,23 +402,16 @@ def compare_folds(
         InputError, RunError, TrainingError: as in ``validate``.
     """
     source = find_source(data)
-    rows = load_train(source)
-    devices = find_devices(recipes, find_device)
-    found = []
-    for number, (recipe, device) in enumerate(zip(recipes, devices, strict=True)):
-        place = out / recipe.name
-        check_folder(place, recipe, rows, folds=folds, seed=seed)
-        context = Context(device, seed, source.name_for(out), None, part_of(progress, number, len(recipes)))
-        found.append(validate_on(rows, recipe, place, folds=folds, repeat=repeat, context=context))
-    pairs = [compare_pair(first, second) for first, second in itertools.combinations(found, 2)]
-    write_json(
-        out / COMPARISON_FILE,
-        {"recipes": [each.recipe.name for each in found], "pairs": [asdict(pair) for pair in pairs]},
-    )
+    context = Context(None, seed, source.name_for(out), None, progress)
+    named = {out / recipe.name: recipe for recipe in recipes}
+    validations = _validate_all(named, load_train(source), find_device, folds=folds, repeat=repeat, context=context)
+    pairs = [compare_pair(first, second) for first, second in itertools.combinations(validations, 2)]
+    fields = {"recipes": [recipe.name for recipe in recipes], "pairs": [asdict(pair) for pair in pairs]}
+    write_json(out / COMPARISON_FILE, fields)
     columns = ("accuracy", "standard_error", "fold_std", "mistakes", "seconds", "parameters")
-    table = ([each.recipe.name, *(each.fields[name] for name in columns)] for each in found)
-    _write_csv(out / PAIRS_FILE, ("recipe", *columns), table)
-    return found, pairs
+    table = ([found.recipe.name, *(found.fields[name] for name in columns)] for found in validations)
+    write_csv(out / PAIRS_FILE, ("recipe", *columns), table)
+    return validations, pairs
 
 
 def find_devices(recipes: Sequence[Recipe], find_device: Callable[[Recipe], Device]) -> list[Device]:
@@ -417,8 +421,9 @@ def find_devices(recipes: Sequence[Recipe], find_device: Callable[[Recipe], Devi
         InputError: one of them cannot.
     """
     devices = [find_device(recipe) for recipe in recipes]
-    for place in {str(device): None for device in devices if device.backend != "scikit-learn"}:
-        log.info("Device: %s", place)
+    of_networks = [device for device in devices if device.backend != "scikit-learn"]
+    for description in dict.fromkeys(map(str, of_networks or devices)):
+        log.info("Device: %s", description)
     for recipe in recipes:
         check_recipe(recipe)
     return devices
@@ -430,7 +435,7 @@ def load_validation(folder: Path) -> Validation:
     Raises:
         RunError: it holds no validation, or a file in it is damaged.
     """
-    try:
+    with readable(folder):
         fields = read_json(folder / JSON_FILE)
         recipe = from_json(fields["recipe"])
         with (folder / ROWS_FILE).open(encoding="utf-8", newline="") as stream:
@@ -441,9 +446,4 @@ def load_validation(folder: Path) -> Validation:
         digits = table[:, 1].astype(np.int64)
         if not (digits.min() >= 0 and digits.max() < CLASSES and folds > 1):
             raise ValueError("labels that are no digits")
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, csv.Error) as error:
-        raise RunError(
-            f"{folder}: not readable as a validation ({type(error).__name__}: {error}). Expected the files that "
-            "`kaggle-digits validate` leaves. Repeat the command that made them."
-        ) from error
     return Validation(folder, recipe, fields, digits, table[:, 5:], table[:, 4])

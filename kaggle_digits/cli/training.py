@@ -398,7 +398,7 @@ def report(*, folder: Path, out: Path | None, data: str | None, force: bool) -> 
 )
 def export(*, run: Path | None, format: str, out: Path, force: bool, data: str | None) -> None:  # noqa: A002
     """Export a run."""
-    from kaggle_digits.export.formats import LOWEST
+    from kaggle_digits.export.formats import FORMATS
     from kaggle_digits.export.formats import export as write_file
     from kaggle_digits.learners import PACKAGED_RUN
 
@@ -409,7 +409,7 @@ def export(*, run: Path | None, format: str, out: Path, force: bool, data: str |
         f"{made.file}: {networks}{without}; {made.file.stat().st_size / 1e6:.1f} MB\n"
         f"verified on {made.rows:,} rows: all digits are the same, and no probability differs by more than "
         f"{made.difference:.1e}\n"
-        f"needs {LOWEST[format]} or newer"
+        f"needs {FORMATS[format].lowest} or newer"
     )
 
 

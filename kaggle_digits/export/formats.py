@@ -20,40 +20,73 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from kaggle_digits.data import find_source, load_test_rows, load_train
+from kaggle_digits.data import Source, find_source, load_test_rows, load_train
 from kaggle_digits.devices import import_tensorflow, stderr_held_back
-from kaggle_digits.digits import CLASSES, SIDE, calibrate
+from kaggle_digits.digits import CLASSES, 1e-12, SIDE, calibrate
 from kaggle_digits.errors import InputError, TrainingError
 from kaggle_digits.files import atomic_path
 from kaggle_digits.learners import load_run, read_finished
-from kaggle_digits.learners.ensemble import EnsemblePredictor
 from kaggle_digits.learners.images import SURE
 from kaggle_digits.learners.members import run_folders, temperature_of
-from kaggle_digits.learners.upright import MIDDLE, NARROWEST, STEEPEST, WIDEST
+from kaggle_digits.learners.upright import MIDDLE, find_columns
 from kaggle_digits.recipe import Network, Recipe
 from kaggle_digits.recipes.fields import ONLY_IN_TRAINING
-from kaggle_digits.run import Predictor, Run
+from kaggle_digits.run import Run
 from kaggle_digits.strategy import Device, resolve_device
 from kaggle_digits.submission import check_free
 
 if TYPE_CHECKING:
     import keras
 
-NEEDED: dict[str, tuple[str, ...]] = {
-    "keras": (),
-    "onnx": ("tf2onnx", "onnx", "onnxruntime"),
-    "litert": ("ai_edge_litert",),
+
+@dataclass(frozen=True)
+class Format:
+    """A format of files.
+
+    Args:
+        suffix: the end of the names of its files.
+        lowest: the oldest versions with which its files were read. ``tests/test_export.py`` tries Keras' versions.
+        modules: what has to be installed to write and verify a file.
+        read: predicts with a file, pixels (N, 28, 28) float32 → probabilities. The documentation has the same lines.
+    """
+
+    suffix: str
+    lowest: str
+    modules: tuple[str, ...]
+    read: Callable[[Path, np.ndarray], np.ndarray]
+
+
+def _read_keras(file: Path, pixels: np.ndarray) -> np.ndarray:
+    import keras
+
+    return np.asarray(keras.saving.load_model(file, compile=False).predict(pixels, verbose=0))
+
+
+def _read_onnx(file: Path, pixels: np.ndarray) -> np.ndarray:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+    return session.run(None, {session.get_inputs()[0].name: pixels})[0]
+
+
+def _read_litert(file: Path, pixels: np.ndarray) -> np.ndarray:
+    from ai_edge_litert.interpreter import Interpreter
+
+    with stderr_held_back():
+        interpreter = Interpreter(str(file))
+        given, returned = interpreter.get_input_details()[0]["index"], interpreter.get_output_details()[0]["index"]
+        interpreter.resize_tensor_input(given, pixels.shape)
+        interpreter.allocate_tensors()
+        interpreter.set_tensor(given, pixels)
+        interpreter.invoke()
+    return interpreter.get_tensor(returned)
+
+
+FORMATS = {
+    "keras": Format(".keras", "Keras 3.10", (), _read_keras),
+    "onnx": Format(".onnx", "ONNX Runtime 1.15", ("tf2onnx", "onnx", "onnxruntime"), _read_onnx),
+    "litert": Format(".tflite", "LiteRT 1.2, or TensorFlow Lite 2.14", ("ai_edge_litert",), _read_litert),
 }
-"""The formats, and the modules that each needs to be written and verified."""
-LOWEST = {"keras": "Keras 3.10", "onnx": "ONNX Runtime 1.15", "litert": "LiteRT 1.2, or TensorFlow Lite 2.14"}
-"""The oldest versions with which files of each format were read. ``tests/test_export.py`` tries Keras' versions."""
-SUFFIXES = {"keras": ".keras", "onnx": ".onnx", "litert": ".tflite"}
-ROWS = 1000
-"""An exported file is compared with our own prediction on this many rows."""
-MOST_DIFFERENCE = 0.01
-"""No probability may differ by more: the file rounds in single precision, as we do in most places."""
-IDLE = ("Dropout", "AlphaDropout", "GaussianDropout", "GaussianNoise", "SpatialDropout1D", "SpatialDropout2D")
-"""Layers that do nothing once a network is trained."""
 
 
 @dataclass(frozen=True)
@@ -89,30 +122,31 @@ def export(folder: Path, form: str, out: Path, *, data: str | None = None, overw
         InputError: the run has no network, the file has another suffix or exists, or a package is missing.
         TrainingError: the file reads a digit differently. It is not kept.
     """
-    if out.suffix != SUFFIXES[form]:
-        raise InputError(f"{out}: is not named like a file for {form}. Expected a name ending in {SUFFIXES[form]}.")
+    suffix, modules = FORMATS[form].suffix, FORMATS[form].modules
+    if out.suffix != suffix:
+        raise InputError(f"{out}: is not named like a file for {form}. Expected a name ending in {suffix}.")
     check_free(out, overwrite=overwrite)
-    for module in NEEDED[form]:
+    for module in modules:
         if importlib.util.find_spec(module) is None:
             raise InputError(
                 f"--format {form}: the package {module.replace('_', '-')} is missing. Install the extra [export], or "
-                f"what it consists of for this format: pip install {' '.join(NEEDED[form]).replace('_', '-')}"
+                f"what it consists of for this format: pip install {' '.join(modules).replace('_', '-')}"
             )
     device = resolve_device("cpu", backend="tensorflow")
-    found = [read_finished(each) for each in run_folders(folder)]
-    runs = [run for run in found if run.recipe.networks]
+    all_runs = [read_finished(member) for member in run_folders(folder)]
+    runs = [run for run in all_runs if run.recipe.networks]
     if not runs:
         raise InputError(
-            f"{folder}: holds {found[0].recipe.name}, which is not a network. Expected one. Name another run."
+            f"{folder}: holds {all_runs[0].recipe.name}, which is not a network. Expected one. Name another run."
         )
-    pixels = _rows_to_compare(data)
-    read = [_networks_of(run, device).probabilities(pixels) for run in runs]
-    ours = calibrate(np.mean(read, axis=0), temperature_of(runs))
-    model = build_graph(runs, device)
+    pixels = _rows_to_compare(find_source(data))
+    read = [[load_run(part.folder, device).predict(pixels) for part in _networks(run)] for run in runs]
+    ours = calibrate(np.mean([np.mean(of_run, axis=0) for of_run in read], axis=0), temperature_of(runs))
+    model = _build_graph(runs, device)
     with atomic_path(out) as partial:
         try:
             _write(model, form, partial)
-            theirs = READERS[form](partial, pixels.reshape(-1, SIDE, SIDE).astype(np.float32))
+            theirs = FORMATS[form].read(partial, pixels.reshape(-1, SIDE, SIDE).astype(np.float32))
         except Exception as error:  # whatever the converters and runtimes raise
             raise TrainingError(
                 f"{out}: {form} does not take this network ({type(error).__name__}: {str(error)[:200]}). Expected "
@@ -120,77 +154,55 @@ def export(folder: Path, form: str, out: Path, *, data: str | None = None, overw
             ) from error
         difference = float(np.abs(theirs - ours).max())
         differing = int((theirs.argmax(axis=1) != ours.argmax(axis=1)).sum())
-        if differing or not difference < MOST_DIFFERENCE:
+        most = 0.01  # the file rounds in single precision, as we do in most places
+        if differing or not difference < most:
             raise TrainingError(
                 f"{out}: reads {differing} of {len(pixels):,} digits differently than {folder}, and the largest "
-                f"difference of a probability is {difference:.2g}. Expected none, and less than {MOST_DIFFERENCE}. The "
-                "file is not kept."
+                f"difference of a probability is {difference:.2g}. Expected none, and less than {most}. The file "
+                "is not kept."
             )
-    return Export(
-        file=out,
-        networks=sum(len(run.recipe.networks) for run in runs),
-        left_out=tuple(part.name for run in found for part in run.recipe.members or (run.recipe,) if not part.networks),
-        rows=len(pixels),
-        difference=difference,
-    )
+    parts = [part for run in all_runs for part in run.recipe.members or (run.recipe,)]
+    left_out = tuple(part.name for part in parts if not part.networks)
+    return Export(out, len(parts) - len(left_out), left_out, len(pixels), difference)
 
 
-def _rows_to_compare(data: str | None) -> np.ndarray:
-    """Return up to ``ROWS`` rows, (N, 784) uint8: test rows, and if there are too few, training rows as well."""
-    source = find_source(data)
+def _rows_to_compare(source: Source) -> np.ndarray:
+    """Return up to 1,000 rows, (N, 784) uint8: test rows, and if there are too few, training rows as well."""
+    most = 1000
     pixels = load_test_rows(source, alone=True).pixels
-    if len(pixels) < ROWS and (source.is_sample or "train" in source.tables):
+    if len(pixels) < most and (source.is_sample or "train" in source.tables):
         pixels = np.concatenate([pixels, load_train(source).pixels])
-    return pixels[:ROWS]
+    return pixels[:most]
 
 
-def _networks_of(run: Run, device: Device) -> Predictor:
-    """Return what predicts with the networks of a run alone. An ensemble also asks other methods."""
-    if not run.recipe.members:
-        return cast(Predictor, load_run(run.folder, device).predictor)
-    return EnsemblePredictor([_networks_of(member, device) for member in _members(run)], [])
+def _networks(run: Run) -> list[Run]:
+    """Return the trainings of networks that a run consists of. Other members of an ensemble are left out."""
+    return [part for part in run.members or [run] if part.recipe.networks]
 
 
-def _members(run: Run) -> list[Run]:
-    return [member for member in run.members if member.recipe.networks]
-
-
-def build_graph(runs: Sequence[Run], device: Device) -> keras.Model:
-    """Build a Keras model of everything between pixels and probabilities.
-
-    Args:
-        runs: finished runs, which are averaged.
-        device: where to load them.
-
-    Returns:
-        a model, pixels (N, 28, 28) float32 from 0 to 255 → probabilities (N, 10) float32. It consists of Keras' own
-        layers and operations.
-    """
+def _build_graph(runs: Sequence[Run], device: Device) -> keras.Model:
+    """Build a model of Keras' own layers and operations: pixels (N, 28, 28), 0–255 → the mean (N, 10) of all runs."""
     import keras
     from keras import ops
 
     pixels = keras.Input((SIDE, SIDE), name="pixels")
-    logarithms = ops.log(ops.maximum(_mean([_read(run, pixels, device) for run in runs]), 1e-12))
+    mean = _mean([_mean([_read(network, pixels, device) for network in _networks(run)]) for run in runs])
+    logarithms = ops.log(ops.maximum(mean, 1e-12))
     return keras.Model(pixels, ops.softmax(logarithms / temperature_of(runs), axis=-1), name="digits")
 
 
 def _mean(values: Sequence[Any]) -> Any:
-    total = values[0]
-    for value in values[1:]:
-        total = total + value
-    return total / len(values) if len(values) > 1 else total
+    return sum(values[1:], values[0]) / len(values)
 
 
 def _read(run: Run, pixels: Any, device: Device) -> Any:
-    """Return the probabilities (N, 10) of a run's networks, before calibration."""
+    """Return the probabilities (N, 10) of a network, before calibration."""
     from keras import layers, ops
 
     from kaggle_digits.models import load_network
 
-    if run.recipe.members:
-        return _mean([_read(member, pixels, device) for member in _members(run)])
-    recipe, model = cast(Network, run.recipe), load_network(run, device)
-    network = [_for_use(layer) for layer in model.layers]
+    recipe = cast(Network, run.recipe)
+    network = [_for_use(layer) for layer in load_network(run, device).layers]
     if recipe.normalises:
         pixels = _normalise(recipe, pixels)
 
@@ -200,20 +212,16 @@ def _read(run: Run, pixels: Any, device: Device) -> Any:
             outputs = layer(outputs)
         return _shares(outputs) if recipe.loss == "mse" else ops.softmax(outputs, axis=-1)
 
-    def slanted(pixels: Any) -> Any:
-        if not recipe.slant_averaging:
-            return probabilities(pixels)
+    def averaged(pixels: Any) -> Any:
         most = recipe.slant_averaging
-        slants = (_slant(pixels, slant) for slant in (-most, -most / 2, most / 2, most))
-        return _mean([probabilities(each) for each in (pixels, *slants)])
+        slants = (-most, -most / 2, most / 2, most) if most else ()
+        return _mean([probabilities(version) for version in (pixels, *(_slant(pixels, slant) for slant in slants))])
 
-    read = slanted(pixels)
+    read = averaged(pixels)
     if distance := recipe.shift_averaging:
-        shifted = [
-            slanted(_shift(pixels, *way)) for way in ((distance, 0), (-distance, 0), (0, distance), (0, -distance))
-        ]
+        ways = ((distance, 0), (-distance, 0), (0, distance), (0, -distance))
         unsure = ops.max(read, axis=-1, keepdims=True) < SURE
-        read = ops.where(unsure, _mean([read, *shifted]), read)
+        read = ops.where(unsure, _mean([read, *(averaged(_shift(pixels, *way)) for way in ways)]), read)
     return read
 
 
@@ -235,8 +243,8 @@ def _for_use(layer: keras.layers.Layer) -> Callable[[Any], Any]:
     copy = kind.from_config(layer.get_config() | {"name": None})
 
     def use(images: Any) -> Any:
-        if type(layer).__name__ in IDLE:
-            return images
+        if type(layer).__name__.endswith(("Dropout", "GaussianNoise", "Dropout1D", "Dropout2D")):
+            return images  # it does nothing once a network is trained
         outputs = copy(images)
         copy.set_weights(layer.get_weights())
         return outputs
@@ -257,53 +265,38 @@ def _normalise(recipe: Recipe, pixels: Any) -> Any:
     """As ``learners.preprocess.normalise_pixels``, in operations of Keras."""
     from keras import ops
 
-    side = np.arange(SIDE, dtype=np.float32)
-    across, down = (side - MIDDLE).reshape(1, 1, SIDE), (side - MIDDLE).reshape(1, SIDE, 1)
-
-    def mean(weights: np.ndarray) -> Any:
-        return ops.sum(pixels * weights.astype(np.float32), axis=(1, 2), keepdims=True) / ops.maximum(ink, 1.0)
-
+    y, x = (np.mgrid[:SIDE, :SIDE] - MIDDLE).astype(np.float32)[:, None]  # (1, 28, 28) each
     ink = ops.sum(pixels, axis=(1, 2), keepdims=True)
-    mean_x, mean_y = mean(across), mean(down)
-    xx = mean(across**2) - mean_x * mean_x
-    xy = mean(across * down) - mean_x * mean_y
-    yy = mean(down**2) - mean_y * mean_y
-    slant: Any = 0.0 * ink
-    if recipe.deslant:
-        slant = ops.where(yy > 0.1, xy / ops.maximum(yy, 0.1), 0.0)
-        slant = ops.clip(slant, -STEEPEST, STEEPEST)
-    stretch: Any = 0.0 * ink + 1.0
-    if recipe.spread:
-        variance = ops.maximum(xx - 2 * slant * xy + slant * slant * yy, 0.0)
-        stretch = ops.where(ink > 0, ops.clip(ops.sqrt(variance) / recipe.spread, NARROWEST, WIDEST), 1.0)
-    below = (0.0 - mean_y) + down.astype(np.float32)  # NumPy's array must come last, or NumPy would take the difference
-    first = (1 - stretch) * (mean_x + MIDDLE) + slant * below
-    columns = first + stretch * side.reshape(1, 1, SIDE)  # (N, 28, 28): where each pixel is read in its row
-    # Bilinear: a pixel at distance d weighs 1 − d.
-    weights = ops.relu(1.0 - ops.abs(ops.expand_dims(columns, -1) - side.reshape(1, 1, 1, SIDE)))
-    return ops.round(ops.sum(weights * ops.expand_dims(pixels, 2), axis=-1))
+    sums = [ops.sum(pixels * weights, axis=(1, 2), keepdims=True) for weights in (x, y, x * x, x * y, y * y)]
+    moments = [total / ops.maximum(ink, 1.0) for total in sums]
+    first, stretch = find_columns(ops, ink, moments, y[:, :, :1], deslant=recipe.deslant, spread=recipe.spread)
+    return ops.round(_read_columns(pixels, first + stretch * (x + np.float32(MIDDLE)), ops))
+
+
+def _read_columns(pixels: Any, columns: Any, maths: Any) -> Any:
+    """Read each row at some columns, bilinearly: a pixel at distance d weighs 1 − d. NumPy or Keras does the maths."""
+    from keras import ops
+
+    side = np.arange(SIDE, dtype=np.float32)
+    weights = maths.maximum(1.0 - maths.abs(maths.expand_dims(columns, -1) - side), 0.0)  # (…, row, to, from)
+    return ops.sum(ops.expand_dims(pixels, 2) * weights, axis=-1)
 
 
 def _slant(pixels: Any, slant: float) -> Any:
     """Shift each row sideways, the further the farther it is from the middle."""
-    from keras import ops
-
     side = np.arange(SIDE)
     columns = slant * (side - MIDDLE)[:, None] + side
-    weights = np.maximum(0, 1 - np.abs(columns[:, :, None] - side)).astype(np.float32)  # (row, to, from)
-    return ops.sum(ops.expand_dims(pixels, 2) * weights[None], axis=-1)
+    return _read_columns(pixels, columns[None].astype(np.float32), np)
 
 
 def _shift(pixels: Any, down: int, right: int) -> Any:
     """Move images. Pixels from outside count as paper."""
     from keras import layers
 
-    padding = ((max(0, down), max(0, -down)), (max(0, right), max(0, -right)))
-    cropping = ((max(0, -down), max(0, down)), (max(0, -right), max(0, right)))
-    images = layers.Reshape((SIDE, SIDE, 1))(pixels)
-    images = layers.ZeroPadding2D(padding, data_format="channels_last")(images)
-    images = layers.Cropping2D(cropping, data_format="channels_last")(images)
-    return layers.Reshape((SIDE, SIDE))(images)
+    most, form = max(abs(down), abs(right)), {"data_format": "channels_last"}
+    framed = layers.ZeroPadding2D(most, **form)(layers.Reshape((SIDE, SIDE, 1))(pixels))
+    cropping = ((most - down, most + down), (most - right, most + right))
+    return layers.Reshape((SIDE, SIDE))(layers.Cropping2D(cropping, **form)(framed))
 
 
 def _write(model: keras.Model, form: str, file: Path) -> None:
@@ -330,7 +323,7 @@ def _write(model: keras.Model, form: str, file: Path) -> None:
             import onnx
 
             stored = onnx.load(file)
-            onnx.helper.set_model_props(stored, {"needs": f"{LOWEST[form]} or newer"})
+            onnx.helper.set_model_props(stored, {"needs": f"{FORMATS[form].lowest} or newer"})
             onnx.save(stored, file)
 
 
@@ -342,7 +335,7 @@ def _simplify(file: Path) -> None:
     """
     with zipfile.ZipFile(file) as archive:
         contents = {member: archive.read(member) for member in archive.namelist()}
-    metadata = json.loads(contents["metadata.json"]) | {"needs": f"{LOWEST['keras']} or newer"}
+    metadata = json.loads(contents["metadata.json"]) | {"needs": f"{FORMATS['keras'].lowest} or newer"}
     contents["metadata.json"] = json.dumps(metadata).encode()
     contents["config.json"] = json.dumps(_without_extras(json.loads(contents["config.json"]))).encode()
     with zipfile.ZipFile(file, "w") as archive:
@@ -350,17 +343,10 @@ def _simplify(file: Path) -> None:
             archive.writestr(member, data)
 
 
-def _defaults_of(layer: str) -> dict[str, Any]:
-    """Return the default values of the arguments of one of Keras' layers."""
-    import keras
-
-    kind = getattr(keras.layers, layer, None)
-    parameters = inspect.signature(kind.__init__).parameters.values() if kind else ()
-    return {each.name: each.default for each in parameters if each.default is not inspect.Parameter.empty}
-
-
 def _without_extras(node: Any) -> Any:
     """Return a part of a ``config.json`` of Keras without what only newer versions know."""
+    import keras
+
     if isinstance(node, list):
         return [_without_extras(part) for part in node]
     if not isinstance(node, dict):
@@ -368,7 +354,9 @@ def _without_extras(node: Any) -> Any:
     node = {name: _without_extras(part) for name, part in node.items()}
     if isinstance(node.get("config"), dict) and "class_name" in node:
         is_operation = str(node.get("module")).startswith("keras.src.ops")  # older ones do not take a name
-        defaults = _defaults_of(node["class_name"])
+        kind = getattr(keras.layers, node["class_name"], None)
+        parameters = inspect.signature(kind.__init__).parameters.values() if kind else ()
+        defaults = {given.name: given.default for given in parameters if given.default is not given.empty}
         node["config"] = {
             name: value
             for name, value in node["config"].items()
@@ -378,37 +366,3 @@ def _without_extras(node: Any) -> Any:
             and (name == "data_format" or name not in defaults or value != defaults[name])
         }
     return node
-
-
-def _read_keras(file: Path, pixels: np.ndarray) -> np.ndarray:
-    import keras
-
-    return np.asarray(keras.saving.load_model(file, compile=False).predict(pixels, verbose=0))
-
-
-def _read_onnx(file: Path, pixels: np.ndarray) -> np.ndarray:
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
-    return session.run(None, {session.get_inputs()[0].name: pixels})[0]
-
-
-def _read_litert(file: Path, pixels: np.ndarray) -> np.ndarray:
-    from ai_edge_litert.interpreter import Interpreter
-
-    with stderr_held_back():
-        interpreter = Interpreter(str(file))
-        given, returned = interpreter.get_input_details()[0]["index"], interpreter.get_output_details()[0]["index"]
-        interpreter.resize_tensor_input(given, pixels.shape)
-        interpreter.allocate_tensors()
-        interpreter.set_tensor(given, pixels)
-        interpreter.invoke()
-    return interpreter.get_tensor(returned)
-
-
-READERS: dict[str, Callable[[Path, np.ndarray], np.ndarray]] = {
-    "keras": _read_keras,
-    "onnx": _read_onnx,
-    "litert": _read_litert,
-}
-"""What predicts with a file of each format. The same lines stand in the documentation."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -48,20 +49,39 @@ def normalise_pixels(pixels: np.ndarray, *, deslant: bool = False, spread: float
 def _normalise(pixels: np.ndarray, *, deslant: bool, spread: float) -> np.ndarray:
     y, x = (axis.ravel() for axis in np.mgrid[:SIDE, :SIDE] - MIDDLE)
     sums = pixels.astype(np.float32) @ np.stack([np.ones(PIXELS), x, y, x * x, x * y, y * y], axis=1).astype(np.float32)
-    mean_x, mean_y, xx, xy, yy = sums.T[1:].astype(float) / np.maximum(1, sums[:, 0])
-    xx, xy, yy = xx - mean_x**2, xy - mean_x * mean_y, yy - mean_y**2
-    slant = np.zeros(len(pixels))
+    ink, *moments = sums.T.astype(float)[:, :, None]
+    moments = [moment / np.maximum(1, ink) for moment in moments]
+    first, stretch = find_columns(np, ink, moments, np.arange(SIDE) - MIDDLE, deslant=deslant, spread=spread)
+    return _read_columns(pixels, first, stretch[:, 0]) if spread else shift_rows(pixels, first)
+
+
+def find_columns(
+    ops: Any, ink: Any, moments: Sequence[Any], rows: np.ndarray, *, deslant: bool, spread: float
+) -> tuple[Any, Any]:
+    """Return at which columns each row of each image is read, see ``normalise_pixels``.
+
+    The formulas are written once, for NumPy here and for Keras in files that are exported.
+
+    Args:
+        ops: what computes: NumPy, or ``keras.ops``.
+        ink: the sum of each image's pixels.
+        moments: the means of x, y, x², xy and y² over the ink of each image. The middle of the image is 0.
+        rows: where each row lies, from the middle.
+        deslant, spread: as for ``normalise_pixels``.
+
+    Returns:
+        the column at which a row's first pixel is read, and how many columns further each next pixel is read.
+    """
+    mean_x, mean_y, xx, xy, yy = moments
+    xx, xy, yy = xx - mean_x * mean_x, xy - mean_x * mean_y, yy - mean_y * mean_y
+    slant, stretch = 0.0 * ink, 0.0 * ink + 1.0
     if deslant:  # ink in a single row has no slant
-        slant = np.divide(xy, yy, out=slant, where=yy > 0.1).clip(-STEEPEST, STEEPEST)
-    stretch = np.ones(len(pixels))
+        slant = ops.clip(ops.where(yy > 0.1, xy / ops.maximum(yy, 0.1), 0.0), -STEEPEST, STEEPEST)
     if spread:
-        variance = xx - 2 * slant * xy + slant**2 * yy
-        stretch = np.sqrt(np.maximum(0, variance)) / spread
-        stretch = np.where(sums[:, 0] > 0, stretch.clip(NARROWEST, WIDEST), 1)
-    # Where the first column of each row is read. The others follow ``stretch`` columns apart.
-    below = np.arange(SIDE) - MIDDLE - mean_y[:, None]
-    first = ((1 - stretch) * (mean_x + MIDDLE))[:, None] + slant[:, None] * below
-    return _read_columns(pixels, first, stretch) if spread else shift_rows(pixels, first)
+        variance = ops.maximum(xx - 2 * slant * xy + slant * slant * yy, 0.0)
+        stretch = ops.where(ink > 0, ops.clip(ops.sqrt(variance) / spread, NARROWEST, WIDEST), 1.0)
+    below = -mean_y + rows  # in this order, or NumPy would take the difference of a tensor of Keras
+    return (1 - stretch) * (mean_x + MIDDLE) + slant * below, stretch
 
 
 def shift_rows(pixels: np.ndarray, first: np.ndarray) -> np.ndarray:

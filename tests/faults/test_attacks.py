@@ -256,7 +256,7 @@ def test_a_report_runs_no_name(ledger):
         "test": None,
     }
     with ledger.attack("report with names that are scripts"):
-        write_page(Path("report.html"), report.comparison_page(comparison, traces=None, confusions={evil: Figure()}))
+        write_page(Path("report.html"), report.comparison_page(comparison, confusions={evil: Figure()}))
         text = Path("report.html").read_text()
         assert text.count("was-run") >= 4
         assert "<script" not in text
