@@ -39,9 +39,6 @@ layers = [
 """
 
 
-TRAIN_ONCE = ("train", "--data", "sample", "--epochs", "1", "--run")
-
-
 def write(name: str, text: str) -> str:
     Path(name).write_text(text, encoding="utf-8")
     return name
@@ -154,7 +151,7 @@ def test_mistake_is_named_with_its_key(text, fault):
     ],
 )
 def test_what_keras_does_not_take_is_named_before_anything_is_written(text, fault, capsys):
-    assert main([*TRAIN_ONCE, "run", "--recipe", write("bad.toml", text)]) == 2
+    assert main(["train", "--recipe", write("bad.toml", text), "--run", "run", "--data", "sample"]) == 2
     assert f"kaggle-digits: bad.toml: {fault}" in capsys.readouterr().err
     assert not Path("run").exists()
 
@@ -439,7 +436,7 @@ def test_scaling_behind_layers_that_move_pixels_stays_where_it_is(first, scale):
 )
 def test_scaling_that_makes_no_sense_is_refused(options, capsys):
     layers = f"layers = [{{ kind = 'Rescaling', {options} }}, 'Flatten', {{ kind = 'Dense', units = 10 }}]"
-    main([*TRAIN_ONCE, "run", "--recipe", write("mine.toml", layers)])
+    main(["train", "--recipe", write("mine.toml", layers), "--data", "sample", "--run", "run", "--epochs", "1"])
     assert "Traceback" not in capsys.readouterr().err
     assert main(["submit", "--recipe", write("e.toml", f"kind = 'Ensemble'\nmembers = ['fast']\n{layers}")]) == 2
 
