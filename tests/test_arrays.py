@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hostile import Touch, header, npz
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -22,18 +23,9 @@ SMALL = {"weights": np.arange(6, dtype=np.float32).reshape(2, 3), "step": np.arr
 EXPECTED = {"weights": ((2, 3), "f"), "step": ((), "i")}
 
 
-def header(shape: object, descr: str = "<f4") -> bytes:
-    """The first bytes of an array, with any shape that an attacker may write there."""
-    text = f"{{'descr': {descr!r}, 'fortran_order': False, 'shape': {shape}, }}".encode()
-    text += b" " * (-(len(text) + 11) % 64) + b"\n"
-    return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text
-
-
-def write_members(members: dict[str, bytes], *, compress: int = zipfile.ZIP_STORED) -> Path:
+def write_member(contents: bytes, method: int = zipfile.ZIP_STORED) -> Path:
     file = Path("arrays.npz")
-    with zipfile.ZipFile(file, "w", compress) as archive:
-        for name, contents in members.items():
-            archive.writestr(name, contents)
+    file.write_bytes(npz({"weights.npy": contents}, method))
     return file
 
 
@@ -86,17 +78,12 @@ def test_other_arrays_than_expected_are_refused(expected, said):
         read_arrays(Path("arrays.npz"), expected)
 
 
-class Attack:
-    def __reduce__(self):
-        return (Path.touch, (Path("was-run"),))
-
-
 def test_a_pickle_is_never_opened():
-    np.savez("arrays.npz", weights=np.array([Attack()], object), allow_pickle=True)
+    np.savez("arrays.npz", weights=np.array([Touch()], object), allow_pickle=True)
     for kinds in ("f", "O"):
         with pytest.raises(ValueError, match=r"weights|other arrays"):
             read_arrays(Path("arrays.npz"), {"weights": ((1,), kinds)})
-    write_members({"weights.npy": pickle.dumps(Attack())})
+    write_member(pickle.dumps(Touch()))
     with pytest.raises(ValueError, match="magic string"):
         read_arrays(Path("arrays.npz"), {"weights": ((1,), "f")})
     assert not Path("was-run").exists()
@@ -123,7 +110,7 @@ def test_a_pickle_is_never_opened():
     ],
 )
 def test_absurd_headers_are_refused_without_taking_memory(contents):
-    file = write_members({"weights.npy": contents})
+    file = write_member(contents)
     with little_memory():
         with pytest.raises(ValueError, match=r"."):
             read_arrays(file, {"weights": ((6,), "f")})
@@ -132,8 +119,8 @@ def test_absurd_headers_are_refused_without_taking_memory(contents):
 
 
 def test_a_zip_bomb_is_refused_without_taking_memory():
-    file = write_members({"weights.npy": header((10**8,)) + bytes(4 * 10**8)}, compress=zipfile.ZIP_DEFLATED)
-    assert file.stat().st_size < 500_000
+    file = write_member(header((10**8,)) + bytes(4 * 10**8), zipfile.ZIP_DEFLATED)
+    assert file.stat().st_size < 5_000_000
     with little_memory():
         with pytest.raises(ValueError, match=r"it holds more than 67,108,864 bytes"):
             read_arrays(file, {}, others=["weights"])

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import sys
-import zipfile
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hostile import Touch, header, npz
 from run_folder import write_run
 from sklearn.dummy import DummyClassifier
 from sklearn.ensemble import RandomForestClassifier
@@ -182,20 +182,13 @@ def test_accelerator_is_refused():
         device_of(CLASSICAL["svm"], "gpu")
 
 
-class Evil:
-    """An object that leaves a file behind when it is unpickled."""
-
-    def __reduce__(self):
-        return Path.touch, (Path("harm").absolute(),)
-
-
 def test_trained_form_that_carries_code_is_refused_and_not_run(split):
     recipe = CLASSICAL["naive-bayes"]
     write_run(".", recipe)
-    np.savez("model.npz", prior=np.array([Evil()], object), means=np.zeros((10, 784)), variances=np.ones((10, 784)))
+    np.savez("model.npz", prior=np.array([Touch()], object), means=np.zeros((10, 784)), variances=np.ones((10, 784)))
     with pytest.raises(RunError, match=r"^model.npz: cannot be loaded \(.*Train it again\.$"):
         load_run(Path(), device_of(recipe))
-    assert not Path("harm").exists()
+    assert not Path("was-run").exists()
 
 
 def put(index, value):
@@ -260,18 +253,12 @@ def test_broken_or_other_files_are_refused(split):
     save_estimator(Path(), fit_estimator(recipe, images(training, recipe), training.digits, seed=0))
     whole = Path("model.npz").read_bytes()
     np.save("other.npy", np.zeros(3))
-    with zipfile.ZipFile("raw.npz", "w") as archive:
-        for name in ("prior", "means", "variances"):
-            archive.writestr(name, b"no array")
-    giant = np.lib.format.header_data_from_array_1_0(np.zeros(1)) | {"shape": (10**12,)}
-    with zipfile.ZipFile("giant.npz", "w") as archive, archive.open("prior.npy", "w") as stream:
-        np.lib.format.write_array_header_1_0(stream, giant)
+    raw, giant = npz(dict.fromkeys(("prior", "means", "variances"), b"no array")), npz({"prior.npy": header((10**12,))})
     encrypted = bytearray(whole)
     encrypted[6] |= 1
     encrypted[whole.index(b"PK\x01\x02") + 8] |= 1
-    others = [Path(name).read_bytes() for name in ("other.npy", "raw.npz", "giant.npz")]
     broken = (b"", b"not an archive", whole[: len(whole) // 2], whole[:200] + bytes(500) + whole[700:])
-    for content in (*others, bytes(encrypted), *broken):
+    for content in (Path("other.npy").read_bytes(), raw, giant, bytes(encrypted), *broken):
         Path("model.npz").write_bytes(content)
         with pytest.raises(RunError, match=r"^model.npz: cannot be loaded \("):
             load_estimator(Path(), recipe)
