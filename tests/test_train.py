@@ -452,7 +452,7 @@ from pathlib import Path
 import numpy as np
 from kaggle_digits.strategy import resolve_device
 device = resolve_device("cpu", precision="mixed_bfloat16")
-from kaggle_digits.submit import load_run
+from kaggle_digits.learners import load_run
 run = load_run(Path(sys.argv[1]), device)
 pixels = np.random.default_rng(0).integers(0, 256, (5, 784)).astype(np.uint8)
 np.save("elsewhere.npy", run.predict(pixels))

@@ -29,7 +29,7 @@ PREDICT = """
 import sys
 import numpy as np
 from kaggle_digits.data import find_source, load_test
-from kaggle_digits.submit import load_run
+from kaggle_digits.learners import load_run
 np.save("there.npy", load_run(sys.argv[1]).predict(load_test(find_source(sys.argv[2]))[: int(sys.argv[3])]))
 """
 
