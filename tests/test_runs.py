@@ -82,9 +82,12 @@ def test_claimed_folder_is_locked():
 
 
 def test_numbered_claim_passes_by_what_is_not_its_own(run):
-    mark_used([run], Path("s.csv"))  # used already
+    (run,) = mark_used([run], Path("s.csv"))
+    assert not is_used(run)  # a finished run is, once the record of a submission names it
     record = {"format": FORMAT, "file": "s.csv", "sha256": "", "build": None, "upload": None}
-    save_record(Path("s.csv"), record | {"runs": [dict.fromkeys(OF_RUN) | {"run": "run"}]})
+    for name in ("other", "run"):
+        save_record(Path("s.csv"), record | {"runs": [dict.fromkeys(OF_RUN) | {"run": name}]})
+        assert is_used(run) == (name == "run")
     write_run("run-2", RECIPES["knn"])  # another training
     Path("run-3").mkdir()
     Path("run-3/.run.partial.json").touch()

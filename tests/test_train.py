@@ -16,13 +16,13 @@ import pytest
 
 from kaggle_digits.data import TrainingRows, find_source, load_train, split_rows
 from kaggle_digits.errors import RunError, TrainingError
-from kaggle_digits.kaggle.records import FORMAT, is_used, save_record
+from kaggle_digits.kaggle.records import is_used
 from kaggle_digits.learners import Context, load_run
 from kaggle_digits.learners.claim import claim
 from kaggle_digits.learners.preprocess import normalise_pixels
 from kaggle_digits.recipe import Augmentation, Milestones, Network, OneCycle, Plateau
 from kaggle_digits.recipes import RECIPES
-from kaggle_digits.run import RowCounts, Run, mark_used, read_run
+from kaggle_digits.run import RowCounts, Run, read_run
 from kaggle_digits.strategy import resolve_device
 from kaggle_digits.train import train_run
 
@@ -256,36 +256,6 @@ def test_the_default_recipe_gives_the_same_bits_again_and_after_kill_9():
     assert_equal_weights(first.folder, train("killed", device, recipe=SMALL_FAST, resume=True).folder)
 
 
-def test_folder_in_use_is_refused_and_not_offered_for_resuming(cpu):
-    code = KILLED.replace("os.kill(os.getpid(), signal.SIGKILL)", "print('held', flush=True); input()")
-    holder = subprocess.Popen(
-        [sys.executable, "-c", code, str(Path(__file__).parent), "held", "6", "tiny"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
-    assert holder.stdout.readline() == "held\n"
-    assert not would_resume("held", cpu)
-    with pytest.raises(RunError, match=r"^held: is being trained by another process\. .* wait for the other process"):
-        train("held", cpu, resume=True)
-    holder.communicate("\n", timeout=120)
-    assert holder.returncode == 0
-    assert would_resume("held", cpu)
-    assert load_run(Path("held"), cpu).epochs[-1]["epoch"] == 4
-
-
-def test_going_on_on_another_device_is_recorded(cpu, caplog):
-    interrupt("moved", cpu, after=1)
-    other = replace(cpu, precision="float64")
-    run = train("moved", other, resume=True)
-    assert [device.precision for device in run.devices_before] == ["float32"]
-    assert run.device.precision == "float64"
-    record = json.loads(Path("moved/run.json").read_text())
-    assert [device["precision"] for device in record["devices_before"]] == ["float32"]
-    assert "the result will differ." in caplog.text
-
-
 @pytest.mark.parametrize(("after", "left"), [(3, [4]), (4, [])])
 def test_interrupt_is_passed_on_and_resumable_also_after_the_last_epoch(finished, cpu, after, left):
     interrupt("stopped", cpu, after=after)
@@ -304,22 +274,6 @@ def test_finished_run_is_returned_and_not_trained_again(finished, cpu):
     train("finished", cpu, resume=True, progress=recorder)
     assert recorder.epochs == []
     assert (finished.folder / "model.npz").stat().st_mtime_ns == before
-    # A finished run is offered for resuming until a submission has been made from it, with its record.
-    assert would_resume("finished", cpu)
-    mark_used([finished], Path("s.csv"))
-    assert read_run(finished.folder).submission == "s.csv"
-    assert would_resume("finished", cpu)
-    record = {"format": FORMAT, "file": "s.csv", "sha256": "", "build": None, "upload": None}
-    made_by = dict.fromkeys(("recipe", "seed", "commit", "held_out_rows", "held_out_accuracy")) | {"run": "finished"}
-    save_record(Path("s.csv"), record | {"runs": [made_by | {"run": "other"}]})
-    assert would_resume("finished", cpu)
-    save_record(Path("s.csv"), record | {"runs": [made_by]})
-    assert not would_resume("finished", cpu)
-
-
-def test_existing_run_is_never_overwritten(finished, cpu):
-    with pytest.raises(RunError, match=r"^finished: holds a run already\. .* or continue it with --resume\.$"):
-        train("finished", cpu)
 
 
 @pytest.mark.parametrize(

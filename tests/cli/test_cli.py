@@ -9,7 +9,6 @@ import os
 import pty
 import re
 import resource
-import shutil
 import struct
 import subprocess
 import sys
@@ -299,13 +298,6 @@ def test_terminal_gets_a_progress_bar():
     assert stdout.startswith(b"r: mlp-784-300, held-out accuracy")
 
 
-def test_missing_member_is_named(capsys):
-    assert cli.main(["validate", "--data", "sample", "--recipe", "random", "--folds", "3", "--out", "three"]) == 0
-    shutil.rmtree("three/2-of-3")
-    assert cli.main(["predict", "--run", "three", "--data", "sample", "--out", "s.csv"]) == 2
-    assert "kaggle-digits: three: 2-of-3 of its members missing. Expected all." in capsys.readouterr().err
-
-
 def run_cli(*arguments: str, encoding: str = "utf-8", **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "kaggle_digits", *arguments],
@@ -382,14 +374,6 @@ def test_home_folder_is_understood_wherever_a_path_is_given(competition, monkeyp
     # The name of a user that is none is a file name like others.
     assert cli.main(["check", "~nobody-here/s.csv"]) == 2
     assert "~nobody-here/s.csv: no such file." in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("verb", [["predict", "--out", "s.csv"], ["recognize", "page.png"]])
-def test_file_in_the_place_of_a_run_folder_is_named(capsys, verb):
-    Path("my_model.keras").write_text("a network")
-    Path("page.png").write_text("")
-    assert cli.main([*verb, "--run", "my_model.keras"]) == 2
-    assert "kaggle-digits: my_model.keras: is a file. Expected a run folder," in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -71,17 +71,24 @@ MODELS = {
     "HDF5 in a zip, as Keras has it": npz({"model.weights.h5": HDF5, "config.json": b"{}"}),
     "link to another file": npz({f"{KERNEL}.npy": b"/etc/passwd", f"{BIAS}.npy": b"/etc/passwd"}),
 }
-LAYERS = {
-    "Lambda": (("Lambda", {"function": "print"}),),
-    "TFSMLayer": (("TFSMLayer", {"filepath": "elsewhere"}),),
-    "dense layer of 10^12": (("Flatten", {}), ("Dense", {"units": 10**6}), ("Dense", {"units": 10**6})),
-    "picture of 10^12 pixels": (("UpSampling2D", {"size": 10**5}),),
-    "class by its path": (("os.system", {"command": "touch was-run"}),),
-    "function by its path": (("Dense", {"units": 10, "activation": "os.system"}),),
-    "object to be made by Keras": (
-        ("Dense", {"units": 10, "activation": {"class_name": "Lambda", "module": "keras.layers", "config": {}}}),
-    ),
-}
+LAYERS = [
+    (("Lambda", {"function": "print"}), "Lambda: is no layer that only computes"),
+    (("TFSMLayer", {"filepath": "elsewhere"}), "TFSMLayer: is no layer that only computes"),
+    (("os.system", {"command": "touch was-run"}), "Keras has no layer os.system"),
+    (("__class__", {}), "Keras has no layer __class__"),
+    (("Dense", {"units": 10, "activation": "os.system"}), "activation"),
+    (("Dense", {"units": 10, "activation": {"class_name": "os>system"}}), "activation is neither text nor a number"),
+    (("Dense", {"units": 10**12}), "Dense is larger than any network for digits"),
+    (("Conv2D", {"filters": 10, "kernel_size": 10**6, "padding": "same"}), "Conv2D is larger than any network"),
+    (("ZeroPadding2D", {"padding": 10**6}), "ZeroPadding2D is larger than any network for digits"),
+    (("UpSampling2D", {"size": 10**5}), "UpSampling2D is larger than any network for digits"),
+    (("Dense", {"units": 11}), "the output has the shape"),
+    (("Dense", {"units": "ten"}), "units"),
+    (("Dense", {"units": 10, "unknown": 1}), "unknown"),
+    (("MaxPooling2D", {"pool_size": 2, "strides": 0}), "cannot be built"),
+    (("Cropping2D", {"cropping": -(10**9)}), "cannot be built"),
+    (("Conv2D", {"filters": 1, "kernel_size": 99}), "cannot be built"),
+]
 
 
 def memory(what: str) -> int:
@@ -116,12 +123,12 @@ def test_a_strangers_network_runs_nothing_and_takes_no_memory(ledger, attack, cp
             assert not Path("was-run").exists()
 
 
-@pytest.mark.parametrize("attack", LAYERS)
-def test_a_strangers_recipe_runs_nothing_and_takes_no_memory(ledger, attack, cpu):
-    run = write_run("run", DENSE, damage={"layers": LAYERS[attack]})
+@pytest.mark.parametrize(("layer", "said"), LAYERS)
+def test_a_strangers_layers_run_nothing_and_are_refused_before_they_take_memory(ledger, layer, said, cpu):
+    run = write_run("run", replace(DENSE, layers=(("Flatten", {}), layer) if layer[0] == "Dense" else (layer,)))
     Path("run/model.npz").write_bytes(npz({f"{KERNEL}.npy": ZEROS}))
     with ledger.attack("run folder with hostile layers"), bounded():
-        with pytest.raises(RunError, match=r"^run: its recipe cannot be built \("):
+        with pytest.raises(RunError, match=rf"^run: its recipe cannot be built \(.*{said}"):
             load_run(run.folder, cpu)
         assert not Path("was-run").exists()
 
