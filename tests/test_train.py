@@ -49,26 +49,16 @@ SMALL_FAST = replace(RECIPES["fast"], epochs=4, batch_size=32, least_steps=0)
 KILLED = """
 import os, signal, sys
 sys.path.insert(0, sys.argv[1])
-from pathlib import Path
-from test_train import SMALL_FAST, TINY, held_out, rows
+from test_train import SMALL_FAST, TINY, train
 from kaggle_digits.strategy import resolve_device
 recipe = {"tiny": TINY, "fast": SMALL_FAST}[sys.argv[4]]
-device = resolve_device("cpu", precision=recipe.precision)
-from kaggle_digits.learners import Context
-from kaggle_digits.train import train_run
 class Killer:
     def step(self, done, total):
         if done == int(sys.argv[3]):
             os.kill(os.getpid(), signal.SIGKILL)
     def epoch(self, metrics, epochs):
         pass
-train_run(
-    recipe,
-    rows(),
-    Path(sys.argv[2]),
-    held_out=held_out(),
-    context=Context(seed=7, device=device, source="test", progress=Killer()),
-)
+train(sys.argv[2], resolve_device("cpu", precision=recipe.precision), recipe=recipe, progress=Killer())
 """
 
 
@@ -439,13 +429,9 @@ from pathlib import Path
 import numpy as np
 from kaggle_digits.strategy import resolve_device
 device = resolve_device("cpu", backend="jax")
-from test_train import TINY, held_out, rows
-from kaggle_digits.learners import Context, load_run
-from kaggle_digits.train import train_run
-loaded = load_run(Path("finished"), device)
-np.save("there.npy", loaded.predict(rows().pixels))
-context = Context(seed=7, device=device, source="test")
-train_run(TINY, rows(), Path("begun"), held_out=held_out(), context=context, resume=True)
+from test_train import load_run, rows, train
+np.save("there.npy", load_run(Path("finished"), device).predict(rows().pixels))
+train("begun", device, resume=True)
 """
 
 

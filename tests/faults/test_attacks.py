@@ -85,9 +85,9 @@ LAYERS = [
     (("Dense", {"units": 11}), "the output has the shape"),
     (("Dense", {"units": "ten"}), "units"),
     (("Dense", {"units": 10, "unknown": 1}), "unknown"),
-    (("MaxPooling2D", {"pool_size": 2, "strides": 0}), "cannot be built"),
-    (("Cropping2D", {"cropping": -(10**9)}), "cannot be built"),
-    (("Conv2D", {"filters": 1, "kernel_size": 99}), "cannot be built"),
+    (("MaxPooling2D", {"pool_size": 2, "strides": 0}), "MaxPooling2D: division by zero"),
+    (("Cropping2D", {"cropping": -(10**9)}), "Cropping2D: "),
+    (("Conv2D", {"filters": 1, "kernel_size": 99}), "Conv2D: "),
 ]
 
 
@@ -298,15 +298,13 @@ LARGE = png(np.random.default_rng(0).random((1100, 1100)))
 @pytest.mark.parametrize("host", ["elsewhere.example", "127.0.0.1.elsewhere.example", "localhost@evil", "169.254.1.1"])
 def test_other_names_for_this_computer_are_refused(ledger, served, host):
     with ledger.attack("page: a name of another host"):
-        assert served.ask("/", headers={"Host": host})[0] == 400
-        assert served.ask("/digit", FIVE, {"Host": host})[0] == 400
+        assert {served.ask(path, body, {"Host": host})[0] for path, body in (("/", None), ("/digit", FIVE))} == {400}
 
 
 @pytest.mark.parametrize("origin", ["https://elsewhere.example", "null", "http://127.0.0.1:1", "http://localhost"])
 def test_requests_of_other_pages_are_refused(ledger, served, origin):
     with ledger.attack("page: a request of another page"):
-        assert served.ask("/digit", FIVE, {"Origin": origin})[0] == 403
-        assert served.ask("/photo", FIVE, {"Origin": origin})[0] == 403
+        assert {served.ask(path, FIVE, {"Origin": origin})[0] for path in ("/digit", "/photo")} == {403}
 
 
 @pytest.mark.parametrize(
@@ -378,8 +376,7 @@ def test_only_with_the_token_something_is_answered(ledger, guarded, query):
     with ledger.attack("page: no token, or a wrong one", 3):
         status, body = guarded.ask(f"/{query}")
         assert (status, b"canvas" in body) == (403, False)
-        assert guarded.ask(f"/digit{query}", FIVE)[0] == 403
-        assert guarded.ask(f"/photo{query}", FIVE)[0] == 403
+        assert {guarded.ask(f"{path}{query}", FIVE)[0] for path in ("/digit", "/photo")} == {403}
     assert guarded.ask(f"/?token={TOKEN}")[0] == 200
     status, body = guarded.ask(f"/digit?token={TOKEN}", FIVE, {"Host": f"class.example:{guarded.port}"})
     assert (status, json.loads(body)["text"]) == (200, ["5"])
