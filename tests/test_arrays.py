@@ -6,10 +6,13 @@ import io
 import pickle
 import tracemalloc
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hostile import Touch, header, npz
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -20,24 +23,21 @@ SMALL = {"weights": np.arange(6, dtype=np.float32).reshape(2, 3), "step": np.arr
 EXPECTED = {"weights": ((2, 3), "f"), "step": ((), "i")}
 
 
-@pytest.fixture(autouse=True)
-def workplace(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-
-
-def header(shape: object, descr: str = "<f4") -> bytes:
-    """The first bytes of an array, with any shape that an attacker may write there."""
-    text = f"{{'descr': {descr!r}, 'fortran_order': False, 'shape': {shape}, }}".encode()
-    text += b" " * (-(len(text) + 11) % 64) + b"\n"
-    return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text
-
-
-def write_members(members: dict[str, bytes], *, compress: int = zipfile.ZIP_STORED) -> Path:
+def write_member(contents: bytes, method: int = zipfile.ZIP_STORED) -> Path:
     file = Path("arrays.npz")
-    with zipfile.ZipFile(file, "w", compress) as archive:
-        for name, contents in members.items():
-            archive.writestr(name, contents)
+    file.write_bytes(npz({"weights.npy": contents}, method))
     return file
+
+
+@contextmanager
+def little_memory() -> Iterator[None]:
+    """Check that at no time more than 20 MB are taken."""
+    tracemalloc.start()
+    try:
+        yield
+        assert tracemalloc.get_traced_memory()[1] < 20_000_000
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize("compressed", [False, True])
@@ -66,36 +66,24 @@ def test_arrays_of_any_shape_survive(array):
 @pytest.mark.parametrize(
     ("expected", "said"),
     [
-        (
-            {"weights": ((3, 2), "f"), "step": ((), "i")},
-            "weights.npy is float32 (2, 3), where (3, 2) of the kind 'f' was expected",
-        ),
-        (
-            {"weights": ((2, 3), "i"), "step": ((), "i")},
-            "weights.npy is float32 (2, 3), where (2, 3) of the kind 'i' was expected",
-        ),
+        (EXPECTED | {"weights": ((3, 2), "f")}, r"weights.npy is float32 \(2, 3\), where \(3, 2\) of the kind 'f' was"),
+        (EXPECTED | {"weights": ((2, 3), "i")}, r"weights.npy is float32 \(2, 3\), where \(2, 3\) of the kind 'i' was"),
         ({"weights": ((2, 3), "f")}, "it holds other arrays than expected: step"),
-        ({**EXPECTED, "more": ((), "i")}, "it holds other arrays than expected: more"),
+        (EXPECTED | {"more": ((), "i")}, "it holds other arrays than expected: more"),
     ],
 )
 def test_other_arrays_than_expected_are_refused(expected, said):
     write_arrays(Path("arrays.npz"), SMALL)
-    with pytest.raises(ValueError, match="expected") as caught:
+    with pytest.raises(ValueError, match=f"^{said}"):
         read_arrays(Path("arrays.npz"), expected)
-    assert str(caught.value) == said
-
-
-class Attack:
-    def __reduce__(self):
-        return (Path.touch, (Path("was-run"),))
 
 
 def test_a_pickle_is_never_opened():
-    np.savez("arrays.npz", weights=np.array([Attack()], object), allow_pickle=True)
+    np.savez("arrays.npz", weights=np.array([Touch()], object), allow_pickle=True)
     for kinds in ("f", "O"):
         with pytest.raises(ValueError, match=r"weights|other arrays"):
             read_arrays(Path("arrays.npz"), {"weights": ((1,), kinds)})
-    write_members({"weights.npy": pickle.dumps(Attack())})
+    write_member(pickle.dumps(Touch()))
     with pytest.raises(ValueError, match="magic string"):
         read_arrays(Path("arrays.npz"), {"weights": ((1,), "f")})
     assert not Path("was-run").exists()
@@ -122,28 +110,22 @@ def test_a_pickle_is_never_opened():
     ],
 )
 def test_absurd_headers_are_refused_without_taking_memory(contents):
-    file = write_members({"weights.npy": contents})
-    for call in (
-        lambda: read_arrays(file, {"weights": ((6,), "f")}),
-        lambda: read_arrays(file, {}, others=["weights"]),
-    ):
-        tracemalloc.start()
+    file = write_member(contents)
+    with little_memory():
         with pytest.raises(ValueError, match=r"."):
-            call()
-        assert tracemalloc.get_traced_memory()[1] < 20_000_000
-        tracemalloc.stop()
+            read_arrays(file, {"weights": ((6,), "f")})
+        with pytest.raises(ValueError, match=r"."):
+            read_arrays(file, {}, others=["weights"])
 
 
 def test_a_zip_bomb_is_refused_without_taking_memory():
-    file = write_members({"weights.npy": header((10**8,)) + bytes(4 * 10**8)}, compress=zipfile.ZIP_DEFLATED)
-    assert file.stat().st_size < 500_000
-    tracemalloc.start()
-    with pytest.raises(ValueError, match=r"it holds more than 67,108,864 bytes"):
-        read_arrays(file, {}, others=["weights"])
-    with pytest.raises(ValueError, match=r"where \(6,\) of the kind"):
-        read_arrays(file, {"weights": ((6,), "f")})
-    assert tracemalloc.get_traced_memory()[1] < 20_000_000
-    tracemalloc.stop()
+    file = write_member(header((10**8,)) + bytes(4 * 10**8), zipfile.ZIP_DEFLATED)
+    assert file.stat().st_size < 5_000_000
+    with little_memory():
+        with pytest.raises(ValueError, match=r"it holds more than 67,108,864 bytes"):
+            read_arrays(file, {}, others=["weights"])
+        with pytest.raises(ValueError, match=r"where \(6,\) of the kind"):
+            read_arrays(file, {"weights": ((6,), "f")})
 
 
 def test_a_name_twice_is_refused():
@@ -155,10 +137,12 @@ def test_a_name_twice_is_refused():
         read_arrays(Path("arrays.npz"), {"weights": ((6,), "f")})
 
 
-def test_every_flipped_byte_is_noticed_or_harmless():
+def test_every_shortened_file_is_refused_and_every_flipped_byte_is_noticed_or_harmless():
     write_arrays(Path("arrays.npz"), SMALL)
     whole = Path("arrays.npz").read_bytes()
     for place in range(len(whole)):
+        with pytest.raises(ValueError, match=r"."):
+            read_arrays(io.BytesIO(whole[:place]), EXPECTED)
         changed = whole[:place] + bytes([whole[place] ^ 0xFF]) + whole[place + 1 :]
         try:
             read = read_arrays(io.BytesIO(changed), EXPECTED)
@@ -167,14 +151,6 @@ def test_every_flipped_byte_is_noticed_or_harmless():
         # Times, attributes and the like may change; numbers may not.
         for name, array in SMALL.items():
             np.testing.assert_array_equal(read[name], array)
-
-
-def test_every_shortened_file_is_refused():
-    write_arrays(Path("arrays.npz"), SMALL)
-    whole = Path("arrays.npz").read_bytes()
-    for length in range(len(whole)):
-        with pytest.raises(ValueError, match=r"."):
-            read_arrays(io.BytesIO(whole[:length]), EXPECTED)
 
 
 def test_a_failed_write_leaves_the_old_file():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import argparse
+import json
 import re
 import shlex
 import shutil
@@ -32,15 +32,13 @@ PAGES = [
 ]
 TEXTS = {str(page.relative_to(ROOT)): page.read_text(encoding="utf-8") for page in PAGES}
 README = TEXTS["README.md"]
-VERBS = next(a for a in cli.build_parser()._actions if isinstance(a, argparse._SubParsersAction)).choices
 
 
 def commands_of(text: str) -> list[str]:
     """Return every command of ours in a text, in backticks or on lines of code."""
     found = re.findall(r"`(kaggle-digits [^`]+)`", text)
-    code = [
-        line for block in re.findall(r"```(?:console|sh)\n(.*?)```", text, re.DOTALL) for line in block.splitlines()
-    ]
+    blocks = re.findall(r"```(?:console|sh)\n(.*?)```", text, re.DOTALL)
+    code = [line for block in blocks for line in block.splitlines()]
     code += re.findall(r"^    (\S.*)", text, re.MULTILINE)
     for line in code:
         if match := re.search(r"kaggle-digits [^'&|>]*(?:'[^']*'[^'&|>]*)*", line):
@@ -62,8 +60,7 @@ def test_every_command_is_one(command):
 
 def is_quick(command: str) -> bool:
     """Whether a command needs neither Kaggle nor a long training."""
-    parts = shlex.split(command)[1:]
-    verb, options = parts[0], set(parts)
+    verb, *options = shlex.split(command)[1:]
     return (
         verb in ("recognize", "recipes", "check", "predict")
         or (verb == "devices" and "--self-test" not in options)
@@ -114,35 +111,23 @@ def test_python_blocks_run(code, tmp_path, monkeypatch, capsys):
     exec(compile(code, "documentation", "exec"), {})
     printed = capsys.readouterr().out
     assert printed
-    for shown in (text for page in TEXTS.values() for text in re.findall(r"```text\n(.*?)```", page, re.DOTALL)):
-        if shown.startswith("['") and "read_picture" in code:
-            assert printed == shown
+    if "read_picture" in code:
+        shown = [text for page in TEXTS.values() for text in re.findall(r"```text\n(\['.*?)```", page, re.DOTALL)]
+        assert printed in shown
 
 
 def test_python_of_the_readme_prints_an_accuracy_and_leaves_a_checked_file(tmp_path, monkeypatch, capsys):
     assert README_CODE in TEXTS["docs/reference/python.md"]
-    assert len(README_CODE.splitlines()) <= 8
-    assert README_CODE.count("import") == 1
     monkeypatch.chdir(tmp_path)
     exec(compile(README_CODE, "README.md", "exec"), {})
     assert re.fullmatch(r"[0-9.]+% of 72 held-out rows\n", capsys.readouterr().out)
     assert sum(kaggle_digits.check_submission(Path("mine.csv"), rows=360)) == 360
 
 
-def test_readme_is_short_and_has_three_pictures():
-    assert len(README.split()) <= 900
-    pictures = re.findall(r"!\[([^]]+)\]\(([^)]+)\)", README)
-    assert len(pictures) == 3
-    for words, file in pictures:
-        assert len(words) > 20  # for those who cannot see it
-        assert (ROOT / file).is_file()
-
-
-@pytest.mark.parametrize("verb", VERBS)
-def test_every_verb_has_an_example_in_the_reference(verb):
+def test_every_verb_has_an_example_in_the_reference():
     """Its options are listed from the parser itself."""
     text = TEXTS["docs/reference/cli.md"]
-    assert f"| `kaggle-digits {verb}" in text
+    assert [verb for verb in cli.VERBS if f"| `kaggle-digits {verb}" not in text] == []
     assert "```{argparse}\n:module: kaggle_digits.cli\n:func: build_parser\n" in text
 
 
@@ -189,24 +174,19 @@ def test_importing_the_package_imports_nothing_heavy():
     assert (done.stdout, done.stderr) == ("[]\n", "")
 
 
-def test_every_public_name_is_in_the_reference():
+def test_every_public_name_is_where_the_package_says_and_in_the_reference():
     text = TEXTS["docs/reference/python.md"]
-    listed = set(re.findall(r"^\.\. (?:auto\w+|py:data):: (\w+)$", text, re.MULTILINE))
+    described = set(re.findall(r"^\.\. (?:auto\w+|py:data):: (\w+)$", text, re.MULTILINE))
     for name in kaggle_digits.__all__:
         value = getattr(kaggle_digits, name)
         if isinstance(value, int):
             assert f"`{name}` is {value}" in text
         else:
-            assert name in listed or name == "DigitsError"  # in the module of all errors
-
-
-def test_every_public_name_is_found_where_the_package_says():
+            assert name in described or name == "DigitsError"  # in the module of all errors
     listed = [name for names in kaggle_digits._MODULES.values() for name in names]
     assert sorted(listed) == kaggle_digits.__all__
     stub = (ROOT / "kaggle_digits/__init__.pyi").read_text(encoding="utf-8")
     assert sorted([*listed, "__version__"]) == sorted(re.findall(r"import (\w+) as \1", stub))
-    for name in kaggle_digits.__all__:
-        assert getattr(kaggle_digits, name) is not None
     assert set(kaggle_digits.__all__) <= set(dir(kaggle_digits))
     with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
         _ = kaggle_digits.nothing
@@ -220,8 +200,6 @@ def test_every_variable_of_ours_is_in_the_reference():
 
 
 def test_every_key_of_a_run_and_of_a_record_is_in_the_reference():
-    import json
-
     text = TEXTS["docs/reference/files.md"]
     for key in json.loads((PACKAGED_RUN / "run.json").read_text(encoding="utf-8")):
         assert f"| `{key}` |" in text, key
@@ -234,9 +212,8 @@ def test_links_of_the_documents_lead_somewhere():
     for document in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md"):
         text = TEXTS[document]
         # The anchor of a heading is its words in lower case, joined by hyphens.
-        anchors = {
-            "#" + re.sub(r"[^\w ]", "", line.lstrip("# ")).lower().replace(" ", "-") for line in text.splitlines()
-        }
+        plain = [re.sub(r"[^\w ]", "", line.lstrip("# ")).lower() for line in text.splitlines()]
+        anchors = {"#" + line.replace(" ", "-") for line in plain}
         for target in re.findall(r"\]\(([^)]+)\)", text):
             assert target.startswith("https://") or target in anchors or (ROOT / target).exists(), (document, target)
 
@@ -257,13 +234,10 @@ def test_changelog_and_citation_know_this_version():
 
 def test_make_has_every_target_that_is_named():
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    workflows = {file: file.read_text(encoding="utf-8") for file in (ROOT / ".github" / "workflows").glob("*.yml")}
-    named = {
-        target for text in TEXTS.values() for target in re.findall(r"^(?:    |`)make ([\w-]+)", text, re.MULTILINE)
-    }
-    named |= {target for text in workflows.values() for target in re.findall(r"run: make ([\w-]+)", text)}
-    for target in named:
-        assert re.search(rf"^{target}:.*## ", makefile, re.MULTILINE), target
+    workflows = [file.read_text(encoding="utf-8") for file in (ROOT / ".github" / "workflows").glob("*.yml")]
+    for text in (*TEXTS.values(), *workflows):
+        for target in re.findall(r"(?:^(?:    |`)|run: )make ([\w-]+)", text, re.MULTILINE):
+            assert re.search(rf"^{target}:.*## ", makefile, re.MULTILINE), target
 
 
 def test_automation_is_well_formed_and_runs_the_checks_of_make():

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from kaggle_digits.models import build_model
+from kaggle_digits.models import build_model, epoch_rate
 from kaggle_digits.recipes import RECIPES
 
 
@@ -30,23 +30,14 @@ def test_peers_have_the_parameters_that_were_published(frontier):
 
 
 def test_record_lowers_its_learning_rate_by_a_twentieth_each_epoch(frontier):
-    from kaggle_digits.models import epoch_rate
-
     (deotte,) = (peer for peer in frontier.PEERS if peer.name == "deotte")
     rates = [epoch_rate(deotte, [0.0] * done) for done in range(45)]
     assert rates == pytest.approx([1e-3 * 0.95**epoch for epoch in range(45)])
 
 
 def test_line_rises_with_the_means_over_seeds(frontier):
-    points = [
-        {"recipe": recipe, "epoch": 1, "time": time, "accuracy": accuracy}
-        for recipe, time, accuracy in [
-            ("quick", 0.2, 0.98),
-            ("quick", 0.4, 0.99),
-            ("worse", 1.0, 0.97),
-            ("slow", 2.0, 0.995),
-        ]
-    ]
+    trained = [("quick", 0.2, 0.98), ("quick", 0.4, 0.99), ("worse", 1.0, 0.97), ("slow", 2.0, 0.995)]
+    points = [{"recipe": name, "epoch": 1, "time": time, "accuracy": accuracy} for name, time, accuracy in trained]
     times, accuracies = frontier.best_so_far(points)
     assert times == pytest.approx([0.3, 2.0])
     assert accuracies == pytest.approx([0.985, 0.995])
@@ -69,19 +60,11 @@ def test_peers_above_the_line_are_found(frontier):
     assert frontier.peers_above(points) == [("above", 1)]
 
 
-@pytest.fixture(scope="module")
-def drawn(frontier):
-    """The points of the file that is drawn."""
+def test_file_that_is_drawn_has_points_of_every_recipe_and_nothing_public_above_our_line(frontier):
     types = {"seed": int, "epoch": int, "seconds": float, "time": float, "of_keras": float, "accuracy": float}
     with frontier.CSV_FILE.open(encoding="utf-8", newline="") as stream:
-        return [{name: types.get(name, str)(value) for name, value in row.items()} for row in csv.DictReader(stream)]
-
-
-def test_file_that_is_drawn_has_points_of_every_recipe(frontier, drawn):
+        drawn = [{name: types.get(name, str)(value) for name, value in row.items()} for row in csv.DictReader(stream)]
     assert {point["recipe"] for point in drawn} >= set(frontier.ALL)
-
-
-def test_nothing_public_is_above_our_line_in_the_file_that_is_drawn(frontier, drawn):
     assert frontier.peers_above(drawn) == []
 
 
@@ -91,11 +74,8 @@ def test_networks_of_an_ensemble_are_drawn_under_their_names(frontier):
     metrics = {"epoch": 1, "seconds": 50.0, "validation_seconds": 6.0, "validation_accuracy": 0.99}
     found = {"overhead": 22.0, "runs": [[0, [metrics]], [1, [metrics]], [2, [metrics]]]}
     points = frontier.points_of(mixed, found, unit=100.0, held_out=6_000)
-    assert [(point["recipe"], point["seed"], point["time"]) for point in points] == [
-        ("strong", 0, 1.0),
-        ("fast", 1, 1.0),
-        ("stretched", 2, 1.0),
-    ]
+    drawn = [(point["recipe"], point["seed"], point["time"]) for point in points]
+    assert drawn == [("strong", 0, 1.0), ("fast", 1, 1.0), ("stretched", 2, 1.0)]
 
 
 def test_training_that_is_found_twice_is_drawn_once(frontier):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -17,10 +18,11 @@ from quick import KILLED_AT_EPOCH
 
 import kaggle_digits as kd
 from kaggle_digits.cli import main
+from kaggle_digits.cli.output import TrainingProgress
 from kaggle_digits.cli.training import to_toml
 from kaggle_digits.errors import InputError
 from kaggle_digits.learners import Context
-from kaggle_digits.recipe import Augmentation, Ensemble, Milestones, Network, OneCycle
+from kaggle_digits.recipe import Augmentation, Ensemble, Milestones, Network
 from kaggle_digits.recipes import RECIPES, find_recipe
 from kaggle_digits.recipes.python import from_keras
 from kaggle_digits.run import read_run
@@ -37,9 +39,26 @@ layers = [
 """
 
 
+METHOD = "kind = 'Classical'\nestimator = "
+
+
+def dense(options: str) -> str:
+    """Return layers whose last one has these options."""
+    return f"layers = ['Flatten', {{ kind = 'Dense', units = 10, {options} }}]"
+
+
 def write(name: str, text: str) -> str:
     Path(name).write_text(text, encoding="utf-8")
     return name
+
+
+def kinds(recipe: Network) -> list[str]:
+    return [kind for kind, _ in recipe.layers]
+
+
+@pytest.fixture
+def rows(train_values) -> kd.TrainingRows:
+    return kd.TrainingRows(train_values[:, 1:], train_values[:, 0].astype(np.int64))
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -77,147 +96,83 @@ def one_line(text: str) -> str:
         (LAYERS + "\n# a comment\nepochs = 'ten'\n", ": epochs: 'ten'. Expected a valid integer."),
         (LAYERS + "loss = 'kld'", ": loss: 'kld'. Expected 'crossentropy' or 'mse'."),
         (LAYERS + "augmentation = { rotate = 8 }", ": augmentation.rotate: no such key here. Did you mean rotation?"),
-        (
-            LAYERS + "[learning_rate]\nkind = 'OneCycle'\npeak = 0.1\n",
-            ": learning_rate.warmup: is missing.",
-        ),
-        (
-            LAYERS + "learning_rate = { kind = 'Cosine', peak = 0.1 }\n",
-            ": learning_rate: kind 'Cosine'. Expected one of Augmentation, Restyling, OneCycle, Milestones, Plateau.",
-        ),
-        (
-            "layers = [\n  3,\n]\n",
-            ': layers[0]: 3. Expected a name, or a table such as { kind = "Dense", units = 10 }.',
-        ),
+        (LAYERS + "[learning_rate]\nkind = 'OneCycle'\npeak = 0.1\n", ": learning_rate.warmup: is missing."),
+        (LAYERS + "learning_rate = { kind = 'Cosine' }\n", ": learning_rate: kind 'Cosine'. Expected one of"),
+        ("layers = [\n  3,\n]\n", ": layers[0]: 3. Expected a name, or a table such as { kind "),
         ("epochs = \n", ": not readable as TOML: Invalid value (at line 1, column 10)."),
         ("epochs = 3\n", ": layers: is missing."),
         ("kind = 'Foo'\n", ": kind: 'Foo'. Expected Network, Classical, Ensemble."),
-        (
-            "kind = 'Ensemble'\nmembers = ['svm']\n",
-            ": members: there is no network among them. Expected at least one.",
-        ),
-        (
-            "kind = 'Ensemble'\nmembers = ['strong', 'fast']\n",
-            ": members: strong is an ensemble. Ex",
-        ),
+        ("kind = 'Ensemble'\nmembers = ['svm']\n", ": members: there is no network among them. Expected at least"),
+        ("kind = 'Ensemble'\nmembers = ['strong', 'fast']\n", ": members: strong is an ensemble. Ex"),
         ("kind = 'Ensemble'\nmembers = ['fast', 'flsh']\n", ": members: 'flsh'. Expected the name of a"),
         ("kind = 'Ensemble'\nmembers = ['fast', 'evil.py']\n", ": members: 'evil.py'. Expected the name of a"),
         ("kind = ['Network']\n" + LAYERS, ": kind: ['Network']. Expected Network, Classical, Ensemble."),
         (LAYERS + "augmentation = { kind = ['x'] }", ": augmentation: kind ['x']. Expected one of"),
-        (
-            LAYERS + "augmentation = { rotation = -8 }",
-            ": augmentation.rotation: -8. Expected a number greater ",
-        ),
+        (LAYERS + "augmentation = { rotation = -8 }", ": augmentation.rotation: -8. Expected a number greater "),
         ("x = " + "[" * 3000 + "]" * 3000, ": not readable as TOML: "),
         ("epochs = " + "9" * 5000, ": not readable as TOML: "),
         ("layers = []", ": layers: is empty. Expected at least a Flatten and a Dense of ten units."),
         (
-            "layers = ['Flatten', { kind = 'Dense', units = 10, kernel_initializer = { module = 'os' } }]",
-            ": layers[1]: Dense: kernel_initializer is {'module': 'os'}. Expected a text, a number or a list.",
+            dense("kernel_initializer = { module = 'os' }"),
+            ": layers[1]: Dense: kernel_initializer is {'module': 'os'}.",
         ),
-        (
-            "layers = ['Flatten', { kind = 'Dense', units = 10, activation = 'sigmoid' }]",
-            ": layers: the last one has a sigmoid. Expected ten logits, or a softmax. Leave the sigmoid out.",
-        ),
+        (dense("activation = 'sigmoid'"), ": layers: the last one has a sigmoid. Expected ten logits, or a softmax."),
         ("name = 'a/b'\n" + LAYERS, ": name: 'a/b'. Expected letters, digits, and dashes: files are named "),
     ],
 )
 def test_mistake_is_named_with_its_key(text, fault):
-    with pytest.raises(InputError) as caught:
+    with pytest.raises(InputError, match="^" + re.escape(f"bad.toml{fault}")):
         find_recipe(write("bad.toml", text))
-    assert str(caught.value).startswith(f"bad.toml{fault}")
 
 
 @pytest.mark.parametrize(
     ("text", "fault"),
     [
         ("layers = [\n 'Flatten',\n 'Dens']", "layers[1]: Dens: Keras has no layer Dens. Did you mean Dense?"),
-        (
-            "layers = [\n 'Flatten',\n {kind='Dense', unit=10}]",
-            "layers[1]: Dense: unit: no such argument. Did you mean units?",
-        ),
-        (
-            "layers = [\n 'Flatten']",
-            "layers[0]: the output has the shape (784,). Expected (10,), one value per digit. End with Flatten and a "
-            "Dense of ten units.",
-        ),
-        (
-            "layers = [\n 'Flatten',\n {kind='Dense', units=10, activation='relux'}]",
-            "layers[1]: Dense: activation: Keras has no 'relux'. Did you mean relu?",
-        ),
+        ("layers = ['Flatten', {kind='Dense', unit=10}]", "layers[1]: Dense: unit: no such argument. Did you mean"),
+        ("layers = ['Flatten']", "layers[0]: the output has the shape (784,). Expected (10,), one value per digit."),
+        (dense("activation = 'relux'"), "layers[1]: Dense: activation: Keras has no 'relux'. Did you mean relu?"),
         (LAYERS + "optimizer = 'Adamm'", "optimizer: Adamm: Keras has no optimizer Adamm. Did you mean Adam?"),
-        (
-            "layers = [{ kind = 'TFSMLayer', filepath = 'x' }]",
-            "layers[0]: TFSMLayer: is no layer that only computes, so a recipe or a run folder may not have it.",
-        ),
-        (
-            "kind = 'Classical'\nestimator = 'ImageDistortionModel'",
-            "estimator: ImageDistortionModel with candidates = None. Expected a whole number from 1 to 1000.",
-        ),
-        (
-            "kind = 'Classical'\nestimator = { kind = 'KNeighborsClassifier', n_neighbors = 2.9 }",
-            "estimator: KNeighborsClassifier with n_neighbors = 2.9. Expected a whole number from 1 to 1000.",
-        ),
-        (
-            "kind = 'Classical'\nestimator = 'SVX'",
-            "estimator: SVX: no such method here. Expected one of DummyClassifier, GaussianNB, LogisticRegression, "
-            "SVC, KNeighborsClassifier, ImageDistortionModel, RandomForestClassifier. Did you mean SVC?",
-        ),
-        (
-            "kind = 'Classical'\nestimator = { kind = 'SVC', kernel = 'poly' }",
-            "estimator: SVC with kernel = 'poly'. Expected some of kernel = rbf, C, tol.",
-        ),
+        ("layers = [{ kind = 'TFSMLayer', filepath = 'x' }]", "layers[0]: TFSMLayer: is no layer that only computes"),
+        (METHOD + "'ImageDistortionModel'", "estimator: ImageDistortionModel with candidates = None. Expected a whole"),
+        (METHOD + "{ kind = 'KNeighborsClassifier', n_neighbors = 2.9 }", "estimator: KNeighborsClassifier with n_nei"),
+        (METHOD + "'SVX'", "estimator: SVX: no such method here. Expected one of DummyClassifier"),
+        (METHOD + "{ kind = 'SVC', kernel = 'poly' }", "estimator: SVC with kernel = 'poly'. Expected some of kernel"),
     ],
 )
 def test_what_keras_does_not_take_is_named_before_anything_is_written(text, fault, capsys):
     assert main(["train", "--recipe", write("bad.toml", text), "--run", "run", "--data", "sample"]) == 2
-    assert f"kaggle-digits: bad.toml: {fault}\n" in capsys.readouterr().err
+    assert f"kaggle-digits: bad.toml: {fault}" in capsys.readouterr().err
     assert not Path("run").exists()
 
 
 @pytest.mark.parametrize(
     ("text", "fault"),
     [
-        ("import numpy\n\nnetwork = nump\n", "mine.py, line 3: NameError: name 'nump' is not defined"),
-        ("def network(:\n", "mine.py, line 1: SyntaxError: invalid syntax"),
-        ("x = 1\n", "mine.py: defines no recipe. Expected a kaggle_digits.Network, or a function without parameters "),
-        (
-            "def one(): ...\ndef two(): ...\n",
-            "mine.py: several networks (one, two). Expected one, or one that is called",
-        ),
-        ("def network():\n    return 1 / 0\n", "mine.py, line 2: ZeroDivisionError: division by zero. Correct it."),
-        (
-            "def network():\n    return 3\n",
-            "mine.py: network: a int. Expected a keras.Sequential, or a functional keras.Model that is a chain",
-        ),
+        ("import numpy\n\nnetwork = nump\n", ", line 3: NameError: name 'nump' is not defined"),
+        ("def network(:\n", ", line 1: SyntaxError: invalid syntax"),
+        ("raise SystemExit\n", ", line 1: SystemExit: . Correct it."),
+        ("def network():\n    return 1 / 0\n", ", line 2: ZeroDivisionError: division by zero. Correct it."),
+        ("x = 1\n", ": defines no recipe. Expected a kaggle_digits.Network, or a function without parameters "),
+        ("def one(): ...\ndef two(): ...\n", ": several networks (one, two). Expected one, or one that is"),
+        ("def network():\n    return 3\n", ": network: a int. Expected a keras.Sequential, or a functional"),
+        ("def network():\n    model = 3\n", ": network returns nothing. Expected a network. End it with return"),
         (
             PYTHON.replace('activation="relu"', "name='conv2d_own', activation=layers.LeakyReLU(0.1)"),
-            "mine.py: network: the layer conv2d_own has the option activation = LeakyReLU. Expected a name, as in",
+            ": network: the layer conv2d_own has the option activation = LeakyReLU. Expected a name, as in",
         ),
+        (PYTHON.replace("(28, 28, 1)", "(32, 32, 3)"), ": network: takes images of the shape (32, 32, 3). Expected"),
+        (PYTHON.replace("Dense(10", "Dense(12"), ": network: returns values of the shape (12,). Expected (10,)"),
         (
-            "import kaggle_digits as kd\nrecipe = kd.Network(name='../h', summary='', source='', loss='mse', optimizer="
-            "('SGD', {}), learning_rate=0.1, epochs=1, batch_size=32, layers=(('Flatten', {}),))",
-            "mine.py: name: '../h'. Expected letters, digits, and dashes",
-        ),
-        ("raise SystemExit\n", "mine.py, line 1: SystemExit: . Correct it."),
-        (
-            "def network():\n    model = 3\n",
-            "mine.py: network returns nothing. Expected a network. End it with return ",
-        ),
-        (
-            PYTHON.replace("(28, 28, 1)", "(32, 32, 3)"),
-            "mine.py: network: takes images of the shape (32, 32, 3). Expected (28, 28, 1). Change its input.",
-        ),
-        (
-            PYTHON.replace("Dense(10", "Dense(12"),
-            "mine.py: network: returns values of the shape (12,). Expected (10,), one per digit.",
+            "from dataclasses import replace\nimport kaggle_digits as kd\n"
+            "recipe = replace(kd.find_recipe('fast'), name='../h')\n",
+            ": name: '../h'. Expected letters, digits, and dashes",
         ),
     ],
 )
 def test_mistake_in_python_is_named_with_its_line(text, fault):
-    with pytest.raises(InputError) as caught:
+    with pytest.raises(InputError, match="^" + re.escape(f"mine.py{fault}")):
         find_recipe(write("mine.py", text))
-    assert str(caught.value).startswith(fault)
 
 
 def test_unknown_file_and_taken_names_are_refused(capsys):
@@ -231,22 +186,18 @@ def test_unknown_file_and_taken_names_are_refused(capsys):
 
 
 def test_keras_network_keeps_its_optimizer_and_loses_its_softmax():
-    model = keras.Sequential(
-        [
-            keras.layers.Flatten(),
-            keras.layers.Dense(20, "relu", kernel_regularizer="l2"),
-            keras.layers.Dense(10, "softmax"),
-        ]
-    )
+    hidden = keras.layers.Dense(20, "relu", kernel_regularizer="l2")
+    model = keras.Sequential([keras.layers.Flatten(), hidden, keras.layers.Dense(10, "softmax")])
     model.compile(optimizer=keras.optimizers.SGD(0.05, momentum=0.9), loss="sparse_categorical_crossentropy")
     mine = from_keras(model, name="mine", epochs=3)
     assert (mine.epochs, mine.learning_rate, mine.loss) == (3, 0.05, "crossentropy")
-    assert mine.optimizer[0] == "SGD"
-    assert mine.optimizer[1]["momentum"] == 0.9
-    assert [kind for kind, _ in mine.layers] == ["Flatten", "Dense", "Dense"]
+    assert (mine.optimizer[0], mine.optimizer[1]["momentum"]) == ("SGD", 0.9)
+    assert kinds(mine) == ["Flatten", "Dense", "Dense"]
     assert mine.layers[-1][1]["activation"] == "linear"
     flat = keras.Sequential([keras.Input((784,)), keras.layers.Dense(10), keras.layers.Softmax()])
-    assert [kind for kind, _ in from_keras(flat).layers] == ["Reshape", "Dense"]
+    assert kinds(from_keras(flat)) == ["Reshape", "Dense"]
+    in_toml = "layers = ['Flatten', { kind = 'Dense', units = 10, activation = 'softmax' }]"
+    assert find_recipe(write("mine.toml", in_toml)).layers[-1] == ("Dense", {"units": 10, "activation": "linear"})
 
 
 @pytest.mark.parametrize(
@@ -309,10 +260,8 @@ def test_network_with_a_layer_of_ones_own_needs_its_file(capfd):
 
     assert run("train", "--recipe", file, "--run", "run", "--data", "sample", "--epochs", "1") == 0
     assert run("predict", "--run", "run", "--data", "sample", "--out", "a.csv") == 2
-    assert (
-        "kaggle-digits: run: its layer Square is code of squared.py, which was not run. Expected that file. Give it to "
-        "`kaggle-digits predict` with --recipe, or in Python, to find_recipe first."
-    ) in capfd.readouterr().err
+    said = "run: its layer Square is code of squared.py, which was not run. Expected that file. Give it to"
+    assert said in capfd.readouterr().err
     assert run("predict", "--run", "run", "--recipe", file, "--data", "sample", "--out", "a.csv") == 0
 
 
@@ -322,25 +271,11 @@ def test_file_with_a_recipe_of_this_package_needs_no_keras():
     assert mine == replace(find_recipe("fast"), name="slow", epochs=20, source="mine.py")
 
 
-def test_trains_in_python_as_well(train_values):
-    rows = kd.TrainingRows(train_values[:, 1:], train_values[:, 0].astype(np.int64))
-    mine = find_recipe(write("mine.toml", TOML))
-    assert kd.train_run(mine, rows, "run").finished
-    assert isinstance(replace(mine, learning_rate=OneCycle(peak=0.1, warmup=0.1, start=0.1, end=0.1)), Network)
-
-
 def test_table_of_recipes_prints_one_as_toml(capsys):
     assert main(["recipes", "flash", "--toml"]) == 0
     assert capsys.readouterr().out == to_toml(RECIPES["flash"])
     assert main(["recipes", "--toml"]) == 2
     assert "no recipe is named. Add its name" in capsys.readouterr().err
-
-
-def test_toml_may_end_with_a_softmax():
-    mine = find_recipe(
-        write("mine.toml", "layers = ['Flatten', { kind = 'Dense', units = 10, activation = 'softmax' }]")
-    )
-    assert mine.layers[-1] == ("Dense", {"units": 10, "activation": "linear"})
 
 
 def test_epochs_out_of_range_are_refused():
@@ -353,18 +288,12 @@ def test_epochs_out_of_range_are_refused():
     [
         [keras.layers.Reshape((28, 28)), keras.layers.LSTM(8), keras.layers.Dense(10)],
         [keras.layers.ZeroPadding2D(2), keras.layers.MaxPool2D(), keras.layers.Flatten(), keras.layers.Dense(10)],
-        [
-            keras.layers.RandomFlip(),
-            keras.layers.LayerNormalization(),
-            keras.layers.Flatten(),
-            keras.layers.Dense(10),
-        ],
+        [keras.layers.RandomFlip(), keras.layers.LayerNormalization(), keras.layers.Flatten(), keras.layers.Dense(10)],
     ],
     ids=["recurrent", "aliases and pairs", "random and normalising"],
 )
-def test_what_is_trained_can_be_loaded(layers, train_values):
+def test_what_is_trained_can_be_loaded(layers, rows):
     recipe = from_keras(keras.Sequential([keras.Input((28, 28, 1)), *layers]), name="mine", epochs=1)
-    rows = kd.TrainingRows(train_values[:, 1:], train_values[:, 0].astype(np.int64))
     run = kd.train_run(recipe, rows, "run")
     assert np.allclose(kd.load_run("run").predict(rows.pixels), run.predict(rows.pixels), atol=1e-5)
 
@@ -387,11 +316,7 @@ SCALINGS = {
     "Normalization of 0 to 1": ("layers.Normalization(mean=0.1, variance=0.0625),", 63.75, 25.5),
     "division": ("layers.Lambda(lambda pixels: pixels / 255.0),", 255.0, 0.0),
     "own layer": ("Divided(),", 255.0, 0.0),
-    "after its shape": (
-        "layers.Reshape((28, 28, 1)), layers.Lambda(lambda pixels: (pixels - 127.5) / 127.5),",
-        127.5,
-        127.5,
-    ),
+    "after its shape": ("layers.Reshape((28, 28, 1)), layers.Lambda(lambda x: (x - 127.5) / 127.5),", 127.5, 127.5),
 }
 
 
@@ -412,15 +337,8 @@ def test_network_that_scales_pixels_itself_is_not_scaled_twice(kind, caplog):
     layer, scale, offset = SCALINGS[kind]
     mine = from_keras(made(f"{layer} layers.Conv2D(4, 3), layers.Flatten(), layers.Dense(10)"), name="mine")
     assert (mine.pixel_scale, mine.pixel_offset) == pytest.approx((scale, offset), rel=1e-5)
-    assert [kind for kind, _ in mine.layers if kind != "Reshape"] == ["Conv2D", "Flatten", "Dense"]
+    assert [kind for kind in kinds(mine) if kind != "Reshape"] == ["Conv2D", "Flatten", "Dense"]
     assert caplog.text.count("the network scales pixels itself, to values from ") == (kind != "none")
-
-
-def test_file_that_scales_pixels_says_so(caplog):
-    caplog.set_level("INFO")
-    scaled = PYTHON.replace("layers.Conv2D", "layers.Rescaling(1 / 255),\n            layers.Conv2D", 1)
-    assert find_recipe(write("mine.py", scaled)).layers == find_recipe(write("plain.py", PYTHON)).layers
-    assert "mine.py: the network scales pixels itself, to values from 0 to 1: it gets them as they are" in caplog.text
 
 
 def test_scaling_in_toml_counts_as_well_unless_the_recipe_says_how_pixels_are_scaled(caplog):
@@ -432,12 +350,11 @@ def test_scaling_in_toml_counts_as_well_unless_the_recipe_says_how_pixels_are_sc
     assert (stated.pixel_scale, stated.layers[0][0]) == (1.0, "Rescaling")
 
 
-def test_scaling_of_each_pixel_on_its_own_stays_a_layer(train_values):
+def test_scaling_of_each_pixel_on_its_own_stays_a_layer(rows):
     scaling = keras.layers.Normalization()
-    scaling.adapt(train_values[:, 1:].astype(np.float32))
+    scaling.adapt(rows.pixels.astype(np.float32))
     mine = from_keras(keras.Sequential([keras.Input((784,)), scaling, keras.layers.Dense(10)]), epochs=1)
-    assert (mine.pixel_scale, [kind for kind, _ in mine.layers]) == (1.0, ["Reshape", "Rescaling", "Dense"])
-    rows = kd.TrainingRows(train_values[:, 1:], train_values[:, 0].astype(np.int64))
+    assert (mine.pixel_scale, kinds(mine)) == (1.0, ["Reshape", "Rescaling", "Dense"])
     assert kd.train_run(mine, rows, "run").finished
 
 
@@ -463,26 +380,27 @@ x = layers.Flatten()(x)
 x = layers.Dense(10, activation="softmax")(x)"""
 
 
-def test_functional_model_that_is_a_chain_is_taken_like_a_sequential():
+def test_functional_model_that_is_a_chain_is_taken_like_a_sequential(caplog):
+    caplog.set_level("INFO")
     mine = find_recipe(write("mine.py", functional(CHAIN)))
-    assert [kind for kind, _ in mine.layers] == ["Conv2D", "BatchNormalization", "Activation", "Flatten", "Dense"]
+    assert "mine.py: the network scales pixels itself, to values from 0 to 1: it gets them as they are" in caplog.text
+    assert kinds(mine) == ["Conv2D", "BatchNormalization", "Activation", "Flatten", "Dense"]
     assert mine.pixel_scale == 255
 
 
 @pytest.mark.parametrize(
     ("last", "fault"),
     [
-        ("x = layers.Add()([x, layers.Dense(10)(x)])", "network: branches: add takes 2 inputs. Expected a chain of"),
-        ("layer = layers.Dense(10)\nx = layer(layer(x))", "network: uses the layer dense_1 twice. Expected a chain"),
-        ("x = x * 2.0", "network: has the operation multiply between layers. Expected layers. Write it as a layer."),
-        ("x = [x, x]", "network: has 1 inputs and 2 outputs. Expected one of each."),
+        ("x = layers.Add()([x, layers.Dense(10)(x)])", "branches: add takes 2 inputs. Expected a chain of"),
+        ("layer = layers.Dense(10)\nx = layer(layer(x))", "uses the layer dense_1 twice. Expected a chain"),
+        ("x = x * 2.0", "has the operation multiply between layers. Expected layers. Write it as a layer."),
+        ("x = [x, x]", "has 1 inputs and 2 outputs. Expected one of each."),
     ],
 )
 def test_functional_model_that_is_no_chain_is_refused_with_what_to_do(last, fault):
     keras.backend.clear_session()  # names of layers count on
-    with pytest.raises(InputError) as raised:
+    with pytest.raises(InputError, match=f"^{fault}"):
         from_keras(made_by(functional(f"{CHAIN}\n{last}")))
-    assert f"network: {raised.value}".startswith(fault)
 
 
 @pytest.mark.parametrize(
@@ -501,14 +419,7 @@ def test_scaling_behind_layers_that_move_pixels_stays_where_it_is(first, scale):
 
 @pytest.mark.parametrize(
     "options",
-    [
-        "scale = '1/255'",
-        "scale = 0.1, offset = [0.0]",
-        "scale = []",
-        "scale = ['a']",
-        "scale = [[1.0]]",
-        f"scale = {'9' * 400}",
-    ],
+    ["scale = '1/255'", "scale = 0.1, offset = [0.0]", "scale = []", "scale = [[1.0]]", f"scale = {'9' * 400}"],
 )
 def test_scaling_that_makes_no_sense_is_refused(options, capsys):
     layers = f"layers = [{{ kind = 'Rescaling', {options} }}, 'Flatten', {{ kind = 'Dense', units = 10 }}]"
@@ -541,17 +452,10 @@ def test_recipe_that_powershell_wrote_is_read(name, text, encoding):
     assert find_recipe(name) == expected
 
 
-def test_line_of_a_mistake_is_right_in_utf_16():
-    Path("bad.toml").write_text(LAYERS + "epochs = 0\n", encoding="utf-16")
-    with pytest.raises(InputError, match=r"bad\.toml: epochs: 0"):
-        find_recipe("bad.toml")
-
-
-def test_whole_numbers_are_numbers(capsys):
-    text = LAYERS + "learning_rate = 1\nepochs = 1\n"
-    assert main(["train", "--recipe", write("mine.toml", text), "--run", "run", "--data", "sample"]) == 0
-    text = LAYERS + "learning_rate = { kind = 'Milestones', start = 1, factor = 1, epochs = [0] }\nepochs = 1\n"
-    assert main(["train", "--recipe", write("mine.toml", text), "--run", "run2", "--data", "sample"]) == 0
+@pytest.mark.parametrize("rate", ["1", "{ kind = 'Milestones', start = 1, factor = 1, epochs = [0] }"])
+def test_whole_numbers_are_numbers(rate, rows):
+    mine = find_recipe(write("mine.toml", f"{LAYERS}learning_rate = {rate}\nepochs = 1\n"))
+    assert kd.train_run(mine, rows, "run").finished
 
 
 OPTION_KIND = """
@@ -574,19 +478,14 @@ def network():
 """
 
 
-def test_option_that_is_called_kind_is_read_back(train_values):
+def test_option_that_is_called_kind_is_read_back(rows):
     mine = find_recipe(write("scaled.py", OPTION_KIND))
-    rows = kd.TrainingRows(train_values[:, 1:], train_values[:, 0].astype(np.int64))
     kd.train_run(replace(mine, epochs=1), rows, "run")
     assert read_run(Path("run")).recipe.layers == mine.layers
     assert [options.get("kind") for _, options in mine.layers[1:3]] == ["wide", "Network"]
 
 
-def test_advice_for_an_unfinished_run_can_be_followed(monkeypatch, capsys, train_values):
-    import shlex
-
-    from kaggle_digits.cli.output import TrainingProgress
-
+def test_advice_for_an_unfinished_run_can_be_followed(monkeypatch, capsys, rows):
     def interrupt(self, metrics, epochs):
         raise KeyboardInterrupt
 
@@ -599,14 +498,9 @@ def test_advice_for_an_unfinished_run_can_be_followed(monkeypatch, capsys, train
     assert main(["predict", "--run", "a run", "--data", "sample", "--out", "a.csv"]) == 2
     advice = capsys.readouterr().err.partition("Continue it: kaggle-digits ")[2]
     assert main([*shlex.split(advice), "--data", "sample"]) == 0
-    rows = kd.TrainingRows(train_values[:, 1:], train_values[:, 0].astype(np.int64))
     in_python = from_keras(keras.Sequential([keras.Input((784,)), keras.layers.Dense(10)]), name="net", epochs=2)
+    stop = type("Stop", (), {"step": lambda *_: None, "epoch": interrupt})()
     with pytest.raises(KeyboardInterrupt):
-        kd.train_run(
-            in_python,
-            rows,
-            "b",
-            context=Context(progress=type("Stop", (), {"step": lambda *_: None, "epoch": interrupt})()),
-        )
+        kd.train_run(in_python, rows, "b", context=Context(progress=stop))
     with pytest.raises(InputError, match=r'with train_run\(recipe, rows, "b", resume=True\)'):
         kd.load_run("b")

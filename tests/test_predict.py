@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 
@@ -50,8 +49,7 @@ def test_images_are_scaled_as_the_recipe_says():
     recipe = replace(PLAIN, pixel_offset=51.0, pixel_scale=102.0)
     pixels = (np.arange(784) % 256).astype(np.uint8)[None]
     images = to_images(pixels, recipe)
-    assert images.shape == (1, 28, 28, 1)
-    assert images.dtype == np.float32
+    assert (images.shape, images.dtype) == ((1, 28, 28, 1), np.float32)
     np.testing.assert_allclose(images.reshape(784), (pixels[0] - 51.0) / 102.0, rtol=1e-6)
 
 
@@ -83,9 +81,8 @@ def test_shift_averaging_asks_for_the_image_and_its_four_neighbours(model):
 
 def test_outputs_of_squared_error_become_probabilities_with_the_same_order():
     outputs = [[0.1, 1.2, -0.1, 0, 0, 0, 0, 0, 0, 1.1], [-3.0, *[-1.0] * 8, -2.0], [0.0] * 10]
-    probabilities = network_predictor(_Constant(outputs), RECIPES["mlp-784-300"]).probabilities(
-        np.zeros((3, 784), np.uint8)
-    )
+    predictor = network_predictor(_Constant(outputs), RECIPES["mlp-784-300"])
+    probabilities = predictor.probabilities(np.zeros((3, 784), np.uint8))
     np.testing.assert_allclose(probabilities.sum(axis=1), 1, rtol=1e-6)
     assert probabilities.min() >= 0
     # The first row minus its minimum is 0.2, 1.3, 0, six times 0.1, 1.2; the sum is 3.3.
@@ -99,14 +96,6 @@ def test_several_runs_are_averaged_before_the_arg_max():
     assert predict_digits([first]).tolist() == [0]
     assert predict_digits([first, second]).tolist() == [1]
     assert predict_digits([first]).dtype == np.int64
-
-
-def test_folder_without_a_run_is_refused(workplace, cpu):
-    with pytest.raises(RunError) as caught:
-        load_run(Path("nothing"), cpu)
-    assert str(caught.value) == (
-        "nothing: no run.json in it. Expected a run folder, as `kaggle-digits train --run nothing` leaves it."
-    )
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"recipe": {"name": "x"}}', "\0", "[" * 100_000])
@@ -131,40 +120,6 @@ def test_damaged_model_is_refused(workplace, cpu):
         load_run(Path("run"), cpu)
 
 
-@pytest.mark.parametrize(
-    ("layer", "said"),
-    [
-        (("TFSMLayer", {"filepath": "/tmp/evil"}), "TFSMLayer: is no layer that only computes"),
-        (("Lambda", {"function": "print"}), "Lambda: is no layer that only computes"),
-        (("__class__", {}), "Keras has no layer __class__"),
-        (("Dense", {"units": 10**12}), "Dense is larger than any network for digits"),
-        (("Conv2D", {"filters": 10, "kernel_size": 10**6, "padding": "same"}), "Conv2D is larger than"),
-        (("ZeroPadding2D", {"padding": 10**6}), "ZeroPadding2D is larger than any network for digits"),
-        (("UpSampling2D", {"size": 10**4}), "UpSampling2D is larger than any network for digits"),
-        (
-            ("Dense", {"units": 10, "activation": {"class_name": "os>system"}}),
-            "its option activation is neither text nor a number",
-        ),
-        (("Dense", {"units": 11}), "the output has the shape"),
-        (("MaxPooling2D", {"pool_size": 2, "strides": 0}), "cannot be built"),
-        (("Permute", {"dims": (9, 9, 9)}), "cannot be built"),
-        (("Cropping2D", {"cropping": -(10**9)}), "cannot be built"),
-        (("Dense", {"units": "ten"}), "units"),
-        (("Dense", {"units": 10, "unknown": 1}), "unknown"),
-        (("Conv2D", {"filters": 1, "kernel_size": 99}), "cannot be built"),
-    ],
-)
-def test_layers_of_a_stranger_are_refused_before_they_are_built(workplace, cpu, layer, said):
-    write_run("run", replace(RECIPES["fast"], layers=(("Flatten", {}), layer) if "Dense" in layer[0] else (layer,)))
-    tracemalloc.start()
-    with pytest.raises(RunError) as caught:
-        load_run(Path("run"), cpu)
-    assert tracemalloc.get_traced_memory()[1] < 100_000_000
-    tracemalloc.stop()
-    assert said in str(caught.value)
-    assert str(caught.value).startswith("run: its recipe cannot be built (")
-
-
 @pytest.mark.parametrize("name", [name for name, recipe in RECIPES.items() if isinstance(recipe, Network)])
 def test_every_recipe_of_ours_passes_as_a_strangers(name):
     safe_layers(RECIPES[name])
@@ -175,8 +130,7 @@ def test_network_of_the_package_is_small_and_read_without_naming_a_run(cpu, caps
     assert [file.name for file in files] == ["model.npz", "run.json"]
     assert sum(file.stat().st_size for file in files) <= 400_000
     run = read_run(PACKAGED_RUN)
-    assert run.finished
-    assert run.source == "digit-recognizer.zip"
+    assert (run.finished, run.source) == (True, "digit-recognizer.zip")
     assert run.rows.training + run.rows.held_out == 42_000
     assert cli.main(["predict", "--data", "sample", "--out", "out.csv"]) == 0
     probabilities = load_run(PACKAGED_RUN, cpu).predict(load_test(find_source("sample")))

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from test_backend import run_python
 
@@ -16,45 +17,35 @@ from kaggle_digits.strategy import resolve_device
 
 
 @pytest.mark.parametrize(
-    ("flags", "precision", "reason"),
+    ("flags", "limit", "is_used"),
     [
-        ("flags: fma avx2 avx512_bf16", "mixed_bfloat16", "asked for"),
-        ("flags: fma amx_bf16", "mixed_bfloat16", "asked for"),
-        ("flags: fma avx2", "float32", "asked for; float32, since it does not compute bfloat16 natively"),
+        ("flags: fma avx2 avx512_bf16", "", True),
+        ("flags: fma amx_bf16", "", True),
+        ("flags: fma avx2", "", False),
+        ("", "", False),  # a machine without cpuinfo
+        # What oneDNN may not use, it does not.
+        ("flags: fma avx512_bf16", "sse41", False),
+        ("flags: fma avx512_bf16", "AVX2", False),
+        ("flags: fma avx512_bf16", "AVX512_CORE_BF16", True),
     ],
 )
-def test_cpu_uses_bfloat16_only_where_it_is_native(tmp_path, monkeypatch, flags, precision, reason):
+def test_cpu_uses_bfloat16_only_where_it_is_native(tmp_path, monkeypatch, flags, limit, is_used):
     monkeypatch.setattr(strategy, "CPUINFO", tmp_path / "cpuinfo")
-    (tmp_path / "cpuinfo").write_text(flags)
     monkeypatch.delenv("ONEDNN_MAX_CPU_ISA", raising=False)
+    if flags:
+        (tmp_path / "cpuinfo").write_text(flags)
+    if limit:
+        monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", limit)
     device = resolve_device("cpu", precision="mixed_bfloat16")
     assert (device.kind, device.strategy, device.replicas) == ("cpu", None, 1)
-    assert (device.precision, device.reason) == (precision, reason)
-
-
-@pytest.mark.parametrize(
-    ("limit", "precision"), [("sse41", "float32"), ("AVX2", "float32"), ("AVX512_CORE_BF16", "mixed_bfloat16")]
-)
-def test_bfloat16_is_not_used_where_onednn_may_not_use_its_instructions(tmp_path, monkeypatch, limit, precision):
-    monkeypatch.setattr(strategy, "CPUINFO", tmp_path / "cpuinfo")
-    (tmp_path / "cpuinfo").write_text("flags: fma avx512_bf16")
-    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", limit)
-    assert resolve_device("cpu", precision="mixed_bfloat16").precision == precision
-
-
-def test_machine_without_cpuinfo_uses_float32(tmp_path, monkeypatch):
-    monkeypatch.setattr(strategy, "CPUINFO", tmp_path / "none")
-    assert resolve_device("cpu", precision="mixed_bfloat16").precision == "float32"
-
-
-def test_float32_recipe_stays_float32():
+    assert device.precision == ("mixed_bfloat16" if is_used else "float32")
+    assert device.reason == "asked for" + "; float32, since it does not compute bfloat16 natively" * (not is_used)
     assert resolve_device("cpu").precision == "float32"
 
 
 def test_unknown_device_is_refused():
-    with pytest.raises(DeviceError) as caught:
+    with pytest.raises(DeviceError, match=r"^--device npu: no such device\. Expected one of auto, tpu, gpu, cpu\."):
         resolve_device("npu")
-    assert str(caught.value) == ("--device npu: no such device. Expected one of auto, tpu, gpu, cpu. Correct the name.")
 
 
 def test_missing_tpu_is_an_error_if_asked_for():
@@ -70,29 +61,22 @@ def test_missing_tpu_is_an_error_if_asked_for():
     assert done.stdout.endswith("Use --device auto, or a GPU.\n")
 
 
-def test_auto_on_a_tpu_machine_without_tpu_support_falls_back_and_says_why():
-    # Kaggle's TPU machine looks like this to TensorFlow: the variable is set, but this TensorFlow has no TPU support.
-    done = run_python(
-        "from kaggle_digits.strategy import resolve_device\nd = resolve_device()\nprint(d.kind, '|', d.reason)",
-        ISTPUVM="1",
-        CUDA_VISIBLE_DEVICES="",
-    )
-    version = import_tensorflow().__version__
-    assert done.stdout == (
-        f"cpu | ISTPUVM is set, but TensorFlow {version} finds no TPU (NotFoundError); no GPU visible to TensorFlow\n"
-    ), done.stderr
-
-
-def test_tpu_name_that_leads_nowhere_falls_back():
-    # TensorFlow asks Google's metadata server for the name. The proxy refuses at once, so the test need not wait.
-    done = run_python(
-        "from kaggle_digits.strategy import resolve_device\nd = resolve_device()\nprint(d.kind, '|', d.reason)",
-        TPU_NAME="nowhere",
-        http_proxy="http://127.0.0.1:9",
-        no_proxy="",
-    )
-    version = import_tensorflow().__version__
-    assert done.stdout.startswith(f"cpu | TPU_NAME is set, but TensorFlow {version} finds no TPU ("), done.stderr
+@pytest.mark.parametrize(
+    ("variables", "ending"),
+    [
+        # Kaggle's TPU machine looks like this to TensorFlow: the variable is set, but it has no TPU support.
+        ({"ISTPUVM": "1", "CUDA_VISIBLE_DEVICES": ""}, "NotFoundError); no GPU visible to TensorFlow\n"),
+        # TensorFlow asks Google's metadata server for the name. The proxy refuses at once, so the test need not wait.
+        ({"TPU_NAME": "nowhere", "http_proxy": "http://127.0.0.1:9", "no_proxy": ""}, "\n"),
+    ],
+    ids=["no support", "no such TPU"],
+)
+def test_auto_falls_back_where_the_tpu_is_not_found_and_says_why(variables, ending):
+    code = "from kaggle_digits.strategy import resolve_device\nd = resolve_device()\nprint(d.kind, '|', d.reason)"
+    done = run_python(code, **variables)
+    said = f"cpu | {next(iter(variables))} is set, but TensorFlow {import_tensorflow().__version__} finds no TPU ("
+    assert done.stdout.startswith(said), done.stderr
+    assert done.stdout.endswith(ending)
 
 
 def test_nothing_reaches_the_terminal_from_import_to_first_operation():
@@ -136,17 +120,11 @@ np.savez(sys.argv[3], **results)
 
 
 def test_two_replicas_train_to_the_same_result_as_one(workplace):
-    import numpy as np
-
     # The replicas are real: logical devices of one CPU, as in Keras' own tests.
     results = []
     for count in (1, 2):
-        done = subprocess.run(
-            [sys.executable, "-c", TRAIN_ON_DEVICES, str(count), f"run{count}", f"result{count}.npz"],
-            capture_output=True,
-            text=True,
-            timeout=300,
-        )
+        command = [sys.executable, "-c", TRAIN_ON_DEVICES, str(count), f"run{count}", f"result{count}.npz"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, done.stderr
         results.append(np.load(f"result{count}.npz"))
     one, two = results
@@ -161,12 +139,10 @@ def fake_gpus(monkeypatch, *capabilities: tuple[int, int]) -> None:
     tf = import_tensorflow()
     gpus = [SimpleNamespace(capability=capability) for capability in capabilities]
     experimental = SimpleNamespace(
-        set_memory_growth=lambda gpu, on: None,
-        get_device_details=lambda gpu: {"compute_capability": gpu.capability},
+        set_memory_growth=lambda gpu, on: None, get_device_details=lambda gpu: {"compute_capability": gpu.capability}
     )
-    config = SimpleNamespace(
-        list_physical_devices=lambda kind: gpus if kind == "GPU" else [], experimental=experimental
-    )
+    found = {"GPU": gpus}
+    config = SimpleNamespace(list_physical_devices=lambda kind: found.get(kind, []), experimental=experimental)
     distribute = SimpleNamespace(
         MirroredStrategy=lambda devices: SimpleNamespace(devices=devices, num_replicas_in_sync=len(devices))
     )
@@ -177,29 +153,24 @@ def fake_gpus(monkeypatch, *capabilities: tuple[int, int]) -> None:
 
 def test_no_gpu_is_an_error_if_asked_for(monkeypatch):
     fake_gpus(monkeypatch)
-    with pytest.raises(DeviceError) as caught:
+    said = rf"^--device gpu: TensorFlow {import_tensorflow().__version__} finds no GPU\. .* or use --device cpu\.$"
+    with pytest.raises(DeviceError, match=said):
         resolve_device("gpu")
-    assert str(caught.value) == (
-        f"--device gpu: TensorFlow {import_tensorflow().__version__} finds no GPU. Expected one with its driver "
-        "and CUDA libraries. Check `nvidia-smi`, install tensorflow[and-cuda], or use --device cpu."
-    )
 
 
 def test_one_gpu_needs_no_strategy(monkeypatch):
     fake_gpus(monkeypatch, (8, 0))
     device = resolve_device("gpu", precision="mixed_bfloat16")
-    assert (device.kind, device.strategy, device.replicas, device.precision, device.reason) == (
-        *("gpu", None, 1, "mixed_bfloat16", "1 GPU found"),
-    )
+    assert device.strategy is None
+    assert str(device) == "gpu, mixed_bfloat16 (1 GPU found)"
 
 
 def test_kaggles_two_t4_are_mirrored_in_float32(monkeypatch):
     fake_gpus(monkeypatch, (7, 5), (7, 5))
     device = resolve_device("auto", precision="mixed_bfloat16")
     assert device.strategy.devices == ["GPU:0", "GPU:1"]
-    assert (device.kind, device.replicas, device.precision, device.reason) == (
-        *("gpu", 2, "float32", "2 GPUs found; float32, since it does not compute bfloat16 natively"),
-    )
+    reason = "2 GPUs found; float32, since it does not compute bfloat16 natively"
+    assert str(device) == f"gpu, 2 replicas, float32 ({reason})"
 
 
 def fake_jax(monkeypatch, kind: str, *capabilities: str) -> None:
@@ -238,9 +209,8 @@ def test_jax_on_a_gpu_without_bfloat16_uses_float32(monkeypatch):
 
 def test_device_that_jax_lacks_is_an_error_if_asked_for(monkeypatch):
     fake_jax(monkeypatch, "cpu", "")
-    with pytest.raises(DeviceError) as caught:
-        resolve_device("tpu")
-    assert str(caught.value) == (
-        "--device tpu: JAX 0.0 finds no TPU (Unknown backend tpu). Expected one, and a JAX that supports it. Run pip "
-        "install jax[tpu] or jax[cuda12], or use --device cpu."
+    said = (
+        r"^--device tpu: JAX 0\.0 finds no TPU \(Unknown backend tpu\)\. .* pip install jax\[tpu\] .* --device cpu\.$"
     )
+    with pytest.raises(DeviceError, match=said):
+        resolve_device("tpu")

@@ -16,13 +16,13 @@ import pytest
 
 from kaggle_digits.data import TrainingRows, find_source, load_train, split_rows
 from kaggle_digits.errors import RunError, TrainingError
-from kaggle_digits.kaggle.records import FORMAT, is_used, save_record
+from kaggle_digits.kaggle.records import is_used
 from kaggle_digits.learners import Context, load_run
 from kaggle_digits.learners.resume import claim
 from kaggle_digits.learners.upright import normalise_pixels
 from kaggle_digits.recipe import Augmentation, Milestones, Network, OneCycle, Plateau
 from kaggle_digits.recipes import RECIPES
-from kaggle_digits.run import RowCounts, Run, mark_used, read_run
+from kaggle_digits.run import RowCounts, Run, read_run
 from kaggle_digits.strategy import resolve_device
 from kaggle_digits.train import train_run
 
@@ -49,26 +49,16 @@ SMALL_FAST = replace(RECIPES["fast"], epochs=4, batch_size=32, least_steps=0)
 KILLED = """
 import os, signal, sys
 sys.path.insert(0, sys.argv[1])
-from pathlib import Path
-from test_train import SMALL_FAST, TINY, held_out, rows
+from test_train import SMALL_FAST, TINY, train
 from kaggle_digits.strategy import resolve_device
 recipe = {"tiny": TINY, "fast": SMALL_FAST}[sys.argv[4]]
-device = resolve_device("cpu", precision=recipe.precision)
-from kaggle_digits.learners import Context
-from kaggle_digits.train import train_run
 class Killer:
     def step(self, done, total):
         if done == int(sys.argv[3]):
             os.kill(os.getpid(), signal.SIGKILL)
     def epoch(self, metrics, epochs):
         pass
-train_run(
-    recipe,
-    rows(),
-    Path(sys.argv[2]),
-    held_out=held_out(),
-    context=Context(seed=7, device=device, source="test", progress=Killer()),
-)
+train(sys.argv[2], resolve_device("cpu", precision=recipe.precision), recipe=recipe, progress=Killer())
 """
 
 
@@ -121,10 +111,8 @@ def would_resume(folder: str, cpu, *, recipe: Network = TINY) -> bool:
 
 def train(folder: str, cpu, *, recipe: Network = TINY, **options):
     settings = {"held_out": held_out(), "rows": rows(), **options}
-    told = {name: settings.pop(name) for name in ("seed", "device", "source", "progress") if name in settings}
+    told = {name: settings.pop(name) for name in ("seed", "progress") if name in settings}
     context = Context(**{"seed": 7, "device": cpu, "source": "test"} | told)
-    if settings.pop("numbered", False):
-        settings["is_spent"] = is_used
     return train_run(recipe, folder=Path(folder), context=context, **settings)
 
 
@@ -152,25 +140,13 @@ def finished(finished_once):
     return replace(finished_once, folder=Path("finished"))
 
 
-def test_saved_network_is_plain_arrays_without_its_optimizer(finished):
-    with np.load(finished.folder / "model.npz", allow_pickle=False) as saved:
-        assert sum(array.size for array in dict(saved).values()) == finished.parameters
-        assert {array.dtype for array in dict(saved).values()} == {np.dtype(np.float32)}
-        assert next(iter(saved)) == "0.Conv2D.0.kernel"
-
-
 def test_a_file_of_another_training_in_the_folder_is_noticed(finished, cpu):
     other = train("other", cpu, seed=8)
     for name in ("model.npz", "validation.npz"):
         kept = (finished.folder / name).read_bytes()
         (finished.folder / name).write_bytes((other.folder / name).read_bytes())
-        with pytest.raises(RunError) as caught:
+        with pytest.raises(RunError, match=rf"^finished/{name}: is not the file .* \(the checksums differ\)"):
             _ = load_run(finished.folder, cpu).probabilities
-        assert str(caught.value) == (
-            f"finished/{name}: is not the file that run.json beside it belongs to (the checksums differ). Expected the "
-            "file that the same training wrote. It was damaged or exchanged: copy the whole folder again, or train "
-            "again."
-        )
         (finished.folder / name).write_bytes(kept)
     assert load_run(finished.folder, cpu).probabilities.shape == (50, 10)
 
@@ -185,36 +161,28 @@ def test_run_folder_says_what_was_done(finished, cpu):
     assert record["finished"] is True
     assert (record["seed"], record["source"]) == (7, "test")
     assert (record["rows"]["training"], record["rows"]["held_out"]) == (100, 50)
-    assert record["device"] == {
-        "kind": "cpu",
-        "replicas": 1,
-        "precision": "float32",
-        "reason": "asked for",
-        "backend": "tensorflow",
-    }
+    device = {"kind": "cpu", "replicas": 1, "precision": "float32", "reason": "asked for", "backend": "tensorflow"}
+    assert record["device"] == device
     assert record["versions"]["keras"] == keras.__version__
     assert [epoch["epoch"] for epoch in record["epochs"]] == [1, 2, 3, 4]
-    assert set(record["epochs"][0]) == {
-        *("epoch", "loss", "accuracy", "validation_accuracy", "seconds", "validation_seconds"),
-    }
+    measured = {"epoch", "loss", "accuracy", "validation_accuracy", "seconds", "validation_seconds"}
+    assert set(record["epochs"][0]) == measured
+    # The network is plain arrays, without its optimizer.
+    with np.load(finished.folder / "model.npz", allow_pickle=False) as saved:
+        assert sum(array.size for array in dict(saved).values()) == finished.parameters
+        assert {array.dtype for array in dict(saved).values()} == {np.dtype(np.float32)}
+        assert next(iter(saved)) == "0.Conv2D.0.kernel"
 
 
-def test_validation_is_of_the_final_network_on_the_held_out_rows(finished):
-    with np.load(finished.folder / "validation.npz") as saved:
-        np.testing.assert_array_equal(saved["digits"], held_out().digits)
-        expected = finished.predict(held_out().pixels)
-        np.testing.assert_array_equal(saved["probabilities"], expected)
-        correct = (saved["probabilities"].argmax(axis=1) == saved["digits"]).sum() / 50
-    assert finished.epochs[-1]["validation_accuracy"] == correct
-
-
-def test_loaded_run_predicts_like_the_trained_one(finished, cpu):
+def test_loaded_run_predicts_like_the_trained_one_also_the_held_out_rows(finished, cpu):
     loaded = load_run(finished.folder, cpu)
     assert loaded.recipe == TINY
-    np.testing.assert_array_equal(
-        loaded.predict(rows().pixels),
-        finished.predict(rows().pixels),
-    )
+    np.testing.assert_array_equal(loaded.predict(rows().pixels), finished.predict(rows().pixels))
+    with np.load(finished.folder / "validation.npz") as saved:
+        np.testing.assert_array_equal(saved["digits"], held_out().digits)
+        np.testing.assert_array_equal(saved["probabilities"], finished.predict(held_out().pixels))
+        correct = (saved["probabilities"].argmax(axis=1) == saved["digits"]).sum() / 50
+    assert finished.epochs[-1]["validation_accuracy"] == correct
 
 
 def test_same_seed_gives_the_same_bits_and_another_seed_does_not(finished, cpu):
@@ -224,10 +192,9 @@ def test_same_seed_gives_the_same_bits_and_another_seed_does_not(finished, cpu):
 
 
 def test_network_that_deslants_learns_from_upright_digits(cpu):
-    recipe, plain = replace(TINY, deslant=True, spread=4.0), TINY
+    train("itself", cpu, recipe=replace(TINY, deslant=True, spread=4.0))
     upright = [replace(r, pixels=normalise_pixels(r.pixels, deslant=True, spread=4.0)) for r in (rows(), held_out())]
-    for folder, taught, shown in (("itself", recipe, (rows(), held_out())), ("before", plain, upright)):
-        train_run(taught, shown[0], Path(folder), held_out=shown[1], context=Context(device=cpu, seed=7, source="test"))
+    train("before", cpu, rows=upright[0], held_out=upright[1])
     assert_equal_weights(Path("itself"), Path("before"))
     first, second = (np.load(f"{folder}/validation.npz")["probabilities"] for folder in ("itself", "before"))
     np.testing.assert_array_equal(first, second)
@@ -246,15 +213,16 @@ def test_every_row_of_every_epoch_is_trained_on(cpu):
     assert recorder.epochs == [1, 2, 3, 4]
 
 
+def kill_at(step: int, recipe: str) -> None:
+    """Train into the folder killed, in a process that is killed at a step."""
+    command = [sys.executable, "-c", KILLED, str(Path(__file__).parent), "killed", str(step), recipe]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+
+
 @pytest.mark.parametrize(("step", "left"), [(2, [2, 3, 4]), (10, [3, 4])])
 def test_kill_9_in_the_middle_of_an_epoch_loses_that_epoch_only(finished, cpu, step, left):
-    done = subprocess.run(
-        [sys.executable, "-c", KILLED, str(Path(__file__).parent), "killed", str(step), "tiny"],
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == -signal.SIGKILL, done.stderr
+    kill_at(step, "tiny")
     assert not Path("killed/model.npz").exists()
     assert would_resume("killed", cpu)
     with pytest.raises(RunError, match=r"^killed: its training is not finished"):
@@ -274,68 +242,18 @@ def test_the_default_recipe_gives_the_same_bits_again_and_after_kill_9():
     device = resolve_device("cpu", precision=SMALL_FAST.precision)
     first = train("first", device, recipe=SMALL_FAST)
     assert_equal_weights(first.folder, train("second", device, recipe=SMALL_FAST).folder)
-    done = subprocess.run(
-        [sys.executable, "-c", KILLED, str(Path(__file__).parent), "killed", "10", "fast"],
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == -signal.SIGKILL, done.stderr
+    kill_at(10, "fast")
     assert_equal_weights(first.folder, train("killed", device, recipe=SMALL_FAST, resume=True).folder)
 
 
-def test_folder_in_use_is_refused_and_not_offered_for_resuming(cpu):
-    code = KILLED.replace("os.kill(os.getpid(), signal.SIGKILL)", "print('held', flush=True); input()")
-    holder = subprocess.Popen(
-        [sys.executable, "-c", code, str(Path(__file__).parent), "held", "6", "tiny"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
-    assert holder.stdout.readline() == "held\n"
-    assert not would_resume("held", cpu)
-    with pytest.raises(RunError) as caught:
-        train("held", cpu, resume=True)
-    assert str(caught.value) == (
-        "held: is being trained by another process. Expected a folder of its own for each training. Name another "
-        "one, or wait for the other process."
-    )
-    holder.communicate("\n", timeout=120)
-    assert holder.returncode == 0
-    assert would_resume("held", cpu)
-    assert load_run(Path("held"), cpu).epochs[-1]["epoch"] == 4
-
-
-def test_going_on_on_another_device_is_recorded(cpu, caplog):
-    interrupt("moved", cpu, after=1)
-    other = replace(cpu, precision="float64")
-    run = train("moved", other, resume=True)
-    assert [device.precision for device in run.devices_before] == ["float32"]
-    assert run.device.precision == "float64"
-    record = json.loads(Path("moved/run.json").read_text())
-    assert [device["precision"] for device in record["devices_before"]] == ["float32"]
-    assert "the result will differ." in caplog.text
-
-
-def test_words_about_a_recipe_may_change_while_a_run_waits(cpu):
-    interrupt("run", cpu, after=1)
-    reworded = replace(TINY, summary="other words", published="99%")
-    assert would_resume("run", cpu, recipe=reworded)
-
-
-def test_interrupt_is_passed_on_and_resumable(finished, cpu):
-    interrupt("stopped", cpu, after=3)
+@pytest.mark.parametrize(("after", "left"), [(3, [4]), (4, [])])
+def test_interrupt_is_passed_on_and_resumable_also_after_the_last_epoch(finished, cpu, after, left):
+    interrupt("stopped", cpu, after=after)
+    assert would_resume("stopped", cpu, recipe=replace(TINY, summary="other words", published="99%"))
     recorder = Recorder()
     train("stopped", cpu, resume=True, progress=recorder)
-    assert recorder.epochs == [4]
+    assert recorder.epochs == left
     assert_equal_weights(finished.folder, Path("stopped"))
-
-
-def test_stop_between_last_epoch_and_end_is_resumable(finished, cpu):
-    interrupt("stopped", cpu, after=4)
-    resumed = train("stopped", cpu, resume=True)
-    assert_equal_weights(finished.folder, resumed.folder)
     with np.load("stopped/validation.npz") as one, np.load(finished.folder / "validation.npz") as other:
         np.testing.assert_array_equal(one["probabilities"], other["probabilities"])
 
@@ -346,25 +264,6 @@ def test_finished_run_is_returned_and_not_trained_again(finished, cpu):
     train("finished", cpu, resume=True, progress=recorder)
     assert recorder.epochs == []
     assert (finished.folder / "model.npz").stat().st_mtime_ns == before
-    # A finished run is offered for resuming until a submission has been made from it, with its record.
-    assert would_resume("finished", cpu)
-    mark_used([finished], Path("s.csv"))
-    assert read_run(finished.folder).submission == "s.csv"
-    assert would_resume("finished", cpu)
-    record = {"format": FORMAT, "file": "s.csv", "sha256": "", "build": None, "upload": None}
-    made_by = dict.fromkeys(("recipe", "seed", "commit", "held_out_rows", "held_out_accuracy")) | {"run": "finished"}
-    save_record(Path("s.csv"), record | {"runs": [made_by | {"run": "other"}]})
-    assert would_resume("finished", cpu)
-    save_record(Path("s.csv"), record | {"runs": [made_by]})
-    assert not would_resume("finished", cpu)
-
-
-def test_existing_run_is_never_overwritten(finished, cpu):
-    with pytest.raises(RunError) as caught:
-        train("finished", cpu)
-    assert str(caught.value) == (
-        "finished: holds a run already. Expected a new folder. Name another one, or continue it with --resume."
-    )
 
 
 @pytest.mark.parametrize(
@@ -373,17 +272,12 @@ def test_existing_run_is_never_overwritten(finished, cpu):
         ({"seed": 8}, "holds a run with seed 7, and seed 8 was asked for."),
         ({"recipe": replace(TINY, name="other")}, "holds a run of tiny, and other was asked for."),
         ({"recipe": replace(TINY, epochs=5)}, "holds a run of tiny with other settings than the recipe has now."),
+        ({"held_out": None}, "holds a run on other rows"),
     ],
 )
 def test_run_of_another_training_is_not_resumed(finished, cpu, options, fault):
-    with pytest.raises(RunError) as caught:
+    with pytest.raises(RunError, match=f"^finished: {fault}.* or repeat"):
         train("finished", cpu, resume=True, **options)
-    assert str(caught.value) == (f"finished: {fault} Name another folder, or repeat the settings of the first run.")
-
-
-def test_run_on_other_rows_is_not_resumed(finished, cpu):
-    with pytest.raises(RunError, match=r"^finished: holds a run on other rows"):
-        train("finished", cpu, resume=True, held_out=None)
 
 
 def damages(whole: bytes) -> tuple[bytes, ...]:
@@ -440,9 +334,6 @@ def test_diverging_training_is_an_error(cpu):
         train("run", cpu, recipe=wild)
 
 
-LONG = replace(TINY, batch_size=8, epochs=2)
-
-
 def test_milestones_cut_the_learning_rate_before_their_epochs(cpu):
     stepped = replace(TINY, learning_rate=Milestones(start=0.02, factor=0.5, epochs=(0, 1, 3)), epochs=1)
     constant = replace(stepped, learning_rate=0.01)
@@ -466,10 +357,7 @@ def test_plateau_is_measured_on_rows_that_are_neither_trained_on_nor_reported(cp
     assert last["tuning_accuracy"] == (read == tuning.digits).mean()
     # One epoch, before the first cut, equals training at a constant rate on the rows that are left.
     first = train("first", cpu, recipe=replace(PLATEAU, epochs=1), rows=enough_rows())
-    alone = replace(PLATEAU, learning_rate=0.02, epochs=1)
-    other = train_run(
-        alone, training, Path("alone"), held_out=held_out(), context=Context(device=cpu, seed=7, source="test")
-    )
+    other = train("alone", cpu, recipe=replace(PLATEAU, learning_rate=0.02, epochs=1), rows=training)
     assert_equal_weights(first.folder, other.folder)
     # Held-out rows decide nothing, so training without them gives the same weights.
     assert_equal_weights(run.folder, train("blind", cpu, recipe=PLATEAU, rows=enough_rows(), held_out=None).folder)
@@ -534,19 +422,6 @@ def test_checkpoint_of_an_unknown_run_is_not_taken_up(finished, cpu):
     assert recorder.epochs == [1, 2, 3, 4]
 
 
-def test_advice_to_continue_names_other_epochs(cpu):
-    recipe = replace(RECIPES["fast"], epochs=2, batch_size=64, precision="float32", least_steps=0)
-
-    class Impatient(Recorder):
-        def epoch(self, metrics: dict, epochs: int) -> None:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        train("run", cpu, recipe=recipe, progress=Impatient())
-    with pytest.raises(RunError, match=r"kaggle-digits train --recipe fast --run run --resume --epochs 2$"):
-        load_run(Path("run"), cpu)
-
-
 ON_JAX = """
 import sys
 sys.path.insert(0, sys.argv[1])
@@ -554,13 +429,9 @@ from pathlib import Path
 import numpy as np
 from kaggle_digits.strategy import resolve_device
 device = resolve_device("cpu", backend="jax")
-from test_train import TINY, held_out, rows
-from kaggle_digits.learners import Context, load_run
-from kaggle_digits.train import train_run
-loaded = load_run(Path("finished"), device)
-np.save("there.npy", loaded.predict(rows().pixels))
-context = Context(seed=7, device=device, source="test")
-train_run(TINY, rows(), Path("begun"), held_out=held_out(), context=context, resume=True)
+from test_train import load_run, rows, train
+np.save("there.npy", load_run(Path("finished"), device).predict(rows().pixels))
+train("begun", device, resume=True)
 """
 
 

@@ -22,7 +22,7 @@ import numpy as np
 
 from kaggle_digits.data import Source, find_source, load_test_rows, load_train
 from kaggle_digits.devices import import_tensorflow, stderr_held_back
-from kaggle_digits.digits import CLASSES, 1e-12, SIDE, calibrate
+from kaggle_digits.digits import CLASSES, SIDE, calibrate
 from kaggle_digits.errors import InputError, TrainingError
 from kaggle_digits.files import atomic_path
 from kaggle_digits.learners import load_run, read_finished

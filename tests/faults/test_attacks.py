@@ -22,6 +22,7 @@ import numpy as np
 import pytest
 import uvicorn
 from drawn import draw_page
+from hostile import Touch, header, npz
 from matplotlib.figure import Figure
 from PIL import Image
 from run_folder import write_run
@@ -42,21 +43,6 @@ TOKEN = "0123456789abcdef"
 # A run folder, a network or a table from a stranger
 
 
-class Touch:
-    """Makes a file when it is unpickled."""
-
-    def __reduce__(self):
-        return (Path.touch, (Path("was-run"),))
-
-
-def npz(members: dict[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> bytes:
-    stream = io.BytesIO()
-    with zipfile.ZipFile(stream, "w", method, compresslevel=1) as archive:
-        for name, contents in members.items():
-            archive.writestr(name, contents)
-    return stream.getvalue()
-
-
 def lying(members: dict[str, bytes]) -> bytes:
     """Return an archive whose directory says that each member has the size that a reader expects."""
     whole = bytearray(npz(members | {f"{BIAS}.npy": header("(10,)") + bytes(40)}))
@@ -64,12 +50,6 @@ def lying(members: dict[str, bytes]) -> bytes:
     for at in (22, entry + 24):  # the size in front of the member, and in the directory
         whole[at : at + 4] = len(ZEROS).to_bytes(4, "little")
     return bytes(whole)
-
-
-def header(shape: str, descr: str = "<f4") -> bytes:
-    text = f"{{'descr': '{descr}', 'fortran_order': False, 'shape': {shape}, }}".encode()
-    text += b" " * (-(len(text) + 11) % 64) + b"\n"
-    return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text
 
 
 DENSE = replace(
@@ -91,17 +71,24 @@ MODELS = {
     "HDF5 in a zip, as Keras has it": npz({"model.weights.h5": HDF5, "config.json": b"{}"}),
     "link to another file": npz({f"{KERNEL}.npy": b"/etc/passwd", f"{BIAS}.npy": b"/etc/passwd"}),
 }
-LAYERS = {
-    "Lambda": (("Lambda", {"function": "print"}),),
-    "TFSMLayer": (("TFSMLayer", {"filepath": "elsewhere"}),),
-    "dense layer of 10^12": (("Flatten", {}), ("Dense", {"units": 10**6}), ("Dense", {"units": 10**6})),
-    "picture of 10^12 pixels": (("UpSampling2D", {"size": 10**5}),),
-    "class by its path": (("os.system", {"command": "touch was-run"}),),
-    "function by its path": (("Dense", {"units": 10, "activation": "os.system"}),),
-    "object to be made by Keras": (
-        ("Dense", {"units": 10, "activation": {"class_name": "Lambda", "module": "keras.layers", "config": {}}}),
-    ),
-}
+LAYERS = [
+    (("Lambda", {"function": "print"}), "Lambda: is no layer that only computes"),
+    (("TFSMLayer", {"filepath": "elsewhere"}), "TFSMLayer: is no layer that only computes"),
+    (("os.system", {"command": "touch was-run"}), "Keras has no layer os.system"),
+    (("__class__", {}), "Keras has no layer __class__"),
+    (("Dense", {"units": 10, "activation": "os.system"}), "activation"),
+    (("Dense", {"units": 10, "activation": {"class_name": "os>system"}}), "activation is neither text nor a number"),
+    (("Dense", {"units": 10**12}), "Dense is larger than any network for digits"),
+    (("Conv2D", {"filters": 10, "kernel_size": 10**6, "padding": "same"}), "Conv2D is larger than any network"),
+    (("ZeroPadding2D", {"padding": 10**6}), "ZeroPadding2D is larger than any network for digits"),
+    (("UpSampling2D", {"size": 10**5}), "UpSampling2D is larger than any network for digits"),
+    (("Dense", {"units": 11}), "the output has the shape"),
+    (("Dense", {"units": "ten"}), "units"),
+    (("Dense", {"units": 10, "unknown": 1}), "unknown"),
+    (("MaxPooling2D", {"pool_size": 2, "strides": 0}), "MaxPooling2D: division by zero"),
+    (("Cropping2D", {"cropping": -(10**9)}), "Cropping2D: "),
+    (("Conv2D", {"filters": 1, "kernel_size": 99}), "Conv2D: "),
+]
 
 
 def memory(what: str) -> int:
@@ -136,12 +123,12 @@ def test_a_strangers_network_runs_nothing_and_takes_no_memory(ledger, attack, cp
             assert not Path("was-run").exists()
 
 
-@pytest.mark.parametrize("attack", LAYERS)
-def test_a_strangers_recipe_runs_nothing_and_takes_no_memory(ledger, attack, cpu):
-    run = write_run("run", DENSE, damage={"layers": LAYERS[attack]})
+@pytest.mark.parametrize(("layer", "said"), LAYERS)
+def test_a_strangers_layers_run_nothing_and_are_refused_before_they_take_memory(ledger, layer, said, cpu):
+    run = write_run("run", replace(DENSE, layers=(("Flatten", {}), layer) if layer[0] == "Dense" else (layer,)))
     Path("run/model.npz").write_bytes(npz({f"{KERNEL}.npy": ZEROS}))
     with ledger.attack("run folder with hostile layers"), bounded():
-        with pytest.raises(RunError, match=r"^run: its recipe cannot be built \("):
+        with pytest.raises(RunError, match=rf"^run: its recipe cannot be built \(.*{said}"):
             load_run(run.folder, cpu)
         assert not Path("was-run").exists()
 
@@ -172,26 +159,17 @@ def test_a_record_of_nested_lists_or_gigabytes_is_refused(ledger):
     run = write_run("run", DENSE)
     for contents in (b"[" * 10**6, b'{"a":' * 10**5, b" " * (2**26 + 1), b'{"seed": ' + b"9" * 10**5 + b"}"):
         Path("run/run.json").write_bytes(contents)
-        with (
-            ledger.attack("run record of absurd size"),
-            bounded(300),
-            pytest.raises(RunError, match="not readable as a run"),
-        ):
+        unreadable = pytest.raises(RunError, match="not readable as a run")
+        with ledger.attack("run record of absurd size"), bounded(300), unreadable:
             load_run(run.folder)
 
 
-@pytest.mark.parametrize("name", ["submission.csv.gz", "submission.csv.zip"])
-def test_a_submission_that_unpacks_to_gigabytes_is_refused(ledger, name):
-    if name.endswith(".gz"):
-        Path(name).write_bytes(gzip.compress(bytes(300 * 10**6), 1))
-    else:
-        Path(name).write_bytes(npz({"submission.csv": bytes(300 * 10**6)}))
-    with (
-        ledger.attack("submission that is a bomb"),
-        bounded(250),
-        pytest.raises(SubmissionError, match="more than 67,108,864 bytes"),
-    ):
-        check_submission(Path(name))
+@pytest.mark.parametrize("pack", [lambda bomb: gzip.compress(bomb, 1), lambda bomb: npz({"submission.csv": bomb})])
+def test_a_submission_that_unpacks_to_gigabytes_is_refused(ledger, pack):
+    Path("submission.csv").write_bytes(pack(bytes(300 * 10**6)))
+    too_large = pytest.raises(SubmissionError, match="more than 67,108,864 bytes")
+    with ledger.attack("submission that is a bomb"), bounded(250), too_large:
+        check_submission(Path("submission.csv"))
 
 
 @pytest.mark.parametrize(
@@ -200,11 +178,10 @@ def test_a_submission_that_unpacks_to_gigabytes_is_refused(ledger, name):
         (b"\n", None),
         (b"00\n", "row 2 .line 3. is too short: 1 values"),
         (b"0", "a line of more than 1,048,576 bytes"),
-        (b",", "a line of more than 1,048,576 bytes"),
         (b"0,", "a line of more than 1,048,576 bytes"),
         (b"0," * 4999 + b"0\n", "row 2 .line 3. is too long: 5000 values"),
     ],
-    ids=["lines", "short rows", "number", "columns", "values", "long rows"],
+    ids=["lines", "short rows", "number", "values", "long rows"],
 )
 def test_a_table_that_unpacks_to_gigabytes_is_refused(ledger, contents, said):
     head = ",".join(["label", *(f"pixel{i}" for i in range(784))]).encode() + b"\n"
@@ -248,13 +225,8 @@ def test_a_picture_that_is_a_bomb_takes_less_than_a_gigabyte(ledger, size, pages
 def test_a_report_runs_no_name(ledger):
     """A name of data or of a recipe may hold what a browser would run."""
     evil = "<script>document.title='was-run'</script><img src=x onerror=\"alert(1)\">'"
-    comparison = {
-        "recipes": [{"recipe": evil, "failed": evil}],
-        "commit": evil,
-        "data": evil,
-        "rows": {"training": 1, "held_out": 1},
-        "test": None,
-    }
+    comparison = {"recipes": [{"recipe": evil, "failed": evil}], "commit": evil, "data": evil, "test": None}
+    comparison["rows"] = {"training": 1, "held_out": 1}
     with ledger.attack("report with names that are scripts"):
         write_page(Path("report.html"), report.comparison_page(comparison, confusions={evil: Figure()}))
         text = Path("report.html").read_text()
@@ -283,6 +255,12 @@ class Served:
         self.thread.join(10)
         self.listening.close()
 
+    def posting(self, header: str) -> socket.socket:
+        """Begin to post a photo, with a header of one's own."""
+        client = socket.create_connection(("127.0.0.1", self.port), 10)
+        client.sendall(f"POST /photo HTTP/1.1\r\nHost: 127.0.0.1\r\n{header}\r\n\r\n".encode())
+        return client
+
     def ask(
         self, path: str, body: bytes | None = None, headers: dict[str, str] | None = None, method: str | None = None
     ) -> tuple[int, bytes]:
@@ -296,16 +274,14 @@ class Served:
 
 @pytest.fixture(scope="module")
 def served() -> Iterator[Served]:
-    server = Served()
-    yield server
-    server.close()
+    with contextlib.closing(Served()) as server:
+        yield server
 
 
 @pytest.fixture(scope="module")
 def guarded() -> Iterator[Served]:
-    server = Served(host="0.0.0.0", token=TOKEN)
-    yield server
-    server.close()
+    with contextlib.closing(Served(host="0.0.0.0", token=TOKEN)) as server:
+        yield server
 
 
 def png(picture: np.ndarray) -> bytes:
@@ -322,15 +298,13 @@ LARGE = png(np.random.default_rng(0).random((1100, 1100)))
 @pytest.mark.parametrize("host", ["elsewhere.example", "127.0.0.1.elsewhere.example", "localhost@evil", "169.254.1.1"])
 def test_other_names_for_this_computer_are_refused(ledger, served, host):
     with ledger.attack("page: a name of another host"):
-        assert served.ask("/", headers={"Host": host})[0] == 400
-        assert served.ask("/digit", FIVE, {"Host": host})[0] == 400
+        assert {served.ask(path, body, {"Host": host})[0] for path, body in (("/", None), ("/digit", FIVE))} == {400}
 
 
 @pytest.mark.parametrize("origin", ["https://elsewhere.example", "null", "http://127.0.0.1:1", "http://localhost"])
 def test_requests_of_other_pages_are_refused(ledger, served, origin):
     with ledger.attack("page: a request of another page"):
-        assert served.ask("/digit", FIVE, {"Origin": origin})[0] == 403
-        assert served.ask("/photo", FIVE, {"Origin": origin})[0] == 403
+        assert {served.ask(path, FIVE, {"Origin": origin})[0] for path in ("/digit", "/photo")} == {403}
 
 
 @pytest.mark.parametrize(
@@ -356,11 +330,9 @@ def test_other_methods_are_refused(ledger, served, method):
 
 def test_oversized_bodies_are_refused_before_they_are_read(ledger, served):
     with ledger.attack("page: an oversized body", 2), bounded(100):
-        with socket.create_connection(("127.0.0.1", served.port), 10) as client:
-            client.sendall(b"POST /photo HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 99999999999\r\n\r\n")
+        with served.posting("Content-Length: 99999999999") as client:
             assert b" 413 " in client.recv(100)
-        with socket.create_connection(("127.0.0.1", served.port), 10) as client:
-            client.sendall(b"POST /photo HTTP/1.1\r\nHost: 127.0.0.1\r\nTransfer-Encoding: chunked\r\n\r\n")
+        with served.posting("Transfer-Encoding: chunked") as client:
             for _ in range(250):  # megabytes, which the server throws away
                 client.sendall(b"f4240\r\n" + bytes(1_000_000) + b"\r\n")
             assert b" 413 " in client.recv(100)
@@ -369,11 +341,7 @@ def test_oversized_bodies_are_refused_before_they_are_read(ledger, served):
 
 @pytest.mark.parametrize("length", ["-1", "x", "1e9", ""])
 def test_a_length_that_is_none_is_refused(ledger, served, length):
-    with (
-        ledger.attack("page: a length that is none"),
-        socket.create_connection(("127.0.0.1", served.port), 10) as client,
-    ):
-        client.sendall(f"POST /photo HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {length}\r\n\r\n".encode())
+    with ledger.attack("page: a length that is none"), served.posting(f"Content-Length: {length}") as client:
         client.shutdown(socket.SHUT_WR)
         assert client.recv(100).split()[1] == b"400"
 
@@ -381,11 +349,9 @@ def test_a_length_that_is_none_is_refused(ledger, served, length):
 def test_a_slow_body_is_given_up_and_does_not_keep_others_waiting(ledger, served, monkeypatch):
     monkeypatch.setattr(pad, "SECONDS", 1.0)
     with ledger.attack("page: a slow body", 20), contextlib.ExitStack() as held:
-        clients = [held.enter_context(socket.create_connection(("127.0.0.1", served.port), 10)) for _ in range(20)]
+        clients = [held.enter_context(served.posting("Content-Length: 5000000")) for _ in range(20)]
         for client in clients:
-            client.sendall(
-                b"POST /photo HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 5000000\r\n\r\n" + bytes(1_000_001)
-            )
+            client.sendall(bytes(1_000_001))
         status, body = served.ask("/digit", FIVE)
         assert (status, json.loads(body)["text"]) == (200, ["5"])
         assert served.ask("/photo", LARGE)[0] == 200  # it waits for a place until slow ones are given up
@@ -402,31 +368,21 @@ def test_200_clients_at_once_are_all_answered_in_bounded_memory(ledger, served):
         with ThreadPoolExecutor(200) as clients:
             answers = list(clients.map(lambda each: served.ask(*each), bodies))
         assert {status for status, _ in answers} == {200}
-        assert all(
-            json.loads(body)["text"] == ["5"]
-            for (path, _), (_, body) in zip(bodies, answers, strict=True)
-            if path == "/digit"
-        )
+        assert {tuple(json.loads(body)["text"]) for _, body in answers[large:]} == {("5",)}
 
 
 @pytest.mark.parametrize("query", ["", "?token=", "?token=wrong", f"?token={TOKEN}x", f"?Token={TOKEN}", "?token=%ff"])
-def test_without_the_token_nothing_is_answered(ledger, guarded, query):
+def test_only_with_the_token_something_is_answered(ledger, guarded, query):
     with ledger.attack("page: no token, or a wrong one", 3):
         status, body = guarded.ask(f"/{query}")
         assert (status, b"canvas" in body) == (403, False)
-        assert guarded.ask(f"/digit{query}", FIVE)[0] == 403
-        assert guarded.ask(f"/photo{query}", FIVE)[0] == 403
-
-
-def test_with_the_token_the_page_works(guarded):
+        assert {guarded.ask(f"{path}{query}", FIVE)[0] for path in ("/digit", "/photo")} == {403}
     assert guarded.ask(f"/?token={TOKEN}")[0] == 200
     status, body = guarded.ask(f"/digit?token={TOKEN}", FIVE, {"Host": f"class.example:{guarded.port}"})
     assert (status, json.loads(body)["text"]) == (200, ["5"])
 
 
-@pytest.mark.parametrize(
-    ("host", "asks"), [("127.0.0.1", False), ("localhost", False), ("0.0.0.0", True)], ids=["this", "name", "all"]
-)
+@pytest.mark.parametrize(("host", "asks"), [("127.0.0.1", False), ("localhost", False), ("0.0.0.0", True)])
 def test_an_address_that_others_can_reach_carries_a_token(host, asks):
     command = [sys.executable, "-m", "kaggle_digits", "pad", "--port", "0", "--host", host]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as child:

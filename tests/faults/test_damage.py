@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from quick import QUICK
+from test_faults import after_each_epoch
 
 from kaggle_digits import cli, recipes
 
@@ -37,19 +38,16 @@ def runs(monkeypatch) -> None:
     """Leave the run folders of trainings that are finished, or were stopped after their second epoch."""
     monkeypatch.setitem(recipes.RECIPES, "quick", QUICK)
     monkeypatch.setitem(recipes.RECIPES, "other", OTHER)
-    epoch = cli.output.TrainingProgress.epoch
 
-    def interrupt(self, metrics, epochs):
-        epoch(self, metrics, epochs)
-        if metrics["epoch"] == 2:
+    def interrupt(epoch):
+        if epoch == 2:
             raise KeyboardInterrupt
 
-    for recipe, seed, name in (("quick", "0", "mine"), ("quick", "1", "of another seed"), ("other", "0", "recipe")):
-        folder = name if name != "recipe" else "of another recipe"
-        assert cli.main([*TRAIN, recipe, "--seed", seed, "--run", f"finished/{folder}"]) == 0
-        with monkeypatch.context() as patch:
-            patch.setattr(cli.output.TrainingProgress, "epoch", interrupt)
-            assert cli.main([*TRAIN, recipe, "--seed", seed, "--run", f"stopped/{folder}"]) == 130
+    runs = {"mine": ("quick", "0"), "of another seed": ("quick", "1"), "of another recipe": ("other", "0")}
+    for name, (recipe, seed) in runs.items():
+        assert cli.main([*TRAIN, recipe, "--seed", seed, "--run", f"finished/{name}"]) == 0
+        with after_each_epoch(monkeypatch, interrupt):
+            assert cli.main([*TRAIN, recipe, "--seed", seed, "--run", f"stopped/{name}"]) == 130
 
 
 @pytest.mark.parametrize("name", ["run.json", "model.npz"])

@@ -29,6 +29,7 @@ from quick import QUICK
 
 from kaggle_digits import cli, recipes
 from kaggle_digits.files import read_json, write_arrays
+from kaggle_digits.kaggle.records import load_record, save_record
 from kaggle_digits.submission import check_submission
 
 KILLED = Path(__file__).with_name("killed.py")
@@ -124,7 +125,6 @@ def kill_after(seconds: float, *command: str) -> None:
 def signal_in_epoch(epoch: int, name: str, *command: str) -> None:
     """Send a signal when an epoch has ended, and check that the command ends soon and leaves a checkpoint."""
     child, number = start(*command, stdout=subprocess.PIPE, stderr=subprocess.PIPE), getattr(signal, f"SIG{name}")
-    assert child.stderr is not None
     assert any(f"epoch {epoch}/5" in line for line in child.stderr)
     child.send_signal(number)
     started = time.monotonic()
@@ -155,8 +155,6 @@ def on_a_terminal(*, ignoring_hangup: bool) -> int:
 def break_pipes(*command: str) -> int:
     """Start a command, break both of its pipes after its first line, and return the exit code."""
     child = start(*command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    assert child.stderr is not None
-    assert child.stdout is not None
     assert child.stderr.readline()
     child.stderr.close()
     child.stdout.close()
@@ -327,30 +325,37 @@ def test_a_read_only_folder_is_said_before_anything_is_trained(ledger, quick, ca
         assert_as_undisturbed(quick)
 
 
-def test_a_run_folder_that_is_removed_meanwhile_is_made_again(ledger, quick, monkeypatch):
+@contextmanager
+def after_each_epoch(monkeypatch, act: Callable[[int], None]) -> Iterator[None]:
+    """Do something when an epoch is over and saved; it is told the number of the epoch."""
     epoch = cli.output.TrainingProgress.epoch
-    for removed_after in (1, 2, 3):
 
-        def remove(self, metrics, epochs, after=removed_after):
-            epoch(self, metrics, epochs)
-            if metrics["epoch"] == after and Path("runs").exists():
-                shutil.rmtree("runs")
+    def and_act(self, metrics, epochs):
+        epoch(self, metrics, epochs)
+        act(metrics["epoch"])
 
-        with in_folder("removed"), ledger.fault("run folder removed while it is trained"):
-            with monkeypatch.context() as patch:
-                patch.setattr(cli.output.TrainingProgress, "epoch", remove)
-                assert cli.main([*SUBMIT, "quick"]) == 0
-            assert_as_undisturbed(quick)
+    with monkeypatch.context() as patch:
+        patch.setattr(cli.output.TrainingProgress, "epoch", and_act)
+        yield
+
+
+@pytest.mark.parametrize("removed_after", [1, 2, 3])
+def test_a_run_folder_that_is_removed_meanwhile_is_made_again(ledger, quick, monkeypatch, removed_after):
+    def remove(epoch):
+        if epoch == removed_after and Path("runs").exists():
+            shutil.rmtree("runs")
+
+    with in_folder("removed"), ledger.fault("run folder removed while it is trained"):
+        with after_each_epoch(monkeypatch, remove):
+            assert cli.main([*SUBMIT, "quick"]) == 0
+        assert_as_undisturbed(quick)
 
 
 def test_a_working_folder_that_is_removed_meanwhile_is_one_error(ledger, quick, monkeypatch, capsys):
-    def remove(self, metrics, epochs):
-        shutil.rmtree(Path.cwd())
-
     Path("gone").mkdir()
-    with monkeypatch.context() as patch, ledger.fault("working folder removed while it is trained"):
-        patch.setattr(cli.output.TrainingProgress, "epoch", remove)
-        patch.chdir("gone")
+    monkeypatch.chdir("gone")
+    gone = after_each_epoch(monkeypatch, lambda epoch: shutil.rmtree(Path.cwd()))
+    with ledger.fault("working folder removed while it is trained"), gone:
         assert cli.main([*SUBMIT, "quick"]) == 1
         assert "No such file or directory" in capsys.readouterr().err.splitlines()[-1]
 
@@ -370,24 +375,17 @@ def test_two_processes_do_not_train_into_one_folder(ledger):
 
 def test_a_clock_that_jumps_back_changes_nothing(ledger, quick, monkeypatch):
     """The clock of the machine cannot be set by a test, so the process is given another one."""
-    epoch, real = cli.output.TrainingProgress.epoch, time.time
+    real, arrays = time.time, {"a": np.arange(5, dtype=np.float32)}
+    write_arrays(Path("now.npz"), arrays)
 
-    def jump(self, metrics, epochs):
-        epoch(self, metrics, epochs)
-        monkeypatch.setattr(time, "time", lambda: 0.0 if metrics["epoch"] % 2 else real())
+    def jump(epoch):
+        monkeypatch.setattr(time, "time", lambda: 0.0 if epoch % 2 else real())
         monkeypatch.setattr(time, "localtime", lambda *_: time.gmtime(0))
 
     with in_folder("jumped"), ledger.fault("clock set back to 1970 while it is trained"):
-        with monkeypatch.context() as patch:
-            patch.setattr(cli.output.TrainingProgress, "epoch", jump)
+        with after_each_epoch(monkeypatch, jump):
             assert cli.main([*SUBMIT, "quick"]) == 0
         assert_as_undisturbed(quick)
-
-
-def test_the_same_arrays_make_the_same_file_whatever_the_clock_says(monkeypatch):
-    arrays = {"a": np.arange(5, dtype=np.float32)}
-    write_arrays(Path("now.npz"), arrays)
-    monkeypatch.setattr(time, "localtime", lambda *_: time.gmtime(0))
     write_arrays(Path("then.npz"), arrays)
     assert Path("now.npz").read_bytes() == Path("then.npz").read_bytes()
 
@@ -401,20 +399,14 @@ def test_4_gb_are_enough_for_the_whole_job(ledger):
         "print('megabytes', resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)\n"
         "sys.exit(code)"
     )
+    command = [sys.executable, "-c", code, "submit", "--data", str(DATA), "--recipe", "fast", "--epochs", "1"]
     with ledger.fault("4 GB of memory for load, train and predict of the competition's data"):
-        done = subprocess.run(
-            [sys.executable, "-c", code, "submit", "--data", str(DATA), "--recipe", "fast", "--epochs", "1"],
-            capture_output=True,
-            text=True,
-            timeout=600,
-        )
+        done = subprocess.run(command, capture_output=True, text=True, timeout=600)
         assert done.returncode == 0, done.stderr
         assert int(done.stdout.split()[-1]) < 4000
 
 
 def test_a_flipped_bit_of_a_record_is_noticed(ledger):
-    from kaggle_digits.kaggle.records import load_record, save_record
-
     file = Path("mine.csv")
     file.write_text("ImageId,Label\n1,7\n")
     fields = {"format": "kaggle_digits submission", "file": "mine.csv", "sha256": "0", "runs": [], "build": None}

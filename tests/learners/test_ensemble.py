@@ -42,6 +42,13 @@ def trio(monkeypatch):
     monkeypatch.setitem(recipes.RECIPES, "trio", TRIO)
 
 
+def add(monkeypatch, name: str, *members) -> Ensemble:
+    """Add an ensemble to the recipes."""
+    made = Ensemble(name=name, summary="several of them", source="test", members=members)
+    monkeypatch.setitem(recipes.RECIPES, name, made)
+    return made
+
+
 def held_out_probabilities(folder: Path) -> np.ndarray:
     with np.load(folder / "validation.npz") as saved:
         return saved["probabilities"]
@@ -64,8 +71,12 @@ def test_submit_averages_networks_that_differ_in_their_seeds():
     assert read_run(folder).parameters == 23_550
 
 
-def test_predict_takes_the_ensemble_as_one_run(cpu):
+def test_predict_takes_the_ensemble_as_one_run_whose_record_names_the_members(cpu):
     main_job.make_submission(main_job.plan_submission(data="sample", recipe="trio"))
+    (run,) = json.loads(Path("submissions/sample-trio-seed0.json").read_text())["runs"]
+    assert (run["recipe"], run["epochs"]) == ("trio", 6)
+    found = [(member["recipe"], member["seed"], member["epochs"]) for member in run["members"]]
+    assert found == [("single", seed, 2) for seed in (0, 1, 2)]
     assert cli.main(["predict", "--run", "runs/sample-trio-seed0", "--data", "sample", "--out", "again.csv"]) == 0
     first = Path("submissions/sample-trio-seed0.csv").read_bytes()
     assert Path("sample-again.csv").read_bytes() == first
@@ -74,15 +85,6 @@ def test_predict_takes_the_ensemble_as_one_run(cpu):
     runs = [argument for name in NAMES for argument in ("--run", f"runs/sample-trio-seed0/{name}")]
     assert cli.main(["predict", *runs, "--data", "sample", "--out", "singly.csv"]) == 0
     assert Path("sample-singly.csv").read_bytes() == first
-
-
-def test_record_names_the_members_and_counts_their_epochs():
-    main_job.make_submission(main_job.plan_submission(data="sample", recipe="trio"))
-    (run,) = json.loads(Path("submissions/sample-trio-seed0.json").read_text())["runs"]
-    assert (run["recipe"], run["epochs"]) == ("trio", 6)
-    assert [(member["recipe"], member["seed"], member["epochs"]) for member in run["members"]] == [
-        ("single", seed, 2) for seed in (0, 1, 2)
-    ]
 
 
 def test_interrupted_ensemble_goes_on_with_the_network_it_was_at(monkeypatch, capsys):
@@ -105,11 +107,8 @@ def test_interrupted_ensemble_goes_on_with_the_network_it_was_at(monkeypatch, ca
 
 
 def test_each_network_sees_digits_in_its_own_form(monkeypatch, cpu):
-    upright = replace(SINGLE, name="upright", deslant=True)
-    duo = Ensemble(name="duo", summary="two forms", source="test", members=(SINGLE, upright))
-    monkeypatch.setitem(recipes.RECIPES, "duo", duo)
-    train = ["train", "--recipe", "duo", "--data", "sample", "--run", "run"]
-    assert cli.main(train) == 0
+    duo = add(monkeypatch, "duo", SINGLE, replace(SINGLE, name="upright", deslant=True))
+    assert cli.main(["train", "--recipe", "duo", "--data", "sample", "--run", "run"]) == 0
     assert read_run(Path("run/2-of-2")).recipe.deslant
     pixels = load_test(find_source("sample"))[:50]
     run = load_run(Path("run"), cpu)
@@ -122,8 +121,7 @@ def test_each_network_sees_digits_in_its_own_form(monkeypatch, cpu):
 
 def test_classical_member_is_asked_where_the_networks_are_not_sure(monkeypatch, cpu):
     surer = replace(SINGLE, loss="crossentropy", learning_rate=0.5, epochs=10)
-    mixed = Ensemble(name="mixed", summary="both", source="test", members=(surer, RECIPES["idm"], surer))
-    monkeypatch.setitem(recipes.RECIPES, "mixed", mixed)
+    mixed = add(monkeypatch, "mixed", surer, RECIPES["idm"], surer)
     pixels = load_test(find_source("sample"))
     asked = []
 
@@ -157,15 +155,16 @@ def test_classical_member_is_asked_where_the_networks_are_not_sure(monkeypatch, 
     assert [member.epochs for member in find_recipe("mixed", epochs=5).networks] == [5, 5]
 
 
-def test_classical_member_runs_where_it_can(monkeypatch):
-    mixed = Ensemble(name="mixed", summary="both", source="test", members=(SINGLE, RECIPES["idm"]))
-    monkeypatch.setitem(recipes.RECIPES, "mixed", mixed)
-    train = ["train", "--recipe", "mixed", "--data", "sample", "--run", "run", "--backend", "tensorflow"]
-    assert cli.main(train) == 0
-    network, method, both = (read_run(Path("run") / name) for name in ("1-of-2", "2-of-2", "."))
+def test_classical_member_is_in_the_plan_and_runs_where_it_can(monkeypatch, capsys):
+    add(monkeypatch, "mixed", SINGLE, SINGLE, RECIPES["idm"])
+    mixed = ["--recipe", "mixed", "--data", "sample"]
+    assert cli.main(["submit", *mixed, "--dry-run"]) == 0
+    assert "Would train mixed, 2 networks for 2 + 2 epochs and idm, on " in capsys.readouterr().out
+    assert cli.main(["train", *mixed, "--run", "run", "--backend", "tensorflow"]) == 0
+    network, method, all_three = (read_run(Path("run") / name) for name in ("1-of-3", "3-of-3", "."))
     assert (network.device.backend, method.device.backend) == ("tensorflow", "scikit-learn")
-    assert both.device == network.device
-    assert both.parameters == network.parameters == 7_850
+    assert all_three.device == network.device
+    assert (network.parameters, all_three.parameters) == (7_850, 15_700)
 
 
 def test_ensemble_without_a_network_is_refused():
@@ -174,20 +173,14 @@ def test_ensemble_without_a_network_is_refused():
         read_run(Path("run"))
 
 
-def test_plan_names_the_classical_member(monkeypatch, capsys):
-    mixed = Ensemble(name="mixed", summary="both", source="test", members=(SINGLE, SINGLE, RECIPES["idm"]))
-    monkeypatch.setitem(recipes.RECIPES, "mixed", mixed)
-    assert cli.main(["submit", "--data", "sample", "--recipe", "mixed", "--dry-run"]) == 0
-    assert "Would train mixed, 2 networks for 2 + 2 epochs and idm, on " in capsys.readouterr().out
-
-
-@pytest.mark.parametrize(("epochs", "ending"), [(None, "--resume$"), (2, "--resume --epochs 2$")])
-def test_advice_to_go_on_names_epochs_that_are_not_the_recipes_own(monkeypatch, cpu, epochs, ending):
-    shorter = replace(SINGLE, name="shorter", epochs=1)
-    uneven = Ensemble(name="uneven", summary="two lengths", source="test", members=(SINGLE, shorter))
-    monkeypatch.setitem(recipes.RECIPES, "uneven", uneven)
-    write_run("run", find_recipe("uneven", epochs=epochs), finished=False)
-    with pytest.raises(RunError, match=ending):
+@pytest.mark.parametrize(
+    ("recipe", "epochs", "ending"),
+    [("uneven", None, "--resume"), ("uneven", 2, "--resume --epochs 2"), ("fast", 2, "--resume --epochs 2")],
+)
+def test_advice_to_go_on_names_epochs_that_are_not_the_recipes_own(monkeypatch, cpu, recipe, epochs, ending):
+    add(monkeypatch, "uneven", SINGLE, replace(SINGLE, name="shorter", epochs=1))
+    write_run("run", find_recipe(recipe, epochs=epochs), finished=False)
+    with pytest.raises(RunError, match=f"kaggle-digits train --recipe {recipe} --run run {ending}$"):
         load_run(Path("run"), cpu)
 
 
@@ -203,11 +196,8 @@ def test_comparison_has_one_row_for_it():
     assert len(trio["accuracies"]) == 2
 
 
-def test_record_brings_the_recipe_back():
-    assert from_json(json.loads(json.dumps(to_json(TRIO)))).settings() == TRIO.settings()
-
-
 def test_words_are_no_settings_and_epochs_are_the_members():
+    assert from_json(json.loads(json.dumps(to_json(TRIO)))).settings() == TRIO.settings()
     assert replace(TRIO, members=(replace(SINGLE, summary="others"),) * 3).settings() == TRIO.settings()
     assert [member.epochs for member in find_recipe("trio", epochs=5).members] == [5, 5, 5]
     assert find_recipe("trio", epochs=5).settings() != TRIO.settings()

@@ -31,18 +31,6 @@ def test_images_become_float32_logits(recipe, precision):
     assert {keras.backend.standardize_dtype(w.dtype) for w in model.trainable_variables} == {"float32"}
 
 
-def test_fast_has_the_parameters_of_its_layers():
-    # 1·25·32, 32·9·48, 48·9·64, 4·4·64·128, 128·10 + 10; each normalisation has 4 values per channel.
-    weights = 800 + 13_824 + 27_648 + 131_072 + 1_290
-    assert build_model(RECIPES["fast"]).count_params() == weights + 4 * (32 + 48 + 64 + 128) == 175_722
-
-
-def test_tiny_has_less_than_8000_parameters():
-    # 1·25·8, 8·9·16, 16·9·16, 16·9·20, 2·2·20·10 + 10; each normalisation has 4 values per channel.
-    weights = 200 + 1_152 + 2_304 + 2_880 + 810
-    assert build_model(RECIPES["tiny"]).count_params() == weights + 4 * (8 + 16 + 16 + 20) == 7_586
-
-
 def test_one_cycle_rises_and_falls_as_computed_by_hand():
     recipe = RECIPES["fast"]
     cycle = replace(recipe.learning_rate, peak=0.01, warmup=0.2, start=0.04, end=0.001)
@@ -98,10 +86,8 @@ def test_fused_normalisation_is_keras_own(channels, dtype):
             outputs = layer(tf.cast(seen, layer.compute_dtype), training=True)
             assert keras.backend.standardize_dtype(outputs.dtype) == layer.compute_dtype
             total = tf.reduce_sum(tf.cast(outputs, tf.float32) * weights)
-        ops = {
-            op.type
-            for op in tf.function(layer.call).get_concrete_function(images, training=True).graph.get_operations()
-        }
+        graph = tf.function(layer.call).get_concrete_function(images, training=True).graph
+        ops = {op.type for op in graph.get_operations()}
         assert ("FusedBatchNormV3" in ops) == (kind is BatchNormalization and channels == 16)
         gradients = tape.gradient(total, [seen, layer.gamma.value, layer.beta.value])
         asked = layer(images, training=False)
@@ -125,6 +111,4 @@ def test_learning_rates_between_epochs_are_as_computed_by_hand():
     rates = [epoch_rate(plateau, accuracies[:done]) for done in range(9)]
     assert rates == pytest.approx([0.06, 0.06, 0.06, 0.06, 0.03, 0.03, 0.03, 0.015, 0.015])
 
-
-def test_constant_learning_rate_stays():
-    assert epoch_rate(RECIPES["cnn-16-32"], [0.9, 0.9, 0.9]) == 1e-3
+    assert epoch_rate(RECIPES["cnn-16-32"], [0.9, 0.9, 0.9]) == 1e-3  # a constant

@@ -33,10 +33,6 @@ def test_short_floats_do_not_let_it_diverge():
     assert values.max() < 1.5
 
 
-def test_no_gradient_moves_nothing():
-    assert not keras.ops.convert_to_numpy(orthogonalized(keras.ops.zeros((5, 3)))).any()
-
-
 def test_kernels_get_updates_of_the_chosen_size_and_other_weights_those_of_adamw():
     rng = np.random.default_rng(1)
     shapes = [(5, 5, 1, 32), (3, 3, 32, 48), (1024, 128), (48,)]
@@ -58,7 +54,8 @@ def test_kernels_get_updates_of_the_chosen_size_and_other_weights_those_of_adamw
     np.testing.assert_array_equal(moved["muon"][3], moved["adamw"][3])
 
 
-def test_weights_decay_as_with_adamw():
+def test_no_gradient_moves_nothing_and_weights_decay_as_with_adamw():
+    assert not keras.ops.convert_to_numpy(orthogonalized(keras.ops.zeros((5, 3)))).any()
     variable = keras.Variable(np.full((4, 3), 2.0, np.float32))
     optimizer = ConvMuon(0.1, weight_decay=0.5)
     optimizer.build([variable])

@@ -67,15 +67,8 @@ def test_loop_of_our_own_trains_as_keras_does():
         if callback is told[0]:
             found = fit_batches(make_step(models[0], resolve_device("cpu")), batches, [callback])
         else:
-            kept = models[1].fit(
-                images,
-                labels,
-                sample_weight=batches.weights,
-                batch_size=16,
-                shuffle=False,
-                verbose=0,
-                callbacks=[callback],
-            )
+            options = {"batch_size": 16, "shuffle": False, "verbose": 0, "callbacks": [callback]}
+            kept = models[1].fit(images, labels, sample_weight=batches.weights, **options)
     assert found == pytest.approx({name: values[0] for name, values in kept.history.items()}, rel=1e-5)
     assert [batch for batch, _ in told[0].losses] == [0, 1, 2]
     np.testing.assert_allclose(told[0].losses, told[1].losses, rtol=1e-5)
