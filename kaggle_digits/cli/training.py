@@ -38,10 +38,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-FIGURES = (
-    "ACCURACY: on 6,000 held-out rows of train.csv, after training on the other 36,000. TIME: to train and to read "
-    "these rows, on two cores. `kaggle-digits recipes NAME` shows everything about a recipe."
-)
 KEPT = "What is done is kept in {}. Repeat the command to continue."
 
 
@@ -103,7 +99,11 @@ def _print_table(measured: Mapping[str, Mapping[str, Any]]) -> None:
                 recipe.summary.replace(";", " (default);", 1) if recipe.name == DEFAULT_RECIPE else recipe.summary,
             )
         )
-    show(f"\n{textwrap.fill(FIGURES, min(100, wide + room + 25))}")
+    figures = (
+        "ACCURACY: on 6,000 held-out rows of train.csv, after training on the other 36,000. TIME: to train and to read "
+        "these rows, on two cores. `kaggle-digits recipes NAME` shows everything about a recipe."
+    )
+    show(f"\n{textwrap.fill(figures, min(100, wide + room + 25))}")
 
 
 def _describe_seconds(seconds: float) -> str:

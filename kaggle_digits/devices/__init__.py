@@ -21,13 +21,6 @@ from kaggle_digits.errors import DeviceError
 
 BACKENDS = ("tensorflow", "jax")
 ASKED_FOR = "asked for"
-TPU_SIGNS = ("ISTPUVM", "COLAB_TPU_1VM", "TPU_NAME")
-"""A machine with a TPU has one of these variables set: Kaggle's, Colab's, or one that points to a TPU elsewhere."""
-UNUSED = ("sklearn", "jax", "matplotlib")
-"""TensorFlow and Keras import these modules if they are installed, which takes a third of their start-up time.
-
-They are only needed for Keras' wrappers for scikit-learn, the conversion of JAX programs to TensorFlow Lite, and Keras'
-galleries of images. To use one of those, import the module, or TensorFlow and Keras, before this package does."""
 
 
 def choose_backend(requested: str | None = None) -> tuple[str, str]:
@@ -72,8 +65,11 @@ def choose_backend(requested: str | None = None) -> tuple[str, str]:
 
 
 def tpu_sign() -> str | None:
-    """Return the name of the environment variable that shows that there is a TPU, or None."""
-    return next((name for name in TPU_SIGNS if os.environ.get(name)), None)
+    """Return the name of the environment variable that shows that there is a TPU, or None.
+
+    Machines with a TPU have one of these set: Kaggle's, Colab's, or one that points to a TPU elsewhere.
+    """
+    return next((name for name in ("ISTPUVM", "COLAB_TPU_1VM", "TPU_NAME") if os.environ.get(name)), None)
 
 
 def tensorflow_has_tpu() -> bool:
@@ -115,7 +111,10 @@ def import_backend(name: str) -> ModuleType:
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
         # By default TensorFlow uses oneDNN only on CPUs with AVX-512. CPUs with AVX2 train up to twice as long without.
         os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
-        with stderr_held_back(), _left_out(*(UNUSED if name == "tensorflow" else ())), _uncollected():
+        # TensorFlow and Keras import these if they are installed, which takes a third of their start-up time. They are
+        # only needed for Keras' wrappers for scikit-learn, the conversion of JAX programs, and galleries of images.
+        unused = ("sklearn", "jax", "matplotlib") if name == "tensorflow" else ()
+        with stderr_held_back(), _left_out(*unused), _uncollected():
             importlib.import_module(name)
             importlib.import_module("keras")
     return sys.modules[name]
@@ -123,7 +122,7 @@ def import_backend(name: str) -> ModuleType:
 
 @contextlib.contextmanager
 def _uncollected() -> Iterator[None]:
-    """Look for no garbage meanwhile. What modules are made of stays, and would be looked through again and again."""
+    """Pause garbage collection during the import: modules stay, and would be looked through again and again."""
     was_on = gc.isenabled()
     gc.disable()
     try:
@@ -134,7 +133,7 @@ def _uncollected() -> Iterator[None]:
 
 
 def collect_little() -> None:
-    """Look for garbage rarely in this process, and not at its end. Call it only in a process of the package's own.
+    """Collect garbage rarely in this process, and not at its end. Call it only in a process of the package's own.
 
     TensorFlow is made of 300,000 objects, which stay. To look through them takes a second while a network is prepared,
     and another one at the end.

@@ -38,50 +38,46 @@ if TYPE_CHECKING:
     from kaggle_digits.run import Run
     from kaggle_digits.strategy import Device
 
-BATCH_SIZE = 1000
-"""The number of rows that a method sees at once, limited because the intermediate results for each row are large."""
-
 MAX_BYTES = 2**31
 """The arrays of a model.npz may take this many bytes, ten times what the largest model of 42,000 rows takes."""
 
 Learned = dict[str, np.ndarray]
 """What a method has learned: arrays by the names in ``_EXPECTED``."""
 
-_FLOATS, _INTEGERS = "f", "iu"
 # The arrays of each method, with the kind of their numbers and their shape. A letter in a shape stands for any size;
 # the same letter stands for the same size.
 _EXPECTED: dict[str, dict[str, tuple[str, tuple[str | int, ...]]]] = {
-    "DummyClassifier": {"prior": (_FLOATS, (CLASSES,)), "seed": (_INTEGERS, ())},
+    "DummyClassifier": {"prior": ("f", (CLASSES,)), "seed": ("iu", ())},
     "GaussianNB": {
-        "prior": (_FLOATS, (CLASSES,)),
-        "means": (_FLOATS, (CLASSES, PIXELS)),
-        "variances": (_FLOATS, (CLASSES, PIXELS)),
+        "prior": ("f", (CLASSES,)),
+        "means": ("f", (CLASSES, PIXELS)),
+        "variances": ("f", (CLASSES, PIXELS)),
     },
-    "LogisticRegression": {"weights": (_FLOATS, (CLASSES, PIXELS)), "intercepts": (_FLOATS, (CLASSES,))},
+    "LogisticRegression": {"weights": ("f", (CLASSES, PIXELS)), "intercepts": ("f", (CLASSES,))},
     "SVC": {
-        "vectors": (_FLOATS, ("V", PIXELS)),
-        "counts": (_INTEGERS, (CLASSES,)),
-        "weights": (_FLOATS, (CLASSES - 1, "V")),
-        "intercepts": (_FLOATS, (CLASSES * (CLASSES - 1) // 2,)),
-        "gamma": (_FLOATS, ()),
+        "vectors": ("f", ("V", PIXELS)),
+        "counts": ("iu", (CLASSES,)),
+        "weights": ("f", (CLASSES - 1, "V")),
+        "intercepts": ("f", (CLASSES * (CLASSES - 1) // 2,)),
+        "gamma": ("f", ()),
     },
     "KNeighborsClassifier": {
-        "images": (_FLOATS, ("N", PIXELS)),
-        "digits": (_INTEGERS, ("N",)),
-        "neighbours": (_INTEGERS, ()),
+        "images": ("f", ("N", PIXELS)),
+        "digits": ("iu", ("N",)),
+        "neighbours": ("iu", ()),
     },
     "ImageDistortionModel": {
-        "pixels": (_INTEGERS, ("N", PIXELS)),
-        "digits": (_INTEGERS, ("N",)),
-        "candidates": (_INTEGERS, ()),
-        "power": (_FLOATS, ()),
+        "pixels": ("iu", ("N", PIXELS)),
+        "digits": ("iu", ("N",)),
+        "candidates": ("iu", ()),
+        "power": ("f", ()),
     },
     "RandomForestClassifier": {
-        "roots": (_INTEGERS, ("T",)),
-        "features": (_INTEGERS, ("M",)),
-        "thresholds": (_FLOATS, ("M",)),
-        "children": (_INTEGERS, ("M", 2)),
-        "shares": (_FLOATS, ("M", CLASSES)),
+        "roots": ("iu", ("T",)),
+        "features": ("iu", ("M",)),
+        "thresholds": ("f", ("M",)),
+        "children": ("iu", ("M", 2)),
+        "shares": ("f", ("M", CLASSES)),
     },
 }
 
@@ -144,38 +140,35 @@ def load(run: Run, device: Device, members: Sequence[Predictor]) -> Predictor:  
     return normalised(recipe, ClassicalPredictor(load_estimator(run.folder, recipe), recipe))
 
 
-SETTINGS: dict[str, tuple[str, ...]] = {
-    "DummyClassifier": ("strategy",),
-    "GaussianNB": ("var_smoothing",),
-    "LogisticRegression": ("C", "solver", "max_iter", "tol"),
-    "SVC": ("kernel", "C", "tol"),
-    "KNeighborsClassifier": ("n_neighbors",),
-    "ImageDistortionModel": ("candidates", "power"),
-    "RandomForestClassifier": ("n_estimators", "criterion", "max_depth", "max_features", "min_samples_leaf"),
-}
-"""The methods, and the settings of each that its predictor here knows."""
-NUMBERS: dict[str, dict[str, tuple[int, int] | tuple[float, float]]] = {
-    "KNeighborsClassifier": {"n_neighbors": (1, 1000)},
-    "ImageDistortionModel": {"candidates": (1, 1000), "power": (0.1, 100.0)},
-}
-"""Settings that must be there, with their least and greatest value."""
-ONLY = {"strategy": "stratified", "kernel": "rbf"}
-"""For these settings, the predictors know one value."""
-
-
 def check_method(recipe: Classical) -> None:
     """Check a method that somebody else has written down.
 
     Raises:
         FieldError: there is no such method here, or it would be predicted with in another way than it was trained.
     """
+    # The methods, and the settings of each that its predictor here knows. Then those that must be there, with their
+    # least and greatest value. Then those of which it knows one value only.
+    methods = {
+        "DummyClassifier": ("strategy",),
+        "GaussianNB": ("var_smoothing",),
+        "LogisticRegression": ("C", "solver", "max_iter", "tol"),
+        "SVC": ("kernel", "C", "tol"),
+        "KNeighborsClassifier": ("n_neighbors",),
+        "ImageDistortionModel": ("candidates", "power"),
+        "RandomForestClassifier": ("n_estimators", "criterion", "max_depth", "max_features", "min_samples_leaf"),
+    }
+    numbers: dict[str, dict[str, tuple[float, float]]] = {
+        "KNeighborsClassifier": {"n_neighbors": (1, 1000)},
+        "ImageDistortionModel": {"candidates": (1, 1000), "power": (0.1, 100.0)},
+    }
+    only = {"strategy": "stratified", "kernel": "rbf"}
     kind, settings = recipe.estimator
-    if kind not in SETTINGS:
+    if kind not in methods:
         raise FieldError(
             "estimator",
-            f"{kind}: no such method here. Expected one of {', '.join(SETTINGS)}.{did_you_mean(kind, SETTINGS)}",
+            f"{kind}: no such method here. Expected one of {', '.join(methods)}.{did_you_mean(kind, methods)}",
         )
-    for name, (least, most) in NUMBERS.get(kind, {}).items():
+    for name, (least, most) in numbers.get(kind, {}).items():
         value = settings.get(name)
         is_number = isinstance(value, int | type(least)) and not isinstance(value, bool)
         if not is_number or not least <= value <= most:  # type: ignore[operator]
@@ -184,8 +177,8 @@ def check_method(recipe: Classical) -> None:
     if kind == "ImageDistortionModel" and (recipe.pixel_scale, recipe.pixel_offset) != (255, 0):
         raise FieldError("pixel_scale", f"{recipe.pixel_scale}. Expected 255 for {kind}, and no pixel_offset.")
     for name, value in settings.items():
-        if name not in SETTINGS[kind] or value != ONLY.get(name, value):
-            known = (f"{each} = {ONLY[each]}" if each in ONLY else each for each in SETTINGS[kind])
+        if name not in methods[kind] or value != only.get(name, value):
+            known = (f"{each} = {only[each]}" if each in only else each for each in methods[kind])
             raise FieldError("estimator", f"{kind} with {name} = {value!r}. Expected some of {', '.join(known)}.")
 
 
@@ -381,11 +374,11 @@ def _forest(learned: Learned, images: np.ndarray) -> np.ndarray:
 
 
 def _in_batches(method: Callable[[Learned, np.ndarray], np.ndarray]) -> Callable[[Learned, np.ndarray], np.ndarray]:
-    """Let a method see ``BATCH_SIZE`` rows at once, because its intermediate results for each row are large."""
+    """Let a method see 1,000 rows at once, because its intermediate results for each row are large."""
 
     def predict(learned: Learned, images: np.ndarray) -> np.ndarray:
-        batches = range(0, len(images), BATCH_SIZE)
-        return np.concatenate([method(learned, images[first : first + BATCH_SIZE]) for first in batches])
+        batches = range(0, len(images), 1000)
+        return np.concatenate([method(learned, images[first : first + 1000]) for first in batches])
 
     return predict
 

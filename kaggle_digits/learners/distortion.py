@@ -18,12 +18,6 @@ from scipy.ndimage import correlate1d
 
 from kaggle_digits.digits import CLASSES, SIDE
 
-WARP = 2
-"""A pixel's match may be this many pixels away along each axis."""
-
-CONTEXT = 1
-"""A pixel is compared together with this many neighbours in each direction."""
-
 
 def nearest_distances(images: np.ndarray, references: np.ndarray, digits: np.ndarray, candidates: int) -> np.ndarray:
     """Return the distance from each image to the nearest reference of every digit.
@@ -88,17 +82,19 @@ def distortion_distances(image: np.ndarray, references: np.ndarray) -> np.ndarra
         (M,) float32, 0 or more. Each pixel contributes the squared differences of itself and its neighbours, summed, at
         its best match.
     """
-    margin, side = WARP + CONTEXT, SIDE + 2 * CONTEXT
+    warp = 2  # a pixel's match may be this many pixels away along each axis
+    context = 1  # a pixel is compared together with this many neighbours in each direction
+    margin, side = warp + context, SIDE + 2 * context
     # References lie along the last axis, because NumPy is fastest there.
     framed = np.zeros((2, SIDE + 2 * margin, SIDE + 2 * margin, len(references)), np.float32)
     framed[:, margin:-margin, margin:-margin] = references.transpose(1, 2, 3, 0)
-    wanted = np.pad(image, ((0, 0), (CONTEXT, CONTEXT), (CONTEXT, CONTEXT)))[..., None]
+    wanted = np.pad(image, ((0, 0), (context, context), (context, context)))[..., None]
     least = np.full((SIDE, SIDE, len(references)), np.inf, np.float32)
-    for down in range(2 * WARP + 1):
-        for right in range(2 * WARP + 1):
+    for down in range(2 * warp + 1):
+        for right in range(2 * warp + 1):
             squares = framed[:, down : down + side, right : right + side] - wanted
             squares *= squares
             squares[0] += squares[1]
-            rows = sum(squares[0, first : first + SIDE] for first in range(2 * CONTEXT + 1))
-            np.minimum(least, sum(rows[:, first : first + SIDE] for first in range(2 * CONTEXT + 1)), out=least)
+            rows = sum(squares[0, first : first + SIDE] for first in range(2 * context + 1))
+            np.minimum(least, sum(rows[:, first : first + SIDE] for first in range(2 * context + 1)), out=least)
     return least.sum(axis=(0, 1))
