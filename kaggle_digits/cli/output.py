@@ -232,7 +232,7 @@ class _Clock:
     """
 
     JUMP = 100
-    """A step that is this many times as large as the smallest one is no step."""
+    """A jump this many times as large as the smallest step is resumed work, not progress."""
 
     def __init__(self) -> None:
         self.share = self.counted = self.seconds = 0.0

@@ -147,7 +147,7 @@ def check_method(recipe: Classical) -> None:
         FieldError: there is no such method here, or it would be predicted with in another way than it was trained.
     """
     # The methods, and the settings of each that its predictor here knows. Then those that must be there, with their
-    # least and greatest value. Then those of which it knows one value only.
+    # least and greatest value. Then those with only one possible value.
     methods = {
         "DummyClassifier": ("strategy",),
         "GaussianNB": ("var_smoothing",),
