@@ -447,7 +447,7 @@ def _step_counter(training: Training, done: int, steps: int, total: int) -> kera
     """Return a callback that passes batches on as steps of the whole training."""
     import keras
 
-    def report(batch: int, _: Any) -> None:
+    def report(batch: int, logs: Any = None) -> None:  # noqa: ARG001
         if training.progress:  # if Keras takes several steps at once, it may count past the end of the epoch
             training.progress.step(done + min(batch + 1, steps), total)
 

@@ -55,6 +55,8 @@ def build(kind: type[T], fields: Mapping[str, Any]) -> T:
             raise FieldError(name, "is missing.")
     made = kind(**fields)
     check_fields(made)
+    if isinstance(made, Recipe) and not made.pixel_scale:
+        raise FieldError("pixel_scale", "0. Expected another number, by which pixels are divided.")
     return made
 
 
@@ -94,8 +96,6 @@ def finish(kind: type[T], fields: Mapping[str, Any]) -> T:
     if not re.fullmatch(r"\w[\w.+-]*", str(fields["name"])):
         raise FieldError("name", f"{fields['name']!r}. Expected letters, digits, and dashes: files are named after it.")
     recipe = build(kind, fields)
-    if isinstance(recipe, Recipe) and not recipe.pixel_scale:
-        raise FieldError("pixel_scale", "0. Expected another number, by which pixels are divided.")
     if isinstance(recipe, Network):
         if not recipe.layers:
             raise FieldError("layers", "is empty. Expected at least a Flatten and a Dense of ten units.")
