@@ -130,7 +130,7 @@ def find_source(data: str | os.PathLike[str] | None = None) -> Source:
     files = {"train": "train.csv", "test": "test.csv"}
     usual, optional = {*files.values()}, {"sample_submission.csv"}
     if path.is_dir() and str(path) != SAMPLE:
-        if usual <= {file.name for file in path.iterdir()} <= usual | optional | {ZIP_NAME}:
+        if usual <= {file.name for file in path.iterdir() if file.is_file()} <= usual | optional | {ZIP_NAME}:
             return Source(str(path), {kind: KaggleTable(path / name) for kind, name in files.items()})
     elif path.name == ZIP_NAME and zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
