@@ -1,7 +1,7 @@
 """The rows: find train.csv and test.csv, read them, and hold rows out.
 
-The competition's own form is read here, by pandas. Everything else that people have is read by ``tables``: another
-form, another place, a wrong value. It is imported only then.
+pandas reads the competition's own form here. ``tables`` reads everything else: other forms, other places, wrong values.
+It is imported only when it is needed.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class TrainingRows:
 
 @dataclass(frozen=True)
 class KaggleTable:
-    """A table with the competition's own name, in a folder or in its zip. ``tables.text`` reads what is unusual in it.
+    """A table under the competition's own name, in a folder or in its zip. ``tables.text`` reads an unusual one.
 
     Args:
         path: the CSV file, or the zip.
@@ -64,7 +64,7 @@ class KaggleTable:
         return f"{self.path}/{self.member}" if self.member else str(self.path)
 
     def read(self, kind: str, *, beside: Table | None = None) -> Rows:
-        """Read the whole table with pandas, or else as any other table."""
+        """Read the whole table: with pandas if it has Kaggle's form, else with ``tables``."""
         import numpy as np
         import pandas as pd
 
@@ -83,15 +83,15 @@ class KaggleTable:
         return Rows(pixels, labels.astype(np.int64) if kind == "train" else None)
 
     def load(self, kind: str) -> Rows:
-        """Read the whole table as any other one."""
+        """Read the whole table with ``tables.text``."""
         return self.foreign().load(kind)
 
     def count(self) -> int:
-        """Count the lines with something in them behind the header."""
+        """Count the lines after the header that are not blank."""
         return self.foreign().count()
 
     def foreign(self) -> Any:
-        """Return the same file as a table of any form, a ``tables.text.CsvTable``."""
+        """Return the same file as a ``tables.text.CsvTable``, which reads any form."""
         text = import_module("kaggle_digits.tables.text")
         return text.CsvTable(text.File(self.path, self.member))
 
@@ -108,7 +108,7 @@ class KaggleTable:
 
 
 def _look_usual(pixels: np.ndarray) -> bool:
-    """Whether these are many images with bright ink in many shades on dark paper, most of them taller than wide."""
+    """Whether there are many images, with bright ink in many shades on dark paper, and most are taller than wide."""
     if len(pixels) < 50 or pixels.max() <= 1 or (pixels >= 224).mean(axis=1).max() > 0.5:
         return False
     ink = pixels[:: max(1, len(pixels) // 2000)].reshape(-1, SIDE, SIDE) > 127
@@ -121,10 +121,10 @@ def find_source(data: str | os.PathLike[str] | None = None) -> Source:
     Args:
         data: a folder, a zip, a single table (plain, .gz or .zip), MNIST's own files, mnist.npz, or the word "sample".
             None searches $KDIGITS_DATA, Kaggle's mounts, ./data, ./data/digit-recognizer, the current folder and the
-            download cache, in this order. If nothing is there, it is the built-in sample, and a warning says so.
+            download cache, in this order. If nothing is there, the built-in sample is used, and a warning says so.
 
     Raises:
-        DataError: the place that was named holds nothing usable.
+        DataError: the named place holds nothing usable.
     """
     path = Path(data or os.environ.get("KDIGITS_DATA") or SAMPLE)
     files = {"train": "train.csv", "test": "test.csv"}
@@ -178,7 +178,7 @@ def load_test_rows(source: Source, *, alone: bool = False) -> Rows:
 
     Args:
         source: where the data comes from.
-        alone: whether a source that has training rows only is meant to be predicted.
+        alone: whether to predict the training rows if the source has no test rows.
 
     Raises:
         DataError: as ``load_test``.
@@ -231,7 +231,7 @@ class Split:
         seed: the same seed gives the same division.
         fraction: the share of the rows that is held out; None for one of several folds.
         folds: the number of folds.
-        fold: the one that is held out, counted from 0.
+        fold: the held-out fold, counted from 0.
     """
 
     seed: int
@@ -294,7 +294,7 @@ def split_rows(rows: TrainingRows, *, fraction: float, seed: int) -> tuple[Train
 def _share_out(counts: np.ndarray, total: int, draw: np.random.RandomState) -> np.ndarray:
     """Share a total among classes in proportion to their counts, in whole numbers.
 
-    The largest remainders are rounded up. Lots decide between equal ones.
+    The largest remainders are rounded up. Ties are broken at random.
     """
     import numpy as np
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:  # importing NumPy costs 0.1 s, which --help need not wait for
+if TYPE_CHECKING:  # importing NumPy costs 0.1 s, and --help does not need it
     import numpy as np
 
 __version__ = "0.1.0"
@@ -58,12 +58,12 @@ def accuracy(probabilities: np.ndarray, digits: np.ndarray) -> float:
 
 
 def standard_error(accuracy: float, rows: int) -> float:
-    """Return the binomial standard error of an accuracy that was measured on so many rows."""
+    """Return the binomial standard error of an accuracy on a number of rows."""
     return math.sqrt(accuracy * (1 - accuracy) / rows)
 
 
 def describe_accuracy(accuracy: float, rows: int) -> str:
-    """Return an accuracy that was measured on so many rows, for people, with its standard error.
+    """Format an accuracy on a number of rows for people, with its standard error.
 
     >>> describe_accuracy(0.995, 2100)
     '99.50% ± 0.15% (1 standard error)'
@@ -76,7 +76,7 @@ def describe_accuracy(accuracy: float, rows: int) -> str:
 
 
 def counted(number: int, noun: str) -> str:
-    """Return a number with its noun, in the plural if need be.
+    """Return a number with its noun, in the plural if needed.
 
     >>> counted(1, "mistake"), counted(1234, "mistake")
     ('1 mistake', '1,234 mistakes')
@@ -111,8 +111,8 @@ def calibrate(probabilities: np.ndarray, temperature: float) -> np.ndarray:
 def fit_temperature(probabilities: np.ndarray, digits: np.ndarray) -> float:
     """Return the temperature, from 0.1 to 10, that makes the true digits likeliest.
 
-    If no digit was misread, that would be the lowest temperature. But other digits may still be misread, so it is 1
-    then.
+    If no digit was misread, the best fit is the lowest temperature. Other digits may still be misread, so the result is
+    then 1.
 
     Args:
         probabilities: (N, 10), for rows that were not trained on.

@@ -63,7 +63,7 @@ class KaggleError(DigitsError):
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Return a question about the most similar of the known names, with a space in front; "" if none is similar.
+    """Suggest the most similar known name, as a question with a space in front; "" if none is similar.
 
     >>> did_you_mean("fsat", ["flash", "fast"])
     ' Did you mean fast?'

@@ -31,22 +31,22 @@ try:
 except ImportError:  # Windows has no such locks: two processes are not kept apart there
     fcntl = None  # type: ignore[assignment]
 
-if TYPE_CHECKING:  # importing it costs 0.1 s, which --help need not wait for
+if TYPE_CHECKING:  # importing it costs 0.1 s, and --help does not need it
     import numpy as np
 
 Shape = tuple[int, ...]
 
 BOUNDED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
-"""Members of a zip that are packed so can be unpacked piece by piece. Of others, Python unpacks all at once."""
+"""Compression methods that Python can unpack piece by piece. It unpacks members with others all at once."""
 
 BROKEN = (
     *(OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, RuntimeError),
     *(ValueError, LookupError, ArithmeticError, struct.error),
 )
-"""What reading a damaged or encrypted archive raises."""
+"""Exceptions that a damaged or encrypted archive raises."""
 
 MOST_BYTES = 2**26
-"""A small file has at most this many bytes, also when it is unpacked. A submission takes a three-hundredth of it."""
+"""Maximum size of a small file in bytes, also unpacked. A submission takes a three-hundredth of it."""
 
 
 @contextmanager
@@ -77,11 +77,11 @@ def partial_name(path: Path) -> str:
 
 @contextmanager
 def locked(path: Path, busy: DigitsError | None = None) -> Iterator[None]:
-    """Keep a file or folder to this process. The lock ends with the process, however that ends.
+    """Lock a file or folder for this process. The lock ends with the process, even if that is killed.
 
     Args:
         path: must exist.
-        busy: is raised if another process has the lock. None waits for the other process.
+        busy: the error to raise if another process has the lock. None waits for the other process.
     """
     if not fcntl:
         yield
@@ -104,7 +104,7 @@ def checksum(file: Path) -> str:
 
 
 def write_json(path: Path, fields: dict[str, Any]) -> None:
-    """Write named values as JSON, whole or not at all, with a checksum of them, by which damage is noticed."""
+    """Write named values as JSON, whole or not at all, with a checksum that reveals damage."""
     with atomic_path(path) as partial:
         partial.write_text(json.dumps(fields | {"checksum": _seal(fields)}, indent=1) + "\n", encoding="utf-8")
 
@@ -114,7 +114,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
     Raises:
         OSError: the file cannot be read.
-        ValueError: it is too large, no JSON of named values, or was changed.
+        ValueError: it is too large, is not JSON of named values, or was changed.
     """
     with path.open("rb") as stream:
         contents = _limited(stream)
@@ -151,7 +151,7 @@ def numbered_names(path: Path, suffix: str = "") -> Iterator[Path]:
 
 
 def suffix_of(file: Path) -> str:
-    """Return the suffix of a file, or "" if what follows its last dot is none, as in sub-v1.2.
+    """Return the suffix of a file; "" if its last dot belongs to a version number, as in sub-v1.2.
 
     >>> suffix_of(Path("sub-v1.csv")), suffix_of(Path("sub-v1.2")), suffix_of(Path("sub-v1.2-rc1"))
     ('.csv', '', '')
@@ -162,7 +162,7 @@ def suffix_of(file: Path) -> str:
 def expand_home(path: str | os.PathLike[str]) -> Path:
     """Return the path with a leading ``~`` replaced by the home folder.
 
-    The shell does this in ``--data ~/x``, but not in ``--data=~/x`` or in quotes. The name of an unknown user stays.
+    The shell does this in ``--data ~/x``, but not in ``--data=~/x`` or in quotes. An unknown user's name is kept.
     """
     try:
         return Path(path).expanduser()
@@ -226,7 +226,7 @@ def _limited(stream: IO[bytes] | gzip.GzipFile) -> bytes:
 
 
 def write_arrays(file: Path, arrays: Mapping[str, np.ndarray], *, compressed: bool = False) -> None:
-    """Write named arrays, whole or not at all. The same arrays make the same bytes, whatever the clock says."""
+    """Write named arrays, whole or not at all. The same arrays always give the same bytes."""
     import numpy as np
 
     method = zipfile.ZIP_DEFLATED if compressed else zipfile.ZIP_STORED
@@ -246,14 +246,14 @@ def read_arrays(
     most: int = MOST_BYTES,
     exact: bool = True,
 ) -> dict[str, np.ndarray]:
-    """Read arrays, all of which must be there.
+    """Read arrays, all of which must exist.
 
     Args:
         file: an npz file, or its contents.
-        expected: name → shape, and NumPy's letters of the kinds of numbers that may be there.
-        others: names of arrays whose shapes nobody knows before.
-        most: these take this many bytes together, at most.
-        exact: whether there may be no other arrays. If there are some, they are not read.
+        expected: name → shape, and NumPy's letters for the allowed kinds of numbers.
+        others: names of arrays whose shapes are not known in advance.
+        most: the maximum size of these together, in bytes.
+        exact: whether other arrays are an error. They are never read.
 
     Raises:
         OSError: the file cannot be read.
@@ -274,7 +274,7 @@ def read_arrays(
             return {name: _read(archive, member, expected.get(name)) for name, member in members.items()}
     except (OSError, ValueError):
         raise
-    except (Exception, MemoryError) as error:  # whatever a hostile file can do to NumPy, zipfile and the decompressors
+    except (Exception, MemoryError) as error:  # a hostile file can raise anything here
         raise ValueError(f"it is damaged, or no archive of arrays: {error}") from error
 
 
@@ -294,6 +294,6 @@ def _read(archive: zipfile.ZipFile, member: zipfile.ZipInfo, expected: tuple[Sha
         size = math.prod(shape) * dtype.itemsize
         if member.file_size - stream.tell() != size:
             raise ValueError(f"{name} has {member.file_size:,} bytes, which do not make {dtype} {shape}")
-        # To the end, where the archive compares the checksum.
+        # Read to the end, where the archive compares the checksum.
         values = np.frombuffer(read_at_most(stream, size + 1), dtype)
         return values.reshape(shape, order="F" if by_columns else "C").copy()

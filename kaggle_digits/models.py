@@ -26,7 +26,7 @@ from kaggle_digits.run import MODEL_FILE, Predictor, Run
 from kaggle_digits.strategy import Device
 
 TUNING_FRACTION = 0.05
-"""This share of the training rows is set apart if an accuracy decides on the learning rate or the end."""
+"""Share of the training rows on which accuracy is measured, if the learning rate or the end depends on it."""
 
 
 def build_model(recipe: Network, *, precision: str = "float32", synchronized: bool = False) -> keras.Sequential:
@@ -35,7 +35,7 @@ def build_model(recipe: Network, *, precision: str = "float32", synchronized: bo
     Call it inside the scope of a strategy. Weights are drawn from Keras' global generator: set its seed first.
 
     Args:
-        recipe: its ``layers`` are built as they stand.
+        recipe: its ``layers`` are built as given.
         precision: the Keras dtype policy of all layers but the last, whose logits are always float32.
         synchronized: whether batch normalisation takes mean and variance over all replicas of a ``tf.distribute``
             strategy, as if there were one. With JAX it always does.
@@ -55,13 +55,13 @@ def build_model(recipe: Network, *, precision: str = "float32", synchronized: bo
 def compile_model(model: keras.Sequential, recipe: Network, *, steps: int, steps_per_execution: int = 1) -> None:
     """Give a network the recipe's loss and optimizer.
 
-    The optimizer's variables are made at once, because a checkpoint holds them.
+    The optimizer's variables are created immediately, because a checkpoint holds them.
 
     Args:
         model: as ``build_model`` returns it.
         recipe: its loss, optimizer and learning rate are used.
         steps: optimizer steps of the whole training, the length of a one-cycle schedule.
-        steps_per_execution: steps that the device takes before Python is asked again; more than one pays off on a TPU.
+        steps_per_execution: steps in each call from Python; more than one pays off on a TPU.
     """
     losses = {
         "mse": keras.losses.MeanSquaredError(),
@@ -80,7 +80,7 @@ def compile_model(model: keras.Sequential, recipe: Network, *, steps: int, steps
 
 
 def learning_rate_of(recipe: Network, steps: int) -> float | keras.optimizers.schedules.LearningRateSchedule:
-    """Return the learning rate of a training: a schedule over its steps, or the number to begin with."""
+    """Return the learning rate of a training: a schedule over its steps, or the first value."""
     rate = recipe.learning_rate
     if not isinstance(rate, OneCycle):
         return epoch_rate(recipe, [])
@@ -120,7 +120,7 @@ def epoch_rate(recipe: Network, accuracies: Sequence[float]) -> float:
 
 @dataclass(frozen=True)
 class NetworkPredictor:
-    """Predicts with a network from pixels as they are. ``network_predictor`` adds the rest of a recipe.
+    """Predicts with a network from unprocessed pixels. ``network_predictor`` adds the other steps of a recipe.
 
     Args:
         model: the network, images → logits.
@@ -136,7 +136,7 @@ class NetworkPredictor:
 
     @property
     def parameters(self) -> int:
-        """How many weights the network has."""
+        """The number of weights."""
         return self.model.count_params()
 
     def probabilities(self, pixels: np.ndarray) -> np.ndarray:
@@ -157,14 +157,14 @@ class NetworkPredictor:
         return _shares(outputs) if self.recipe.loss == "mse" else _softmax(outputs)
 
     def _predict_batches(self, images: np.ndarray, batch_size: int) -> list[np.ndarray]:
-        """Predict batch by batch. TensorFlow leaves cores partly idle in a single one, so it gets two at a time."""
+        """Predict batch by batch. A single batch leaves TensorFlow's cores partly idle, so it gets two at a time."""
 
         def predict(start: int) -> np.ndarray:
-            with self.device.scope() if self.device else contextlib.nullcontext():  # a scope is one thread's only
+            with self.device.scope() if self.device else contextlib.nullcontext():  # a scope holds for one thread only
                 return self.model.predict_on_batch(images[start : start + batch_size])
 
         first, *others = range(0, len(images), batch_size)
-        outputs = [predict(first)]  # alone, since it traces the network if this is the first time
+        outputs = [predict(first)]  # alone, because the first call traces the network
         if keras.backend.backend() != "tensorflow":
             return [*outputs, *map(predict, others)]
         with ThreadPoolExecutor(2) as workers:
@@ -213,7 +213,7 @@ def load_network(run: Run, device: Device) -> keras.Sequential:
         layers = safe_layers(recipe)
     except UnknownLayerError as error:
         raise RunError(f"{run.folder}: {error}") from error
-    except Exception as error:  # whatever a stranger's options can do to Keras
+    except Exception as error:  # a stranger's options can make Keras raise anything
         raise RunError(
             f"{run.folder}: its recipe cannot be built ({error}). Expected a network that training wrote. Train it "
             "again."

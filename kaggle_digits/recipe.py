@@ -1,6 +1,6 @@
 """What to train and how, as data: the kinds of recipes.
 
-``recipes`` reads them from TOML files. A learner trains them; ``learners.learner_of`` knows which one.
+``recipes`` reads them from TOML files. A learner trains them, see ``learners.learner_of``.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Layer = tuple[str, dict[str, Any]]
 
 
 class Range(NamedTuple):
-    """The least and the greatest value of a field. ``recipes.check_fields`` enforces it."""
+    """The smallest and the largest value of a field. ``recipes.check_fields`` enforces it."""
 
     least: float
     greatest: float
@@ -65,7 +65,7 @@ class Augmentation(Part):
 
 @dataclass(frozen=True, kw_only=True)
 class Restyling(Augmentation):
-    """How far a training digit may also be written in another way before it is moved.
+    """How much the style of a training digit may also change, before it is moved.
 
     Args:
         strokes: share of the ones, sevens and nines that get a stroke which MNIST's writers leave out: a flag or a
@@ -105,7 +105,7 @@ class Milestones(Part):
 
     Args:
         start: the rate before the first milestone.
-        factor: of each milestone.
+        factor: the factor at each milestone.
         epochs: the milestones, counted from 0. A milestone at 0 acts before the first step.
     """
 
@@ -120,7 +120,7 @@ class Plateau(Part):
 
     Args:
         start: the first learning rate.
-        factor: of each cut.
+        factor: the factor of each cut.
         patience: epochs without a rise before a cut, counted anew after each cut.
         threshold: an accuracy counts as a rise if it is above the best so far times 1 + threshold.
     """
@@ -142,9 +142,9 @@ class Recipe(Part):
         published: the author's figure, in the author's words.
         published_accuracy: the same figure as correct / seen, if it is an accuracy on unseen digits; else None.
         published_seconds: seconds that the author's training and prediction took, if known.
-        note: where the recipe had to differ from what was published.
+        note: how the recipe had to differ from what was published.
         deslant: whether every digit is set upright first, see ``learners.preprocess.normalise_pixels``.
-        spread: pixels; above 0, digits are stretched sideways to a common width, see there.
+        spread: pixels; above 0, digits are stretched sideways to a common width, see the same function.
         pixel_offset, pixel_scale: images = (pixels − pixel_offset) / pixel_scale.
         validation_fraction: share of the rows that is held out, stratified, to measure accuracy.
         retrain: whether to train again on all rows, the held-out ones included, before predicting.
@@ -154,7 +154,7 @@ class Recipe(Part):
     """The recipes that this one averages. Only an ensemble has some."""
 
     precision: ClassVar[str | None] = None
-    """The Keras dtype policy to train with; None for a recipe that does without Keras and its devices."""
+    """The Keras dtype policy to train with; None for a recipe without Keras."""
 
     WORDS: ClassVar = {"summary", "source", "published", "published_accuracy", "published_seconds", "note"}
     """The fields that people read. None of them changes the training."""
@@ -175,7 +175,7 @@ class Recipe(Part):
 
     @property
     def normalises(self) -> bool:
-        """Whether digits are changed by the moments of their ink."""
+        """Whether digits are set upright or stretched."""
         return self.deslant or self.spread > 0
 
     @property
@@ -192,12 +192,12 @@ class Recipe(Part):
         raise InputError(f"--epochs {epochs}: {self.name} has no epochs. Expected a network. Leave --epochs out.")
 
     def settings(self) -> dict[str, Any]:
-        """Return, as JSON, everything that decides on the training."""
+        """Return everything that determines the training, as JSON."""
         plain = {name: value for name, value in to_json(self).items() if name not in self.WORDS}
         return plain | ({"members": [member.settings() for member in self.members]} if self.members else {})
 
     def for_rows(self, rows: int) -> Self:  # noqa: ARG002
-        """Return the recipe as it trains on so many rows."""
+        """Return the recipe adapted to this number of training rows."""
         return self
 
     def describe(self) -> str:
@@ -224,23 +224,22 @@ class Network(Recipe):
         layers: the Sequential network without its input; the last layer gives ten logits.
         loss: "crossentropy" (of the logits) or "mse" (to one-hot labels).
         label_smoothing: share of every label that is spread over all classes; for cross-entropy.
-        optimizer: the class name of one of Keras' optimizers, or ConvMuon, and all of its settings, because Keras has
-            changed defaults under its users.
+        optimizer: the class name of a Keras optimizer, or ConvMuon, and all of its settings, because Keras has changed
+            its defaults before.
         learning_rate: a constant, or a schedule over the whole training.
         epochs: passes over the training rows, at most.
         stop_at: the training ends after the first epoch that reaches this accuracy on tuning rows.
         batch_size: rows per step, over all replicas.
-        least_steps: optimizer steps of a training, at least. With few rows, batches become smaller for it, and then
-            epochs more. Batch normalisation and one-cycle schedules learn nothing in a few dozen steps.
+        least_steps: the minimum number of optimizer steps. With few rows, batches become smaller first, then epochs are
+            added. Batch normalisation and one-cycle schedules learn nothing in a few dozen steps.
         augmentation: random changes of the training images, or None.
-        drawn: images that are drawn in addition to the training rows, as a share of their number: letters, signs,
-            scribbles and parts of digits, of which the network learns to be unsure, and some digits, see
-            ``learners.drawing``.
+        drawn: the number of drawn images to add, as a share of the training rows, see ``learners.drawing``. They are
+            letters, signs, scribbles and parts of digits, which teach the network to be unsure, and some digits.
         precision: "float32", or "mixed_bfloat16" on devices that compute it natively.
-        shift_averaging: pixels; above 0, the probabilities of an image that the network is unsure of are averaged over
-            the image and its shifts up, down, left and right by that distance.
-        slant_averaging: pixels sideways per row; above 0, probabilities are averaged over the image and four slants of
-            it, two to each side, the steeper by that much. Digits from elsewhere lean differently.
+        shift_averaging: pixels; above 0, an image that the network is unsure of is also shifted up, down, left and
+            right by this distance, and the probabilities are averaged.
+        slant_averaging: pixels sideways per row; above 0, probabilities are averaged over the image and four slanted
+            copies: by this much and by half as much, to each side. Digits from elsewhere lean differently.
     """
 
     layers: tuple[Layer, ...]
@@ -260,7 +259,7 @@ class Network(Recipe):
 
     @property
     def tunes(self) -> bool:
-        """Whether an accuracy decides on the training. It is measured on rows that are not trained on or reported."""
+        """Whether the training depends on an accuracy. That is measured on rows that are not trained on or reported."""
         return self.stop_at is not None or isinstance(self.learning_rate, Plateau)
 
     @property
@@ -269,11 +268,11 @@ class Network(Recipe):
         return (self,)
 
     def with_epochs(self, epochs: int) -> Self:
-        """Return the recipe with another number of epochs, whatever the number of rows."""
+        """Return the recipe with exactly this number of epochs, for any number of rows."""
         return replace(self, epochs=epochs, least_steps=0)
 
     def for_rows(self, rows: int) -> Self:
-        """Return the recipe as it trains on so many rows, see ``least_steps``.
+        """Return the recipe adapted to this number of training rows, see ``least_steps``.
 
         Batches have 32 rows or more, because batch normalisation needs some.
 
@@ -296,14 +295,13 @@ class Network(Recipe):
 class Ensemble(Recipe):
     """Networks whose probabilities are averaged, each with a seed of its own, and perhaps a classical method.
 
-    A classical method errs on other digits than networks do, but takes long for an image. It is asked only about those
-    images that the networks are unsure of. For the same reason it does not read the held-out rows when it is trained as
-    a member.
+    A classical method misreads other digits than networks do, but is slow. So it reads only the images that the
+    networks are unsure of, and no held-out rows when it is trained as a member.
 
-    The members decide which rows are held out and how pixels are scaled, so they must agree on it.
+    The members decide which rows are held out and how pixels are scaled, so they must agree on both.
 
     Args:
-        members: the recipes, at least one of them a network. A recipe may be there several times.
+        members: the recipes, at least one of them a network. A recipe may occur several times.
 
     Raises:
         FieldError: the members cannot be averaged.
@@ -336,7 +334,7 @@ class Ensemble(Recipe):
         return replace(self, members=tuple(m.with_epochs(epochs) if m.networks else m for m in self.members))
 
     def for_rows(self, rows: int) -> Self:
-        """Return the recipe as its members train on so many rows."""
+        """Return the recipe with its members adapted to this number of training rows."""
         return replace(self, members=tuple(member.for_rows(rows) for member in self.members))
 
     def describe(self) -> str:
@@ -347,10 +345,10 @@ class Ensemble(Recipe):
 
 
 class FieldError(ValueError):
-    """A value of a recipe, or of a part of one, that cannot be used.
+    """An unusable value in a recipe, or in a part of one.
 
     Args:
-        name: of the field.
+        name: the name of the field.
         fault: what is wrong with it, and what was expected.
     """
 
@@ -360,7 +358,7 @@ class FieldError(ValueError):
 
 
 def to_json(value: Any) -> Any:
-    """Turn a recipe, or anything in one, into what JSON can keep."""
+    """Turn a recipe, or any part of one, into values for JSON."""
     if isinstance(value, Part):
         named = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}  # type: ignore[arg-type]
         return {"kind": type(value).__name__} | to_json(named)

@@ -1,8 +1,8 @@
-"""The run folder: what one training hands over to everything after it.
+"""The run folder: the results of a training, for everything that comes after it.
 
-It holds ``run.json`` (what was trained, where, and what came of it), ``model.npz`` (the weights of a network, or what a
-classical method has learned, as plain arrays), and ``validation.npz`` if rows were held out. An ensemble holds the run
-folders of its members instead of a model. The files may come from anyone: reading them runs no code.
+It holds ``run.json`` (what was trained, where, and with what result), ``model.npz`` (the weights of a network, or what
+a classical method has learned, as plain arrays), and ``validation.npz`` if rows were held out. An ensemble holds the
+run folders of its members instead of a model. The files may come from anyone: reading them runs no code.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from kaggle_digits.strategy import Device
 RUN_FILE, MODEL_FILE, VALIDATION_FILE = "run.json", "model.npz", "validation.npz"
 
 MEMBER = re.compile(r"([0-9]+)-of-([0-9]+)")
-"""The name of the run folder of a member of an ensemble, or of a fold."""
+"""Name of the run folder of an ensemble member, or of a fold."""
 
 
 class Predictor(Protocol):
@@ -36,7 +36,7 @@ class Predictor(Protocol):
 
     @property
     def parameters(self) -> int | None:
-        """How many numbers were learned, or None for a method without such a number."""
+        """The number of learned parameters, or None for a method without them."""
 
     def probabilities(self, pixels: np.ndarray) -> np.ndarray:
         """Predict the probability of every digit for every row.
@@ -54,10 +54,10 @@ class Predictor(Protocol):
 
 @dataclass(frozen=True)
 class Threshold:
-    """The probability from which on a digit counts as sure, and what that was found to mean.
+    """The probability from which on a digit is sure, and its measured effects.
 
     Args:
-        value: the least probability, 0–1.
+        value: the smallest probability of a sure digit, 0–1.
         unsure_digits: the share of held-out digits below it.
         sure_letters: the share of letters at or above it, in fonts that were not trained on.
     """
@@ -69,10 +69,10 @@ class Threshold:
 
 @dataclass(frozen=True)
 class RowCounts:
-    """What tells one set of training rows from another.
+    """Numbers that identify a set of training rows.
 
     Args:
-        training, held_out: how many rows there are.
+        training, held_out: the numbers of rows.
         checksum: CRC-32 of the training rows.
     """
 
@@ -101,9 +101,9 @@ class Run:
     Args:
         folder: the run folder.
         recipe: what was trained.
-        seed: of everything random.
+        seed: the seed for everything random.
         source: where the rows came from.
-        rows: how many rows there were.
+        rows: the numbers of rows.
         split: how they were divided into those to train on and those held out; None if that is not known.
         device: where the training ran.
         versions: the versions of the libraries that took part.
@@ -113,8 +113,8 @@ class Run:
         parameters: how many numbers were learned.
         epochs: the metrics of each epoch; a method without epochs has one entry.
         temperature: calibrates the probabilities; None if no rows were held out.
-        threshold: where a network that was trained on what is not a digit stops being sure; else None.
-        checksums: SHA-256 of the model and of the probabilities, by the names of their files.
+        threshold: when a digit is sure; None for a network that was trained on digits only.
+        checksums: SHA-256 of the model and of the probabilities, by file name.
         submission: the submission file that was made with the run, or was about to be made; or None.
         predictor: the trained form, if it was loaded.
     """
@@ -209,10 +209,10 @@ class Run:
         write_json(self.folder / RUN_FILE, fields)
 
     def summary(self) -> dict[str, Any]:
-        """Return, as JSON, what the record of a submission says about the run."""
+        """Return the run's entry in the record of a submission, as JSON."""
         members = [member.summary() for member in self.members]
         epochs = len(self.epochs)
-        if members:  # a member that is no network has no epochs
+        if members:  # a member that is not a network has no epochs
             epochs = sum(m["epochs"] for m, recipe in zip(members, self.recipe.members, strict=True) if recipe.networks)
         summary = {
             "run": str(self.folder),
@@ -234,7 +234,7 @@ class Run:
         return replace(self, checksums={file.name: checksum(file) for file in files if file.exists()})
 
     def verify(self, name: str) -> None:
-        """Check that a file of the folder is the one that belongs to this run, if the checksum is known.
+        """Compare a file of the folder with its checksum, if that is known.
 
         Raises:
             RunError: it is another file, or damaged.
@@ -260,7 +260,7 @@ class Run:
 
 
 def device_to_json(device: Device) -> dict[str, Any]:
-    """Return, as JSON, where a training ran."""
+    """Return where a training ran, as JSON."""
     fields = asdict(replace(device, strategy=None))
     del fields["strategy"]
     return fields
@@ -310,17 +310,17 @@ def read_run(folder: Path) -> Run:
 
 
 def member_folder(folder: Path, member: int, members: int) -> Path:
-    """Return the run folder of one of the members that train into a folder. Members count from 1."""
+    """Return the run folder of one of the members in a folder. Members count from 1."""
     return folder / f"{member}-of-{members}"
 
 
 def member_folders(folder: Path, members: int) -> list[Path]:
-    """Return the run folders of all members that train into a folder."""
+    """Return the run folders of all members in a folder."""
     return [member_folder(folder, member, members) for member in range(1, members + 1)]
 
 
 def member_seed(seed: int, member: int, members: int) -> int:
-    """Return the seed of a member. No two members have the same one, not even in different ensembles of one size.
+    """Return the seed of a member. Members of different ensembles of the same size also have different seeds.
 
     >>> [member_seed(1, member, 3) for member in (1, 2, 3)]
     [3, 4, 5]
@@ -339,7 +339,7 @@ def mark_used(runs: Iterable[Run], submission: Path) -> list[Run]:
 def find_commit() -> str | None:
     """Return the commit of the checkout that this package runs from, or None if it is installed.
 
-    A changed checkout has "-dirty" behind its commit.
+    If files were changed, "-dirty" is appended.
     """
     package = Path(__file__).parent
     if not (package.parent / ".git").exists():

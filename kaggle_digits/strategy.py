@@ -55,7 +55,7 @@ class Device:
 
     @property
     def place(self) -> tuple[str, int, str, str]:
-        """What decides on the last digits of a result."""
+        """Everything that affects the last digits of a result."""
         return self.kind, self.replicas, self.precision, self.backend
 
     @property
@@ -93,12 +93,12 @@ def device_of(recipe: Recipe, requested: str = "auto", *, backend: str | None = 
 
 
 def device_of_any(recipe: Recipe, requested: str = "auto", backend: str | None = None) -> Device:
-    """Find the device for one of several recipes. What is requested is meant for the networks among them."""
+    """Find the device for one of several recipes. The request applies only to networks."""
     return device_of(recipe, requested, backend=backend) if recipe.networks else device_of(recipe)
 
 
 def resolve_device(requested: str = "auto", *, precision: str = "float32", backend: str | None = None) -> Device:
-    """Find the best device there is, or the requested one.
+    """Find the best available device, or the requested one.
 
     With TensorFlow, a TPU is tried only if the environment shows a sign of one or if it was requested, because trying
     takes seconds.

@@ -1,6 +1,6 @@
 """Write and check ``submission.csv``: a header ``ImageId,Label``, and an id from 1 and a digit for each test row.
 
-Kaggle's own form is read here. ``tables.answers`` tells what a file of another form was meant to be.
+Kaggle's own form is read here. ``tables.answers`` interprets files of other forms.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:  # importing it costs 0.1 s, and `check` does not need it
 
 HEADER = "ImageId,Label"
 TEST_ROWS = 28_000
-"""The competition's test.csv has this many rows. A submission must have as many if there is no test file to count."""
+"""Number of rows of the competition's test.csv. It is used if there is no test file to count."""
 
 
 def predict_digits(probabilities: Sequence[np.ndarray]) -> np.ndarray:
@@ -90,12 +90,12 @@ def check_free(file: Path, *, overwrite: bool = False) -> None:
 
 @dataclass(frozen=True)
 class Reading:
-    """What a submission file says, in whatever form.
+    """The contents of a submission file in any form.
 
     Args:
-        digits: the predicted digits in the order of the test file; None if that cannot be told.
-        fault: what Kaggle would refuse first, and what it would expect; None if there is nothing. If the digits cannot
-            be told, it is the first fault that stands in the way.
+        digits: the predicted digits in the order of the test file; None if they are unclear.
+        fault: the first thing that Kaggle would refuse, and what it expects; None if there is none. If the digits are
+            unclear, the first fault that makes them so.
         remedy: what to do about it.
         lines: how many lines the file has.
     """
@@ -146,7 +146,7 @@ def fix_submission(
         what was wrong with the file, or None.
 
     Raises:
-        SubmissionError: what was meant cannot be told, or the number of rows is wrong.
+        SubmissionError: the digits are unclear, or the number of rows is wrong.
     """
     reading = read_submission(file)
     if reading.digits is None:
@@ -170,10 +170,10 @@ def _count(file: Path, reading: Reading, rows: int, counted_in: str) -> list[int
 
 
 def read_submission(file: Path) -> Reading:
-    """Read a submission file, find its first fault, and tell what was meant if there is only one way to understand it.
+    """Read a submission file and find its first fault. Interpret it if there is only one way to understand it.
 
     Raises:
-        SubmissionError: it cannot be read, or is no text.
+        SubmissionError: it cannot be read, or is not text.
     """
     try:
         contents = unpacked(file)
@@ -195,7 +195,7 @@ def read_submission(file: Path) -> Reading:
 
 
 def count_test_rows(source: Source) -> int:
-    """Count the rows of the test file, without parsing them. A submission must have as many.
+    """Count the rows of the test file, without parsing them. A submission must have the same number.
 
     Raises:
         DataError: the source has no test file, or another file has its name.
@@ -204,7 +204,7 @@ def count_test_rows(source: Source) -> int:
 
 
 def expected_rows(source: Source | None, *, named: bool = False) -> tuple[int, str]:
-    """Return how many rows a submission must have, and for messages, where that number comes from.
+    """Return how many rows a submission must have, and where that number comes from, for messages.
 
     Args:
         source: where the competition's files are. For None, or a source without a test file, the competition's own

@@ -63,21 +63,21 @@ RUNS = Path("runs")
 
 @dataclass(frozen=True)
 class Plan:
-    """What ``make_submission`` is about to do.
+    """The plan for ``make_submission``.
 
     Args:
         recipe: what to train.
         source: where the data comes from.
         rows: all labelled rows.
-        training, held_out: the two parts of ``rows``. With folds, both are all rows: each is in either part once.
-        test: the rows to predict. If they have labels, these are used for one figure, the accuracy.
+        training, held_out: the two parts of ``rows``. With folds, both are all rows, because each row is held out once.
+        test: the rows to predict. Their labels, if any, are used only to report the accuracy.
         device: where to train.
-        seed: of everything random.
+        seed: the seed for everything random.
         out: the submission file to write.
         overwrite: whether ``out`` may replace a file.
-        folds: train on all folds but one, for each of so many folds, and average; None trains once.
-        seconds: spent on making the plan, by phase.
-        done: the runs of this very job, if it is finished and ``out`` is its file; else none.
+        folds: the number of folds. A network is trained without each fold, and all are averaged. None trains once.
+        seconds: the time spent on the plan, by phase.
+        done: the runs of this job, if it is finished and ``out`` is its file; else none.
     """
 
     recipe: Recipe
@@ -110,24 +110,24 @@ class Plan:
         return Split(fraction=self.recipe.validation_fraction, seed=self.seed)
 
     def context(self, progress: Progress | None = None, *, split: Split | None = None) -> Context:
-        """Return what the trainings of this job have in common."""
+        """Return the settings that all trainings of this job share."""
         return Context(self.device, self.seed, self.source.name_for(RUNS), split, progress)
 
 
 @dataclass(frozen=True)
 class Result:
-    """What ``make_submission`` did.
+    """The result of ``make_submission``.
 
     Args:
-        plan: what was planned.
-        runs: the runs that predicted, averaged.
-        measured: the run on fewer rows whose accuracy stands for that of a run on all rows; or None.
+        plan: its plan.
+        runs: the runs whose predictions were averaged.
+        measured: the run on fewer rows that was measured in place of a run on all rows; or None.
         accuracy: correct / seen on the held-out rows, of a training that never saw them. With folds, these are all
             labelled rows.
-        standard_error: of that accuracy, binomial.
+        standard_error: the binomial standard error of that accuracy.
         test_accuracy: correct / seen on the test rows, if they have labels.
         label_counts: how often each digit from 0 to 9 was predicted.
-        seconds: spent, by phase.
+        seconds: the time spent, by phase.
     """
 
     plan: Plan
@@ -151,18 +151,18 @@ def plan_submission(
     folds: int | None = None,
     overwrite: bool = False,
 ) -> Plan:
-    """Load the data, find the device and settle every name, without writing anything.
+    """Load the data, find the device and choose all names, without writing anything.
 
     Args:
         recipe: a recipe, the name of a built-in one, or a file of your own, see ``recipes.find_recipe``.
-        data: where the data lies, see ``data.find_source``.
-        out: the file to write. None takes a new name in ``submissions/``, unless this job is done already. A file that
-            is made from the built-in sample gets "sample" into its name.
+        data: where the data is, see ``data.find_source``.
+        out: the file to write. None takes a new name in ``submissions/``, unless this job is done already. If the file
+            is made from the built-in sample, its name contains "sample".
         device: "auto", "tpu", "gpu" or "cpu".
         backend: "tensorflow", "jax", or None to choose, see ``devices.backend.choose_backend``.
-        seed: of the split, the weights, the order of rows and their augmentation.
+        seed: the seed for the split, the weights, the order of rows and their augmentation.
         folds: see ``Plan``.
-        overwrite: whether ``out`` may replace a file, and whether a job that is done is done again.
+        overwrite: whether ``out`` may replace a file, and whether a finished job is repeated.
 
     Raises:
         InputError: the recipe, the data, the device or the file name cannot be used.
@@ -195,14 +195,14 @@ def plan_submission(
 
 
 def make_submission(plan: Plan, *, progress: Progress | None = None) -> Result:
-    """Train, validate, predict, write and check a submission, unless the plan says that this is done.
+    """Train, validate, predict, write and check a submission, unless the plan is done already.
 
-    If it is stopped, repeat it with the same settings and it goes on: the run folders under ``runs/`` keep every whole
-    epoch until the submission is written.
+    If it is stopped, repeat it with the same settings, and it continues. The run folders under ``runs/`` keep every
+    whole epoch until the submission is written.
 
     Args:
-        plan: of ``plan_submission``.
-        progress: is told of every step and epoch.
+        plan: as ``plan_submission`` returns it.
+        progress: receives every step and epoch.
 
     Raises:
         DigitsError: the training failed or a file cannot be written.
@@ -227,7 +227,7 @@ def make_submission(plan: Plan, *, progress: Progress | None = None) -> Result:
     with _timed(seconds, "predict"):
         probabilities = [run.predict(plan.test.pixels) for run in runs]
     with _timed(seconds, "write"):
-        # First the run folders name the file. A job that is stopped before the record exists is known by that.
+        # The run folders name the file first. They identify a job that is stopped before the record exists.
         marked = mark_used([measured, *runs] if measured else runs, plan.out)
         runs = marked[-len(runs) :]
         counts = write_checked(
@@ -252,7 +252,7 @@ def make_submission(plan: Plan, *, progress: Progress | None = None) -> Result:
 
 
 def _repeats() -> Any:
-    """Return the module that knows of jobs that were done or begun before. Most jobs do without it."""
+    """Return the module about jobs that were done or begun before. Most jobs do not need it."""
     return import_module("kaggle_digits.kaggle.repeats")
 
 
@@ -269,7 +269,7 @@ def _run_name(out: Path) -> str:
 
 
 def _train_folds(plan: Plan, progress: Progress | None) -> list[Run]:
-    """Train a network for each fold, in the first of NAME, NAME-2 and so on that is free or holds a job to continue."""
+    """Train a network for each fold, in the first folder of NAME, NAME-2 and so on that is free or holds this job."""
     cross_validate = import_module("kaggle_digits.analysis.validate").cross_validate
     folders = numbered_names(RUNS / _run_name(plan.out))
     holds_folds = _repeats().holds_folds
@@ -278,7 +278,7 @@ def _train_folds(plan: Plan, progress: Progress | None) -> list[Run]:
 
 
 def _wanted_runs(plan: Plan, folder: Path) -> Iterator[Run]:
-    """Yield, untrained, the runs that are to predict: one, or one for each fold in its own folder."""
+    """Yield the runs that will predict, before training: one, or one for each fold in its own folder."""
     wanted = describe_run(plan.recipe, folder, plan.context())
     if not plan.folds:
         parts = (plan.rows, None) if plan.recipe.retrain else (plan.training, plan.held_out)
@@ -295,7 +295,7 @@ def _wanted_runs(plan: Plan, folder: Path) -> Iterator[Run]:
 
 
 def check_uploadable(plan: Plan) -> None:
-    """Check that what a plan makes can be uploaded to the competition.
+    """Check that the result of a plan can be uploaded to the competition.
 
     Raises:
         InputError: it is made from the built-in sample, or from rows that are not the competition's.
@@ -313,7 +313,7 @@ def check_uploadable(plan: Plan) -> None:
 
 
 def _result_of_done(plan: Plan) -> Result:
-    """Return what a finished job has found, from its file and its record."""
+    """Return the result of a finished job, from its file and its record."""
     entries = read_record(plan.out)["runs"]
     digits = np.array(read_submission(plan.out).digits)
     of_entry = [entry["held_out_rows"] for entry in entries]

@@ -1,6 +1,6 @@
 """Train a recipe into a run folder: one visible loop over the epochs of a network, with a checkpoint after each.
 
-A stopped training goes on from its last whole epoch. Other kinds of recipes have learners of their own, see
+A stopped training continues from its last whole epoch. Other kinds of recipes have learners of their own, see
 ``learners``.
 """
 
@@ -67,10 +67,10 @@ def train_run(
         recipe: what to train.
         rows: the rows to train on.
         folder: the run folder.
-        held_out: rows to measure accuracy on. They are never trained on and decide on nothing.
-        context: where to train, with which seed, and more.
+        held_out: rows to measure accuracy on. They are never trained on, and no choice depends on them.
+        context: the device, the seed, and more.
         resume: continue the same training if the folder holds it. A finished run is returned.
-        is_spent: take the next free one of folder, folder-2, folder-3 and so on, see ``learners.claim``.
+        is_spent: whether to leave a run alone and try folder-2, folder-3 and so on, see ``learners.claim``.
         callbacks: Keras callbacks for a network, see ``learners.Training``.
 
     Returns:
@@ -116,7 +116,7 @@ def train_run(
 
 
 def describe_run(recipe: Recipe, folder: Path, context: Context) -> Run:
-    """Return a run as it stands before its training, without its rows."""
+    """Return the description of a run before its training, without its rows."""
     device = context.device or device_of(recipe)
     return Run(
         folder=folder,
@@ -132,10 +132,10 @@ def describe_run(recipe: Recipe, folder: Path, context: Context) -> Run:
 
 
 def check_recipe(recipe: Recipe) -> None:
-    """Check that a recipe of somebody's own can be trained, before anything is written.
+    """Check that a user's recipe can be trained, before anything is written.
 
     Raises:
-        InputError: Keras or scikit-learn do not take it.
+        InputError: Keras or scikit-learn rejects it.
     """
     if RECIPES.get(recipe.name) == recipe:
         return
@@ -150,7 +150,7 @@ def check_recipe(recipe: Recipe) -> None:
 def _train_members(run: Run, rows: TrainingRows, held_out: TrainingRows | None, context: Context) -> list[Run]:
     """Train the members of a recipe, each into a run folder of its own.
 
-    A member without networks takes long for an image, so it does not read the held-out rows.
+    A member without networks is slow, so it does not read the held-out rows.
     """
     members = run.recipe.members
     weights = [sum(network.epochs for network in member.networks) or 1 for member in members]
@@ -178,7 +178,7 @@ def _finish(run: Run, fitted: Fitted, members: list[Run], held_out: TrainingRows
     temperature = threshold = None
     if held_out and fitted.probabilities is not None:
         temperature = round(fit_temperature(fitted.probabilities, held_out.digits), 4)
-        if any(network.drawn for network in run.recipe.networks):  # it has learned that letters are no digits
+        if any(network.drawn for network in run.recipe.networks):  # it has learned that letters are not digits
             from kaggle_digits.learners.drawing import measure_threshold
 
             known = calibrate(fitted.probabilities, temperature)
@@ -196,7 +196,7 @@ def _finish(run: Run, fitted: Fitted, members: list[Run], held_out: TrainingRows
 
 @contextlib.contextmanager
 def _refused(recipe: Recipe) -> Iterator[None]:
-    """Say that a recipe of somebody's own cannot be trained, as with values that layers take and cannot use."""
+    """Explain why a user's recipe cannot be trained, for example if a layer accepts a value that it cannot use."""
     try:
         yield
     except (ValueError, TypeError, ArithmeticError) as error:
@@ -211,7 +211,7 @@ def _refused(recipe: Recipe) -> Iterator[None]:
 
 
 def _versions(device: Device) -> dict[str, str]:
-    """Return the versions of what takes part in a training."""
+    """Return the versions of the libraries that take part in a training."""
     versions = {"kaggle_digits": __version__, "python": platform.python_version(), "numpy": np.__version__}
     if device.backend == "scikit-learn":
         for name in ("scikit-learn", "scikit-learn-intelex"):
@@ -227,11 +227,11 @@ def _versions(device: Device) -> dict[str, str]:
 
 
 def check(recipe: Network) -> None:
-    """Check that Keras can build and compile a network that somebody else has written.
+    """Check that Keras can build and compile a user's network.
 
     Raises:
-        FieldError: it cannot, or the output is not ten values. The name is that of the field, and perhaps the number of
-            the layer, from 0.
+        FieldError: it cannot, or the output is not ten values. The error names the field, and the layer, if any, by its
+            number from 0.
     """
     import keras
 
@@ -239,12 +239,12 @@ def check(recipe: Network) -> None:
     from kaggle_digits.learners.layers import layer_class
     from kaggle_digits.models import compile_model
 
-    safe_layers(recipe)  # so that what was trained can also be loaded
+    safe_layers(recipe)  # an unsafe network could be trained, but not loaded
     model = keras.Sequential([keras.Input((SIDE, SIDE, 1))])
     for number, (kind, options) in enumerate(recipe.layers):
         try:
             model.add(layer_class(kind)(**options, dtype="float32"))
-        except Exception as error:  # whatever options can do to Keras
+        except Exception as error:  # options can make Keras raise anything
             raise FieldError(f"layers[{number}]", f"{kind}: {fault_of(kind, options, error)}") from error
     try:
         compile_model(model, recipe, steps=1)
@@ -262,12 +262,12 @@ def load(run: Run, device: Device, members: Sequence[Predictor]) -> Predictor:  
 def fit(training: Training) -> Fitted:
     """Train a network, from the checkpoint in the run folder if there is one.
 
-    The order of the rows and their augmentation depend on the seed and the epoch only. If an accuracy decides on the
-    learning rate or the end, it is measured on a part of the rows that is then not trained on.
+    The order of the rows and their augmentation depend on the seed and the epoch only. If the learning rate or the end
+    depends on an accuracy, some of the rows are kept to measure it and not trained on.
 
     Returns:
-        the network; for each epoch its loss and accuracy, which are means over its batches while training; and the
-        probabilities of the held-out rows.
+        the network; for each epoch the mean loss and accuracy over its training batches; and the probabilities of the
+        held-out rows.
 
     Raises:
         RunError: the checkpoint is damaged.
@@ -288,7 +288,7 @@ def fit(training: Training) -> Fitted:
     rows = prepare_rows(recipe, rows, seed=training.seed)
     preparing_seconds = time.perf_counter() - started
     steps = math.ceil(len(rows) / recipe.batch_size)
-    several = 32 if device.is_tensorflow_tpu and not training.callbacks else 1  # before TensorFlow returns to the host
+    several = 32 if device.is_tensorflow_tpu and not training.callbacks else 1  # steps in each call of TensorFlow
     with device.scope():
         synchronized = device.replicas > 1 and device.backend == "tensorflow"
         model = build_model(recipe, precision=device.precision, synchronized=synchronized)
@@ -358,7 +358,7 @@ def _fit_epoch(
     device: Device,
     callbacks: list[keras.callbacks.Callback],
 ) -> dict[str, Any]:
-    """Train one epoch, counted from 0, with a step of our own or else in Keras' loop.
+    """Train one epoch, counted from 0, with our own step or in Keras' loop.
 
     Return its number, counted from 1, and its batches' mean loss and accuracy.
     """
@@ -402,10 +402,10 @@ Step = Callable[[np.ndarray, np.ndarray, np.ndarray], tuple[Any, Any]]
 
 
 def make_step(model: keras.Model, device: Device) -> Step:
-    """Make the step of a compiled network that trains on one CPU with TensorFlow.
+    """Make the training step of a compiled network for TensorFlow on one CPU.
 
-    It computes what a step of Keras' own loop does. That loop sometimes computes a whole epoch on a single core, at
-    random, and spends some milliseconds a step on metrics (``benchmarks/log.md``).
+    It computes the same as a step of Keras' own loop. That loop sometimes runs a whole epoch on a single core, at
+    random, and spends some milliseconds per step on metrics (``benchmarks/log.md``).
     """
     tf = import_tensorflow()
 
@@ -429,9 +429,9 @@ def fit_batches(step: Step, batches: Batches, callbacks: list[keras.callbacks.Ca
     """Train on all batches, and return the means of their losses and accuracies.
 
     Args:
-        step: of ``make_step``.
+        step: as ``make_step`` returns it.
         batches: one epoch.
-        callbacks: are told of every batch, with the means so far.
+        callbacks: receive every batch, with the means so far.
     """
     summed = np.zeros(2)
     for number, start in enumerate(range(0, len(batches.images), batches.size)):
@@ -444,7 +444,7 @@ def fit_batches(step: Step, batches: Batches, callbacks: list[keras.callbacks.Ca
 
 
 def _step_counter(training: Training, done: int, steps: int, total: int) -> keras.callbacks.Callback:
-    """Return a callback that passes batches on as steps of the whole training."""
+    """Return a callback that reports batches as steps of the whole training."""
     import keras
 
     def report(batch: int, logs: Any = None) -> None:  # noqa: ARG001

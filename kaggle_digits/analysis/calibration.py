@@ -9,7 +9,7 @@ import numpy as np
 
 
 def reliability(probabilities: np.ndarray, digits: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Compare how surely digits are read with how many of them are right, in 15 bins of equal width.
+    """Compare the certainty of readings with their accuracy, in 15 bins of equal width.
 
     Args:
         probabilities: (N, 10).

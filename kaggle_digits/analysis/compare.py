@@ -30,7 +30,7 @@ from kaggle_digits.strategy import Device, device_of
 log = logging.getLogger(__name__)
 
 COMPARE_FRACTION = 1 / 7
-"""This share of the rows is held out, as in MNIST, which has 60,000 rows to train on and 10,000 to score.
+"""Share of the rows that is held out, as in MNIST with 60,000 rows to train on and 10,000 to score.
 
 Of the competition's 42,000 rows, 36,000 are trained on and 6,000 are held out."""
 
@@ -47,8 +47,8 @@ def compare(
 ) -> dict[str, Any]:
     """Train every recipe with every seed, and write tables and a report.
 
-    A stopped comparison continues where it was if it is repeated with the same folder. Recipes and seeds can be added
-    in the same way. A training that failed is tried again.
+    To continue a stopped comparison, repeat it with the same folder. Recipes and seeds can be added in the same way. A
+    training that failed is tried again.
 
     Args:
         recipes: what to compare.
@@ -57,8 +57,8 @@ def compare(
         seeds: the seeds of the trainings. The first one also decides which rows are held out.
         find_device: says where to train a recipe.
         on_test: train on all training rows and score on the test rows, which must have labels, instead of held-out
-            ones. The published figures are mostly of that kind, on MNIST's own files.
-        progress: is told of every step and epoch.
+            ones. Most published figures are of this kind, on MNIST's own files.
+        progress: receives every step and epoch.
 
     Returns:
         the contents of compare.json. ``rows`` says which rows were trained on and scored. ``recipes`` holds one row for
@@ -218,7 +218,7 @@ def first_reached(epochs: list[dict[str, Any]], target: float) -> tuple[int, flo
 
 
 def _write_tables(out: Path, comparison: dict[str, Any]) -> None:
-    """Write what was found as JSON, and as CSV with single values only, where "until" has columns of its own."""
+    """Write the results as JSON, and as CSV with one value in each cell, where "until" has columns of its own."""
     write_json(out / COMPARE_FILE, comparison)
     flat: list[dict[str, Any]] = []
     for row in comparison["recipes"]:

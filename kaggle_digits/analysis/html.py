@@ -27,7 +27,7 @@ class Section:
         title: its heading; "" for none.
         text: a sentence or two.
         head: the titles of a table's columns; none if there is no table.
-        rows: the cells of each row. The last cell of a shorter row is as wide as all that are missing.
+        rows: the cells of each row. The last cell of a shorter row spans the missing ones.
         figures: pictures by their captions.
     """
 
@@ -44,11 +44,11 @@ class Page:
 
     Args:
         title: its heading.
-        lead: what is most important.
+        lead: the most important result.
         facts: names and values.
-        command: what to type to make it all again; "" for nothing.
+        command: the command that makes it again; "" for none.
         sections: the rest.
-        commit: of this package; None if unknown.
+        commit: the commit of this package; None if unknown.
     """
 
     title: str

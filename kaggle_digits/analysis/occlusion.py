@@ -31,7 +31,7 @@ def occlusion_map(
     image = pixels.reshape(SIDE, SIDE)
     rows, columns = np.mgrid[:SIDE, :SIDE]
     hidden = (abs(rows[:, :, None, None] - rows) <= 2) & (abs(columns[:, :, None, None] - columns) <= 2)
-    erased = np.where(hidden, 0, image)  # (28, 28, 28, 28): where the patch is, and the image with it
+    erased = np.where(hidden, 0, image)  # (28, 28, 28, 28): the place of the patch, then the image
     is_changed = (erased != image).any(axis=(2, 3))
     read = predict(
         np.concatenate([pixels.reshape(1, PIXELS), erased[is_changed].reshape(-1, PIXELS).astype(pixels.dtype)])

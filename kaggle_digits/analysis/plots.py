@@ -36,7 +36,7 @@ STYLE: Any = {
     "axes.prop_cycle": cycler(color=PALETTE),
     "legend.frameon": False,
 }
-"""How every plot looks."""
+"""The style of every plot."""
 
 
 @rc_context(STYLE)
@@ -88,7 +88,7 @@ def plot_curves(runs: Mapping[str, Sequence[Mapping[str, Any]]], *, stacked: boo
 
     Args:
         runs: the list ``epochs`` of each run.json, by the name of the run.
-        stacked: whether the two plots stand one below the other, as on a phone.
+        stacked: whether to put one plot below the other, for a phone.
     """
     figure = Figure(figsize=(5.5, 5.6) if stacked else (9, 3.2), layout="constrained")
     losses, accuracies = figure.subplots(*((2, 1) if stacked else (1, 2)))
@@ -128,9 +128,9 @@ def plot_learning_rate(rates: Mapping[str, np.ndarray]) -> Figure:
 def plot_reasons(
     pixels: np.ndarray, titles: Sequence[str], maps: np.ndarray, near: np.ndarray, near_digits: np.ndarray
 ) -> Figure:
-    """Draw images, which of their parts matter for the reading, and the training images nearest to each.
+    """Draw images, the parts that matter for their reading, and the nearest training images.
 
-    In the map, what speaks for the reading is orange, and what speaks against it is blue.
+    In the map, parts that speak for the reading are orange, and parts against it blue.
 
     Args:
         pixels: (N, 784), 0–255.
@@ -198,7 +198,7 @@ def plot_confusion(probabilities: np.ndarray, digits: np.ndarray, *, darkest: in
 
 @rc_context(STYLE)
 def plot_reliability(probabilities: np.ndarray, digits: np.ndarray) -> Figure:
-    """Draw the share of digits that are right against how surely they were read.
+    """Draw the share of right digits against the certainty of their readings.
 
     If the probabilities are honest, the points lie on the diagonal.
 
@@ -211,7 +211,7 @@ def plot_reliability(probabilities: np.ndarray, digits: np.ndarray) -> Figure:
     figure = Figure(figsize=(5, 5), layout="constrained")
     axes, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     axes.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle="--")
-    # The bars show one standard error, because the share that is right says little if there are few digits.
+    # The bars show one standard error, because the share of right digits is uncertain if there are few.
     spread = np.sqrt(sure * (1 - sure) / np.maximum(1, counts))
     axes.errorbar(sure[filled], accuracy[filled], spread[filled], fmt="o-", color=BLUE, capsize=2)
     title = f"Calibration error {100 * calibration_error(probabilities, digits):.2f} points, {len(digits):,} digits"

@@ -19,13 +19,13 @@ from kaggle_digits.tables import SAMPLE
 
 @dataclass(frozen=True)
 class Prediction:
-    """What ``predict_submission`` did.
+    """The result of ``predict_submission``.
 
     Args:
         out: the file that was written.
         rows: how many rows it has.
         unsure: how many of them were read with less than 90% certainty.
-        usual_unsure: the share of held-out rows that these runs read so; None if that is not known.
+        usual_unsure: the same share of held-out rows for these runs; None if that is not known.
         accuracy: correct / seen, if the test rows have labels.
     """
 
@@ -43,9 +43,9 @@ def predict_submission(
 
     Args:
         folders: run folders, or folders of members; none for the network that comes with the package.
-        out: the file to write. It gets "sample" into its name if the built-in sample has a part in it.
-        data: where the data lies, see ``data.find_source``.
-        backend: what computes the networks, see ``devices.backend.choose_backend``.
+        out: the file to write. Its name gets "sample" if it is made from the built-in sample.
+        data: where the data is, see ``data.find_source``.
+        backend: the backend for the networks, see ``devices.backend.choose_backend``.
         overwrite: whether ``out`` may replace a file.
 
     Raises:
@@ -75,9 +75,9 @@ def _count_unsure(probabilities: np.ndarray) -> int:
 
 def _usual_unsure(run: Run) -> float | None:
     """Return the share of held-out rows that a run reads with less than 90% certainty, or None if none were kept."""
-    if not (run.folder / VALIDATION_FILE).exists():  # as of the network that comes with the package
+    if not (run.folder / VALIDATION_FILE).exists():  # as in the network that comes with the package
         return run.threshold.unsure_digits if run.threshold else None
     try:
         return _count_unsure(calibrate(run.probabilities, run.temperature or 1.0)) / run.rows.held_out
-    except RunError:  # what is damaged there does not matter for predicting
+    except RunError:  # this damage does not matter for predicting
         return None

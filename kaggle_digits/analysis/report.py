@@ -37,7 +37,7 @@ COMPARE_FILE, REPORT_FILE = "compare.json", "report.html"
 
 
 def report(folder: Path, out: Path | None = None, *, data: str | None = None) -> Path:
-    """Write a page about what a folder holds.
+    """Write a page about the contents of a folder.
 
     Args:
         folder: a run folder, or the folder of a validation or a comparison.
@@ -224,7 +224,7 @@ def _mistakes_section(
 def _reasons_section(
     run: Run, training: TrainingRows, held_out: TrainingRows, probabilities: np.ndarray, where: str = ""
 ) -> Section:
-    """Show what decided the worst mistakes of a run. The probabilities, (N, 10), are those of the held-out rows."""
+    """Show the parts that decided the worst mistakes. The probabilities, (N, 10), are those of the held-out rows."""
     title = f"Worst mistakes, and why{where}"
     worst = plots.surest_mistakes(probabilities, held_out.digits)[:8]
     if not len(worst):
@@ -233,7 +233,7 @@ def _reasons_section(
         predict = load_run(run.folder).predict
     except RunError as error:
         return Section(title, f"The trained form cannot be loaded: {error}")
-    # An ensemble asks its classical member where the networks are not sure. What is near for it is what counts.
+    # An ensemble asks its classical member where the networks are not sure. So its nearest images are shown.
     recipe = next((member for member in run.recipe.members if not member.networks), run.recipe)
     pixels, probabilities = held_out.pixels[worst], probabilities[worst]
     near = nearest_rows(recipe, pixels, training, min(3, len(training)))
@@ -277,14 +277,14 @@ def _find_rows(
 
 
 def _place(name: str) -> str:
-    """Return what a page calls a source. It may be read in another folder than the one that "." stood for."""
+    """Return the name of a source on a page. A page may be read in another folder, so "." is replaced."""
     return "the folder that it ran in" if name == "." else name
 
 
 def _submission_sections(run: Run) -> list[Section]:
     try:
         digits = read_submission(Path(run.submission)).digits if run.submission else None
-    except SubmissionError:  # somebody has changed or removed the file since
+    except SubmissionError:  # the file was changed or removed since
         return []
     if digits is None:
         return []
@@ -359,7 +359,7 @@ def _accuracy(fields: Mapping[str, Any]) -> str:
 def _validation_mistakes(
     validation: validate.Validation, rows: TrainingRows, suspects: np.ndarray | None
 ) -> list[Section]:
-    """Say why the worst mistakes of the first fold were made, and show those of all folds, and suspicious labels."""
+    """Explain the worst mistakes of the first fold, and show those of all folds and suspicious labels."""
     folds, seed, probabilities = validation.fields["folds"], validation.fields["seed"], validation.probabilities
     numbers = np.arange(1, len(rows) + 1)
     sections = [_mistakes_section("The surest mistakes of all folds", rows, probabilities, numbers)]
@@ -450,7 +450,7 @@ def describe(comparison: Mapping[str, Any]) -> str:
 
 
 def _table(comparison: Mapping[str, Any], titles: Mapping[str, str], missing: str) -> list[list[str]]:
-    """Return a table of the recipes that did not fail, its head first, without empty columns of what is published."""
+    """Return a table of the recipes that did not fail, its head first, without empty columns of published figures."""
     cells = [
         {
             "recipe": row["recipe"],
@@ -495,7 +495,7 @@ def format_accuracy(row: Mapping[str, Any]) -> str:
 
 
 def page_of_comparison(folder: Path) -> Page:
-    """Return the page about what ``compare`` has left in a folder."""
+    """Return the page about a comparison in a folder."""
     comparison = read_json(folder / COMPARE_FILE)
     readings: dict[str, tuple[np.ndarray, np.ndarray]] = {}
     for row in comparison["recipes"]:

@@ -12,13 +12,13 @@ from kaggle_digits.recipe import Network, OneCycle
 
 
 def learning_rates(recipe: Network, rows: int, accuracies: Sequence[float]) -> np.ndarray:
-    """Return the learning rate at every step of a training that is done.
+    """Return the learning rate at every step of a finished training.
 
     Args:
         recipe: what was trained.
-        rows: how many rows were given to it. Some are set apart if an accuracy decides on the training, and drawn ones
+        rows: how many rows were given to it. Some are set apart if the training depends on an accuracy, and drawn ones
             may be added.
-        accuracies: those on the tuning rows after each epoch; only their number matters without a plateau.
+        accuracies: those on the tuning rows after each epoch. Without a plateau, only their number matters.
 
     Returns:
         (S,) float64.

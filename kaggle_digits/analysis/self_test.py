@@ -1,4 +1,4 @@
-"""Describe the devices of this machine, and check that they compute what the CPU computes.
+"""Describe the devices of this machine, and check that they compute the same as the CPU.
 
 The check trains the same network from the same weights on the same rows on every device. Each device gets a process of
 its own, ``python -m kaggle_digits.analysis.self_test BACKEND DEVICE``, because a process can have only one backend.
@@ -28,7 +28,7 @@ from kaggle_digits.submission import predict_digits
 
 KINDS = ("tpu", "gpu", "cpu")
 RECIPE, STEPS, PREDICTED, TOLERANCE = "cnn-16-32", 50, 1_100, 0.01
-"""The self-test trains this recipe for this many steps and predicts this many rows. A loss may be off by this share."""
+"""Recipe, number of steps and of predicted rows, and the allowed relative difference of a loss."""
 
 
 def describe_devices(requested: str = "auto", backend: str | None = None) -> str:
@@ -106,13 +106,13 @@ def self_test(requested: str = "auto", backend: str | None = None) -> tuple[str,
         off = float("inf")
         if len(losses) == len(reference):
             off = float(np.max((np.abs(losses - reference) / reference)[9::10]))  # of every tenth step
-        if not off <= TOLERANCE or len(answer["digits"]) != PREDICTED:  # it may be no number
+        if not off <= TOLERANCE or len(answer["digits"]) != PREDICTED:  # it may be NaN
             verdict, passed = "FAILED", False
         rows.append((name, kind, str(answer["replicas"]), f"{answer['seconds']:.1f}", f"{off:.3%}", verdict))
     widths = [max(map(len, column)) + 2 for column in zip(*rows, strict=True)]
     lines = ["".join(f"{text:{width}}" for text, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     lines.append(f"\n{RECIPE} in float32, {STEPS} steps from the same weights; a loss may be off by {TOLERANCE:.0%}.")
-    # A requested device must be there for at least one of the backends.
+    # A requested device must be available to at least one backend.
     return "\n".join(lines), passed and (requested == "auto" or requested in kinds_found)
 
 

@@ -1,4 +1,4 @@
-"""How a network learns from batch to batch: a Keras callback that keeps the loss and measures the first epoch."""
+"""A Keras callback that keeps the loss of every batch and measures the network during the first epoch."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class Tracer(keras.callbacks.Callback):
     """Keep the loss of every step, and measure the network after some steps of the first epoch, where most is learned.
 
     Both become a part of the epoch's metrics: "losses", and "curve", a list of steps, seconds and accuracies. The time
-    that measuring takes does not count.
+    for measuring does not count.
 
     Args:
         measure: returns the accuracy of a network, or None to measure nothing.
@@ -33,7 +33,7 @@ class Tracer(keras.callbacks.Callback):
         self.started = time.perf_counter()
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        """Keep the loss of a step, and measure the network if it is time."""
+        """Keep the loss of a step, and measure the network if due."""
         summed = float(logs["loss"]) * (batch + 1)  # Keras reports the mean over the batches of the epoch so far
         self.losses.append(round(summed - self.summed_loss, 5))
         self.summed_loss = summed

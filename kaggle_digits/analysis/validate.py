@@ -40,10 +40,10 @@ COMPARISON_FILE, PAIRS_FILE = "folds.json", "folds.csv"
 
 @dataclass(frozen=True)
 class Validation:
-    """What cross-validation found.
+    """The result of cross-validation.
 
     Args:
-        folder: of its files.
+        folder: the folder of its files.
         recipe: what was trained.
         fields: the contents of ``validation.json``.
         digits: (N,) int64, the labels of all rows.
@@ -70,19 +70,19 @@ def validate(
     find_device: Callable[[Recipe], Device] = device_of,
     progress: Progress | None = None,
 ) -> Validation:
-    """Cross-validate a recipe, and write what it is worth.
+    """Cross-validate a recipe, and write its figures.
 
-    A validation that was stopped goes on if it is repeated with the same folder.
+    To continue a stopped validation, repeat it with the same folder.
 
     Args:
         recipe: what to train.
         out: the folder to write.
         data: where the data is, see ``data.find_source``.
         folds: parts of the rows, each of which is held out once.
-        repeat: how often to do it all, with other folds and seeds.
-        seed: of the folds and the trainings. The same seed makes the same folds for every recipe.
+        repeat: how often to do this, each time with other folds and seeds.
+        seed: the seed for the folds and the trainings. The same seed makes the same folds for every recipe.
         find_device: says where to train a recipe.
-        progress: is told of every step and epoch.
+        progress: receives every step and epoch.
 
     Raises:
         InputError: the data or the device cannot be used, or there are too few rows.
@@ -137,15 +137,15 @@ def _validate_all(
 def cross_validate(
     recipe: Recipe, rows: TrainingRows, folder: Path, folds: int, *, context: Context, keep: bool = False
 ) -> list[Run]:
-    """Train on all folds but one, for each of them, and predict that one.
+    """For each fold, train on all others and predict it.
 
     Args:
         recipe: what to train.
         rows: all labelled rows.
-        folder: gets a run folder for each fold, 1-of-5 and so on. What is there already is not trained again.
+        folder: gets a run folder for each fold, 1-of-5 and so on. Existing runs are not trained again.
         folds: how many folds.
-        context: where to train. Its seed is that of the folds; each training gets one of its own.
-        keep: whether the runs are to predict. Some methods keep all rows for that.
+        context: where to train. Its seed is that of the folds; each training has its own.
+        keep: whether the runs will predict. Some methods keep all rows for that.
 
     Returns:
         the finished runs.
@@ -174,11 +174,11 @@ def train_piece(
     keep: bool = False,
     callbacks: Sequence[Any] = (),
 ) -> Run:
-    """Train one of many pieces of work, unless that is done already, and free the memory that it took.
+    """Train a run unless that is done already, and free the memory that it took.
 
     Args:
         recipe, rows, held_out, folder, context, callbacks: see ``train.train_run``.
-        keep: whether the run is to predict; else only its figures are kept.
+        keep: whether the run will predict; else only its figures are kept.
     """
     run = train_run(recipe, rows, folder, held_out=held_out, context=context, resume=True, callbacks=callbacks)
     run = run if keep else replace(run, predictor=None)
@@ -203,7 +203,7 @@ def _check_folder(out: Path, recipe: Recipe, rows: TrainingRows, *, folds: int, 
 
 @contextmanager
 def readable(file: Path) -> Iterator[None]:
-    """Say which file or folder is damaged if reading what is in it fails.
+    """Say which file or folder is damaged if reading it fails.
 
     Raises:
         RunError: it does.
@@ -247,8 +247,8 @@ def _summary(recipe: Recipe, rows: TrainingRows, readings: Sequence[np.ndarray],
 def suspect_labels(probabilities: np.ndarray, digits: np.ndarray) -> np.ndarray | None:
     """Return the rows whose label looks wrong, the most suspicious first.
 
-    A label looks wrong if another digit is read at least as surely as that digit usually is where it is the label. Only
-    a good network can judge that: the mistakes of others say nothing about labels.
+    A label looks wrong if another digit is read at least as surely as that digit is on rows with its own label. Only a
+    good network can judge labels.
 
     Args:
         probabilities: (N, 10), of networks that did not see the rows.
@@ -386,7 +386,7 @@ def compare_folds(
     find_device: Callable[[Recipe], Device] = device_of,
     progress: Progress | None = None,
 ) -> tuple[list[Validation], list[Pair]]:
-    """Cross-validate several recipes on the same folds, and say which of two is better.
+    """Cross-validate several recipes on the same folds, and say which of each pair is better.
 
     Each gets a folder of its own in ``out``. ``folds.json`` and ``folds.csv`` hold the figures of all.
 
@@ -396,7 +396,7 @@ def compare_folds(
         data, folds, repeat, seed, find_device, progress: as in ``validate``.
 
     Returns:
-        what was found for each recipe, and for each two of them.
+        the result for each recipe, and for each pair.
 
     Raises:
         InputError, RunError, TrainingError: as in ``validate``.
@@ -415,7 +415,7 @@ def compare_folds(
 
 
 def find_devices(recipes: Sequence[Recipe], find_device: Callable[[Recipe], Device]) -> list[Device]:
-    """Find where each recipe is trained, say so, and check that recipes of somebody's own can be.
+    """Find the device for each recipe, say which, and check that users' recipes can be trained.
 
     Raises:
         InputError: one of them cannot.
@@ -430,7 +430,7 @@ def find_devices(recipes: Sequence[Recipe], find_device: Callable[[Recipe], Devi
 
 
 def load_validation(folder: Path) -> Validation:
-    """Load what cross-validation has left in a folder.
+    """Load the result of cross-validation from a folder.
 
     Raises:
         RunError: it holds no validation, or a file in it is damaged.

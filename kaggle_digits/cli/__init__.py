@@ -1,7 +1,7 @@
 """The command line, ``kaggle-digits VERB``.
 
-Each verb is a function, with its options right above it, in the module of its family. Only the family of the verb that
-was typed is imported, and whatever is slow to import is imported inside these functions, so that ``--help`` is quick.
+Each verb is a function, with its options right above it, in the module of its family. Only the family of the typed verb
+is imported. Slow modules are imported inside the functions, which keeps ``--help`` quick.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _is_not_about_retracing(record: logging.LogRecord) -> bool:
-    """Leave out a warning of TensorFlow. It takes several networks, each of which is traced anew, for a loop."""
+    """Leave out a warning of TensorFlow, which takes the tracing of several networks for a loop."""
     return "retracing" not in record.getMessage()
 
 
@@ -126,10 +126,10 @@ def build_parser(names: Iterable[str] = VERBS) -> argparse.ArgumentParser:
     return parser
 
 
-# What a verb is, the options that several verbs share, and how their values are parsed.
+# The type of a verb, the options that several verbs share, and the parsing of their values.
 
 SEEDS = 2**32
-"""Seeds are whole numbers from 0 to one less than this, the range that NumPy, scikit-learn and Keras all accept."""
+"""Seeds are whole numbers below this, the range that NumPy, scikit-learn and Keras all accept."""
 
 
 @dataclass(frozen=True)

@@ -72,7 +72,7 @@ def kernel(*, step: str, device: str, to: Path | None, message: str | None) -> N
     from kaggle_digits.kaggle import kernel as machines
     from kaggle_digits.submission import TEST_ROWS
 
-    if step == "run":  # find out now what would stop the upload, not after the kernel has run
+    if step == "run":  # check the upload now, not after the kernel has run
         from kaggle_digits.kaggle.competition import check_ready
 
         check_ready(TEST_ROWS)

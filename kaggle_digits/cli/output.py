@@ -1,4 +1,4 @@
-"""What the terminal shows: progress, errors and exit codes, in characters that it can show."""
+"""Print progress and errors in characters that the terminal can show, and find the exit code."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ ASCII = {"±": "+/-", "–": "-", "−": "-", "×": "x", "…": "...", "“": '"
 
 
 STOPPING = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
-"""The signals by which a scheduler ends a job, and a terminal that is closed. Windows has only the first."""
+"""Signals of a scheduler that ends a job, and of a terminal that is closed. Windows has only the first."""
 
 
 class _Stopped(KeyboardInterrupt):
-    """One of these signals: it ends the work like Ctrl+C. Its argument is its number."""
+    """One of these signals, which ends the work like Ctrl+C. The argument is its number."""
 
 
 def _stop(number: int, _: object) -> NoReturn:
@@ -38,7 +38,7 @@ def _stop(number: int, _: object) -> NoReturn:
 
 @contextlib.contextmanager
 def _stoppable() -> Iterator[None]:
-    """Let ``STOPPING`` end the work like Ctrl+C. What is ignored, as under nohup, stays ignored."""
+    """Let ``STOPPING`` end the work like Ctrl+C. Ignored signals, as under nohup, stay ignored."""
     if threading.current_thread() is not threading.main_thread():  # only this thread receives signals
         yield
         return
@@ -54,7 +54,7 @@ def _stoppable() -> Iterator[None]:
 
 
 def say(text: str) -> None:
-    """Print to the terminal. If it is gone, nobody is there to read the text."""
+    """Print to the terminal. Do nothing if it is gone."""
     if sys.stderr:
         with contextlib.suppress(OSError):
             print(fitted(text, sys.stderr), file=sys.stderr, flush=True)
@@ -68,7 +68,7 @@ def show(text: str) -> None:
 def fitted(text: str, stream: TextIO) -> str:
     """Break lines between words where they are longer than a terminal is wide. Files and pipes get them whole.
 
-    What follows stands below the text of a line that begins with a word and two spaces.
+    If a line begins with a word and two spaces, the next lines are indented to the text after them.
     """
     if not stream or not stream.isatty():
         return text
@@ -123,7 +123,7 @@ def _exit_code_of(work: Callable[[], object]) -> int:
 
 
 def _drop_output() -> None:
-    """Throw away what cannot be printed, or Python tries again when it ends, and complains."""
+    """Discard unprinted output. Otherwise Python tries again at its end, and complains."""
     try:
         if sys.stdout:
             sys.stdout.flush()
@@ -149,7 +149,7 @@ def print_anywhere() -> None:
 
 @contextlib.contextmanager
 def kept_if_interrupted(note: str) -> Iterator[None]:
-    """Add to the line that says that the work was interrupted what is kept, and how to continue."""
+    """If the work is interrupted, also say what is kept and how to continue."""
     try:
         yield
     except KeyboardInterrupt as error:
@@ -225,10 +225,9 @@ class TrainingProgress:
 
 
 class _Clock:
-    """Estimates the time that is left, from how fast the work has gone on so far.
+    """Estimates the remaining time from the speed so far.
 
-    Work that was done before, as in a job that is continued, takes no time and must not count: the share that is done
-    jumps there, by much more than by a step.
+    Resumed work takes no time and must not count. It appears as a jump that is much larger than a step.
     """
 
     JUMP = 100

@@ -1,4 +1,4 @@
-"""Verbs about submission files that are made from trained runs, or by others: predict, check."""
+"""Verbs about submission files: predict, check."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def predict(
     *, run: list[Path] | None, data: str | None, backend: str | None, recipe: str | None, out: Path, force: bool
 ) -> None:
     """Write a submission file with runs that are already trained."""
-    if recipe:  # makes Keras know its layers
+    if recipe:  # registers its layers with Keras
         find_recipe(recipe, backend=backend)
     from kaggle_digits.analysis.predict import predict_submission
     from kaggle_digits.learners import PACKAGED_RUN
@@ -59,7 +59,7 @@ def predict(
     option("--force", action="store_true", help="replace OUT if it exists"),
 )
 def check(*, file: Path, data: str | None, fix: Path | None, force: bool) -> None:
-    """Check a submission file, or write the one that was meant."""
+    """Check a submission file, or write the intended one."""
     from kaggle_digits.submission import check_submission, expected_rows, fix_submission
     from kaggle_digits.tables.find import find_competition
 

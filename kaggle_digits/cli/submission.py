@@ -88,7 +88,7 @@ def submit(
         described = _describe_plan(plan) + (f"\nupload  {message or 'yes'}" if upload else "")
         show(_json.dumps(_plan_to_json(plan)) if json else described)
         return
-    if upload:  # find out now what would stop the upload, not after the training
+    if upload:  # check the upload now, not after the training
         from kaggle_digits.kaggle.competition import check_ready
 
         check_ready(len(plan.test.pixels))
@@ -170,14 +170,14 @@ def _default_message(result: Result) -> str:
 
 
 def _run_of(result: Result) -> Path:
-    """Return the folder that ``report`` takes: that of the run which was measured, or of all folds."""
+    """Return the folder for ``report``: that of the measured run, or of all folds."""
     if result.plan.folds:
         return result.runs[0].folder.parent
     return result.measured.folder if result.measured else result.runs[0].folder
 
 
 def _describe_next(result: Result, recipe: str, data: str | None) -> str:
-    """Say what one may do now, as commands."""
+    """Suggest the next commands."""
     plan = result.plan
     more = {"flash": "fast", "fast": "strong"}.get(plan.recipe.name)
     better = f"--recipe {more}" if more else f"--recipe {shlex.quote(recipe)} --folds {plan.folds or 5}"

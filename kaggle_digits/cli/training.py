@@ -67,7 +67,7 @@ def recipes(*, name: str | None, json: bool, toml: bool) -> None:
 
 
 def to_toml(recipe: Recipe) -> str:
-    """Return the file of a built-in recipe without what is said of it, to start from."""
+    """Return a built-in recipe as TOML without its descriptions, to start from."""
     lines = (FOLDER / f"{recipe.name}.toml").read_text(encoding="utf-8").splitlines()
     kept = [line for line in lines if line.partition(" = ")[0] not in Recipe.WORDS]
     head = f"# {recipe.name}, as this package has it. Name the file as you like: the recipe is named after it."

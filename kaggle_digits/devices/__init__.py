@@ -28,7 +28,7 @@ def choose_backend(requested: str | None = None) -> tuple[str, str]:
 
     A backend that the user names comes first. Without one, JAX is used if the machine has a TPU that JAX can use and
     this TensorFlow cannot, as on Kaggle today. In all other cases it is TensorFlow. If Keras is imported already, its
-    backend cannot change. Nothing is imported to find out.
+    backend cannot change. This imports nothing.
 
     Args:
         requested: "tensorflow", "jax", or None.
@@ -109,7 +109,7 @@ def import_backend(name: str) -> ModuleType:
     os.environ["KERAS_BACKEND"] = name
     if name not in sys.modules or "keras" not in sys.modules:
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-        # By default TensorFlow uses oneDNN only on CPUs with AVX-512. CPUs with AVX2 train up to twice as long without.
+        # By default TensorFlow uses oneDNN only with AVX-512. Without oneDNN, CPUs with AVX2 train up to twice as long.
         os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
         # TensorFlow and Keras import these if they are installed, which takes a third of their start-up time. They are
         # only needed for Keras' wrappers for scikit-learn, the conversion of JAX programs, and galleries of images.
@@ -122,7 +122,7 @@ def import_backend(name: str) -> ModuleType:
 
 @contextlib.contextmanager
 def _uncollected() -> Iterator[None]:
-    """Pause garbage collection during the import: modules stay, and would be looked through again and again."""
+    """Pause garbage collection during the import, because it would scan all modules again and again."""
     was_on = gc.isenabled()
     gc.disable()
     try:
@@ -135,8 +135,8 @@ def _uncollected() -> Iterator[None]:
 def collect_little() -> None:
     """Collect garbage rarely in this process, and not at its end. Call it only in a process of the package's own.
 
-    TensorFlow is made of 300,000 objects, which stay. To look through them takes a second while a network is prepared,
-    and another one at the end.
+    TensorFlow keeps 300,000 objects. Scanning them takes a second while a network is prepared, and another one at the
+    end.
     """
     gc.set_threshold(20_000)
     atexit.register(gc.freeze)
@@ -161,10 +161,10 @@ def import_tensorflow() -> ModuleType:
 
 
 def free_memory() -> None:
-    """Free what a training has left, and give it back to the system.
+    """Free the memory of a finished training, and return it to the system.
 
-    Python notices late that a network is no longer used, because its parts refer to each other, and glibc keeps what is
-    freed for later. A comparison of ten recipes would grow by more than 100 MB.
+    Python notices late that a network is no longer used, because its parts refer to each other, and glibc keeps freed
+    memory for later. A comparison of ten recipes would grow by more than 100 MB.
     """
     gc.collect()
     with contextlib.suppress(OSError, AttributeError, TypeError):  # other systems have no such function
@@ -173,7 +173,7 @@ def free_memory() -> None:
 
 @contextlib.contextmanager
 def stderr_held_back() -> Iterator[None]:
-    """Hold back what the block writes to file descriptor 2, and let it through only if the block fails."""
+    """Hold back the output of the block to file descriptor 2, and print it only if the block fails."""
     sys.stderr.flush()
     keep = os.dup(2)
     with tempfile.TemporaryFile() as held:

@@ -39,7 +39,7 @@ def find_tpu(*, must: bool, notes: list[str], sign: str | None) -> Any:
 
 
 def _start_tpu(tf: ModuleType) -> Any:
-    """Return a TPUStrategy, or what TensorFlow raised instead.
+    """Return a TPUStrategy, or the exception that TensorFlow raised.
 
     This follows TensorFlow's documentation and has only been run without a TPU. To test it on one, run
     ``kaggle-digits devices --self-test --device tpu --backend tensorflow``.
@@ -62,7 +62,7 @@ def use_gpus(gpus: list[Any], notes: list[str]) -> tuple[Any, bool]:
     ``kaggle-digits devices --self-test --device gpu --backend tensorflow``
 
     Args:
-        gpus: what TensorFlow found.
+        gpus: the GPUs that TensorFlow found.
         notes: gets the reasons for the choice.
 
     Returns:

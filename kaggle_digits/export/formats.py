@@ -46,7 +46,7 @@ class Format:
     Args:
         suffix: the end of the names of its files.
         lowest: the oldest versions with which its files were read. ``tests/test_export.py`` tries Keras' versions.
-        modules: what has to be installed to write and verify a file.
+        modules: the modules that are needed to write and verify a file.
         read: predicts with a file, pixels (N, 28, 28) float32 → probabilities. The documentation has the same lines.
     """
 
@@ -91,12 +91,12 @@ FORMATS = {
 
 @dataclass(frozen=True)
 class Export:
-    """What was exported.
+    """The result of an export.
 
     Args:
         file: the file.
         networks: how many networks are in it.
-        left_out: names of members that are no networks, and are not in it.
+        left_out: the names of members that are not networks and are left out.
         rows: how many rows were compared.
         difference: the largest difference of a probability from our own.
     """
@@ -253,7 +253,7 @@ def _for_use(layer: keras.layers.Layer) -> Callable[[Any], Any]:
 
 
 def _shares(outputs: Any) -> Any:
-    """As ``learners.network`` turns estimates of one-hot labels into probabilities."""
+    """Turn estimates of one-hot labels into probabilities, as ``models`` does."""
     from keras import ops
 
     shifted = outputs - ops.min(outputs, axis=-1, keepdims=True)
@@ -310,7 +310,7 @@ def _write(model: keras.Model, form: str, file: Path) -> None:
             _simplify(file)
             return
         try:
-            # ONNX's exporter asks for the shape. Without it, it wants the model to have been called.
+            # ONNX's exporter asks for the shape. Without it, the model must have been called before.
             shape = [keras.InputSpec(shape=(None, SIDE, SIDE), dtype="float32", name="pixels")]
             model.export(file, format=form, verbose=False, **({"input_signature": shape} if form == "onnx" else {}))
         except ValueError:

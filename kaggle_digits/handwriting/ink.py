@@ -10,10 +10,10 @@ from kaggle_digits.handwriting.normalise import stroke_width
 from kaggle_digits.learners.placing import rescale, resize
 
 LEAST_CONTRAST = 0.08
-"""Ink reflects less light than paper, by at least this share."""
+"""Smallest contrast: ink reflects less light than paper, by at least this share."""
 
 FAINT = 0.16
-"""A stroke is everywhere at least this many times as dark as most ink."""
+"""Smallest darkness anywhere in a stroke, as a share of that of most ink."""
 
 CONNECTED = np.ones((3, 3), bool)
 """Pixels that touch belong to one stroke, even if they touch only at a corner."""
@@ -28,13 +28,13 @@ def brightness(picture: np.ndarray) -> np.ndarray:
 
 
 def level_paper(picture: np.ndarray, *, window: float = 1 / 6) -> np.ndarray | None:
-    """Even out the light on the paper, and return as ink whatever is darker, or lighter, than the paper.
+    """Even out the light on the paper. Everything that is darker, or lighter, than the paper counts as ink.
 
     The brightest part of a window counts as paper.
 
     Args:
-        picture: (H, W) or (H, W, 3) float32, brightness from 0 to 1. Of three channels, the one in which the ink stands
-            out most counts, so a yellow or cyan pen is ink as well.
+        picture: (H, W) or (H, W, 3) float32, brightness from 0 to 1. Of three channels, the one with the strongest ink
+            is used, which also finds a yellow or cyan pen.
         window: the side of a window as a share of the longer side. Wherever the window lies, it must hold some paper,
             so it is broader than strokes and loops.
 
@@ -153,7 +153,7 @@ def remove_frame(mask: np.ndarray, ink: np.ndarray, length: float) -> np.ndarray
 
 
 def _slope_of_lines(mask: np.ndarray) -> float:
-    """Return the slope, in rows per column, at which the ink of a page lies in lines most of all."""
+    """Return the slope, in rows per column, at which the ink of a page best forms lines."""
     step = max(1, max(mask.shape) // 900)
     y, x = np.nonzero(mask[::step, ::step])
     if not len(y):

@@ -1,4 +1,4 @@
-"""Turn the ink of a digit into what MNIST's makers would have made of it."""
+"""Turn the ink of a digit into an image like those of MNIST."""
 
 from __future__ import annotations
 
@@ -46,5 +46,5 @@ def _move_outline(mask: np.ndarray, distance: float) -> np.ndarray:
     margin = int(max(0, distance)) + 2
     mask = np.pad(mask, margin)
     inside, outside = ndimage.distance_transform_edt(mask), ndimage.distance_transform_edt(~mask)
-    distance = max(distance, 1 - inside.max())  # so that something is left of every digit
+    distance = max(distance, 1 - inside.max())  # something must be left of every digit
     return np.clip(np.where(mask, inside, 1 - outside) + distance, 0, 1).astype(np.float32)

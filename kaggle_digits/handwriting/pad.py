@@ -29,7 +29,7 @@ from kaggle_digits.handwriting.reader import Reader, describe, read_picture
 log = logging.getLogger(__name__)
 
 SECONDS = 60.0
-"""A picture must arrive within these seconds, or the server stops waiting for it."""
+"""Maximum seconds to wait for a picture to arrive."""
 
 
 class _TooLargeError(DataError):
@@ -61,7 +61,7 @@ def make_app(reader: Reader, *, host: str = "127.0.0.1", token: str | None = Non
         "X-Content-Type-Options": "nosniff",
     }
     no_token = "The token is missing from the address. Open the address that the terminal shows."
-    # To read a picture may take a few hundred megabytes, so one is read at a time. At most eight large ones wait.
+    # Reading a picture may take a few hundred megabytes, so one is read at a time. At most eight large ones wait.
     one_at_a_time, large_bodies = asyncio.Lock(), asyncio.Semaphore(8)
 
     def answer(picture: bytes, path: str) -> dict[str, Any]:
@@ -115,16 +115,16 @@ def make_app(reader: Reader, *, host: str = "127.0.0.1", token: str | None = Non
 
 
 async def _body(request: Request, wait_for_memory: Callable[[], Awaitable[object]]) -> bytes:
-    """Read the body of a request. A large one waits for memory, which counts as no time.
+    """Read the body of a request. A large one waits for memory, and this wait does not count.
 
     Raises:
         DataError: it is too large.
         TimeoutError: it did not arrive in time.
     """
     most = 20_000_000  # bytes of a picture
-    # A browser listens for the answer only after it has sent everything, so this many bytes are read and thrown away.
+    # Browsers read the answer only after sending everything: drain up to this many bytes of a larger upload.
     most_read = 10 * most
-    large = 1_000_000  # bytes; what the page draws is smaller
+    large = 1_000_000  # bytes; drawings on the page are smaller
     too_large = _TooLargeError("the picture: more than 20 MB. Expected 20 or less. Save it smaller.")
     if int(request.headers.get("content-length", 0)) > most_read:
         raise too_large
@@ -157,7 +157,7 @@ def _own_address() -> str:
     """Return the address under which others in the same network reach this computer, or else its name."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as connection:
         try:
-            connection.connect(("192.0.2.1", 9))  # an address of nobody (RFC 5737). Nothing is sent
+            connection.connect(("192.0.2.1", 9))  # an unused address (RFC 5737). Nothing is sent
         except OSError:
             return socket.gethostname()
         return connection.getsockname()[0]
@@ -195,6 +195,6 @@ def serve(make_reader: Callable[[], Reader], *, host: str, port: int) -> None:
         name, port = _own_address() if _is_open_to_all(host) else host, listening.getsockname()[1]
         address = f"http://{f'[{name}]' if ':' in name else name}:{port}{f'/?token={token}' if token else ''}"
         log.info("Open %s in your browser. Ctrl+C stops the server.", address)
-        # While 600 clients are connected, others are asked to come back later.
+        # Maximum number of connections. Further clients are asked to come back later.
         config = uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off", limit_concurrency=600)
         uvicorn.Server(config).run(sockets=[listening])

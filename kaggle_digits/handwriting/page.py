@@ -64,7 +64,7 @@ class Digit:
         box: left, top, right, bottom in pixels of the picture; right and bottom are just outside.
         row: the row on the page, from 0.
         digit: the likeliest digit, 0–9.
-        sure: whether its probability reaches the threshold. What covers much of the picture is never sure.
+        sure: whether its probability reaches the threshold. A digit that covers much of the picture is never sure.
         probabilities: (10,) float, calibrated if the run had held-out rows for it.
         pixels: (784,) uint8, what the network saw.
     """
@@ -201,7 +201,7 @@ def _find_pieces(picture: np.ndarray, known: np.ndarray) -> tuple[np.ndarray, li
     mask, darkest = find_strokes(ink)
     pieces = s.separate(mask)
     pieces = [piece for piece, is_dash in zip(pieces, s.find_dashes(pieces), strict=True) if not is_dash]
-    # Every stroke becomes as dark as any other, even where the pen was pressed less.
+    # All strokes become equally dark, even where the pen was pressed less.
     return np.clip(ink / np.maximum(darkest, 0.3), 0, 1), pieces, boxes
 
 
@@ -220,7 +220,7 @@ def _better_turn(ink: np.ndarray, pieces: list[Strokes], classify: Classify) -> 
         return float(classify(pixels).max(axis=1).mean())
 
     means = [mean_probability(0)]
-    enough = means[0] + 0.06  # a page is turned only if it is then read so much better
+    enough = means[0] + 0.06  # a page is turned only for this much gain
     if enough > 1:
         return 0
     means += [mean_probability(turns) for turns in (1, 2, 3)]
@@ -247,7 +247,7 @@ def _read_upright(
         return [], left_out
     rows = s.rows_of([part.strokes for part in parts], usual)
     likely = np.array([part.certainty >= LIKELY for part in parts])
-    # What does not look like a digit, but stands among digits, is more likely one that cannot be read.
+    # A shape among digits that does not look like one is more likely an unreadable digit.
     of_digits = {row: likely[rows == row].mean() >= 0.5 or likely.mean() >= 0.75 for row in set(rows)}
     digits = []
     for row, part in sorted(zip(rows, parts, strict=True), key=lambda pair: (pair[0], pair[1].strokes.middle[0])):

@@ -22,23 +22,23 @@ from kaggle_digits.errors import DataError
 pillow_heif.register_heif_opener()
 
 MOST_PIXELS = 50_000_000
-"""A picture's most pixels: more than the largest phone cameras take, few enough for any computer's memory."""
+"""Maximum pixels of a picture: more than the largest phone cameras take, few enough for any computer's memory."""
 
 ENOUGH = 2000
-"""A picture with a longer side of twice as many pixels, or more, is made smaller, but not below this. Numbers for every
-pixel of a large one would take more than a gigabyte."""
+"""Larger pictures are reduced, but their longer side keeps at least this many pixels. At full size, a large one would
+take more than a gigabyte."""
 
 DAMAGED = (OSError, SyntaxError, ValueError, EOFError, struct.error, RuntimeError, TypeError, LookupError, MemoryError)
-"""What Pillow raises for damaged files."""
+"""Exceptions that Pillow raises for damaged files."""
 
 
 @functools.cache
 def formats() -> tuple[str, ...]:
-    """Return the formats that Pillow may try, whatever a file is called. Some of its others start programs."""
+    """Return the formats that Pillow may try, whatever a file is called. Some other formats start programs."""
     Image.init()
     names = ("PNG", "JPEG", "JPEG2000", "HEIF", "AVIF", "WEBP", "TIFF", "GIF", "BMP",
              "DIB", "PPM", "TGA", "PCX", "QOI", "SGI", "PSD", "ICO")  # fmt: skip
-    # Older releases than 12.3 have known faults in reading PSD. Kaggle's image has one.
+    # Releases before 12.3 have known faults in reading PSD. Kaggle's image has such a release.
     is_safe = tuple(int(part) for part in PIL.__version__.split(".")[:2]) >= (12, 3)
     return tuple(name for name in names if name in Image.OPEN and (name != "PSD" or is_safe))
 
@@ -98,7 +98,7 @@ def load_photos(source: Path | bytes, *, name: str | None = None) -> Iterator[Ph
 
 @contextlib.contextmanager
 def _explained(name: str) -> Iterator[None]:
-    """Turn what Pillow says about a picture into one error."""
+    """Turn Pillow's errors about a picture into one of ours."""
     try:
         with warnings.catch_warnings():
             # Pillow warns about large pictures, which are refused here, and about odd metadata, which does no harm.
@@ -198,7 +198,7 @@ def _values(image: Image.Image) -> np.ndarray:
         least, most = (known.min(), known.max()) if known.size else (0.0, 0.0)
         if least == most:
             return np.ones(values.shape, np.float32)
-        # Values that are not numbers say nothing. To take them for paper does the least harm.
+        # Values that are not numbers are taken for paper, which does the least harm.
         return np.nan_to_num((values - least) / (most - least), nan=1.0, posinf=1.0, neginf=0.0).astype(np.float32)
     opaque = None
     if "A" in image.getbands() or "transparency" in image.info:

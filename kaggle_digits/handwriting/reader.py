@@ -77,7 +77,7 @@ class Reader:
 
 
 def _scaled(page: Page, size: tuple[int, int], shape: tuple[int, ...]) -> Page:
-    """Return a page with places in pixels of the picture at its full size. It may have been read at a smaller one."""
+    """Return a page with positions in pixels of the full picture. It may have been read at a smaller size."""
     width, height = size
     across, down = width / shape[1], height / shape[0]
     if across == down == 1:
@@ -120,7 +120,7 @@ def read_picture(
 
 @dataclass(frozen=True)
 class Pictures:
-    """Image files, and what each holds.
+    """Image files and their labels.
 
     Args:
         files: the files, in order.

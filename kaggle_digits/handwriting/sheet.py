@@ -17,7 +17,7 @@ from skimage.draw import polygon2mask
 from kaggle_digits.learners.placing import rescale
 
 LEAST_AREA = 0.08
-"""A sheet covers at least this share of the picture."""
+"""Smallest sheet, as a share of the picture."""
 
 BORDER = 4
 """Nothing within this many pixels of the picture's border counts as an edge of the sheet."""
@@ -61,7 +61,7 @@ def find_sheet(picture: np.ndarray, *, most: int) -> Sheet | None:
     small = rescale(picture, scale)
     small = ndimage.gaussian_filter(small, (1.2, 1.2, 0)[: small.ndim])
     channels = [small] if small.ndim == 2 else [small.mean(axis=2), small[:, :, 2], small[:, :, 0]]
-    # What is thinner than this is a thread, and no part of a sheet.
+    # Anything thinner than this is a thread, not a part of a sheet.
     thread = ndimage.iterate_structure(ndimage.generate_binary_structure(2, 1), 2)
     sharpest, best_corners, best_channel = 0.0, None, small
     for channel in channels:

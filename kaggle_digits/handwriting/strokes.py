@@ -96,7 +96,7 @@ def find_dashes(pieces: list[Strokes]) -> np.ndarray:
             else:
                 chains.append([index])
                 open_chains.append(chains[-1])
-        for chain in (chain for chain in chains if len(chain) >= 6):  # fewer dashes are no line
+        for chain in (chain for chain in chains if len(chain) >= 6):  # fewer dashes are not a line
             x, y = first[chain], level[chain]
             away = y - np.polyval(np.polyfit(x, y, 2), x)
             is_dash[chain] |= np.abs(away).mean() <= 0.4 * np.median(thickness[chain])
@@ -251,7 +251,7 @@ def cuts(piece: Strokes, ink: np.ndarray) -> list[np.ndarray]:
 
 
 def _seams(cost: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the cheapest way from top to bottom through each of several windows, and what it costs.
+    """Return the cheapest way from top to bottom through each of several windows, and its cost.
 
     A way moves at most one column from row to row.
 
@@ -298,7 +298,7 @@ def between(piece: Strokes, start: np.ndarray | None, end: np.ndarray | None) ->
 
 
 def ways_to_cut(piece: Strokes, ink: np.ndarray, usual: float) -> Iterator[tuple[int, int, Strokes]]:
-    """Yield what lies between any two cuts of a piece, if it has the size of a digit: first cut, last cut, part."""
+    """Yield each part between two cuts of a piece that has the size of a digit: first cut, last cut, part."""
     seams: list[np.ndarray | None] = [None, *cuts(piece, ink), None]
     for first, last in itertools.combinations(range(len(seams)), 2):
         if (first, last) == (0, len(seams) - 1):

@@ -150,7 +150,7 @@ class Client:
                     raise (error if error is not cause else self._explain(what, cause, storage=storage)) from cause
                 log.info("%s: %s; trying again in %.0f s", what, _said(cause), wait)
             except Exception as error:
-                # The client does not guard its parsing, and raises what it likes.
+                # The client's parsing is not guarded, and may raise anything.
                 raise KaggleError(
                     f"{what}: client {self.version} does not understand Kaggle's answer ({type(error).__name__}: "
                     f"{error}). Try again, or update the client: pip install -U kaggle"
@@ -282,7 +282,7 @@ def _guarded() -> Iterator[None]:
     """Hold back what the client prints (in verbose mode even the credentials), and give its requests a timeout.
 
     The client would wait for ever. It has no setting for a timeout, and opens its own sessions, the first one while it
-    is imported. So the timeout is set in requests itself, for the time of a call.
+    is imported. So the timeout is set in requests itself during a call.
     """
     send = HTTPAdapter.send
 
@@ -323,6 +323,6 @@ def _said(error: requests.RequestException) -> str:
 
 
 def _retry_after(error: requests.RequestException) -> float:
-    """Return how many seconds Kaggle asks to wait, or 0 if it asks nothing, or names a date."""
+    """Return how many seconds Kaggle asks to wait, or 0 if it does not say, or names a date."""
     asked = "" if error.response is None else error.response.headers.get("Retry-After", "")
     return float(asked) if asked.isdigit() else 0.0

@@ -31,7 +31,7 @@ from kaggle_digits.tables.find import find_competition
 log = logging.getLogger(__name__)
 
 LOST_PAUSES = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
-"""Seconds between looks for a submission that may or may not have been made. Kaggle's list may lag behind."""
+"""Seconds between checks whether a submission was made. Kaggle's list may lag behind."""
 
 
 @dataclass(frozen=True)
@@ -154,7 +154,7 @@ def upload(file: Path, message: str, *, rows: int | None = None) -> Submission:
         client = connect()
         before = record["upload"]
         submission = _find_known(client, slug, before, marker)
-        # Only if the record shows that the user knows about the failure, the same contents are submitted again.
+        # The same contents are submitted again only if the record shows that the user knows about the failure.
         was_told = before and before["state"] in ("error", "sent")
         if submission and not (
             submission.state == "error" and was_told and before["reference"] == submission.reference

@@ -166,7 +166,7 @@ def _wait(client: Client, kernel: Kernel) -> None:
         is_of_this_push = is_of_this_push or not has_failed
         if has_failed and (is_of_this_push or not is_early):
             end = ""
-            with contextlib.suppress(DigitsError):  # no log is no reason to hide the failure
+            with contextlib.suppress(DigitsError):  # a missing log must not hide the failure
                 _, end = _list_outputs(client, kernel)
             raise KaggleError(
                 f"{kernel.name}: {state} ({failure or 'no reason given'}). See {kernel.url}"

@@ -158,7 +158,7 @@ CORE = {
 
 
 def _package_cells(notebook: Any) -> list[Any]:
-    """Return the cells that carry the modules that the notebook uses, and the modules that those use."""
+    """Return the cells with all modules that the notebook uses, directly or not."""
     import nbformat
 
     used = _modules_used([cell.source for cell in notebook.cells if cell.cell_type == "code"])

@@ -52,7 +52,7 @@ def free_name(file: Path, *, may_take: Callable[[Path], bool] = lambda _: False)
 
     Args:
         file: the name to begin with.
-        may_take: says of a name that a file has whether it may be taken all the same.
+        may_take: says whether a name may be taken although a file has it.
     """
     return next(
         name
@@ -73,20 +73,20 @@ def write_record(
 
     Args:
         file: the submission, already written.
-        runs: what to say of each run, see ``Run.summary``.
-        build: of the notebook that made the file, see ``kaggle.notebook.build_kernel``.
+        runs: an entry for each run, see ``Run.summary``.
+        build: the build of the notebook that made the file, see ``kaggle.notebook.build_kernel``.
         not_for_upload: why the file cannot be uploaded to the competition, or None.
         test_checksum: CRC-32 of the pixels that were predicted, or None.
     """
     record, stored = _new_record(file), _stored_record(file)
-    if stored and stored["sha256"] == record["sha256"]:  # what is known of the submission of these contents stays
+    if stored and stored["sha256"] == record["sha256"]:  # keep what is known about a submission of these contents
         record["upload"] = stored["upload"]
     made_by = {"runs": list(runs), "build": build, "not_for_upload": not_for_upload, "test_checksum": test_checksum}
     save_record(file, record | made_by)
 
 
 def is_used(run: Run) -> bool:
-    """Whether a submission was made with a run. It is, once the record of the file names it; that is written last."""
+    """Whether a submission was made with a run, that is, whether the file's record names it. The record comes last."""
     record = load_record(record_path(Path(run.submission))) if run.submission else None
     folders = [entry.get(name) for entry in record["runs"] for name in ("run", "measured_by")] if record else []
     return str(run.folder) in folders
@@ -202,7 +202,7 @@ def write_checked(
         runs: the runs that predicted.
         measured: the run on fewer rows whose accuracy stands for that of runs on all rows.
         overwrite: whether to replace an existing file.
-        build: of the notebook that made the file, see ``kaggle.notebook.build_kernel``.
+        build: the build of the notebook that made the file, see ``kaggle.notebook.build_kernel``.
         not_for_upload: why the file cannot be uploaded to the competition, or None.
         test_checksum: CRC-32 of the pixels that were predicted, or None.
 
@@ -214,7 +214,7 @@ def write_checked(
     """
     out = Path(out)
     digits = predict_digits(probabilities)
-    if not (out.is_file() and out.read_bytes() == to_csv(digits)):  # written by a job that was stopped then
+    if not (out.is_file() and out.read_bytes() == to_csv(digits)):  # unless a stopped job has written it
         write_submission(out, digits, overwrite=overwrite)
     counts = check_submission(out, rows=len(probabilities[0]))
     described = [run.summary() for run in runs]
@@ -236,7 +236,7 @@ def check_out(out: Path, *, overwrite: bool = False) -> None:
 
 
 def marked_name(out: Path, *, from_sample: bool) -> Path:
-    """Return the name of a submission, with a mark if the built-in sample has a part in it.
+    """Return the name of a submission, with a mark if it is made from the built-in sample.
 
     >>> marked_name(Path("mine.csv"), from_sample=True).name
     'sample-mine.csv'

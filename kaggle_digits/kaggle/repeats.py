@@ -48,7 +48,7 @@ def find_done(file: Path, wanted: Sequence[Run], test_checksum: int) -> list[Run
 
 
 def is_begun(out: Path, runs: Path) -> bool:
-    """Whether a job was stopped when it had written this file, and before it wrote the record.
+    """Whether a job was stopped between writing this file and writing the record.
 
     Args:
         out: the file.
@@ -64,7 +64,7 @@ def is_begun(out: Path, runs: Path) -> bool:
 
 
 def holds_folds(wanted: Sequence[Run]) -> bool:
-    """Whether folders hold runs of this very job, with which no submission was made yet.
+    """Whether folders hold runs of this job that no submission has used yet.
 
     Args:
         wanted: the runs that would be trained, one for each folder.

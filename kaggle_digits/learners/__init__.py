@@ -24,7 +24,7 @@ from kaggle_digits.run import MODEL_FILE, Predictor, Run, member_folders, read_r
 from kaggle_digits.strategy import Device, device_of
 
 PACKAGED_RUN = Path(__file__).parent / "packaged_run"
-"""The run folder of a small network that comes with the package, so that there is something to predict with."""
+"""Run folder of the small network that comes with the package, for predicting without training."""
 
 
 class Progress(Protocol):
@@ -39,13 +39,13 @@ class Progress(Protocol):
 
 @dataclass(frozen=True)
 class _Part:
-    """Passes the progress of one of several trainings on as progress of the whole.
+    """Reports the progress of one of several trainings as progress of the whole.
 
     Args:
-        whole: receives it.
-        before: the weight of the trainings that come before.
-        weight: of this training.
-        total: of all.
+        whole: receives the reports.
+        before: the weight of the earlier trainings.
+        weight: the weight of this training.
+        total: the weight of all.
     """
 
     whole: Progress
@@ -61,11 +61,11 @@ class _Part:
 
 
 def part_of(progress: Progress | None, number: int, parts: int | Sequence[int]) -> Progress | None:
-    """Return what receives the progress of one of several trainings.
+    """Return a receiver for the progress of one of several trainings.
 
     Args:
-        progress: receives that of the whole; None for nobody.
-        number: of the training, counted from 0.
+        progress: receives the progress of the whole; or None.
+        number: the number of the training, counted from 0.
         parts: how many trainings there are, or the weight of each.
     """
     if progress is None:
@@ -76,14 +76,14 @@ def part_of(progress: Progress | None, number: int, parts: int | Sequence[int]) 
 
 @dataclass(frozen=True)
 class Context:
-    """What several trainings of a job have in common.
+    """The settings that several trainings of a job share.
 
     Args:
         device: where to train; None finds the best device for the recipe.
-        seed: of everything random.
+        seed: the seed for everything random.
         source: where the rows come from, for the record.
         split: how they were divided, for the record; None if that is not known.
-        progress: is told of every step and epoch of a network.
+        progress: receives every step and epoch of a network.
     """
 
     device: Device | None = None
@@ -95,18 +95,18 @@ class Context:
 
 @dataclass(frozen=True, kw_only=True)
 class Training:
-    """All that a learner needs to train.
+    """Everything that a learner needs to train.
 
     Args:
         recipe: what to train.
         rows: the rows to train on.
-        held_out: rows to measure accuracy on, or None. They are never trained on and decide on nothing.
+        held_out: rows to measure accuracy on, or None. They are never trained on, and no choice depends on them.
         folder: the run folder, for checkpoints.
         seed: the seed for everything random.
         device: where to train.
         members: the finished runs of the recipe's members, with their predictors.
         progress: receives every step and epoch of a network.
-        callbacks: Keras callbacks for a network. What they add to the logs of an epoch becomes a part of its metrics.
+        callbacks: Keras callbacks for a network. Values that they add to the logs of an epoch are added to its metrics.
     """
 
     recipe: Recipe
@@ -170,7 +170,7 @@ LEARNERS: dict[type[Recipe], str] = {
 
 
 def learner_of(recipe: Recipe) -> Learner:
-    """Return the learner of a recipe. Only this function asks what kind a recipe is.
+    """Return the learner of a recipe. Only this function looks at the kind of a recipe.
 
     Its module is imported only when it is needed: Keras and scikit-learn take seconds to import.
     """
@@ -185,7 +185,7 @@ def load_run(folder: str | Path, device: Device | None = None) -> Run:
         device: where to predict; None finds the best device for the recipe.
 
     Raises:
-        RunError: it is no run folder, it is not finished, or a file in it cannot be loaded.
+        RunError: it is not a run folder, is not finished, or a file in it cannot be loaded.
     """
     run = read_finished(folder)
     device = device or device_of(run.recipe)
@@ -199,7 +199,7 @@ def read_finished(folder: str | Path) -> Run:
     """Read the description of a finished run.
 
     Raises:
-        RunError: it is no run folder, or its training is not finished.
+        RunError: it is not a run folder, or its training is not finished.
     """
     run = read_run(Path(folder))
     if not run.finished:
@@ -213,7 +213,7 @@ def _unfinished(run: Run) -> RunError:
     lengths = [[(net.epochs, net.least_steps) for net in each.networks] for each in (recipe, usual) if each]
     epochs = f" --epochs {lengths[0][0][0]}" if usual and lengths[0] != lengths[1] else ""
     start = f"{folder}: its training is not finished. Expected a finished run. Continue it"
-    if not usual and not recipe.source.endswith((".toml", ".py")):  # from which no command can make it again
+    if not usual and not recipe.source.endswith((".toml", ".py")):  # no command can make such a recipe again
         return RunError(f'{start} where it was started, with train_run(recipe, rows, "{folder}", resume=True).')
     if not usual and len({(net.epochs, net.least_steps) for net in recipe.networks}) == 1:
         epochs = f" --epochs {recipe.networks[0].epochs}" if not recipe.networks[0].least_steps else ""

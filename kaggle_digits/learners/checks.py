@@ -29,14 +29,14 @@ PLAIN_LAYERS = (
     *("Residual", "Resizing", "SeparableConv1D", "SeparableConv2D", "SimpleRNN", "Softmax", "SpatialDropout1D"),
     *("SpatialDropout2D", "UnitNormalization", "UpSampling1D", "UpSampling2D", "ZeroPadding1D", "ZeroPadding2D"),
 )
-"""Layers that only compute. Others of Keras' layers load files or run code that they are given."""
+"""Layers that only compute. Other layers of Keras may load files or run code."""
 
 
 def safe_layers(recipe: Network) -> tuple[Layer, ...]:
-    """Return the layers of a network that may come from anyone, without what matters only in training.
+    """Return the layers of a network that may come from anyone, without options that matter only in training.
 
     Raises:
-        UnknownLayerError: a layer is somebody's own, and its code is not here.
+        UnknownLayerError: a layer is a custom one, and its code is not here.
         FieldError: a layer does more than compute, takes an absurd amount of memory, or cannot be made. The name is
             layers[N], counted from 0.
     """
@@ -47,7 +47,7 @@ def safe_layers(recipe: Network) -> tuple[Layer, ...]:
             plain, after, more = _safe_layer(kind, options, shape)
         except UnknownLayerError:
             raise
-        except Exception as error:  # whatever a stranger's options can do to Keras
+        except Exception as error:  # a stranger's options can make Keras raise anything
             raise FieldError(f"layers[{number}]", f"{kind}: {fault_of(kind, options, error)}") from error
         weights += more
         if weights > 2**27 or math.prod(after) > 2**20:
@@ -66,7 +66,7 @@ def safe_layers(recipe: Network) -> tuple[Layer, ...]:
 def _safe_layer(
     kind: str, options: dict[str, Any], shape: tuple[int, ...]
 ) -> tuple[dict[str, Any], tuple[int, ...], int]:
-    """Return the options of a layer that matter after training, the shape of its output, and a bound of its weights."""
+    """Return the options of a layer that matter after training, the shape of its output, and a bound on its weights."""
     found = layer_class(kind)
     if found.__name__ not in PLAIN_LAYERS and ">" not in kind:  # Keras has several names for some layers
         raise ValueError("is no layer that only computes, so a recipe or a run folder may not have it")
@@ -75,7 +75,7 @@ def _safe_layer(
         if not is_plain(value):
             raise ValueError(f"its option {name} is neither text nor a number")
     layer = found(**plain, dtype="float32")
-    if ">" in kind:  # the user's own code, which need not say what shape it returns
+    if ">" in kind:  # custom code may not say what shape it returns
         after = tuple(layer(keras.KerasTensor((None, *shape))).shape[1:])
     else:
         after = tuple(int(size or 0) for size in layer.compute_output_shape((None, *shape))[1:])
@@ -89,7 +89,7 @@ def _safe_layer(
 
 
 def fault_of(kind: str, options: dict[str, Any], error: Exception) -> str:
-    """Say why a layer cannot be made: an option that it does not take, or else what Keras says."""
+    """Say why a layer cannot be made: it does not take an option, or else what Keras says."""
     with contextlib.suppress(ValueError, LookupError):
         known = [name for name in inspect.signature(layer_class(kind)).parameters if name not in ("kwargs", "args")]
         if known and (

@@ -1,7 +1,7 @@
 """Classical methods on the 784 pixels. All but one are scikit-learn's.
 
-What a method has learned is kept as plain arrays in ``model.npz``, and predictions are computed from them. Loading
-arrays runs no code, whoever wrote the file, and works with every version of scikit-learn. A pickle offers neither.
+A trained method is kept as plain arrays in ``model.npz``, and predictions are computed from them. Loading arrays runs
+no code and works with every version of scikit-learn. A pickle may run code, and depends on the version.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from kaggle_digits.strategy import Device
 
 MAX_BYTES = 2**31
-"""The arrays of a model.npz may take this many bytes, ten times what the largest model of 42,000 rows takes."""
+"""Maximum size of the arrays in a model.npz, in bytes: ten times the largest model of 42,000 rows."""
 
 Learned = dict[str, np.ndarray]
 """What a method has learned: arrays by the names in ``_EXPECTED``."""
@@ -84,7 +84,7 @@ _EXPECTED: dict[str, dict[str, tuple[str, tuple[str | int, ...]]]] = {
 
 @dataclass(frozen=True)
 class ClassicalPredictor:
-    """Predicts from pixels as they are, with what a method has learned.
+    """Predicts from unprocessed pixels with a trained method.
 
     Args:
         learned: what ``fit_estimator`` or ``load_estimator`` returned.
@@ -141,13 +141,13 @@ def load(run: Run, device: Device, members: Sequence[Predictor]) -> Predictor:  
 
 
 def check_method(recipe: Classical) -> None:
-    """Check a method that somebody else has written down.
+    """Check a method that may come from anyone.
 
     Raises:
-        FieldError: there is no such method here, or it would be predicted with in another way than it was trained.
+        FieldError: there is no such method here, or its prediction would not fit its training.
     """
-    # The methods, and the settings of each that its predictor here knows. Then those that must be there, with their
-    # least and greatest value. Then those with only one possible value.
+    # First the settings of each method that its predictor knows. Then those that are required, with their smallest and
+    # largest value. Then those with only one possible value.
     methods = {
         "DummyClassifier": ("strategy",),
         "GaussianNB": ("var_smoothing",),
@@ -269,7 +269,7 @@ def _fit_forest(images: np.ndarray, digits: np.ndarray, seed: int, settings: dic
     for tree, root in zip(trees, roots, strict=True):
         both = np.stack([tree.children_left, tree.children_right], axis=1)
         itself = np.arange(tree.node_count)[:, None]
-        # A leaf leads to itself.
+        # A leaf points to itself.
         children.append(np.where(both < 0, itself, both) + root)
     return {
         "roots": roots,
@@ -374,7 +374,7 @@ def _forest(learned: Learned, images: np.ndarray) -> np.ndarray:
 
 
 def _in_batches(method: Callable[[Learned, np.ndarray], np.ndarray]) -> Callable[[Learned, np.ndarray], np.ndarray]:
-    """Let a method see 1,000 rows at once, because its intermediate results for each row are large."""
+    """Apply a method to 1,000 rows at a time, because its intermediate results for each row are large."""
 
     def predict(learned: Learned, images: np.ndarray) -> np.ndarray:
         batches = range(0, len(images), 1000)

@@ -1,9 +1,9 @@
-"""Draw images to train on that MNIST lacks: digits of other kinds, and what is not a digit.
+"""Draw training images that MNIST lacks: digits of other kinds, and shapes that are not digits.
 
 A network that has seen only digits takes every letter for one. ``draw_images`` draws letters and signs in many fonts
 and with many pens, scribbles and blots. It also takes real digits apart, joins, mirrors and turns them. A network is
 trained on these images with the label "each digit is equally likely". Digits are drawn as well, in the same fonts and
-in strokes as Europeans write them. Otherwise a network would learn that whatever is printed is not a digit.
+in strokes as Europeans write them. Otherwise a network would learn that printed characters are never digits.
 
 Source of the labels: Hendrycks, Mazeika and Dietterich 2019, Deep anomaly detection with outlier exposure,
 arXiv 1812.04606.
@@ -25,11 +25,11 @@ from kaggle_digits.learners.placing import ink_box, place_ink
 from kaggle_digits.run import Predictor, Threshold
 
 OUTLIER = -1
-"""The digit of an image that is none."""
+"""Label of an image that is not a digit."""
 
 LETTERS = "ACEFHKMNPRTUVWXacdefkmnprtuvwx"
-"""Letters that do not look like a digit. In somebody's hand, B, D, G, I, J, O, Q, S, Y, Z, b, g, h, i, j, l, o, q, s, y
-and z look like one."""
+"""Letters that do not look like a digit. Handwritten B, D, G, I, J, O, Q, S, Y, Z, b, g, h, i, j, l, o, q, s, y and z
+may look like one."""
 
 FONTS = (
     "DejaVuSans", "DejaVuSans-Oblique", "DejaVuSans-Bold", "DejaVuSansMono", "DejaVuSerif", "DejaVuSerif-Italic",
@@ -110,14 +110,14 @@ def draw_images(count: int, rows: TrainingRows, rng: np.random.Generator) -> Tra
         rng: the source of randomness.
 
     Returns:
-        ``count`` rows, each placed in the image as MNIST's digits are. The digit is OUTLIER for an image that is none.
+        ``count`` rows, each placed in the image as MNIST's digits are. The digit is OUTLIER for all others.
     """
     # The share of each kind, and how one is drawn. The first two kinds are digits.
     kinds: dict[str, tuple[float, Callable[[int], np.ndarray]]] = {
         "printed digit": (0.12, lambda digit: _glyph(str(digit), rng)),
         "written digit": (0.08, lambda digit: _written(digit, rng)),
         "letter": (0.33, lambda _: _glyph(LETTERS, rng)),
-        "sign": (0.07, lambda _: _glyph("+-=×÷%#@<>*~^±€πΔΣΩΨωμλ", rng)),  # those that look like no digit
+        "sign": (0.07, lambda _: _glyph("+-=×÷%#@<>*~^±€πΔΣΩΨωμλ", rng)),  # signs that do not look like a digit
         "scribble": (0.05, lambda _: _scribble(rng)),
         "blot": (0.02, lambda _: _blot(rng)),
         "piece": (0.06, lambda _: _piece(rows, rng)),
@@ -274,7 +274,7 @@ def _trim(ink: np.ndarray) -> np.ndarray:
 def _turned(rows: TrainingRows, rng: np.random.Generator) -> np.ndarray:
     """Turn a digit by a quarter or a half, or mirror it from left to right.
 
-    Only digits are taken that then look like no digit. 0 and 8 stay much the same, and a mirrored 2 is a kind of 5.
+    Only digits that then look like no digit are used. 0 and 8 stay much the same, and a mirrored 2 is a kind of 5.
     """
     if rng.random() < 0.65:
         return np.rot90(_any(rows, rng, (2, 3, 4, 5, 7)), rng.choice([1, 3]))
@@ -302,10 +302,10 @@ def measure_threshold(predictor: Predictor, digits: np.ndarray, temperature: flo
     """Find from which probability on a digit is sure, with 2,000 letters in fonts that were not trained on.
 
     Args:
-        predictor: of the network.
+        predictor: the predictor of the network.
         digits: (N, 10) calibrated probabilities of held-out digits.
-        temperature: calibrates what it reads in letters.
-        seed: of the letters.
+        temperature: calibrates the probabilities of the letters.
+        seed: the seed for the letters.
     """
     letters = draw_letters(2000, HELD_OUT_FONTS, np.random.default_rng(seed))
     return Threshold(*find_threshold(digits, calibrate(predictor.probabilities(letters), temperature)))

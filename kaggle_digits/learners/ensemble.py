@@ -43,7 +43,7 @@ class EnsemblePredictor:
         return self.average([network.probabilities(pixels) for network in self.networks], pixels)
 
     def average(self, read: Sequence[np.ndarray], pixels: np.ndarray) -> np.ndarray:
-        """Average what the networks have read, and what the others read where the networks are unsure.
+        """Average the probabilities of the networks, and of the others where the networks are unsure.
 
         Args:
             read: the probabilities (N, 10) of each network.
@@ -78,7 +78,7 @@ def check(recipe: Recipe) -> None:
 def fit(training: Training) -> Fitted:
     """Combine the finished members, and average their probabilities of the held-out rows.
 
-    What the networks read in these rows is already in their run folders.
+    The networks' probabilities of these rows are already in their run folders.
     """
     members, held_out = training.members, training.held_out
     predictor = _of_members(training.recipe.members, [run.predictor for run in members if run.predictor])

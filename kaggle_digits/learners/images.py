@@ -21,8 +21,8 @@ from kaggle_digits.run import Predictor
 from kaggle_digits.strategy import Device
 
 SURE = 0.9
-"""A model is sure of an image if its likeliest digit has this probability or more. Sure images are not looked at again:
-neither their shifted versions, nor a classical method beside two or more networks, would change the digit."""
+"""A model is sure of an image if its likeliest digit has this probability or more. Sure images are not read again.
+Shifted versions, or a classical method beside two or more networks, would not change the digit."""
 
 
 def normalise_for(recipe: Recipe, pixels: np.ndarray) -> np.ndarray:

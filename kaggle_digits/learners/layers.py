@@ -1,4 +1,4 @@
-"""The layers and optimizers of ours that recipes may name beside Keras' own, and how a name becomes a class."""
+"""Our own layers and optimizers for recipes, and how to find any layer or optimizer by its name."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Residual(keras.layers.Layer):
 
 
 class BatchNormalization(keras.layers.BatchNormalization):
-    """Keras' layer, but with TensorFlow's fused operation where a training on images in one replica can use it.
+    """Keras' layer, but with TensorFlow's fused operation when it is trained on images in one replica.
 
     Keras computes mean, variance and result one after another, and in float32 even if the network is in bfloat16. The
     fused operation computes them in one go with half the memory, which makes a whole training a third faster on a CPU
@@ -80,9 +80,9 @@ class BatchNormalization(keras.layers.BatchNormalization):
 class ConvMuon(keras.optimizers.AdamW):
     """Muon for weights of two or more dimensions, which are kernels, and AdamW for biases and normalisations.
 
-    Muon replaces a kernel's update by the nearest matrix whose singular values are all 1. So directions that are rare
-    in the gradients are learned as fast as frequent ones. Keras' own ``Muon`` leaves the kernels of convolutions to
-    AdamW. Here such a kernel is a matrix, whose columns are its last dimension: a column for every filter.
+    Muon replaces a kernel's update by the nearest matrix whose singular values are all 1. So rare directions of the
+    gradients are learned as fast as frequent ones. Keras' own ``Muon`` leaves the kernels of convolutions to AdamW.
+    Here such a kernel is a matrix with a column for every filter.
 
     Args:
         learning_rate: a number or a schedule, for both kinds of weights.
@@ -129,8 +129,8 @@ def orthogonalized(matrix: Any) -> Any:
     rows, columns = matrix.shape
     wide = matrix if rows <= columns else keras.ops.transpose(matrix)  # the products are smaller
     wide = wide / (keras.ops.norm(wide) + 1e-7)
-    # An odd polynomial. Applied again and again, it brings singular values near 1, and small ones rise fastest. After
-    # five times, those of at least 0.01 of the matrix' norm lie between about 0.7 and 1.2.
+    # An odd polynomial. Each step brings the singular values closer to 1, and small ones rise fastest. After five
+    # steps, those of at least 0.01 of the matrix' norm lie between about 0.7 and 1.2.
     first, third, fifth = 3.4445, -4.7750, 2.0315
     for _ in range(5):
         square = wide @ keras.ops.transpose(wide)
@@ -139,7 +139,7 @@ def orthogonalized(matrix: Any) -> Any:
 
 
 class UnknownLayerError(LookupError):
-    """A network has a layer of somebody's own, whose code is not here. The message says where it is."""
+    """A network has a custom layer whose code is not here. The message says where it is."""
 
 
 def layer_class(kind: str) -> type[keras.layers.Layer]:
@@ -174,7 +174,7 @@ def optimizer_class(kind: str) -> type[keras.optimizers.Optimizer]:
     """Return the class of an optimizer: one of ours or one of Keras'.
 
     Raises:
-        ValueError: neither has one of that name.
+        ValueError: neither has an optimizer of that name.
     """
     found = {"ConvMuon": ConvMuon}.get(kind) or getattr(keras.optimizers, kind, None)
     if not (isinstance(found, type) and issubclass(found, keras.optimizers.Optimizer)):

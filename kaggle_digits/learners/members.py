@@ -15,7 +15,7 @@ from kaggle_digits.strategy import Device, device_of
 
 
 def run_folders(folder: Path) -> list[Path]:
-    """Return the run folders that a folder stands for: itself, or those of all its members.
+    """Return the run folders in a folder: the folder itself, or those of all its members.
 
     Raises:
         RunError: members are missing, or belong to ensembles of different sizes.
@@ -56,7 +56,7 @@ def predict_runs(runs: Iterable[Run], pixels: np.ndarray, *, backend: str | None
     Args:
         runs: as ``run.read_run`` returns them.
         pixels: (N, 784) uint8, 0–255.
-        backend: what computes the networks, see ``devices.backend.choose_backend``.
+        backend: the backend for the networks, see ``devices.backend.choose_backend``.
 
     Returns:
         the probabilities (N, 10) of each run.

@@ -9,7 +9,7 @@ import numpy as np
 from kaggle_digits.digits import SIDE
 
 BOX = 20
-"""A digit in MNIST's images has this many pixels on its longer side."""
+"""Pixels on the longer side of a digit in MNIST's images."""
 
 
 def place_ink(ink: np.ndarray) -> np.ndarray:

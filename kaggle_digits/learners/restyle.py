@@ -12,11 +12,11 @@ from kaggle_digits.digits import PIXELS, SIDE
 from kaggle_digits.recipe import Restyling
 
 NODES = 5
-"""A bend is drawn at random at this many points along each axis, and is smooth in between."""
+"""Number of random points of a bend along each axis. It is smooth in between."""
 
 
 def restyle_pixels(pixels: np.ndarray, digits: np.ndarray, style: Restyling, rng: np.random.Generator) -> np.ndarray:
-    """Redraw every digit in another random style that leaves it the same digit.
+    """Redraw every digit in a random style. It stays the same digit.
 
     Args:
         pixels: (N, 784) uint8, 0–255.

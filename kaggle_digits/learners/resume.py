@@ -1,8 +1,8 @@
-"""How a stopped training goes on: whose a run folder is, and what its checkpoint holds.
+"""Continue a stopped training: lock its run folder, and write and read its checkpoints.
 
-A run folder is locked while a training has it, and nothing in it is overwritten. The checkpoint has every variable of
+A run folder is locked while a training uses it, and nothing in it is overwritten. The checkpoint has every variable of
 network and optimizer after the last whole epoch, and the metrics. A kill at any moment loses at most one epoch. The
-checkpoint before is kept, in case the newest is damaged later.
+previous checkpoint is kept, in case the newest is damaged later.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ State = Literal["fresh", "resumable", "finished"]
 
 
 class Claim(NamedTuple):
-    """A run folder that this process has to itself: what to train into it or has been trained, and how it stands."""
+    """A run folder that is locked for this process: the run that it holds or will hold, and its state."""
 
     run: Run
     state: State
@@ -41,13 +41,13 @@ class Claim(NamedTuple):
 
 @contextmanager
 def claim(wanted: Run, *, resume: bool = False, is_spent: Callable[[Run], bool] | None = None) -> Iterator[Claim]:
-    """Lock the folder of a run, made if need be, and decide once what it holds.
+    """Lock the folder of a run, make it if needed, and decide once what it holds.
 
     Args:
         wanted: the training that is about to start, with the folder to train into.
-        resume: take up the same training if the folder holds it.
-        is_spent: says of the same training that it shall not be taken up. If it says so, or the folder holds something
-            else or is in use, take the next of name-2, name-3 and so on.
+        resume: continue the same training if the folder holds it.
+        is_spent: whether to leave the same training alone. If so, or if the folder holds something else or is in use,
+            try name-2, name-3 and so on.
 
     Raises:
         RunError: the folder holds another training, or this one and ``resume`` is off, or another process has it.
@@ -69,7 +69,7 @@ def claim(wanted: Run, *, resume: bool = False, is_spent: Callable[[Run], bool] 
 
 
 def _is_free(folder: Path) -> bool:
-    """Whether a folder holds nothing but what a kill has left while the first run.json was written."""
+    """Whether a folder is empty, except for what a kill left while the first run.json was written."""
     return not folder.exists() or (
         folder.is_dir() and {file.name for file in folder.iterdir()} <= {partial_name(Path(RUN_FILE))}
     )
@@ -86,7 +86,7 @@ def _locked_folder(folder: Path) -> Any:
 
 def _decide(wanted: Run, *, resume: bool) -> Claim:
     folder = wanted.folder
-    if not (folder / RUN_FILE).exists():  # without a run.json nobody knows what a checkpoint belongs to
+    if not (folder / RUN_FILE).exists():  # without run.json, the owner of a checkpoint is unknown
         remove_checkpoints(folder)
         return Claim(wanted, "fresh")
     if not resume:
@@ -105,13 +105,13 @@ def _decide(wanted: Run, *, resume: bool) -> Claim:
 
 
 def remove_checkpoints(folder: Path) -> None:
-    """Remove the checkpoints of a training that has ended, or that nobody knows any more."""
+    """Remove the checkpoints of a training that has ended or is unknown."""
     for name in CHECKPOINT_FILES:
         (folder / name).unlink(missing_ok=True)
 
 
 def find_difference(found: Run, wanted: Run) -> str | None:
-    """Say in what a run differs from the one that is wanted, or return None."""
+    """Say how a run differs from the wanted one, or return None."""
     name = wanted.recipe.name
     if found.recipe.name != name:
         return f"holds a run of {found.recipe.name}, and {name} was asked for."
@@ -130,7 +130,7 @@ def _variables(model: Any) -> list[Any]:
 
 
 def owner_of(training: Training) -> str:
-    """Return what tells a training from others whose checkpoints have the same arrays."""
+    """Return what distinguishes a training from others whose checkpoints have the same arrays."""
     rows = RowCounts.of(training.rows, training.held_out)
     named = [training.recipe.settings(), training.seed, str(rows)]
     return hashlib.sha256(json.dumps(named, sort_keys=True).encode()).hexdigest()
@@ -143,7 +143,7 @@ def write_checkpoint(folder: Path, model: Any, epochs: list[dict[str, Any]], own
         folder: the run folder.
         model: the network.
         epochs: the metrics of each epoch.
-        owner: the training that may go on from it, see ``owner_of``; None for any.
+        owner: the training that may continue from it, see ``owner_of``; None for any.
     """
     import keras
 
@@ -173,7 +173,7 @@ def _read_checkpoint(folder: Path, expected: Mapping[str, tuple[tuple[int, ...],
     """Return the newest undamaged checkpoint, or nothing if no checkpoint was written.
 
     Raises:
-        RunError: there are some, and all are damaged.
+        RunError: all checkpoints are damaged.
     """
     fault = ""
     for file in (folder / name for name in CHECKPOINT_FILES):

@@ -13,11 +13,11 @@ from kaggle_digits.digits import PIXELS, SIDE
 from kaggle_digits.run import Predictor
 
 STEEPEST = 1.0
-"""A digit's rows are shifted by at most this many columns per row to set it upright."""
+"""Maximum shift that sets a digit upright, in columns per row."""
 
 NARROWEST, WIDEST = 0.5, 1.5
-"""A digit that is this many times as wide as wanted is still stretched to the wanted width. A narrower or wider one is
-stretched by the same factor as a digit at the limit."""
+"""Limits of a digit's width, as multiples of the common width. A narrower or wider digit is stretched by the same
+factor as one at the limit."""
 
 MIDDLE = (SIDE - 1) / 2
 
@@ -58,19 +58,19 @@ def _normalise(pixels: np.ndarray, *, deslant: bool, spread: float) -> np.ndarra
 def find_columns(
     ops: Any, ink: Any, moments: Sequence[Any], rows: np.ndarray, *, deslant: bool, spread: float
 ) -> tuple[Any, Any]:
-    """Return at which columns each row of each image is read, see ``normalise_pixels``.
+    """Return the columns at which each row of each image is read, see ``normalise_pixels``.
 
     The formulas are written once, for NumPy here and for Keras in files that are exported.
 
     Args:
-        ops: what computes: NumPy, or ``keras.ops``.
+        ops: NumPy, or ``keras.ops``.
         ink: the sum of each image's pixels.
         moments: the means of x, y, x², xy and y² over the ink of each image. The middle of the image is 0.
-        rows: where each row lies, from the middle.
+        rows: the distance of each row from the middle.
         deslant, spread: as for ``normalise_pixels``.
 
     Returns:
-        the column at which a row's first pixel is read, and how many columns further each next pixel is read.
+        the column at which a row's first pixel is read, and the distance in columns from each pixel to the next.
     """
     mean_x, mean_y, xx, xy, yy = moments
     xx, xy, yy = xx - mean_x * mean_x, xy - mean_x * mean_y, yy - mean_y * mean_y
@@ -80,7 +80,7 @@ def find_columns(
     if spread:
         variance = ops.maximum(xx - 2 * slant * xy + slant * slant * yy, 0.0)
         stretch = ops.where(ink > 0, ops.clip(ops.sqrt(variance) / spread, NARROWEST, WIDEST), 1.0)
-    below = -mean_y + rows  # in this order, or NumPy would take the difference of a tensor of Keras
+    below = -mean_y + rows  # in this order, or NumPy would subtract from a tensor of Keras
     return (1 - stretch) * (mean_x + MIDDLE) + slant * below, stretch
 
 
@@ -112,7 +112,7 @@ def _read_columns(pixels: np.ndarray, first: np.ndarray, step: np.ndarray) -> np
     Args:
         pixels: (N, 784).
         first: (N, 28), the column at which a row's first pixel is read.
-        step: (N,), how many columns further each next pixel is read.
+        step: (N,), the distance in columns from each pixel to the next.
 
     Returns:
         (N, 784) float32.

@@ -1,4 +1,4 @@
-"""The built-in recipes, and how a recipe is read: all of them are TOML files of one form.
+"""Read recipes from TOML files. The built-in recipes are such files, too.
 
 A recipe of your own is a file of the same form, or a Python file that builds a Keras network, see ``python``.
 """
@@ -30,14 +30,14 @@ DEFAULTS: dict[str, Any] = {
     "batch_size": 128,
     "precision": "mixed_bfloat16",
 }
-"""What a network is trained with, unless its file says something else."""
+"""Default settings of a network, which its file may replace."""
 
 
 def load_recipe(file: Path) -> Recipe:
     """Read a recipe from a TOML file, which may come from anyone. It is named after the file.
 
     Raises:
-        InputError: it is no recipe. The message names the key.
+        InputError: it is not a recipe. The message names the key.
     """
     try:
         with file.open("rb") as stream:
@@ -156,7 +156,7 @@ def find_recipe(name: str, *, epochs: int | None = None, backend: str | None = N
     Args:
         name: the name of a built-in recipe, or a file that ends in .toml or .py.
         epochs: the number of epochs for each of its networks; None for the recipe's own.
-        backend: what Keras will compute with, see ``devices.backend.choose_backend``. Only a Python file needs it.
+        backend: the backend for Keras, see ``devices.backend.choose_backend``. Only a Python file needs it.
 
     Raises:
         InputError: there is no such recipe, its file is wrong, or it has no epochs.

@@ -1,4 +1,4 @@
-"""The values of a recipe, each of which must be of the type and in the range of its field, whoever wrote it."""
+"""Check the values of a recipe against the types and ranges of its fields."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def from_json(value: Any) -> Any:
 
 
 def build(kind: type[T], fields: Mapping[str, Any]) -> T:
-    """Make a dataclass of values that may come from anyone, each of which must be of the type of its field.
+    """Make a dataclass of values that may come from anyone, and check their types.
 
     Raises:
         FieldError: a value is of another type or out of range, or a field is missing or unknown.
@@ -64,7 +64,7 @@ def check_fields(value: object) -> None:
     """Check that the fields of a dataclass have the types and the ranges of their annotations.
 
     Raises:
-        FieldError: one of them has not.
+        FieldError: one of them does not.
     """
     from pydantic import ValidationError
 
@@ -88,7 +88,7 @@ def _adapters(kind: type) -> dict[str, Any]:
 
 
 def finish(kind: type[T], fields: Mapping[str, Any]) -> T:
-    """Make a recipe of somebody's own.
+    """Make a user's recipe.
 
     Raises:
         FieldError: a value cannot be used.

@@ -29,9 +29,9 @@ from kaggle_digits.recipes.fields import ONLY_IN_TRAINING, finish
 log = logging.getLogger(__name__)
 
 MODULE = "kaggle_digits_recipe"
-"""What a Python file is called while it runs."""
-# Layers in front of a scaling that do not change values, so that it does not matter which comes first, and layers that
-# move values or leave some out.
+"""Module name of a Python file while it runs."""
+# Layers that may stand in front of a scaling: those that do not change values, and those that move them or leave some
+# out.
 SHAPING = ("Reshape", "Flatten", "Permute", "Identity")
 MOVING = (
     *("RandomFlip", "RandomRotation", "RandomTranslation", "RandomZoom", "RandomCrop", "CenterCrop", "Resizing"),
@@ -44,7 +44,7 @@ def load_python(file: Path, backend: str | None) -> Recipe:
 
     Args:
         file: the file. It may import others from its folder. What it prints goes to stderr.
-        backend: what Keras will compute with, see ``devices.backend.choose_backend``.
+        backend: the backend for Keras, see ``devices.backend.choose_backend``.
 
     Raises:
         InputError: it fails, or makes no recipe. The message names the line.
@@ -65,9 +65,9 @@ def fold_scaling(layers: Sequence[Layer], given: Mapping[str, Any], source: str)
     reshaping stands in front of it, it becomes the recipe's own scaling, else it stays a layer.
 
     Args:
-        layers: of the network.
-        given: the settings that its author has given. If they say how pixels are scaled, nothing changes.
-        source: what is said to scale them.
+        layers: the layers of the network.
+        given: the author's settings. If they say how pixels are scaled, nothing changes.
+        source: the name of the network in the message.
 
     Returns:
         the fields of the recipe that change: none if the network does not begin with a scaling.
@@ -90,7 +90,7 @@ def fold_scaling(layers: Sequence[Layer], given: Mapping[str, Any], source: str)
     if not found or not scale:
         return {}
     # If pixels from 0 to 255 would become values that are further apart than 50, the scaling is for values from 0 to 1.
-    most = 255.0 if abs(scale) * 255 <= 50 else 1.0  # what the layer takes for ink
+    most = 255.0 if abs(scale) * 255 <= 50 else 1.0  # the value of ink that the layer expects
     ends = sorted((offset, offset + scale * most))
     what = "" if moved else f", to values from {ends[0]:.4g} to {ends[1]:.4g}"
     gets = "them as they are, from 0 to 255" if most == 255 else "values from 0 to 1, for which its scaling is made"
@@ -107,7 +107,7 @@ def fold_scaling(layers: Sequence[Layer], given: Mapping[str, Any], source: str)
 
 
 def _numbers_of(layer: Layer) -> tuple[list[float], list[float]] | None:
-    """Return what a layer multiplies values by, in ascending order, and what it adds; None if it does more."""
+    """Return the factors of a layer, in ascending order, and its offsets; None if it does more than scale."""
     kind, options = layer
     if kind not in ("Rescaling", "Normalization") or set(options) - {"scale", "offset", "mean", "variance", "axis"}:
         return None
@@ -176,7 +176,7 @@ def _recipe_in(file: Path, names: dict[str, Any]) -> Recipe:
     """Return the recipe that a file has defined, or makes with a function.
 
     Raises:
-        InputError: there is none, or it cannot be said which one.
+        InputError: there is none, or it is unclear which one.
     """
     import keras
 
@@ -210,7 +210,7 @@ def _recipe_in(file: Path, names: dict[str, Any]) -> Recipe:
         return from_keras(made, name=name_of(file), source=str(file))
     except InputError as error:
         raise InputError(f"{file}: {name}: {error}") from error
-    except Exception as error:  # whatever a network can do to Keras
+    except Exception as error:  # a network can make Keras raise anything
         raise InputError(
             f"{file}: {type(error).__name__}: {error}. Expected a network of plain data. Correct it."
         ) from error
@@ -293,7 +293,7 @@ def from_keras(model: Any, **settings: Any) -> Network:
 
 
 def _flat(model: Any) -> Iterator[tuple[Any, Any]]:
-    """Yield the layers and operations of a network in order, those of networks inside it included, and their inputs.
+    """Yield the layers and operations of a network in order, including those of nested networks, and their inputs.
 
     Raises:
         InputError: the network branches, or uses a layer twice.
@@ -345,7 +345,7 @@ def _scaling_of(layer: Any, before: Any) -> Layer | None:
             np.asarray(keras.ops.convert_to_numpy(used(values.astype(np.float32))), np.float64)
             for values in (np.zeros(shape), np.ones(shape), np.full(shape, 255.0), any_pixels)
         )
-    except Exception:  # whatever somebody's function does to arrays of another kind
+    except Exception:  # a user's function may raise anything for other arrays
         return None
     scale, offset = (at_255 - at_0) / 255, at_0
     if at_0.shape != shape or not (
@@ -367,7 +367,7 @@ def _rounded_6(value: float) -> float:
 
 
 def _operation_of(operation: Any, before: Any) -> Any:
-    """Return a function of arrays for an operation of a functional model, with the constants that it was given."""
+    """Return an operation of a functional model, with its constants, as a function of arrays."""
     import keras
 
     (output,) = operation._inbound_nodes[-1].output_tensors

@@ -1,6 +1,6 @@
-"""A table of digits in whatever form people have it: another place, another form, a wrong value.
+"""Tables of digits in other places and other forms than Kaggle's, or with wrong values.
 
-Here is what all of them have in common, and where the data comes from.
+This module has what all tables share, and the source of the data.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ if TYPE_CHECKING:  # importing NumPy costs 0.1 s, and `check` does not need it
 
 COMPETITION = "digit-recognizer"
 ZIP_NAME = f"{COMPETITION}.zip"
-SAMPLE = "sample"  # names the built-in sample if it is given instead of a path
+SAMPLE = "sample"  # the name of the built-in sample, in place of a path
 
 
 @dataclass(frozen=True)
 class Rows:
-    """What a table holds.
+    """The contents of a table.
 
     Args:
         pixels: (N, 784) uint8, 0–255, ink is bright.
         digits: (N,) int64, 0–9; None if the table has no labels.
-        notes: what was understood differently from Kaggle's own form, for people.
+        notes: differences from Kaggle's own form, for people.
     """
 
     pixels: np.ndarray
@@ -44,14 +44,14 @@ class Table(Protocol):
 
         Args:
             kind: "train", which must have labels, or "test".
-            beside: the training table of the same source. Its labels say how the images of both lie.
+            beside: the training table of the same source. Its labels show whether the images of both are upright.
 
         Raises:
             DataError: it is damaged, malformed or ambiguous, or a training table has no labels.
         """
 
     def load(self, kind: str) -> Rows:
-        """Read the whole table as ``read`` does, but leave the images as they lie."""
+        """Read the whole table as ``read`` does, but do not turn the images."""
 
     def count(self) -> int:
         """Count the rows without parsing them.
@@ -82,9 +82,9 @@ class Source:
         return not self.tables
 
     def name_for(self, folder: Path) -> str:
-        """Return the name under which files in a folder keep it, so that it can be found again.
+        """Return the name by which files in a folder refer to the source, to find it again.
 
-        It stays relative if it and the folder lie below the current folder, which may be moved as a whole.
+        It stays relative if both lie below the current folder, which may be moved as a whole.
         """
         here = Path.cwd()
         below = (Path(path).resolve().is_relative_to(here) for path in (self.name, folder))

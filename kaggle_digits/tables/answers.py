@@ -1,4 +1,4 @@
-"""Tell what a submission file of another form than Kaggle's was meant to be, and what is wrong with it."""
+"""Interpret a submission file that is not in Kaggle's form, and find what is wrong with it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Understood = tuple[list[int] | None, str | None, str, int]
 
 @dataclass(frozen=True)
 class _Fault:
-    """What is wrong in a file, what to do about it, and whether it hides what was meant."""
+    """A fault in a file, what to do about it, and whether it hides the digits."""
 
     text: str
     remedy: str
@@ -33,14 +33,14 @@ class _Fault:
 
 
 def understand(file: Path, contents: bytes) -> Understood:
-    """Find the first fault of a submission file, and tell what was meant if there is only one way to understand it.
+    """Find the first fault of a submission file. Interpret the file if there is only one way to understand it.
 
     Args:
         file: for messages.
-        contents: what is in it.
+        contents: its contents.
 
     Raises:
-        SubmissionError: it is no text.
+        SubmissionError: it is not text.
     """
     if mistaken := describe_mistaken(contents):
         raise SubmissionError(f"{file}: holds {mistaken[0]}. Expected a CSV file that starts with {HEADER}. {AGAIN}")
@@ -73,7 +73,7 @@ def understand(file: Path, contents: bytes) -> Understood:
         if number == 1 and line.startswith("#"):  # as numpy.savetxt writes headers
             faults.append(_Fault(f"{is_line(1)}. Expected {HEADER!r}, without the #.", AGAIN))
             line = first
-        # numpy.savetxt takes spaces for rows, whatever the header has.
+        # numpy.savetxt separates rows by spaces, even if the header has commas.
         own = separator if separator in line else _separator_of(line)
         try:
             fields = next(csv.reader([line], delimiter=own, skipinitialspace=own == " ", strict=True), [])
@@ -101,17 +101,17 @@ def understand(file: Path, contents: bytes) -> Understood:
 
 
 def _separator_of(line: str) -> str:
-    """Return what stands between the values of a line: a comma, a semicolon, a tab or a space."""
+    """Return the separator of a line's values: a comma, a semicolon, a tab or a space."""
     return next((separator for separator in ",;\t " if separator in line.strip()), ",")
 
 
 def _understand(table: list[list[str]], lines: list[str], dropped: int) -> tuple[list[int] | None, list[_Fault]]:
-    """Return the digits that a table means, or None, and its faults, the first one first.
+    """Return the digits in a table, or None, and its faults in order.
 
     Args:
         table: the values of each line, without empty lines at the end.
         lines: the lines of the file, without those that were dropped at its beginning.
-        dropped: how many those are.
+        dropped: how many were dropped.
     """
     header = table[0] if table else []
     width = len(header)
@@ -128,7 +128,7 @@ def _understand(table: list[list[str]], lines: list[str], dropped: int) -> tuple
         expected, shown = len(answers) + 1, f"line {number} is {line[:40]!r}"
         if len(row) != width:
             text = f"{shown}. Expected an id and a label, as in '{expected},7'."
-            faults.append(_Fault(text, CORRECT, hides=any(row)))  # a blank line stands for nothing
+            faults.append(_Fault(text, CORRECT, hides=any(row)))  # a blank line hides no digit
             continue
         image_id = _number(row[ids[0]]) if ids else expected
         if not ids or row[ids[0]] != str(expected):
@@ -174,7 +174,7 @@ def _id_fault(counted: list[int], first: _Fault | None) -> _Fault:
 def _columns(
     header: list[str], rows: list[list[str]], has_header: bool, fault: str
 ) -> tuple[list[int], list[int], list[int], list[_Fault]]:
-    """Tell the columns of the id, of the label, and of ten scores, and what is wrong with the first line.
+    """Find the columns of the id, of the label, and of ten scores, and the faults of the first line.
 
     ``fault`` is the beginning of a message about that line.
     """
@@ -239,7 +239,7 @@ def _is_score(text: str) -> bool:
 
 
 def _likeliest(values: list[str]) -> int | None:
-    """Return which of ten numbers is the greatest, or None if one is no number, or two are the greatest."""
+    """Return which of ten numbers is the greatest. Return None if one is not a number, or two are the greatest."""
     try:
         numbers = [float(value) for value in values]
     except ValueError:

@@ -1,4 +1,4 @@
-"""Tell what the columns of a table of digits mean, by their names and by what is in them."""
+"""Find out what the columns of a table of digits mean, by their names and values."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ LABELS = {"label", "labels", "class", "digit", "digits", "target", "y"}
 
 @dataclass(frozen=True)
 class Columns:
-    """What the columns of a table mean.
+    """The meaning of a table's columns.
 
     Args:
         pixels: the 784 columns of the pixels, row by row of an image.
         label: the column of the label, or None.
-        notes: what is not as Kaggle has it.
-        one_hot: ten columns of which one is 1 and the others are 0, for the label; or none.
+        notes: differences from Kaggle's form.
+        one_hot: ten columns with a one-hot label; or none.
     """
 
     pixels: list[int]
@@ -37,11 +37,11 @@ class Columns:
 
 
 def find_columns(form: Form, values: np.ndarray, kind: str, name: str) -> Columns:
-    """Tell the columns of a table by their names and by what is in them.
+    """Find out what the columns of a table mean, by their names and values.
 
     Args:
         form: how the file is written.
-        values: (N, width), what is in it.
+        values: (N, width), its values.
         kind: "train", which must have labels, or "test".
         name: of the file, for messages.
 
@@ -95,13 +95,13 @@ def _named(names: Sequence[str], column: int) -> bool:
 
 
 def wrong_width(name: str, width: int, what: str | None = None, remedy: str = "") -> DataError:
-    """Return the error about a table that has other columns than images of 28 × 28 with a label make.
+    """Return the error about a table whose columns do not fit images of 28 × 28.
 
     Args:
         name: of the file.
         width: the number of columns.
-        what: what is wrong; None for that number.
-        remedy: what to do; "" for what helps with images of another size, if that is what the number tells.
+        what: the fault; None if it is that number.
+        remedy: what to do; "" for the usual advice, for example about images of another size.
     """
     sides = [math.isqrt(pixels) for pixels in (width, width - 1) if pixels > 0 and math.isqrt(pixels) ** 2 == pixels]
     is_other_size = not remedy and bool(sides) and sides[0] > 4 and sides[0] != SIDE
@@ -112,7 +112,7 @@ def wrong_width(name: str, width: int, what: str | None = None, remedy: str = ""
 
 
 def _holds_digits(values: np.ndarray) -> bool:
-    """Whether a column can be one of labels. A column of zeros in more than a few rows is a corner of the images."""
+    """Whether a column can hold labels. In a longer table, a column of zeros is a corner of the images."""
     import numpy as np
 
     return bool(np.isin(values, np.arange(CLASSES)).all() and (values.any() or len(values) <= CLASSES))
@@ -126,7 +126,7 @@ def _counts_up(values: np.ndarray) -> bool:
 
 
 def _columns_without_names(columns: list[int], values: np.ndarray, kind: str, name: str) -> Columns:
-    """Tell columns by what is in them: an index counts the rows, a label is one of ten digits."""
+    """Find columns by their values: an index counts the rows, a label is one of ten digits."""
     notes: list[str] = []
     without_header, extra = f"{len(columns)} columns without a header", len(columns) - PIXELS
     if extra not in (0, 1, 2):
@@ -176,10 +176,10 @@ def _columns_without_names(columns: list[int], values: np.ndarray, kind: str, na
 
 
 def _columns_by_names(columns: list[int], names: Sequence[str], values: np.ndarray, kind: str, name: str) -> Columns:
-    """Tell columns by their names, whatever the pixels are called."""
+    """Find columns by their names, whatever the pixels are called."""
     if told := _columns_of_plain_numbers(columns, names, values, kind, name):
         return told
-    # Names of columns that mean nothing, in small letters, without what is neither letter nor digit.
+    # Normalised names of index columns.
     index_names = {"", "index", "idx", "id", "ids", "row", "rowid", "rownames", "imageid", "no", "nr"}
     index_names |= {"file", "filename"}
     notes: list[str] = []
@@ -237,7 +237,7 @@ def _columns_by_names(columns: list[int], names: Sequence[str], values: np.ndarr
 def _columns_of_plain_numbers(
     columns: Sequence[int], names: Sequence[str], values: np.ndarray, kind: str, name: str
 ) -> Columns | None:
-    """Tell columns whose names only count them, the label's included: 0 to 784, or V1 to V785."""
+    """Find columns whose names only number them, including the label: 0 to 784, or V1 to V785."""
     counted = [column for column in columns if not _is_unnamed(names[column])]
     words = {tuple(re.split(r"[0-9]+", names[column].strip().lower())) for column in counted}
     numbers = [int("".join(re.findall(r"[0-9]+", names[column]))[:9] or -1) for column in counted]

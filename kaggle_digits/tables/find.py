@@ -66,7 +66,7 @@ def find_competition(data: str | os.PathLike[str] | None = None) -> Source | Non
         the source, or None if no place was named and no files were found.
 
     Raises:
-        DataError: the place that was named holds nothing usable.
+        DataError: the named place holds nothing usable.
     """
     if data is not None:
         return _source_at(data)
@@ -78,7 +78,7 @@ def find_competition(data: str | os.PathLike[str] | None = None) -> Source | Non
     for folder in itertools.chain(_kaggle_mounts(), [Path("data"), Path("data") / COMPETITION]):
         if tables := _with_sibling(folder, _tables_in_folder(folder, any_zip=folder.is_relative_to(_kaggle_inputs()))):
             return Source(str(folder), tables)
-    # Other things lie in the current folder, too, and a train.csv may be one of them.
+    # The current folder may hold a train.csv of something else.
     tables = _of_digits(_tables_in_folder(Path()))
     if "train" in tables:
         return Source(".", tables)
@@ -88,10 +88,10 @@ def find_competition(data: str | os.PathLike[str] | None = None) -> Source | Non
 
 
 def find_again(name: str, folder: Path) -> Iterator[Source]:
-    """Yield the sources that may be the one that a file in a folder names, see ``Source.name_for``.
+    """Yield the possible sources for a name in a file of a folder, see ``Source.name_for``.
 
-    Relative names are tried from here and from the folders above that folder. After them come the places where data is
-    looked for without a name. Whoever calls this checks that the rows are the right ones.
+    Relative names are tried from here and from the folders above that folder. Then come the usual places. The caller
+    checks that the rows are the right ones.
     """
     if name == SAMPLE:
         yield Source(SAMPLE, {})
@@ -159,7 +159,7 @@ def _folders_in(folder: Path) -> list[Path]:
 
 
 def _is_of_digits(table: Table) -> bool:
-    """Whether the rows of a table are as long as those of digits are."""
+    """Whether the rows of a table are as long as those of digits."""
     if not isinstance(table, CsvTable):
         return True
     try:
@@ -169,7 +169,7 @@ def _is_of_digits(table: Table) -> bool:
 
 
 def _describe_nearby() -> str:
-    """Say what lies in the current folder and might be meant, and how to use it."""
+    """Say which files in the current folder might be the data, and how to use them."""
     if table := next(iter(_tables_in_folder(Path()).values()), None):
         if not _is_of_digits(table):
             return f" ({table} in this folder: not a table of digits, 28 × 28 pixels in a row.)"
@@ -212,7 +212,7 @@ def _source_at(data: str | os.PathLike[str]) -> Source:
 
 
 def _with_sibling(folder: Path, tables: dict[str, Table]) -> dict[str, Table]:
-    """Add the other table if it lies in a folder beside, as in train/train.csv and test/test.csv."""
+    """Add the other table if it lies in a sibling folder, as in train/train.csv and test/test.csv."""
     if len(tables) == 1 and folder.name.lower() in SPLITS:
         for other in _folders_in(folder.parent):
             if SPLITS.get(other.name.lower()) not in (None, *tables):
@@ -231,7 +231,7 @@ def _tables_in_folder(folder: Path, *, any_zip: bool = False) -> dict[str, Table
         return {}
     files = _files_in(folder)
     tables = _tables_among(files)
-    downloaded = re.compile(rf"{COMPETITION}(?: ?\(\d+\))?\.zip").fullmatch  # also a second time
+    downloaded = re.compile(rf"{COMPETITION}(?: ?\(\d+\))?\.zip").fullmatch  # also downloaded twice
     zips = [file for name, file in files.items() if name.endswith(".zip")]
     named = [file for file in zips if downloaded(file.name) or _kind_of(file.name)]
     for file in sorted(named, key=lambda file: (downloaded(file.name) is not None, len(file.name))):
@@ -287,10 +287,10 @@ def _tables_among(files: dict[str, File], beside: Path | None = None) -> dict[st
 
 
 def _idx_tables(files: dict[str, File]) -> dict[str, Table]:
-    """Return the tables in the format of MNIST's makers. Of several sets, that of digits is taken, as EMNIST has it.
+    """Return the tables in the format of MNIST's makers. Of several sets, as in EMNIST, the digits are taken.
 
     Raises:
-        DataError: it cannot be told which of several are for training.
+        DataError: it is unclear which of several are for training.
     """
     named = re.compile(r".*(images|labels)[-.]idx[123][-.](ubyte|int)(\.gz|\.xz)?")
     others = {".csv", ".tsv", ".txt", ".json", ".md", ".html", ".py", ".ipynb", ".zip", ".npz", ".png", ".jpg", ".jpeg"}
@@ -302,7 +302,7 @@ def _idx_tables(files: dict[str, File]) -> dict[str, Table]:
     for name in candidates:
         content = idx_content(files[name])
         if not content and (match := named.fullmatch(name.lower())):
-            content = match[1], -1  # damaged, which is told when it is read
+            content = match[1], -1  # damaged; reading it will say so
         if content:
             counts.setdefault((_split_of(files[name], name), content[0]), {})[name] = content[1]
     if len(unclear := list(counts.get((None, "images"), ()))) > 1:
@@ -334,7 +334,7 @@ def _split_of(file: File, name: str) -> str | None:
 
 
 def _set_of(name: str) -> str:
-    """Return what the names of images and labels of one set have in common."""
+    """Return the part that the names of a set's images and labels share."""
     return re.sub(r"images|labels|idx[0-9]", "", name.lower())
 
 

@@ -1,4 +1,4 @@
-"""Tell how a text file is written: its encoding, separator, quotes and header."""
+"""Find out how a text file is written: its encoding, separator, quotes and header."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ class Form:
 
     Args:
         encoding: of its characters, as Python names it.
-        skip: bytes of a mark at the start.
-        newline: what ends a line.
-        separator: what stands between values.
-        quote: what values may be quoted with.
+        skip: the number of bytes of a byte-order mark.
+        newline: the end of a line.
+        separator: the character between values.
+        quote: the character around quoted values.
         decimal: the decimal sign.
-        names: of the columns; None if there is no header.
+        names: the names of the columns; None if there is no header.
         head_lines: lines in front of the first row.
         width: values in the first row.
-        first_row: what to read instead of the first line, if pandas took the first row for a header; else None.
-        one_text: whether all pixels of a row are one text, as in 7,"0 0 255 …". The separator is that inside of it.
-        notes: what is not as Kaggle has it.
+        first_row: the first row, if pandas took it for a header; else None. It replaces the first line.
+        one_text: whether all pixels of a row are one text, as in 7,"0 0 255 …". ``separator`` is then the one inside.
+        notes: differences from Kaggle's form.
     """
 
     encoding: str = "utf-8"
@@ -52,14 +52,14 @@ class Form:
 
 
 def sniff(head: bytes, name: str) -> Form:
-    """Tell how a text file is written from its beginning.
+    """Find out from its beginning how a text file is written.
 
     Args:
         head: its first bytes, some lines at least.
         name: of the file, for messages.
 
     Raises:
-        DataError: it is empty, or no table of digits.
+        DataError: it is empty, or not a table of digits.
     """
     form = _sniff_encoding(head)
     text = head[form.skip :].decode(form.encoding, "replace")
@@ -74,7 +74,7 @@ def sniff(head: bytes, name: str) -> Form:
         )
     newline = "\n" if "\n" in text else "\r"
     lines = text.split(newline, 10)
-    hint = re.fullmatch(r"sep=(.)\s*", lines[0])  # of a spreadsheet to itself
+    hint = re.fullmatch(r"sep=(.)\s*", lines[0])  # a hint for spreadsheets
     skipped = 1 if hint else 0
     lines = lines[skipped:]
     first = lines[0].rstrip("\r").removeprefix("#")
@@ -160,7 +160,7 @@ def names_pictures(fields: Sequence[str]) -> bool:
 
 
 def as_values(text: bytes) -> bytes:
-    """Put spaces in place of all that stands between values in a table whose pixels are one text."""
+    """Replace everything between values by spaces, in a table whose pixels are one text."""
     return text.translate(bytes.maketrans(b",;|\"'[]()\t", b" " * 10))
 
 
@@ -206,7 +206,7 @@ def _sniff_encoding(head: bytes) -> Form:
 
 
 def _find_separator(line: str) -> str:
-    """Return the separator that makes of a line as many fields as a row of pixels has, or else most fields."""
+    """Return the separator that splits a line into as many fields as a row of pixels, or else into most."""
     counts = {separator: line.count(separator) for separator in SEPARATORS}
     for separator, count in counts.items():
         if count >= PIXELS - 1:
@@ -227,7 +227,7 @@ def split_line(line: str, separator: str, quote: str) -> list[str]:
 
 
 def _is_header(fields: Sequence[str]) -> bool:
-    """Whether the first line names columns. Numbers may be names, too, if they count up to what no pixel can be."""
+    """Whether the first line names columns. Numbers are names, too, if they count higher than any pixel."""
     numbers = [field.strip() for field in fields if field.strip()]
     if not all(map(NUMBER.fullmatch, numbers)):
         return True
@@ -247,13 +247,13 @@ def wrong_length(name: str, form: Form, row: int, width: int, expected: int) -> 
 
 
 def describe_mistaken(head: bytes) -> tuple[str, str] | None:
-    """Tell what a file that should be a table or an archive is instead.
+    """Identify a file that is not the table or archive that it should be.
 
     Args:
         head: its first bytes.
 
     Returns:
-        what it is, and what to do; None if it is nothing that is known.
+        what it is, and what to do; None if it is unknown.
     """
     pointer = "a Git LFS pointer, which only names the file"
     recognize = "Read pictures with `kaggle-digits recognize`."

@@ -24,7 +24,7 @@ def idx_content(file: File) -> tuple[str, int] | None:
     try:
         with file.open() as stream:
             head = stream.read(8)
-    except DataError:  # not readable, so not known
+    except DataError:  # not readable
         return None
     # QMNIST has labels as 32-bit numbers, eight in a row, with the digit first.
     contents = {b"\0\0\x08\x03": "images", b"\0\0\x08\x01": "labels", b"\0\0\x0c\x02": "labels"}

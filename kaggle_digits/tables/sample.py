@@ -1,4 +1,4 @@
-"""The built-in sample of digits, and with its help, whether the images of a table lie upright."""
+"""The built-in sample of digits, and a test with its help whether the images of a table are upright."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:  # importing it costs 0.1 s, and `check` does not need it
 
 log = logging.getLogger(__name__)
 
-TRANSPOSED = 4  # the way of ``_turned`` that only transposes images
+TRANSPOSED = 4  # with this, ``_turned`` only transposes images
 
 
 @functools.cache
@@ -52,7 +52,7 @@ def read_upright(table: Table, kind: str, beside: Table | None) -> Rows:
     Args:
         table: what to read.
         kind: "train" or "test".
-        beside: the training table of the same source. Its labels say how the images of both lie.
+        beside: the training table of the same source. Its labels show whether the images of both are upright.
     """
     rows = table.load(kind)
     share = _share_on_side(rows.pixels)
@@ -73,7 +73,7 @@ def read_upright(table: Table, kind: str, beside: Table | None) -> Rows:
 
 
 def _some(values: np.ndarray) -> np.ndarray:
-    """Return 2,000 rows from all over a table, which may be sorted."""
+    """Return 2,000 rows that are spread over a table, because it may be sorted."""
     return values[:: max(1, len(values) // 2000)]
 
 

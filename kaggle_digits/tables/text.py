@@ -1,9 +1,9 @@
-"""Read a table of digits from a text file, in whatever form people have it.
+"""Read a table of digits from a text file of any form.
 
 A CSV file goes from bytes through ``form.sniff`` (encoding, separator, header) and pandas to numbers, and then through
 ``columns.find_columns`` (which columns are pixels, which is the label, which mean nothing) to values as Kaggle ships
-them. ``Rows.notes`` says what was understood differently from Kaggle's own form. A table that can be understood in two
-ways, or in none, is refused. ``mnist`` has tables in other forms, and ``data`` chooses one by the name of the file.
+them. ``Rows.notes`` lists the differences from Kaggle's own form. A table that can be understood in two ways, or in
+none, is refused. ``mnist`` has tables in other forms, and ``data`` chooses one by the name of the file.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ if TYPE_CHECKING:  # importing NumPy costs 0.1 s, and `check` does not need it
     import numpy as np
 
 BLOCK = 1 << 24
-"""Bytes that pandas parses at once. Fewer take longer, since every block has 785 columns; more take more memory."""
+"""Size of the blocks that pandas parses, in bytes. Smaller ones take longer, larger ones more memory."""
 
 LONGEST_LINE = 2**20
-"""A line has at most this many bytes. A row of 784 fractions with all their decimals takes a fortieth of it."""
+"""Maximum length of a line, in bytes. A row of 784 fractions with all their decimals takes a fortieth of it."""
 
 MOST_ROWS = 2**20
-"""A table has at most this many rows. The largest set of handwritten characters in use, EMNIST, has 814,255."""
+"""Maximum number of rows in a table. The largest set of handwritten characters in use, EMNIST, has 814,255."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ class CsvTable:
         return str(self.file)
 
     def form(self) -> Form:
-        """Tell how the file is written from its beginning."""
+        """Find out from its beginning how the file is written."""
         with self.file.open() as stream:
             form = sniff(stream.read(1 << 20), str(self.file))
         if form.width > 4 * PIXELS:  # pandas would take minutes for them
@@ -121,7 +121,7 @@ class CsvTable:
         return form
 
     def count(self) -> int:
-        """Count the lines with something in them behind the header."""
+        """Count the lines after the header that are not blank."""
         form = self.form()
         lines = trailing = 0
         with self.file.open() as stream:
@@ -174,7 +174,7 @@ def _blocks(stream: IO[bytes], form: Form, name: str) -> Iterator[bytes]:
 def _parse(file: File, form: Form) -> tuple[np.ndarray, list[str]]:
     """Read all rows as numbers, (N, width) uint8 or float32, without blank lines at the end.
 
-    What is no number, and what is missing, is NaN. Also returned are notes on what is not as Kaggle has it.
+    Missing values and those that are not numbers become NaN. Notes on differences from Kaggle's form are also returned.
     """
     from concurrent.futures import ThreadPoolExecutor
 
@@ -184,7 +184,7 @@ def _parse(file: File, form: Form) -> tuple[np.ndarray, list[str]]:
     pending: deque[Future[np.ndarray]] = deque()
     rows, blank, skip = 0, 0, form.head_lines
     newline = form.newline.encode()
-    # pandas leaves Python's lock for most of its work, so two threads parse almost twice as fast.
+    # pandas releases Python's lock for most of its work, so two threads parse almost twice as fast.
     with file.open() as stream, ThreadPoolExecutor(2) as pool:
         for block in _blocks(stream, form, str(file)):
             for _ in range(skip):
@@ -250,7 +250,7 @@ def _parse_block(block: bytes, file: File, form: Form, rows_before: int) -> np.n
             decimal=form.decimal,
             skipinitialspace=True,
             skip_blank_lines=False,
-            keep_default_na=False,  # what is missing is found below; to look for it here takes a third longer
+            keep_default_na=False,  # missing values are found below; finding them here takes a third longer
             low_memory=False,
         )
         if frame.shape[1] != form.width:
@@ -317,7 +317,7 @@ def _as_kaggle(file: File, form: Form, values: np.ndarray, columns: Columns) -> 
     pixels = values[:, columns.pixels[0] : columns.pixels[0] + PIXELS] if in_order else values[:, columns.pixels]
     notes = [*form.notes, *columns.notes]
     if pixels.dtype != np.uint8:
-        wrong = ~((pixels >= 0) & (pixels <= 255))  # also what is no number
+        wrong = ~((pixels >= 0) & (pixels <= 255))  # also values that are not numbers
         fractions, above = pixels != np.rint(pixels), pixels > 1
         if not wrong.any() and fractions.any():
             if above.sum() > fractions.sum():
@@ -333,7 +333,7 @@ def _as_kaggle(file: File, form: Form, values: np.ndarray, columns: Columns) -> 
     if pixels.max() == 1:
         pixels = pixels * np.uint8(255)
         notes.append("0 and 1 taken as black and white")
-    bright = (pixels >= 224).mean(axis=1) > 0.5  # in no image of train.csv half of the pixels are that bright
+    bright = (pixels >= 224).mean(axis=1) > 0.5  # no image of train.csv has that many bright pixels
     if bright.all():
         pixels = 255 - pixels
         notes.append("dark ink on white inverted")
@@ -348,7 +348,7 @@ def _as_kaggle(file: File, form: Form, values: np.ndarray, columns: Columns) -> 
 
 
 def _cell(file: File, form: Form, row: int, column: int) -> str:
-    """Return what stands in a cell, as text."""
+    """Return the text in a cell."""
     with file.open() as stream:
         first = -form.head_lines  # the row of the block's first line
         for block in _blocks(stream, form, str(file)):
