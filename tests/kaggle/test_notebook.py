@@ -242,8 +242,14 @@ def printed(notebook: Any) -> str:
 
 
 NOT_FOR_FAST = [
-    *(f"kaggle_digits/{name}" for name in ("devices/accelerators", "devices/jax", "learners/checks", "learners/drawing")),
-    *(f"kaggle_digits/{name}" for name in ("learners/placing", "learners/restyle", "learners/upright", "recipes/fields")),
+    *(
+        f"kaggle_digits/{name}"
+        for name in ("devices/accelerators", "devices/jax", "learners/checks", "learners/drawing")
+    ),
+    *(
+        f"kaggle_digits/{name}"
+        for name in ("learners/placing", "learners/restyle", "learners/upright", "recipes/fields")
+    ),
     *(f"kaggle_digits/{name}" for name in ("submit", "tables/answers")),
 ]
 
