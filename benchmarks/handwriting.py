@@ -7,7 +7,7 @@
 table truth.csv that has the columns file, row and text. --write keeps the figures of the pages in
 benchmarks/handwriting.csv. The calibration error is measured on the held-out rows of train.csv, each half with the
 temperature that was found on the other half. This script chooses nothing by any of these figures. But earlier, settings
-of ``learners.augment`` and ``handwriting.page`` were chosen on these digits and pages.
+of ``learners.images`` and ``handwriting.page`` were chosen on these digits and pages.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ Layer = tuple[str, dict[str, Any]]
 
 
 class Range(NamedTuple):
-    """The smallest and the largest value of a field. ``recipes.check_fields`` enforces it."""
+    """The smallest and the largest value of a field. ``recipes.fields.check_fields`` enforces it."""
 
     least: float
     greatest: float
@@ -143,7 +143,7 @@ class Recipe(Part):
         published_accuracy: the same figure as correct / seen, if it is an accuracy on unseen digits; else None.
         published_seconds: seconds that the author's training and prediction took, if known.
         note: how the recipe had to differ from what was published.
-        deslant: whether every digit is set upright first, see ``learners.preprocess.normalise_pixels``.
+        deslant: whether every digit is set upright first, see ``learners.upright.normalise_pixels``.
         spread: pixels; above 0, digits are stretched sideways to a common width, see the same function.
         pixel_offset, pixel_scale: images = (pixels − pixel_offset) / pixel_scale.
         validation_fraction: share of the rows that is held out, stratified, to measure accuracy.

@@ -107,7 +107,7 @@ def resolve_device(requested: str = "auto", *, precision: str = "float32", backe
         requested: "auto", "tpu", "gpu" or "cpu". "auto" falls back from TPU to GPU to CPU.
         precision: the Keras dtype policy that the recipe asks for. "mixed_bfloat16" is granted if the hardware
             computes it natively; if not, float32 is used.
-        backend: see ``devices.backend.choose_backend``.
+        backend: see ``devices.choose_backend``.
 
     Raises:
         DeviceError: the requested device is not there, or the backend cannot be used.

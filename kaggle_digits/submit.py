@@ -159,7 +159,7 @@ def plan_submission(
         out: the file to write. None takes a new name in ``submissions/``, unless this job is done already. If the file
             is made from the built-in sample, its name contains "sample".
         device: "auto", "tpu", "gpu" or "cpu".
-        backend: "tensorflow", "jax", or None to choose, see ``devices.backend.choose_backend``.
+        backend: "tensorflow", "jax", or None to choose, see ``devices.choose_backend``.
         seed: the seed for the split, the weights, the order of rows and their augmentation.
         folds: see ``Plan``.
         overwrite: whether ``out`` may replace a file, and whether a finished job is repeated.

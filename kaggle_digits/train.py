@@ -70,7 +70,7 @@ def train_run(
         held_out: rows to measure accuracy on. They are never trained on, and no choice depends on them.
         context: the device, the seed, and more.
         resume: continue the same training if the folder holds it. A finished run is returned.
-        is_spent: whether to leave a run alone and try folder-2, folder-3 and so on, see ``learners.claim``.
+        is_spent: whether to leave a run alone and try folder-2, folder-3 and so on, see ``learners.resume``.
         callbacks: Keras callbacks for a network, see ``learners.Training``.
 
     Returns:

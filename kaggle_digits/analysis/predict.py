@@ -45,7 +45,7 @@ def predict_submission(
         folders: run folders, or folders of members; none for the network that comes with the package.
         out: the file to write. Its name gets "sample" if it is made from the built-in sample.
         data: where the data is, see ``data.find_source``.
-        backend: the backend for the networks, see ``devices.backend.choose_backend``.
+        backend: the backend for the networks, see ``devices.choose_backend``.
         overwrite: whether ``out`` may replace a file.
 
     Raises:

@@ -36,7 +36,7 @@ def describe_devices(requested: str = "auto", backend: str | None = None) -> str
 
     Args:
         requested: "auto", "tpu", "gpu" or "cpu".
-        backend: "tensorflow" or "jax"; None for ``backend.choose_backend`` to choose.
+        backend: "tensorflow" or "jax"; None for ``devices.choose_backend`` to choose.
 
     Returns:
         lines of text.

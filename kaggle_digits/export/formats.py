@@ -262,7 +262,7 @@ def _shares(outputs: Any) -> Any:
 
 
 def _normalise(recipe: Recipe, pixels: Any) -> Any:
-    """As ``learners.preprocess.normalise_pixels``, in operations of Keras."""
+    """As ``learners.upright.normalise_pixels``, in operations of Keras."""
     from keras import ops
 
     y, x = (np.mgrid[:SIDE, :SIDE] - MIDDLE).astype(np.float32)[:, None]  # (1, 28, 28) each

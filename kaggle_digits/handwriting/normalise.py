@@ -9,7 +9,7 @@ from kaggle_digits.learners.placing import BOX, ink_box, place_ink, rescale
 
 
 def normalise_digit(ink: np.ndarray) -> np.ndarray:
-    """Thicken or thin a digit, and place it in an image as MNIST's makers did, see ``preprocess.place_ink``.
+    """Thicken or thin a digit, and place it in an image as MNIST's makers did, see ``learners.placing.place_ink``.
 
     Strokes thinner or broader than nearly all of MNIST's get the nearest width that is usual there.
 

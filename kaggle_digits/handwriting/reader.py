@@ -35,7 +35,7 @@ class Reader:
     Args:
         folder: a run folder; by default that of the small network that comes with the package.
         threshold: a digit with a probability below this is unsure; None takes the run's own threshold, or else 0.9.
-        backend: the backend that computes a network, see ``backend.choose_backend``.
+        backend: the backend that computes a network, see ``devices.choose_backend``.
 
     Raises:
         RunError: the folder is not that of a finished run.

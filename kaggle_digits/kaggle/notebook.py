@@ -24,13 +24,17 @@ from kaggle_digits.strategy import DEVICES
 from kaggle_digits.tables import COMPETITION
 
 PACKAGE = Path(__file__).parents[1]
-ROOT = PACKAGE.parent
 METADATA_FILE = "kernel-metadata.json"
 NOTEBOOK, SOURCE = "notebooks/kernel.ipynb", "notebooks/digits.py"
 
 
 def build_kernel(
-    folder: Path, *, device: str = "auto", owner: str | None = None, build: str | None = None, root: Path = ROOT
+    folder: Path,
+    *,
+    device: str = "auto",
+    owner: str | None = None,
+    build: str | None = None,
+    root: Path = PACKAGE.parent,
 ) -> tuple[Path, Path]:
     """Write the self-contained notebook and its metadata.
 

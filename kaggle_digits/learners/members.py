@@ -56,7 +56,7 @@ def predict_runs(runs: Iterable[Run], pixels: np.ndarray, *, backend: str | None
     Args:
         runs: as ``run.read_run`` returns them.
         pixels: (N, 784) uint8, 0–255.
-        backend: the backend for the networks, see ``devices.backend.choose_backend``.
+        backend: the backend for the networks, see ``devices.choose_backend``.
 
     Returns:
         the probabilities (N, 10) of each run.

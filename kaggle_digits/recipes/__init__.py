@@ -156,7 +156,7 @@ def find_recipe(name: str, *, epochs: int | None = None, backend: str | None = N
     Args:
         name: the name of a built-in recipe, or a file that ends in .toml or .py.
         epochs: the number of epochs for each of its networks; None for the recipe's own.
-        backend: the backend for Keras, see ``devices.backend.choose_backend``. Only a Python file needs it.
+        backend: the backend for Keras, see ``devices.choose_backend``. Only a Python file needs it.
 
     Raises:
         InputError: there is no such recipe, its file is wrong, or it has no epochs.

@@ -44,7 +44,7 @@ def load_python(file: Path, backend: str | None) -> Recipe:
 
     Args:
         file: the file. It may import others from its folder. What it prints goes to stderr.
-        backend: the backend for Keras, see ``devices.backend.choose_backend``.
+        backend: the backend for Keras, see ``devices.choose_backend``.
 
     Raises:
         InputError: it fails, or makes no recipe. The message names the line.
