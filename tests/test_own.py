@@ -176,7 +176,7 @@ def test_mistake_in_python_is_named_with_its_line(text, fault):
 
 
 def test_unknown_file_and_taken_names_are_refused(capsys):
-    with pytest.raises(InputError, match=r"nothing\.toml: not readable as TOML: .* No such file"):
+    with pytest.raises(InputError, match=r"nothing\.toml: cannot be read \(.*No such file.* Check the path"):
         find_recipe("nothing.toml")
     with pytest.raises(InputError, match=r'fast\.toml: the name "fast" belongs to a built-in recipe'):
         find_recipe(write("fast.toml", TOML))

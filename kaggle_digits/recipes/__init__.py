@@ -45,8 +45,10 @@ def load_recipe(file: Path) -> Recipe:
         if len(contents) > MOST_BYTES:
             raise ValueError(f"more than {MOST_BYTES:,} bytes")
         values = tomllib.loads(decode_text(contents))
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{file}: not readable as TOML: {error}. Check the path, or correct that line.") from error
+    except OSError as error:
+        raise InputError(f"{file}: cannot be read ({error}). Expected a recipe in TOML. Check the path.") from error
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{file}: not readable as TOML: {error}. Correct that line.") from error
     try:
         return _read_recipe(values, name_of(file), str(file))
     except FieldError as error:
