@@ -116,8 +116,7 @@ def read_json(path: Path) -> dict[str, Any]:
         OSError: the file cannot be read.
         ValueError: it is too large, is not JSON of named values, or was changed.
     """
-    with path.open("rb") as stream:
-        contents = _limited(stream)
+    contents = read_small(path)
     try:
         fields = json.loads(contents)
     except RecursionError as error:
@@ -177,8 +176,7 @@ def unpacked(file: Path) -> bytes:
         OSError, EOFError, ValueError, LookupError, …: it cannot be read, is damaged or too large, or holds several
             files, see ``BROKEN``.
     """
-    with file.open("rb") as stream:
-        contents = _limited(stream)
+    contents = read_small(file)
     if contents.startswith(b"\x1f\x8b"):
         with gzip.open(io.BytesIO(contents)) as stream:
             return _limited(stream)
@@ -216,6 +214,17 @@ def read_at_most(stream: IO[bytes] | gzip.GzipFile, most: int) -> bytes:
     while part := stream.read(min(most - len(contents), 2**20)):
         contents += part
     return bytes(contents)
+
+
+def read_small(file: Path) -> bytes:
+    """Return the contents of a small file.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it has more than ``MOST_BYTES``.
+    """
+    with file.open("rb") as stream:
+        return _limited(stream)
 
 
 def _limited(stream: IO[bytes] | gzip.GzipFile) -> bytes:

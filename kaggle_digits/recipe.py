@@ -14,7 +14,6 @@ from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
 from kaggle_digits.digits import SIDE
 from kaggle_digits.errors import InputError
 
-DEFAULT_RECIPE = "fast"
 Layer = tuple[str, dict[str, Any]]
 """A class of Keras or scikit-learn as data: its name and its arguments."""
 

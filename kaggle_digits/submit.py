@@ -44,18 +44,9 @@ from kaggle_digits.kaggle.records import (
 from kaggle_digits.learners import Context, Progress, part_of
 from kaggle_digits.recipe import Recipe
 from kaggle_digits.recipes import DEFAULT_RECIPE, find_recipe
-from kaggle_digits.run import (
-    RowCounts,
-    Run,
-    mark_used,
-    member_folder,
-    member_seed,
-    read_run,
-)
+from kaggle_digits.run import RowCounts, Run, mark_used, member_folder, member_seed, read_run
 from kaggle_digits.strategy import Device, device_of
-from kaggle_digits.submission import (
-    read_submission,
-)
+from kaggle_digits.submission import read_submission
 from kaggle_digits.train import describe_run, train_run
 
 RUNS = Path("runs")

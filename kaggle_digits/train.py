@@ -31,15 +31,7 @@ from kaggle_digits.learners.images import Batches, make_batches, prepare_rows
 from kaggle_digits.learners.resume import claim, remove_checkpoints
 from kaggle_digits.recipe import FieldError, Network, OneCycle, Recipe
 from kaggle_digits.recipes import RECIPES
-from kaggle_digits.run import (
-    VALIDATION_FILE,
-    Predictor,
-    RowCounts,
-    Run,
-    find_commit,
-    member_folder,
-    member_seed,
-)
+from kaggle_digits.run import VALIDATION_FILE, Predictor, RowCounts, Run, find_commit, member_folder, member_seed
 from kaggle_digits.strategy import Device, device_of
 
 if TYPE_CHECKING:  # its backend has to be chosen before it is imported
@@ -81,14 +73,13 @@ def train_run(
         TrainingError: the training failed.
     """
     context = context or Context()
-    context = replace(context, device=context.device or device_of(recipe))
-    check_recipe(recipe)
     planned = replace(describe_run(recipe, Path(folder), context), rows=RowCounts.of(rows, held_out))
+    check_recipe(recipe)
     with claim(planned, resume=resume, is_spent=is_spent) as (run, state):
         if is_spent and state != "fresh":
             log.info("Continuing the interrupted job with the training in %s", run.folder)
         if state == "finished":
-            return load_run(run.folder, context.device)
+            return load_run(run.folder, planned.device)
         run.save()
         members = _train_members(run, rows, held_out, context)
         training = Training(

@@ -8,18 +8,7 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kaggle_digits.cli import (
-    EPOCHS,
-    FORCE,
-    JSON,
-    MESSAGE,
-    RECIPE,
-    TRAINING,
-    option,
-    path,
-    several,
-    verb,
-)
+from kaggle_digits.cli import EPOCHS, FORCE, JSON, MESSAGE, RECIPE, TRAINING, option, path, several, verb
 from kaggle_digits.cli.output import TrainingProgress, describe_counts, kept_if_interrupted, show
 from kaggle_digits.data import SAMPLE
 from kaggle_digits.errors import InputError

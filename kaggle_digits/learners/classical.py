@@ -108,11 +108,6 @@ class ClassicalPredictor:
         save_estimator(folder, self.learned)
 
 
-def check(recipe: Classical) -> None:
-    """Check that there is such a method, see ``check_method``."""
-    check_method(recipe)
-
-
 def fit(training: Training) -> Fitted:
     """Train a method, and measure it on the held-out rows if there are any.
 
@@ -140,7 +135,7 @@ def load(run: Run, device: Device, members: Sequence[Predictor]) -> Predictor:  
     return normalised(recipe, ClassicalPredictor(load_estimator(run.folder, recipe), recipe))
 
 
-def check_method(recipe: Classical) -> None:
+def check(recipe: Classical) -> None:
     """Check a method that may come from anyone.
 
     Raises:

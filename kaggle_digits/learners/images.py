@@ -58,9 +58,7 @@ def normalised(recipe: Recipe, model: Predictor) -> Predictor:
 def averaged(recipe: Network, model: Predictor) -> Predictor:
     """Wrap a model so that it averages over several versions of an image, if the recipe says so."""
     if recipe.slant_averaging:
-        from kaggle_digits.learners.upright import SlantAveraged
-
-        model = SlantAveraged(model, recipe.slant_averaging)
+        model = _SlantAveraged(model, recipe.slant_averaging)
     return _ShiftAveraged(model, recipe.shift_averaging) if recipe.shift_averaging else model
 
 
@@ -88,6 +86,19 @@ class _Normalised(_Wrapper):
         if not len(pixels):
             return np.empty((0, CLASSES), np.float32)
         return self.model.probabilities(normalise_for(self.recipe, pixels))
+
+
+@dataclass(frozen=True)
+class _SlantAveraged(_Wrapper):
+    """Averages the probabilities of every image and four slanted versions of it."""
+
+    most: float
+
+    def probabilities(self, pixels: np.ndarray) -> np.ndarray:
+        from kaggle_digits.learners.upright import slanted
+
+        versions = map(self.model.probabilities, slanted(pixels, self.most))
+        return np.mean([self.model.probabilities(pixels), *versions], axis=0)
 
 
 @dataclass(frozen=True)

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from kaggle_digits.digits import PIXELS, SIDE
-from kaggle_digits.run import Predictor
 
 STEEPEST = 1.0
 """Maximum shift that sets a digit upright, in columns per row."""
@@ -131,26 +128,7 @@ def _read_columns(pixels: np.ndarray, first: np.ndarray, step: np.ndarray) -> np
     return read.reshape(-1, PIXELS)
 
 
-@dataclass(frozen=True)
-class SlantAveraged:
-    """Averages the probabilities of every image and four slanted versions of it."""
-
-    model: Predictor
-    most: float
-
-    @property
-    def parameters(self) -> int | None:
-        return self.model.parameters
-
-    def save(self, folder: Path) -> None:
-        self.model.save(folder)
-
-    def probabilities(self, pixels: np.ndarray) -> np.ndarray:
-        slanted = map(self.model.probabilities, _slanted(pixels, self.most))
-        return np.mean([self.model.probabilities(pixels), *slanted], axis=0)
-
-
-def _slanted(pixels: np.ndarray, most: float) -> Iterator[np.ndarray]:
+def slanted(pixels: np.ndarray, most: float) -> Iterator[np.ndarray]:
     """Yield the pixels slanted to either side by ``most`` columns per row, and by half as much."""
     for slant in (-most, -most / 2, most / 2, most):
         first = np.tile(slant * (np.arange(SIDE) - (SIDE - 1) / 2), (len(pixels), 1))

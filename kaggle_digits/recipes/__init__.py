@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from kaggle_digits.errors import InputError, did_you_mean
-from kaggle_digits.files import MOST_BYTES, decode_text, expand_home, read_at_most
+from kaggle_digits.files import decode_text, expand_home, read_small
 from kaggle_digits.recipe import Classical, Ensemble, FieldError, Layer, Network, Part, Recipe
 
 DEFAULT_RECIPE = "fast"
@@ -40,11 +40,7 @@ def load_recipe(file: Path) -> Recipe:
         InputError: it is not a recipe. The message names the key.
     """
     try:
-        with file.open("rb") as stream:
-            contents = read_at_most(stream, MOST_BYTES + 1)
-        if len(contents) > MOST_BYTES:
-            raise ValueError(f"more than {MOST_BYTES:,} bytes")
-        values = tomllib.loads(decode_text(contents))
+        values = tomllib.loads(decode_text(read_small(file)))
     except OSError as error:
         raise InputError(f"{file}: cannot be read ({error}). Expected a recipe in TOML. Check the path.") from error
     except (ValueError, RecursionError) as error:
