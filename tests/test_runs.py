@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from run_folder import write_run
 
 from kaggle_digits import run as runs
 from kaggle_digits.data import TrainingRows
-from kaggle_digits.errors import RunError
+from kaggle_digits.errors import InputError, RunError
 from kaggle_digits.kaggle.records import FORMAT, is_used, save_record
 from kaggle_digits.learners.members import run_folders
 from kaggle_digits.learners.resume import claim
@@ -54,6 +55,12 @@ def test_recipe_that_is_none_is_refused(damage):
     write_run(".", RECIPES["cnn-32-64"], damage=damage)
     with pytest.raises(RunError, match=r"^run.json: not readable as a run \("):
         read_run(Path())
+
+
+def test_missing_pydantic_is_named(run, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pydantic", None)  # Kaggle's TPU image may lack it
+    with pytest.raises(InputError, match=r"^pydantic is not installed, .* pip install pydantic$"):
+        read_run(run.folder)
 
 
 def wanted(folder: str, **changes: object) -> Run:

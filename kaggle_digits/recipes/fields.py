@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from kaggle_digits.errors import did_you_mean
+from kaggle_digits.errors import InputError, did_you_mean
 from kaggle_digits.recipe import FieldError, Layer, Network, Part, Recipe
 
 T = TypeVar("T")
@@ -65,8 +65,15 @@ def check_fields(value: object) -> None:
 
     Raises:
         FieldError: one of them does not.
+        InputError: pydantic is missing, as perhaps in Kaggle's TPU image.
     """
-    from pydantic import ValidationError
+    try:
+        from pydantic import ValidationError
+    except ImportError as error:
+        raise InputError(
+            "pydantic is not installed, and the values of a recipe or run cannot be checked without it. Install it: "
+            "pip install pydantic"
+        ) from error
 
     for name, adapter in _adapters(type(value)).items():  # type: ignore[arg-type]
         try:
