@@ -205,6 +205,79 @@ def test_sample_is_real_handwriting_in_mnist_form():
     assert count_test_rows(source) == 360
 
 
+@pytest.fixture
+def usual() -> np.ndarray:
+    """Rows of a table in Kaggle's form: (50, 785) uint8, real digits, the label first."""
+    rows = data.load_train(data.find_source("sample"))
+    return np.column_stack([rows.digits, rows.pixels])[:50].astype(np.uint8)
+
+
+@pytest.mark.parametrize("kind", ["train", "test"])
+@pytest.mark.parametrize("member", [None, "a/train.csv"])
+def test_the_core_reads_kaggles_own_form_itself(usual, kind, member, monkeypatch):
+    monkeypatch.setattr(data.KaggleTable, "foreign", lambda _: pytest.fail("it was left to `tables`"))
+    text = to_csv(TRAIN_HEADER, usual) if kind == "train" else to_csv(TEST_HEADER, usual[:, 1:])
+    file = Path("table")
+    if member:
+        with zipfile.ZipFile(file, "w") as archive:
+            archive.writestr(member, text)
+    else:
+        file.write_text(text)
+    rows = data.KaggleTable(file, member).read(kind)
+    np.testing.assert_array_equal(rows.pixels, usual[:, 1:], strict=True)
+    assert rows.pixels.flags.c_contiguous
+    if kind == "test":
+        assert rows.digits is None
+    else:
+        np.testing.assert_array_equal(rows.digits, usual[:, 0].astype(np.int64), strict=True)
+
+
+def lying(values: np.ndarray) -> None:
+    values[:, 1:] = values[:, 1:].reshape(-1, 28, 28).transpose(0, 2, 1).reshape(-1, 784)
+
+
+OTHER_FORMS = {
+    "few rows": lambda text, values: to_csv(TRAIN_HEADER, values[:49]),
+    "another header": lambda text, values: text.replace("pixel783", "pixel784"),
+    "no header": lambda text, values: text.partition("\n")[2],
+    "an index": lambda text, values: text.replace("\n", ",\n").replace(",\n", "\n", 1),
+    "a label that is no digit": lambda text, values: text.replace(f"\n{values[0, 0]},", "\n10,", 1),
+    "a value that is no pixel": lambda text, values: text.replace(",255", ",256", 1),
+    "a missing value": lambda text, values: text.replace(",255", ",", 1),
+    "a blank line": lambda text, values: text + "\n",
+    "text": lambda text, values: text.replace(",255", ",white", 1),
+}
+OTHER_PIXELS = {
+    "two shades": lambda values: np.copyto(values[:, 1:], values[:, 1:] > 127),
+    "one bright image": lambda values: np.copyto(values[7, 1:], 255 - values[7, 1:]),
+    "lying digits": lying,
+}
+
+
+@pytest.mark.parametrize("form", [*OTHER_FORMS, *OTHER_PIXELS])
+def test_the_core_leaves_other_forms_to_tables(usual, form, monkeypatch):
+    asked = []
+
+    class Foreign:
+        def read(self, kind: str, *, beside: object) -> str:
+            asked.append((kind, beside))
+            return "read by tables"
+
+    monkeypatch.setattr(data.KaggleTable, "foreign", lambda _: Foreign())
+    OTHER_PIXELS.get(form, len)(usual)
+    text = to_csv(TRAIN_HEADER, usual)
+    file = Path("train.csv")
+    file.write_text(OTHER_FORMS[form](text, usual) if form in OTHER_FORMS else text)
+    other = data.KaggleTable(Path("test.csv"))
+    assert data.KaggleTable(file).read("train", beside=other) == "read by tables"
+    assert asked == [("train", other)]
+
+
+def test_a_table_says_its_file_and_its_member():
+    assert str(data.KaggleTable(Path("a.csv"))) == "a.csv"
+    assert str(data.KaggleTable(Path("a.zip"), "train.csv")) == "a.zip/train.csv"
+
+
 # ── labels and split ────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -548,6 +621,23 @@ def test_only_a_table_as_wide_as_digits_is_taken_from_the_current_folder(width, 
     for kind in ("train", "test"):
         Path(f"{kind}.csv").write_text("\n".join([",".join(["7"] * width)] * 3) + "\n")
     assert data.find_source().is_sample != found
+
+
+def test_folds_are_stratified_and_hold_every_row_once():
+    rows = data.load_train(data.find_source("sample"))
+    fold = data.fold_rows(rows, 5, seed=3)
+    assert np.array_equal(fold, data.fold_rows(rows, 5, seed=3))
+    assert not np.array_equal(fold, data.fold_rows(rows, 5, seed=4))
+    for digit in range(10):
+        counts = np.bincount(fold[rows.digits == digit], minlength=5)
+        assert counts.max() - counts.min() <= 1
+    split = data.Split(seed=3, folds=5, fold=2)
+    kept, held_out = split.of(rows)
+    np.testing.assert_array_equal(held_out.digits, rows.digits[fold == 2])
+    np.testing.assert_array_equal(kept.pixels, rows.pixels[fold != 2])
+    few = data.TrainingRows(rows.pixels[:30], np.arange(30) % 10)
+    with pytest.raises(DataError, match=r"^4 folds of 30 rows, 3 of them of digit 0\. Expected 2 to 3 folds"):
+        data.fold_rows(few, 4, seed=0)
 
 
 def test_split_needs_two_rows_of_each_digit_and_enough_of_all():

@@ -21,7 +21,7 @@ from kaggle_digits.learners.resume import claim
 from kaggle_digits.recipe import to_json
 from kaggle_digits.recipes import RECIPES
 from kaggle_digits.recipes.fields import from_json
-from kaggle_digits.run import RowCounts, Run, Threshold, find_commit, mark_used, read_run
+from kaggle_digits.run import RowCounts, Run, Threshold, find_commit, mark_used, member_seed, read_run
 
 OF_RUN = ("recipe", "seed", "commit", "held_out_rows", "held_out_accuracy")
 
@@ -262,6 +262,12 @@ def test_file_of_another_run_is_named(run):
     )
     with pytest.raises(RunError, match=said):
         run.verify("model.npz")
+
+
+def test_members_have_seeds_of_their_own():
+    seeds = [member_seed(seed, member, 3) for seed in range(4) for member in (1, 2, 3)]
+    assert seeds == list(range(12))
+    assert member_seed(2**32 - 1, 3, 3) == 2**32 - 1  # what NumPy takes
 
 
 def test_rows_are_told_by_their_pixels_and_their_labels():

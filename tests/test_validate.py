@@ -27,8 +27,8 @@ from kaggle_digits.analysis.validate import (
     validate,
 )
 from kaggle_digits.cli import main
-from kaggle_digits.data import TrainingRows, find_source, fold_rows, load_train
-from kaggle_digits.errors import DataError, RunError
+from kaggle_digits.data import find_source, fold_rows, load_train
+from kaggle_digits.errors import RunError
 from kaggle_digits.run import read_run
 
 QUICK = replace(THREE_EPOCHS, epochs=2, retrain=False)
@@ -42,19 +42,6 @@ def quick(monkeypatch):
 def table(file: str) -> list[dict[str, str]]:
     with Path(file).open(encoding="utf-8", newline="") as stream:
         return list(csv.DictReader(stream))
-
-
-def test_folds_are_stratified_and_hold_every_row_once():
-    rows = load_train(find_source("sample"))
-    fold = fold_rows(rows, 5, seed=3)
-    assert np.array_equal(fold, fold_rows(rows, 5, seed=3))
-    assert not np.array_equal(fold, fold_rows(rows, 5, seed=4))
-    for digit in range(10):
-        counts = np.bincount(fold[rows.digits == digit], minlength=5)
-        assert counts.max() - counts.min() <= 1
-    few = TrainingRows(rows.pixels[:30], np.arange(30) % 10)
-    with pytest.raises(DataError, match=r"^4 folds of 30 rows, 3 of them of digit 0\. Expected 2 to 3 folds"):
-        fold_rows(few, 4, seed=0)
 
 
 def test_every_row_is_read_by_the_network_that_did_not_see_it(capsys):
