@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+from run_folder import write_run
 
 from kaggle_digits.errors import SubmissionError
 from kaggle_digits.files import read_json, write_json
 from kaggle_digits.kaggle import records
+from kaggle_digits.recipes import RECIPES
+from kaggle_digits.run import RowCounts
 
 RUN = {
     "run": "runs/fast-seed3",
@@ -24,6 +29,7 @@ RUN = {
     "held_out_rows": 2_100,
     "held_out_accuracy": 0.9962,
 }
+EPOCH = {"epoch": 1, "seconds": 1.0, "validation_accuracy": 0.5}
 NO_RECORD = "is not a record of kaggle-digits, or a damaged one, and lies where the record"
 TAKEN = "belongs. Expected that name to be free. Move or rename one of the two."
 
@@ -57,6 +63,37 @@ def test_record_says_what_made_the_file():
         "test_checksum": None,
         "upload": None,
     }
+
+
+def test_a_written_submission_is_checked_and_recorded():
+    runs = [replace(write_run(name, RECIPES["random"]), seed=seed) for name, seed in (("one", 1), ("two", 2))]
+    measured = replace(write_run("fewer", RECIPES["random"]), rows=RowCounts(8, 2, 0), epochs=[EPOCH])
+    seven, three = np.eye(10)[[7, 3]]
+    out = "mine.csv"
+    # Alone, the first run would say 3 and 3. The mean of both says 7 and 3.
+    probabilities = [np.stack([0.6 * three + 0.4 * seven, three]), np.stack([seven, three])]
+    known = {"build": "b1", "not_for_upload": "it is a test", "test_checksum": 5}
+    counts = records.write_checked(out, probabilities, runs, measured=measured, **known)
+    assert counts == [0, 0, 0, 1, 0, 0, 0, 1, 0, 0]
+    assert Path(out).read_text() == "ImageId,Label\n1,7\n2,3\n"
+    record = records.read_record(Path(out))
+    assert {name: record[name] for name in known} == known
+    own = {"held_out_rows": 2, "held_out_accuracy": 0.5, "measured_by": "fewer"}
+    assert record["runs"] == [run.summary() | own for run in runs]
+
+
+def test_a_submission_is_replaced_only_by_force_unless_it_is_the_same():
+    run, three = write_run("run", RECIPES["random"]), np.eye(10)[[3]]
+    records.write_checked("mine.csv", [three], [run])
+    before = Path("mine.csv").stat()
+    records.write_checked("mine.csv", [three], [run])  # as a job that was stopped before the record would
+    assert Path("mine.csv").stat().st_ino == before.st_ino
+    with pytest.raises(SubmissionError, match=r"^mine.csv: exists already"):
+        records.write_checked("mine.csv", [np.eye(10)[[4]]], [run])
+    assert Path("mine.csv").read_text() == "ImageId,Label\n1,3\n"
+    records.write_checked("mine.csv", [np.eye(10)[[4]]], [run], overwrite=True)
+    assert Path("mine.csv").read_text() == "ImageId,Label\n1,4\n"
+    assert records.read_record(Path("mine.csv"))["runs"] == [run.summary()]
 
 
 def test_what_is_known_of_a_submission_stays_with_its_contents():

@@ -142,6 +142,22 @@ def test_fault_is_named_and_what_was_meant_is_written(workplace, capsys, content
     assert "fixed.csv: exists already." in capsys.readouterr().err
 
 
+def test_mending_counts_rows_and_replaces_a_file_only_if_told(workplace):
+    Path("s.csv").write_text(GOOD.replace(",", ";"))
+    with pytest.raises(
+        SubmissionError, match=r"^s.csv: 3 rows, the last on line 4. Expected 28000, .* of test.csv. Make"
+    ):
+        fix_submission(Path("s.csv"), Path("fixed.csv"))
+    with pytest.raises(SubmissionError, match=r"Expected 4, one for each row of mine."):
+        fix_submission(Path("s.csv"), Path("fixed.csv"), rows=4, counted_in="mine")
+    Path("fixed.csv").write_text("kept")
+    with pytest.raises(SubmissionError, match=r"^fixed.csv: exists already"):
+        fix_submission(Path("s.csv"), Path("fixed.csv"), rows=3)
+    assert Path("fixed.csv").read_text() == "kept"
+    assert fix_submission(Path("s.csv"), Path("fixed.csv"), rows=3, overwrite=True)
+    assert Path("fixed.csv").read_text() == GOOD
+
+
 def test_what_cannot_be_told_is_not_guessed(workplace):
     Path("s.csv").write_text(TOP + "1,7\n2,12\n3,9\n")
     said = r"^s.csv: line 3 has label '12'. .*. What was meant cannot be told. Correct the line.$"
