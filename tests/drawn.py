@@ -7,7 +7,7 @@ from PIL import Image, ImageDraw
 from scipy import ndimage
 from skimage.transform import warp
 
-from kaggle_digits.handwriting.sheet import homography
+from kaggle_digits.handwriting.compose import homography
 
 Stroke = list[tuple[float, float]]
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import io
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +19,7 @@ from scipy import ndimage
 
 from kaggle_digits.data import TrainingRows
 from kaggle_digits.digits import SIDE
-from kaggle_digits.handwriting.sheet import homography
-from kaggle_digits.learners.drawing import FONTS, LETTERS
+from kaggle_digits.learners.drawing import FONTS, LETTERS, WRITTEN
 from kaggle_digits.learners.placing import ink_box, resize
 
 FINE = 4 * SIDE
@@ -28,7 +28,7 @@ FINE = 4 * SIDE
 LEAST_WIDTH = 2.4
 """Strokes on the map are at least this many pixels wide, so that they stay in one piece."""
 
-SIGNS = "+-=×÷.,:%#?!<>*&€$@°"
+SIGNS = "+-=×÷.,:%#?!<>*&€$@"
 
 
 @dataclass(frozen=True)
@@ -55,9 +55,23 @@ class Shapes:
 
     @classmethod
     def of_characters(cls, characters: str) -> Shapes:
-        """Find the middle lines of characters in many fonts."""
-        inks = [_character(character, font) for character in characters for font in FONTS]
-        return cls._of(inks, np.full(len(inks), -1))
+        """Find the middle lines of characters in many fonts. Those of digits are digits."""
+        named = [(character, font) for character in characters for font in FONTS]
+        digits = [int(character) if character.isdecimal() else -1 for character, _ in named]
+        return cls._of([_character(*each) for each in named], np.array(digits))
+
+    @classmethod
+    def of_strokes(cls) -> Shapes:
+        """Return digits as people write them in strokes. Many of these are straighter than those of train.csv."""
+        ways = [(digit, lines) for digit, each in WRITTEN.items() for lines in each]
+        inks = []
+        for _, lines in ways:
+            canvas = Image.new("L", (FINE, FINE))
+            for line in lines:
+                points = [(FINE * (0.2 + 0.6 * x), FINE * (0.1 + 0.8 * y)) for x, y in line]
+                ImageDraw.Draw(canvas).line(points, fill=255, width=9, joint="curve")
+            inks.append(np.asarray(canvas, np.float32))
+        return cls._of(inks, np.array([digit for digit, _ in ways]))
 
     @classmethod
     def _of(cls, inks: Sequence[np.ndarray], digits: np.ndarray) -> Shapes:
@@ -92,16 +106,24 @@ def _character(character: str, font: str) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Material:
-    """What pictures are composed of: digits, letters and signs."""
+    """What pictures are composed of: digits of train.csv, in strokes and printed; letters and signs."""
 
     digits: Shapes
+    strokes: Shapes
+    printed: Shapes
     letters: Shapes
     signs: Shapes
 
     @classmethod
     def of(cls, rows: TrainingRows) -> Material:
         """Prepare the material. Only training rows may be given."""
-        return cls(Shapes.of(rows), Shapes.of_characters(LETTERS), Shapes.of_characters(SIGNS))
+        return cls(
+            Shapes.of(rows),
+            Shapes.of_strokes(),
+            Shapes.of_characters("0123456789"),
+            Shapes.of_characters(LETTERS),
+            Shapes.of_characters(SIGNS),
+        )
 
 
 @dataclass(frozen=True)
@@ -142,7 +164,7 @@ class Composer:
 
     def compose(self) -> Composed:
         """Return a picture."""
-        rng, size = self.rng, self.size
+        rng = self.rng
         is_board = rng.random() < 0.12
         paper = self._paper(is_board)
         if rng.random() < 0.75:
@@ -245,6 +267,12 @@ class Composer:
         if rng.random() < 0.4:  # wood
             veins = np.sin((y * np.cos(angle) + x * np.sin(angle)) * rng.uniform(20, 300) + 2 * self._field(60))
             grain = grain + rng.uniform(0.05, 0.3) * veins
+        if rng.random() < 0.3:  # things that lie on it
+            canvas = Image.new("L", (size, size))
+            for _ in range(rng.integers(1, 9)):
+                ends = [float(each) for each in rng.uniform(0, size, 4)]
+                ImageDraw.Draw(canvas).line(ends, fill=int(rng.integers(80, 255)), width=int(rng.integers(1, 9)))
+            grain = grain + rng.uniform(-0.7, 1.5) * np.asarray(canvas, np.float32) / 255
         desk = colour * (1 + grain[..., None])
         # A sheet throws a shadow.
         near = ndimage.gaussian_filter(on_sheet.astype(np.float32), rng.uniform(2, 10))
@@ -281,6 +309,9 @@ class Composer:
         mixed = rng.uniform(0.02, 0.35)
         top = rng.uniform(-height, height)
         wordy = rng.random() < 0.25
+        hand = self.material.digits  # most people's digits are like those of train.csv
+        if rng.random() < 0.25:
+            hand, as_written = (self.material.strokes, False) if rng.random() < 0.7 else (self.material.printed, True)
         while top < size:
             left = rng.uniform(-0.5, 2) * height if rng.random() < 0.7 else rng.uniform(0, size / 2)
             start = left
@@ -293,7 +324,7 @@ class Composer:
                     kind, channel = self.material.signs, 1
                     own *= rng.uniform(0.5, 1)
                 else:
-                    kind, channel = self.material.digits, 0
+                    kind, channel = hand if rng.random() < 0.9 else self.material.digits, 0
                 left = self._shape(kind, channel, left, at, own, pen, as_written, on_sheet)
                 left += height * (gap + rng.normal(0, 0.1)) if rng.random() < 0.92 else height * rng.uniform(0.5, 2.5)
             if rng.random() < 0.12:  # an underline
@@ -304,12 +335,15 @@ class Composer:
         if rng.random() < 0.06:  # a frame or a crossing line
             for _ in range(rng.integers(1, 4)):
                 self._line(tuple(rng.uniform(0, size, 2)), tuple(rng.uniform(0, size, 2)), pen * rng.uniform(0.5, 1.5))
-        if rng.random() < 0.06:
+        if rng.random() < 0.12:  # blots and points
+            for _ in range(rng.integers(1, 5)):
+                self._blot()
+        if rng.random() < 0.06:  # a ring
             x, y = rng.uniform(0, size, 2)
             across, down = height * rng.uniform(1, 4, 2)
             turn = np.linspace(0, 2 * np.pi, 40) + rng.uniform(0, 6)
             corners = np.stack([x + across * np.cos(turn), y + down * np.sin(turn)], axis=1)
-            for start_at, end_at in zip(corners, corners[1:], strict=False):
+            for start_at, end_at in itertools.pairwise(corners):
                 self._line(tuple(start_at), tuple(end_at), pen)
 
     def _word(self, left: float, top: float, pen: float) -> float:
@@ -385,6 +419,21 @@ class Composer:
         ink = np.asarray(canvas, np.float32) / 255
         self._add(1, np.zeros(2, int), np.full(2, self.size), ink, ink)
 
+    def _blot(self) -> None:
+        """Draw a filled shape, which is no digit."""
+        rng = self.rng
+        radius, first = (
+            self.height * float(np.exp(rng.uniform(np.log(0.05), np.log(0.6)))),
+            rng.uniform(0, self.size, 2),
+        )
+        turn = np.linspace(0, 2 * np.pi, 24, endpoint=False)
+        away = radius * (1 + 0.2 * np.sin(turn * rng.integers(1, 5) + rng.uniform(0, 6)))
+        points = first[:, None] + away * np.stack([np.cos(turn) * rng.uniform(0.6, 1.6), np.sin(turn)])
+        canvas = Image.new("L", (self.size, self.size))
+        ImageDraw.Draw(canvas).polygon([(float(x), float(y)) for x, y in points.T], fill=255)
+        ink = np.asarray(canvas, np.float32) / 255
+        self._add(1, np.zeros(2, int), np.full(2, self.size), ink, ink)
+
     def _add(self, channel: int, first: np.ndarray, last: np.ndarray, ink: np.ndarray, found: np.ndarray) -> None:
         low, high = np.maximum(first, 0), np.minimum(last, self.size)
         where = (slice(low[1], high[1]), slice(low[0], high[0]))
@@ -396,7 +445,7 @@ class Composer:
     def _ink(self, picture: np.ndarray, cover: np.ndarray, is_board: bool) -> np.ndarray:
         """Put ink of one pen on the picture."""
         rng = self.rng
-        strength = rng.uniform(0.35, 1) if rng.random() < 0.5 else rng.uniform(0.75, 1)
+        strength = rng.uniform(0.25, 1) if rng.random() < 0.5 else rng.uniform(0.75, 1)
         if is_board:
             colour = np.clip(rng.uniform(0.6, 1) * (1 - rng.uniform(0, 0.4, 3) * (rng.random() < 0.4)), 0, 1)
         elif rng.random() < 0.55:
@@ -406,8 +455,10 @@ class Composer:
             rare = (0.95, 0.5, 0.05), (0.1, 0.7, 0.8), (0.9, 0.8, 0.1), (0.9, 0.3, 0.6)
             colours = bright if rng.random() < 0.85 else rare
             colour = np.clip(np.array(colours[rng.integers(len(colours))]) + rng.normal(0, 0.06, 3), 0, 1)
-        if rng.random() < 0.35:  # the pen fades here and there
-            cover = cover * np.clip(1 - rng.uniform(0.1, 0.5) * (1 + self._field(rng.uniform(8, 60))), 0.18, 1)
+        if rng.random() < 0.4:  # the pen fades here and there
+            cover = cover * np.clip(1 - rng.uniform(0.1, 0.5) * (1 + self._field(rng.uniform(8, 60))), 0.15, 1)
+        if rng.random() < 0.12:  # it skips
+            cover = cover * (self._field(rng.uniform(3, 10)) > rng.uniform(-2, -1.2))
         if rng.random() < 0.4:  # grain of a pencil or of chalk
             cover = cover * np.clip(1 + rng.uniform(0.1, 0.6) * self._field(rng.uniform(1, 2.5)), 0, 1)
         ink = (strength * cover)[..., None]
@@ -467,3 +518,11 @@ class Composer:
             image.save(stream, "JPEG", quality=int(rng.integers(30, 95)))
             image = Image.open(stream)
         return np.asarray(image.convert("RGB"))
+
+
+def homography(source: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """Return the projective map, (3, 3), that takes four points (4, 2) to four others; no three may be in a line."""
+    rows = []
+    for (x, y), (u, v) in zip(source, target, strict=True):
+        rows += [[x, y, 1, 0, 0, 0, -u * x, -u * y], [0, 0, 0, x, y, 1, -v * x, -v * y]]
+    return np.append(np.linalg.solve(np.array(rows, float), np.ravel(target)), 1).reshape(3, 3)

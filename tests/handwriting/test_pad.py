@@ -268,7 +268,7 @@ def test_bodies_that_are_refused(address, body, status, error):
 def test_an_empty_drawing_has_no_digit(address):
     assert post(f"{address}/digit", png(np.ones((560, 560)))) == (
         200,
-        {"file": "", "text": [], "digits": [], "left_out": [], "turned": 0, "sheet": None, "pages": 1},
+        {"file": "", "text": [], "digits": [], "left_out": [], "turned": 0, "pages": 1},
     )
 
 

@@ -1,0 +1,188 @@
+"""Read the pieces of a row as digits: pieces of a broken digit are merged, and digits that touch are cut.
+
+A row is a list of atoms from left to right: connected pieces, or parts of them between possible cuts. Neighbouring atoms
+may form one digit. A network reads every such group, and the best sequence of groups wins. Small atoms may be left out.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from kaggle_digits.digits import CLASSES
+from kaggle_digits.handwriting import strokes as s
+from kaggle_digits.handwriting.normalise import normalise_digit
+from kaggle_digits.handwriting.strokes import Strokes
+
+Classify = Callable[[np.ndarray], np.ndarray]
+"""(N, 784) uint8 → (N, 10) probabilities."""
+
+CERTAIN = 0.85
+"""A piece that is a digit with at least this probability is not cut."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """Strokes as the network read them.
+
+    Args:
+        strokes: the strokes.
+        pixels: (784,) uint8, what the network saw.
+        probabilities: (10,) float.
+    """
+
+    strokes: Strokes
+    pixels: np.ndarray
+    probabilities: np.ndarray
+
+    @property
+    def certainty(self) -> float:
+        """The probability of the likeliest digit."""
+        return float(self.probabilities.max())
+
+    def doubted(self) -> Part:
+        """Return the same part, but never sure."""
+        return replace(self, probabilities=(self.probabilities + 1 / CLASSES) / 2)
+
+
+@dataclass(frozen=True)
+class _Atom:
+    """A piece, or a part of one.
+
+    Args:
+        strokes: its strokes.
+        whole: the piece as the network read it; None for a part.
+        cut: what the cut on its left side costs; None if there is paper.
+    """
+
+    strokes: Strokes
+    whole: Part | None = None
+    cut: float | None = None
+
+
+@dataclass(frozen=True)
+class _Group:
+    """Neighbouring atoms of a row as one digit: its first atom, the one after its last, and what merging costs."""
+
+    first: int
+    end: int
+    cost: float
+    strokes: Strokes
+    part: Part | None = None
+
+
+def read_parts(pieces: Sequence[Strokes], ink: np.ndarray, classify: Classify) -> list[Part]:
+    """Read each piece as one digit."""
+    if not pieces:
+        return []
+    pixels = np.stack([normalise_digit(s.cut_out(piece, ink)) for piece in pieces])
+    return list(map(Part, pieces, pixels, classify(pixels)))
+
+
+def read_rows(
+    rows: Sequence[Sequence[Strokes]], ink: np.ndarray, usual: float, classify: Classify
+) -> list[tuple[list[Part], list[Strokes]]]:
+    """Read rows of pieces.
+
+    Args:
+        rows: the pieces of each row.
+        ink: (H, W) float32, the ink of the page.
+        usual: the usual height of digits in pixels.
+        classify: reads digits.
+
+    Returns:
+        for each row its digits from left to right, and the pieces that were left out.
+    """
+    alone = iter(read_parts(list(itertools.chain(*rows)), ink, classify))
+    atoms = [_atoms([next(alone) for _ in pieces], ink, usual) for pieces in rows]
+    groups = [_groups(row, usual) for row in atoms]
+    unread = [group.strokes for row in groups for group in row if group.part is None]
+    parts = iter(read_parts(unread, ink, classify))
+    groups = [[group if group.part else replace(group, part=next(parts)) for group in row] for row in groups]
+    return [_best_sequence(*row, usual) for row in zip(atoms, groups, strict=True)]
+
+
+def _atoms(parts: list[Part], ink: np.ndarray, usual: float) -> list[_Atom]:
+    """Return the atoms of a row, from left to right."""
+    atoms = []
+    for part in sorted(parts, key=lambda part: part.strokes.middle[0]):
+        piece = part.strokes
+        is_one_digit = part.certainty >= CERTAIN and piece.width < 1.1 * piece.height
+        seams: list[np.ndarray] = []
+        if not is_one_digit and piece.width >= 0.5 * usual and piece.height >= s.LOW * usual:
+            left, top, right, bottom = piece.box
+            seams = s.cuts(piece, ink[top:bottom, left:right])
+        if not seams:
+            atoms.append(_Atom(piece, part))
+            continue
+        # Two digits side by side are wide, so a cut through a wide piece costs less. Only ones are narrow.
+        cost = float(np.interp(piece.width / piece.height, (0.75, 1.1, 1.5), (2.5, 0.15, -0.1)))
+        between = [s.between(piece, *two) for two in itertools.pairwise([None, *seams, None])]
+        found = [strokes for strokes in between if strokes]
+        atoms += [_Atom(strokes, cut=cost if number else None) for number, strokes in enumerate(found)]
+    return atoms
+
+
+def _groups(atoms: list[_Atom], usual: float) -> list[_Group]:
+    """Return the groups of neighbouring atoms that may be one digit each."""
+    most_atoms = 7
+    groups = []
+    for first in range(len(atoms)):
+        strokes, cost = atoms[first].strokes, 0.0
+        for end in range(first + 1, min(len(atoms), first + most_atoms) + 1):
+            if end > first + 1:
+                before, atom = atoms[end - 2], atoms[end - 1]
+                merging = 0.0 if atom.cut is not None else _cost_of_merging(strokes, before, atom, usual)
+                joined = s.union(strokes, atom.strokes)
+                tallest = max(other.strokes.height for other in atoms[first:end])
+                is_wide = joined.width > 1.5 * max(usual, joined.height)
+                if merging is None or is_wide or joined.height > max(1.45 * usual, 1.15 * tallest):
+                    break
+                strokes, cost = joined, cost + merging
+            if strokes.height >= s.LOW * usual or s.is_loop(strokes):  # a small loop is a small zero
+                groups.append(_Group(first, end, cost, strokes, atoms[first].whole if end == first + 1 else None))
+    return groups
+
+
+def _cost_of_merging(strokes: Strokes, before: _Atom, atom: _Atom, usual: float) -> float | None:
+    """Return what it costs to take strokes and the next atom for one digit, or None if they are surely two."""
+    across, down = s.gap(strokes, atom.strokes)
+    if across > 0.3 * usual or down > 0.35 * usual:
+        return None
+    is_small = min(strokes.height, atom.strokes.height) < 0.55 * usual
+    both = [each.whole.certainty if each.whole else 0.0 for each in (before, atom)]
+    if not is_small and min(both) >= 0.97:
+        return None
+    is_stacked = across < -0.4 * min(strokes.width, atom.strokes.width)
+    distance = float(np.hypot(max(0, across), max(0, down)))
+    return (0.2 if is_small or is_stacked else 0.7) + 4 * distance / usual
+
+
+def _best_sequence(atoms: list[_Atom], groups: list[_Group], usual: float) -> tuple[list[Part], list[Strokes]]:
+    """Return the digits of a row and what was left out: the sequence with the greatest score.
+
+    The score is the sum of the logarithms of the digits' probabilities, less what cutting, merging and leaving out cost.
+    """
+    starting: dict[int, list[_Group]] = {}
+    for group in groups:
+        starting.setdefault(group.first, []).append(group)
+    best: list[tuple[float, list[Part], list[Strokes]]] = [(0.0, [], [])]
+    best += [(-np.inf, [], [])] * len(atoms)
+    for first, atom in enumerate(atoms):
+        score, parts, left_out = best[first]
+        score -= atom.cut or 0.0
+        size = max(atom.strokes.width, atom.strokes.height) / usual
+        ways = [(first + 1, score - 0.3 - 4 * size, parts, [*left_out, atom.strokes])]
+        for group in starting.get(first, []):
+            assert group.part is not None  # all groups were read
+            # A broad part that cannot be read weighs as much as the digits that it may be.
+            weight = max(1.0, group.strokes.width / (0.7 * max(usual, group.strokes.height)))
+            gain = weight * float(np.log(max(group.part.certainty, 1e-4))) - group.cost
+            ways.append((group.end, score + gain, [*parts, group.part], left_out))
+        for end, *way in ways:
+            if way[0] > best[end][0]:
+                best[end] = tuple(way)
+    return best[-1][1:]
