@@ -2,7 +2,7 @@
 
     .venv/bin/python benchmarks/package_ink.py --data digit-recognizer.zip --out ink.npz
 
-It is trained on pictures that ``handwriting.compose`` makes of training rows; a tenth of train.csv is held out. At the
+It is trained on pictures that ``compose`` makes of training rows; a tenth of train.csv is held out. At the
 end it prints how well the map of pictures of held-out rows agrees with the truth (Dice: 1 is perfect). Nothing is
 chosen by that. The kernels are stored in half precision. The same machine makes the same file.
 """
@@ -19,10 +19,10 @@ import numpy as np
 
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 import keras
+from compose import Composer, Material
 
 from kaggle_digits.data import TrainingRows, find_source, load_train, split_rows
 from kaggle_digits.files import write_arrays
-from kaggle_digits.handwriting.compose import Composer, Material
 from kaggle_digits.handwriting.ink import build_network
 
 SIDE = 256
@@ -89,6 +89,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--pictures", type=int, default=7000)
     parser.add_argument("--epochs", type=int, default=6)
+    parser.add_argument("--held-out", type=int, default=240, help="pictures to measure the result on")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     rows, held_out = split_rows(load_train(find_source(options.data)), fraction=0.1, seed=0)
@@ -103,7 +104,7 @@ def main() -> None:
     stored = {str(number): np.asarray(weight) for number, weight in enumerate(network.get_weights())}
     halved = {name: each.astype(np.float16) if each.ndim > 1 else each for name, each in stored.items()}
     write_arrays(options.out, halved, compressed=True)
-    pictures, maps = compose(held_out, 240, seed=options.seed + 1)
+    pictures, maps = compose(held_out, options.held_out, seed=options.seed + 1)
     found = network.predict(pictures.astype(np.float32) / 255, batch_size=16, verbose=0) > 0
     for channel, what in enumerate(("ink of digits", "other writing")):
         one, other = found[..., channel], maps[..., channel] > 127

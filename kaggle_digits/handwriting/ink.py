@@ -1,8 +1,8 @@
 """Find the ink of digits in a picture, with a small network.
 
-The network maps a picture to the probability of each pixel that it is ink of a digit, and that it is other writing:
-letters, signs, underlines. Paper, printed lines, desks, shadows and edges are neither. It has learned that from pictures
-that ``compose`` makes. ``benchmarks/package_ink.py`` trains it.
+The network gives each pixel the probability that it is ink of a digit, and that it is other writing: letters, signs,
+underlines. Paper, printed lines, desks, shadows and edges are neither. It has learned that from pictures that
+``compose`` makes. ``benchmarks/package_ink.py`` trains it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Read the pieces of a row as digits: pieces of a broken digit are merged, and digits that touch are cut.
 
-A row is a list of atoms from left to right: connected pieces, or parts of them between possible cuts. Neighbouring atoms
-may form one digit. A network reads every such group, and the best sequence of groups wins. Small atoms may be left out.
+A row is a list of atoms from left to right: connected pieces, or parts of them between possible cuts. Neighbouring
+atoms may form one digit. A network reads every such group, and the best sequence of groups wins. Atoms may be left out.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ CERTAIN = 0.85
 """A piece that is a digit with at least this probability is not cut."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Part:
     """Strokes as the network read them.
 
@@ -164,7 +164,8 @@ def _cost_of_merging(strokes: Strokes, before: _Atom, atom: _Atom, usual: float)
 def _best_sequence(atoms: list[_Atom], groups: list[_Group], usual: float) -> tuple[list[Part], list[Strokes]]:
     """Return the digits of a row and what was left out: the sequence with the greatest score.
 
-    The score is the sum of the logarithms of the digits' probabilities, less what cutting, merging and leaving out cost.
+    The score is the sum of the logarithms of the digits' probabilities, less the costs of cutting, merging and leaving
+    out.
     """
     starting: dict[int, list[_Group]] = {}
     for group in groups:
@@ -175,14 +176,13 @@ def _best_sequence(atoms: list[_Atom], groups: list[_Group], usual: float) -> tu
         score, parts, left_out = best[first]
         score -= atom.cut or 0.0
         size = max(atom.strokes.width, atom.strokes.height) / usual
-        ways = [(first + 1, score - 0.3 - 4 * size, parts, [*left_out, atom.strokes])]
+        ways = [(first + 1, (score - 0.3 - 4 * size, parts, [*left_out, atom.strokes]))]
         for group in starting.get(first, []):
             assert group.part is not None  # all groups were read
             # A broad part that cannot be read weighs as much as the digits that it may be.
             weight = max(1.0, group.strokes.width / (0.7 * max(usual, group.strokes.height)))
             gain = weight * float(np.log(max(group.part.certainty, 1e-4))) - group.cost
-            ways.append((group.end, score + gain, [*parts, group.part], left_out))
-        for end, *way in ways:
-            if way[0] > best[end][0]:
-                best[end] = tuple(way)
+            ways.append((group.end, (score + gain, [*parts, group.part], left_out)))
+        for end, way in ways:
+            best[end] = max(best[end], way, key=lambda way: way[0])
     return best[-1][1:]

@@ -1,9 +1,9 @@
 """Read the digits on a photograph or scan of a page, and tell what is not a digit.
 
 A picture goes through these stages: ``ink`` finds the ink of digits with one network → ``strokes`` separates it into
-pieces and sorts them into rows → ``normalise`` makes pixels as in train.csv → another network reads them. That network
-also decides, in ``lattice``, which pieces are merged and where they are cut. If it can read the page better from another
-side, the page is turned.
+pieces and sorts them into rows → ``normalise`` makes pixels as in train.csv → another network reads them. That
+network also decides, in ``lattice``, which pieces are merged and where they are cut. If it can read the page better
+from another side, the page is turned.
 """
 
 from __future__ import annotations
@@ -93,12 +93,14 @@ class Page:
         left_out: what was not taken for a digit.
         turned: the degrees by which the picture had to be turned clockwise to be read: 0, 90, 180 or 270.
         ink: (H, W) float32, the probability that there is ink of a digit. It is smaller or larger than the picture.
+        too_small: whether the digits are too small, or too many, for any to be sure.
     """
 
     digits: list[Digit]
     left_out: list[LeftOut]
     turned: int = 0
     ink: np.ndarray | None = None
+    too_small: bool = False
 
     @property
     def text(self) -> list[str]:
@@ -143,32 +145,74 @@ def read_page(picture: np.ndarray, find_ink: FindInk, classify: Classify, *, thr
         threshold: a digit with a probability below this is unsure.
     """
     found = find_ink(picture)
-    ink = found.digits
-    pieces = s.separate(ink > 0.5)
+    ink, pieces, marks = _find_pieces(found)
     turns = _better_turn(ink, pieces, classify)
-    upright = [s.turn(piece, turns, ink.shape) for piece in pieces]
+    upright, marks = ([s.turn(piece, turns, ink.shape) for piece in each] for each in (pieces, marks))
     digits, left_out = _read_upright(np.rot90(ink, -turns), upright, classify, threshold)
+    left_out += [LeftOut(mark.box, why) for mark in marks if (why := _why_mark(mark, digits))]
 
-    def in_picture(box: Box, turns: int) -> Box:
+    def in_picture(box: Box) -> Box:
         return _in_picture(s.turn_box(box, -turns, np.rot90(ink, turns).shape), found.factor, picture.shape)
 
+    digits = [replace(digit, box=in_picture(digit.box)) for digit in digits]
+    left_out = [LeftOut(in_picture(part.box), part.why) for part in left_out]
     most_area = 0.35 * picture.shape[0] * picture.shape[1]  # of a sure digit
-    boxes = [in_picture(digit.box, turns) for digit in digits]
-    is_small = [(right - left) * (bottom - top) <= most_area for left, top, right, bottom in boxes]
+    sides = [(right - left, bottom - top) for left, top, right, bottom in (digit.box for digit in digits)]
+    too_small = len(digits) > 400 or (bool(sides) and float(np.median([max(each) for each in sides])) < 12)
     digits = [
-        replace(digit, box=box, sure=digit.sure and small)
-        for digit, box, small in zip(digits, boxes, is_small, strict=True)
+        replace(digit, sure=digit.sure and not too_small and width * height <= most_area)
+        for digit, (width, height) in zip(digits, sides, strict=True)
     ]
-    left_out = [LeftOut(in_picture(part.box, turns), part.why) for part in left_out]
-    left_out += [LeftOut(in_picture(mark.box, 0), "a sign or a letter") for mark in _marks(found, pieces)]
-    return Page(digits, left_out, 90 * turns, ink)
+    return Page(digits, left_out, 90 * turns, ink, too_small)
 
 
-def _marks(found: Ink, pieces: list[Strokes]) -> list[Strokes]:
-    """Return what is written and is no digit, if it is as large as a third of a digit."""
-    least = 0.3 * s.usual_size([piece.height for piece in pieces]) if pieces else 12
-    marks = s.separate((found.marks > 0.5) & (found.digits <= 0.5))
-    return [mark for mark in marks if max(mark.width, mark.height) >= least]
+def read_drawing(picture: np.ndarray, classify: Classify, *, threshold: float) -> Page:
+    """Read a row of digits that was drawn on a clean canvas.
+
+    Args:
+        picture: as for ``read_page``.
+        classify: as for ``read_page``.
+        threshold: as for ``read_page``.
+    """
+    working, factor = _shrink(picture, 400)
+    ink = contrast(brightness(working))
+    if ink is None:
+        return Page([], [])
+    digits, left_out = _read_upright(ink, s.separate(ink > 0.5), classify, threshold)
+    digits = [replace(digit, box=_in_picture(digit.box, factor, picture.shape)) for digit in digits]
+    return Page(digits, [LeftOut(_in_picture(part.box, factor, picture.shape), part.why) for part in left_out])
+
+
+def _find_pieces(found: Ink) -> tuple[np.ndarray, list[Strokes], list[Strokes]]:
+    """Return the ink of digits, (H, W), its connected strokes, and what is written and is no digit.
+
+    If a part of a shape is taken for a digit, and the shape has the size of a digit, all of it is ink. It may be a
+    digit with a straight stroke, or a letter; the network that reads digits tells which.
+    """
+    ink = found.digits.copy()
+    pieces = s.separate(ink > 0.5)
+    if not pieces:
+        return ink, [], s.separate(found.marks > 0.5, smallest=12)
+    usual = s.usual_size([piece.height for piece in pieces])
+    both = np.maximum(ink, found.marks)
+    for shape in s.separate(both > 0.5):
+        left, top, right, bottom = shape.box
+        of_digit = (ink[top:bottom, left:right][shape.mask] > 0.5).mean()
+        if 0.25 <= of_digit < 1 and shape.height <= 1.6 * usual and shape.width <= 1.3 * usual:
+            ink[top:bottom, left:right][shape.mask] = both[top:bottom, left:right][shape.mask]
+    marks = s.separate((found.marks > 0.5) & (ink <= 0.5), smallest=3)
+    return ink, s.separate(ink > 0.5), marks
+
+
+def _why_mark(mark: Strokes, digits: list[Digit]) -> str | None:
+    """Return what other writing is taken for, or None if it is a speck."""
+    heights = [digit.box[3] - digit.box[1] for digit in digits]
+    usual = float(np.median(heights)) if heights else 12.0
+    if max(mark.width, mark.height) >= 0.3 * usual:
+        return "a sign, a letter or a line"
+    x, y = mark.middle
+    before = [digit for digit in digits if abs(y - digit.box[3]) < 0.3 * usual and 0 < x - digit.box[2] < 0.7 * usual]
+    return f"a point? after the {max(before, key=lambda digit: digit.box[2]).digit}" if before else None
 
 
 def _in_picture(box: Box, factor: float, shape: tuple[int, ...]) -> Box:
@@ -214,12 +258,12 @@ def _read_upright(
     left_out += [LeftOut(piece.box, "too small") for piece in alone if max(piece.width, piece.height) > 0.25 * usual]
     read = read_rows(rows, ink, usual, classify)
     likely = [[part.certainty >= LIKELY for part in parts] for parts, _ in read]
-    mostly_digits = np.mean([each for row in likely for each in row] or [0]) >= 0.75
+    mostly_digits = np.mean([each for row in likely for each in row] or [False]) >= 0.75
     digits: list[Digit] = []
     number = 0
     for (parts, dropped), of_row in zip(read, likely, strict=True):
         # A shape among digits that does not look like one is more likely an unreadable digit.
-        is_row = mostly_digits or np.mean(of_row or [0]) >= 0.5
+        is_row = mostly_digits or np.mean(of_row or [False]) >= 0.5
         kept = [part for part in parts if is_row or part.certainty >= 0.25]
         others = [*dropped, *(part.strokes for part in parts if part not in kept)]
         left_out += [
@@ -257,7 +301,7 @@ def _rows(pieces: list[Strokes], usual: float) -> tuple[list[list[Strokes]], lis
     rows: list[list[Strokes]] = [[] for _ in range(max(numbers) + 1)]
     for piece, number in zip(tall, numbers, strict=True):
         rows[number].append(piece)
-    alone = []
+    alone: list[Strokes] = []
     for piece in (piece for piece in pieces if not is_tall(piece)):
         distances = [np.hypot(*np.maximum(s.gap(piece, other), 0)) for other in tall]
         nearest = int(np.argmin(distances))

@@ -18,7 +18,7 @@ from kaggle_digits.analysis.occlusion import occlusion_map
 from kaggle_digits.digits import CLASSES, PIXELS, calibrate
 from kaggle_digits.errors import DataError
 from kaggle_digits.handwriting.ink import Ink, InkFinder
-from kaggle_digits.handwriting.page import UNSURE, Box, Digit, Page, find_single, read_page
+from kaggle_digits.handwriting.page import UNSURE, Box, Digit, Page, find_single, read_drawing, read_page
 from kaggle_digits.handwriting.photo import Photo, is_picture, load_photos
 from kaggle_digits.learners import PACKAGED_RUN, load_run
 from kaggle_digits.learners.placing import ink_box
@@ -87,6 +87,15 @@ class Reader:
             digits = [Digit.of(image.box, 0, next(probabilities), image.pixels, self.threshold)] if image else []
             pages.append(_scaled(Page(digits, []), size, shape))
         return pages
+
+    def read_drawing(self, photo: Photo) -> Page:
+        """Read a drawing of one digit, or of several in a row."""
+        (page,) = self.read_singles([photo])
+        if page.digits and not page.digits[0].sure:
+            row = read_drawing(photo.picture, self.classify, threshold=self.threshold)
+            if len(row.digits) > 1:
+                return _scaled(row, photo.size, photo.picture.shape)
+        return page
 
 
 def _scaled(page: Page, size: tuple[int, int], shape: tuple[int, ...]) -> Page:
@@ -255,6 +264,7 @@ def describe(file: str, page: Page) -> dict[str, Any]:
         ],
         "left_out": [{"box": list(part.box), "why": part.why} for part in page.left_out],
         "turned": page.turned,
+        "too_small": page.too_small,
     }
 
 
@@ -263,6 +273,8 @@ def to_lines(page: Page) -> list[str]:
     lines = page.text or ["(no digits found)"]
     if page.turned:
         lines.append(f"(turned clockwise by {page.turned}°)")
+    if page.too_small:
+        lines.append("(the digits are too small to be sure of any: take the picture from closer, or only a part)")
     if page.left_out:
         counts = Counter(part.why for part in page.left_out)
         kinds = ", ".join(f"{why}{f' ({count} times)' if count > 1 else ''}" for why, count in counts.most_common())

@@ -262,6 +262,34 @@ def test_a_page_full_of_small_pieces_is_done_in_time(read):
     assert len(read(page).digits) <= 1
 
 
+def test_two_cards_on_a_desk_are_both_read(read):
+    left, right = (draw_page([text], size=80, seed=2) for text in ("31", "40"))
+    desk = np.full((left.shape[0] + 120, left.shape[1] + right.shape[1] + 160), 0.2, np.float32)
+    desk[60 : 60 + left.shape[0], 50 : 50 + left.shape[1]] = left
+    start = 110 + left.shape[1]
+    desk[60 : 60 + right.shape[0], start : start + right.shape[1]] = right
+    assert best(read(desk)) == ["3140"]
+
+
+def test_a_point_that_changes_a_number_is_told(read):
+    drawn = draw_page(["3 14", "2718"], seed=4, size=70)
+    (three, *_), picture_and_canvas = read(drawn).digits, canvas_of(drawn)
+    picture, canvas = picture_and_canvas
+    left, bottom = three.box[2] + 35, three.box[3]
+    canvas.ellipse((left - 5, bottom - 9, left + 5, bottom + 1), fill=40)
+    page = read(np.asarray(picture, np.float32) / 255)
+    assert best(page) == ["314", "2718"]
+    assert [part.why for part in page.left_out] == ["a point? after the 3"]
+
+
+def test_digits_that_are_too_small_are_never_sure(read):
+    picture = Image.fromarray((255 * draw_page(ROWS, size=40, seed=1)).astype(np.uint8))
+    small = picture.resize((picture.width // 5, picture.height // 5), Image.Resampling.BOX)
+    page = read(np.asarray(small, np.float32) / 255)
+    assert page.too_small
+    assert set("".join(page.text)) <= {"?"}
+
+
 @pytest.mark.parametrize("brightness", [0.0, 1.0, 0.5])
 def test_an_empty_page_has_no_digits(read, single, brightness):
     empty = np.full((300, 400), brightness, np.float32)

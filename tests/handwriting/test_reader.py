@@ -117,7 +117,7 @@ def test_a_sheet_on_a_desk_is_read(capsys, workplace):
 def test_json_has_an_object_per_picture_and_line(capsys, page):
     save("empty.png", np.ones((200, 300)))
     first, second = map(json.loads, recognize(capsys, page, "empty.png", "--json").splitlines())
-    assert second == {"file": "empty.png", "text": [], "digits": [], "left_out": [], "turned": 0}
+    assert second == {"file": "empty.png", "text": [], "digits": [], "left_out": [], "turned": 0, "too_small": False}
     assert (first["file"], first["text"]) == ("page.png", ROWS)
     assert [digit["digit"] for digit in first["digits"]] == [int(digit) for digit in "".join(ROWS)]
     for digit in first["digits"]:

@@ -389,7 +389,7 @@ class Composer:
         middle = np.array([left + width / 2, top + height / 2]) - first
         offset = np.array([(x0 + x1) / 2, (y0 + y1) / 2]) - matrix @ middle
         data = (*matrix[0], offset[0], *matrix[1], offset[1])
-        extent = tuple(int(side) for side in last - first)
+        extent = (int(last[0] - first[0]), int(last[1] - first[1]))
 
         def moved(layer: np.ndarray, fill: int) -> np.ndarray:
             image = Image.fromarray(layer).transform(
