@@ -110,14 +110,15 @@ class InkFinder:
                 side = min(side, 1600.0, 1.5 * longest)
                 if any(abs(np.log(side / other)) < 0.12 for other in tried):
                     break
-                tried[side] = self._at(picture, side / longest)
+                tried[side] = self.find_at(picture, side / longest)
                 pieces = separate(tried[side].digits > 0.5, smallest=6)
                 if not pieces:
                     break
                 side *= usual / usual_size([piece.height for piece in pieces])
         return max(tried.values(), key=lambda ink: ink.confidence)
 
-    def _at(self, picture: np.ndarray, scale: float) -> Ink:
+    def find_at(self, picture: np.ndarray, scale: float) -> Ink:
+        """Find the ink of a picture in one size, see ``find``."""
         import keras
 
         small = np.clip(rescale(picture, scale), 0, 1) if scale != 1 else picture

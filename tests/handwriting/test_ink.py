@@ -34,7 +34,7 @@ def test_the_composed_map_shows_ink_where_the_digits_are(composed):
             left, top, right, bottom = (
                 round(side) for side in (x - height / 3, y - height / 2, x + height / 3, y + height / 2)
             )
-            if 0 <= left and 0 <= top and right < 256 and bottom < 256:
+            if left >= 0 and top >= 0 and right < 256 and bottom < 256:
                 total += 1
                 found += each.maps[top:bottom, left:right, 0].max() > 127
     assert total > 100
@@ -52,7 +52,7 @@ def test_ink_of_digits_is_told_from_everything_else(composed):
     finder = Reader().ink_finder
     both = each_of_them = 0
     for each in composed:
-        found = finder._at(each.picture.astype(np.float32) / 255, 1.0).digits > 0.5
+        found = finder.find_at(each.picture.astype(np.float32) / 255, 1.0).digits > 0.5
         truth = each.maps[..., 0] > 127
         both += (found & truth).sum()
         each_of_them += found.sum() + truth.sum()
