@@ -1,8 +1,8 @@
 """Find the ink of digits in a picture, with a small network.
 
 The network gives each pixel the probability that it is ink of a digit, and that it is other writing: letters, signs,
-underlines. Paper, printed lines, desks, shadows and edges are neither. It has learned that from pictures that
-``compose`` makes. ``benchmarks/package_ink.py`` trains it.
+underlines. It ignores paper, printed lines, desks, shadows and edges. ``benchmarks/package_ink.py`` trains it on
+pictures that code composes.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ NETWORK_FILE = Path(__file__).with_name("ink.npz")
 """The weights of the network, in the order of the layers."""
 
 LEAST_CONTRAST = 0.08
-"""Smallest contrast: ink reflects less light than paper, by at least this share."""
+"""Smallest range of brightness in which anything is written."""
 
 
 @dataclass(frozen=True)
@@ -95,27 +95,29 @@ class InkFinder:
     def find(self, picture: np.ndarray) -> Ink:
         """Find the ink of a picture.
 
-        The network knows digits of 16 to 72 pixels. So the picture is tried in several sizes, and the one in which the
-        network is surest is kept.
+        The network knows digits of 16 to 72 pixels. So the picture is tried in several sizes. Of those in which many
+        pieces are found, the one in which the network is surest is kept.
 
         Args:
             picture: (H, W) or (H, W, 3) float32, brightness from 0 to 1.
         """
         usual = 40.0  # the height in pixels that digits should have
         longest = max(picture.shape)
-        tried: dict[float, Ink] = {}
+        tried: dict[float, tuple[int, Ink]] = {}
         for start in (500.0, 1000.0):
             side = start
             for _ in range(3):
                 side = min(side, 1600.0, 1.5 * longest)
                 if any(abs(np.log(side / other)) < 0.12 for other in tried):
                     break
-                tried[side] = self.find_at(picture, side / longest)
-                pieces = separate(tried[side].digits > 0.5, smallest=6)
-                if not pieces:
+                ink = self.find_at(picture, side / longest)
+                heights = [piece.height for piece in separate(ink.digits > 0.5)]
+                tried[side] = sum(height > 12 for height in heights), ink
+                if not heights:
                     break
-                side *= usual / usual_size([piece.height for piece in pieces])
-        return max(tried.values(), key=lambda ink: ink.confidence)
+                side *= usual / usual_size(heights)
+        most = max(count for count, _ in tried.values())
+        return max((ink for count, ink in tried.values() if count >= most / 2), key=lambda ink: ink.confidence)
 
     def find_at(self, picture: np.ndarray, scale: float) -> Ink:
         """Find the ink of a picture in one size, see ``find``."""
@@ -125,10 +127,14 @@ class InkFinder:
         small = small if small.ndim == 3 else np.repeat(small[:, :, None], 3, axis=2)
         height, width = small.shape[:2]
         margin = 8  # pixels, so that a digit at the edge is seen like any other
-        around = [(margin, margin + -(height + 2 * margin) % 16), (margin, margin + -(width + 2 * margin) % 16), (0, 0)]
-        padded = np.pad(small, around, mode="edge")[None]
+        step = 64  # JAX prepares the network anew for each size of a picture
+        after = [margin + -(side + 2 * margin) % step for side in (height, width)]
+        padded = np.pad(small, [(margin, after[0]), (margin, after[1]), (0, 0)], mode="edge")[None].astype(np.float32)
         with self.device.scope():
-            logits = self.network(padded.astype(np.float32), training=False)
+            if keras.backend.backend() == "jax":
+                logits = self.network.predict_on_batch(padded)
+            else:
+                logits = self.network(padded, training=False)
             maps = keras.ops.convert_to_numpy(keras.ops.sigmoid(logits))[0]
         maps = maps[margin : margin + height, margin : margin + width]
         digits = np.ascontiguousarray(maps[:, :, 0])

@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from kaggle_digits.digits import CLASSES
 from kaggle_digits.handwriting import strokes as s
 from kaggle_digits.handwriting.normalise import normalise_digit
 from kaggle_digits.handwriting.strokes import Strokes
@@ -43,24 +42,23 @@ class Part:
         """The probability of the likeliest digit."""
         return float(self.probabilities.max())
 
-    def doubted(self) -> Part:
-        """Return the same part, but never sure."""
-        return replace(self, probabilities=(self.probabilities + 1 / CLASSES) / 2)
-
 
 @dataclass(frozen=True)
 class _Atom:
-    """A piece, or a part of one.
+    """A piece, or what lies between two possible cuts of it.
 
     Args:
-        strokes: its strokes.
-        whole: the piece as the network read it; None for a part.
-        cut: what the cut on its left side costs; None if there is paper.
+        piece: the piece as the network read it.
+        strokes: the atom's own strokes; None if there are hardly any.
+        start, end: the cuts, as ``strokes.cuts`` returns them; None for the sides of the piece.
+        cost: what the cut at its start costs.
     """
 
-    strokes: Strokes
-    whole: Part | None = None
-    cut: float | None = None
+    piece: Part
+    strokes: Strokes | None
+    start: np.ndarray | None = None
+    end: np.ndarray | None = None
+    cost: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -111,18 +109,15 @@ def _atoms(parts: list[Part], ink: np.ndarray, usual: float) -> list[_Atom]:
     for part in sorted(parts, key=lambda part: part.strokes.middle[0]):
         piece = part.strokes
         is_one_digit = part.certainty >= CERTAIN and piece.width < 1.1 * piece.height
-        seams: list[np.ndarray] = []
+        seams: list[np.ndarray | None] = [None, None]
         if not is_one_digit and piece.width >= 0.5 * usual and piece.height >= s.LOW * usual:
             left, top, right, bottom = piece.box
-            seams = s.cuts(piece, ink[top:bottom, left:right])
-        if not seams:
-            atoms.append(_Atom(piece, part))
-            continue
-        # Two digits side by side are wide, so a cut through a wide piece costs less. Only ones are narrow.
+            seams = [None, *s.cuts(piece, ink[top:bottom, left:right]), None]
+        # Two digits side by side are wide, so cutting a wide piece costs less.
         cost = float(np.interp(piece.width / piece.height, (0.75, 1.1, 1.5), (2.5, 0.15, -0.1)))
-        between = [s.between(piece, *two) for two in itertools.pairwise([None, *seams, None])]
-        found = [strokes for strokes in between if strokes]
-        atoms += [_Atom(strokes, cut=cost if number else None) for number, strokes in enumerate(found)]
+        for start, end in itertools.pairwise(seams):
+            strokes = piece if len(seams) == 2 else s.between(piece, start, end)
+            atoms.append(_Atom(part, strokes, start, end, 0.0 if start is None else cost))
     return atoms
 
 
@@ -131,31 +126,49 @@ def _groups(atoms: list[_Atom], usual: float) -> list[_Group]:
     most_atoms = 7
     groups = []
     for first in range(len(atoms)):
-        strokes, cost = atoms[first].strokes, 0.0
+        cost = 0.0
         for end in range(first + 1, min(len(atoms), first + most_atoms) + 1):
-            if end > first + 1:
-                before, atom = atoms[end - 2], atoms[end - 1]
-                merging = 0.0 if atom.cut is not None else _cost_of_merging(strokes, before, atom, usual)
-                joined = s.union(strokes, atom.strokes)
-                tallest = max(other.strokes.height for other in atoms[first:end])
-                is_wide = joined.width > 1.5 * max(usual, joined.height)
-                if merging is None or is_wide or joined.height > max(1.45 * usual, 1.15 * tallest):
-                    break
-                strokes, cost = joined, cost + merging
+            group = atoms[first:end]
+            before, atom = atoms[end - 2], atoms[end - 1]
+            merging = 0.0
+            if len(group) > 1 and atom.start is None:
+                merging = _cost_of_merging(_joined(group[:-1]), before, atom, usual)
+            strokes = _joined(group)
+            if strokes is None:
+                continue
+            tallest = max(each.piece.strokes.height for each in group)
+            is_wide = strokes.width > 1.5 * max(usual, strokes.height)
+            is_high = strokes.height > max(1.45 * usual, 1.15 * tallest)
+            if not np.isfinite(merging) or (len(group) > 1 and (is_wide or is_high)):
+                break
+            cost += merging
             if strokes.height >= s.LOW * usual or s.is_loop(strokes):  # a small loop is a small zero
-                groups.append(_Group(first, end, cost, strokes, atoms[first].whole if end == first + 1 else None))
+                whole = atoms[first].piece if strokes is atoms[first].piece.strokes else None
+                groups.append(_Group(first, end, cost, strokes, whole))
     return groups
 
 
-def _cost_of_merging(strokes: Strokes, before: _Atom, atom: _Atom, usual: float) -> float | None:
-    """Return what it costs to take strokes and the next atom for one digit, or None if they are surely two."""
+def _joined(atoms: Sequence[_Atom]) -> Strokes | None:
+    """Return the strokes of neighbouring atoms, or None if there are hardly any."""
+    joined = None
+    for _, each in itertools.groupby(atoms, key=lambda atom: id(atom.piece)):
+        of_piece = list(each)
+        piece, start, end = of_piece[0].piece.strokes, of_piece[0].start, of_piece[-1].end
+        strokes = piece if start is None and end is None else s.between(piece, start, end)
+        if strokes:
+            joined = s.union(joined, strokes) if joined else strokes
+    return joined
+
+
+def _cost_of_merging(strokes: Strokes | None, before: _Atom, atom: _Atom, usual: float) -> float:
+    """Return what it costs to take strokes and the next piece for one digit; infinite if they are surely two."""
+    if strokes is None or atom.strokes is None:
+        return 0.0
     across, down = s.gap(strokes, atom.strokes)
-    if across > 0.3 * usual or down > 0.35 * usual:
-        return None
     is_small = min(strokes.height, atom.strokes.height) < 0.55 * usual
-    both = [each.whole.certainty if each.whole else 0.0 for each in (before, atom)]
-    if not is_small and min(both) >= 0.97:
-        return None
+    are_sure = min(before.piece.certainty, atom.piece.certainty) >= 0.97
+    if across > 0.3 * usual or down > 0.35 * usual or (are_sure and not is_small):
+        return np.inf
     is_stacked = across < -0.4 * min(strokes.width, atom.strokes.width)
     distance = float(np.hypot(max(0, across), max(0, down)))
     return (0.2 if is_small or is_stacked else 0.7) + 4 * distance / usual
@@ -174,12 +187,13 @@ def _best_sequence(atoms: list[_Atom], groups: list[_Group], usual: float) -> tu
     best += [(-np.inf, [], [])] * len(atoms)
     for first, atom in enumerate(atoms):
         score, parts, left_out = best[first]
-        score -= atom.cut or 0.0
-        size = max(atom.strokes.width, atom.strokes.height) / usual
-        ways = [(first + 1, (score - 0.3 - 4 * size, parts, [*left_out, atom.strokes]))]
+        score -= atom.cost
+        size = atom.strokes.size / usual if atom.strokes else 0.0
+        without = [*left_out, atom.strokes] if atom.strokes else left_out
+        ways = [(first + 1, (score - 0.3 - 4 * size, parts, without))]
         for group in starting.get(first, []):
             assert group.part is not None  # all groups were read
-            # A broad part that cannot be read weighs as much as the digits that it may be.
+            # An unreadable wide part may be several digits, so it costs as much as several.
             weight = max(1.0, group.strokes.width / (0.7 * max(usual, group.strokes.height)))
             gain = weight * float(np.log(max(group.part.certainty, 1e-4))) - group.cost
             ways.append((group.end, (score + gain, [*parts, group.part], left_out)))

@@ -40,12 +40,11 @@ class _TooLargeError(DataError):
 def make_app(reader: Reader, *, host: str = "127.0.0.1", token: str | None = None) -> Starlette:
     """Build the server of the page, which also answers the page's requests. It writes no picture to disk.
 
-    ``POST /digit`` takes a drawing of one digit, or of several in a row, as a picture file in its body, and ``POST
-    /photo`` a photograph of a page. Both
-    answer with what ``kaggle-digits recognize --json`` prints of the first page, how many ``pages`` there are, and for
-    each digit the 784 ``pixels`` that the network saw. ``POST /why`` answers like ``/digit``, with 784 more numbers,
-    ``why``: above 0, a pixel speaks for the reading, and below 0 against it, see ``occlusion``. With the status 400,
-    403, 408 or 413 they answer with an ``error``.
+    ``POST /digit`` takes a drawing of one digit, or of several in a row, as a picture file in its body, and
+    ``POST /photo`` a photograph of a page. Both answer with what ``kaggle-digits recognize --json`` prints of the first
+    page, how many ``pages`` there are, and for each digit the 784 ``pixels`` that the network saw. ``POST /why`` answers
+    like ``/digit``, with 784 more numbers, ``why``: above 0, a pixel speaks for the reading, and below 0 against it, see
+    ``occlusion``. With the status 400, 403, 408 or 413 they answer with an ``error``.
 
     Args:
         reader: reads the digits.
@@ -108,6 +107,7 @@ def make_app(reader: Reader, *, host: str = "127.0.0.1", token: str | None = Non
 
     # The first prediction takes longer than the others, so it is made before the page opens.
     reader.classify(np.zeros((1, PIXELS), np.uint8))
+    reader.find_ink(np.ones((64, 64), np.float32))
     # Older releases of Starlette make "[" of [::1]:8000.
     hosts = ["*"] if _is_open_to_all(host) else ["127.0.0.1", "localhost", "[::1]", "[", host]
     routes = [Route(path, answer_picture, methods=["POST"]) for path in ("/digit", "/why", "/photo")]

@@ -19,7 +19,7 @@ from kaggle_digits.handwriting.ink import Ink, brightness, contrast, is_clean
 from kaggle_digits.handwriting.lattice import Classify, read_rows
 from kaggle_digits.handwriting.normalise import normalise_digit
 from kaggle_digits.handwriting.strokes import Strokes
-from kaggle_digits.learners.placing import resize
+from kaggle_digits.learners.placing import rescale
 
 LIKELY = 0.6
 """A piece is likely a digit from this probability on."""
@@ -92,7 +92,8 @@ class Page:
         digits: in reading order: rows from top to bottom, each from left to right.
         left_out: what was not taken for a digit.
         turned: the degrees by which the picture had to be turned clockwise to be read: 0, 90, 180 or 270.
-        ink: (H, W) float32, the probability that there is ink of a digit. It is smaller or larger than the picture.
+        ink: (H, W) uint8, the probability that there is ink of a digit, times 255. It may have another size than the
+            picture. None for a drawing.
         too_small: whether the digits are too small, or too many, for any to be sure.
     """
 
@@ -148,11 +149,12 @@ def read_page(picture: np.ndarray, find_ink: FindInk, classify: Classify, *, thr
     ink, pieces, marks = _find_pieces(found)
     turns = _better_turn(ink, pieces, classify)
     upright, marks = ([s.turn(piece, turns, ink.shape) for piece in each] for each in (pieces, marks))
-    digits, left_out = _read_upright(np.rot90(ink, -turns), upright, classify, threshold)
+    turned = np.rot90(ink, -turns)
+    digits, left_out = _read_upright(turned, upright, classify, threshold)
     left_out += [LeftOut(mark.box, why) for mark in marks if (why := _why_mark(mark, digits))]
 
     def in_picture(box: Box) -> Box:
-        return _in_picture(s.turn_box(box, -turns, np.rot90(ink, turns).shape), found.factor, picture.shape)
+        return _in_picture(s.turn_box(box, -turns, turned.shape), found.factor, picture.shape)
 
     digits = [replace(digit, box=in_picture(digit.box)) for digit in digits]
     left_out = [LeftOut(in_picture(part.box), part.why) for part in left_out]
@@ -163,7 +165,7 @@ def read_page(picture: np.ndarray, find_ink: FindInk, classify: Classify, *, thr
         replace(digit, sure=digit.sure and not too_small and width * height <= most_area)
         for digit, (width, height) in zip(digits, sides, strict=True)
     ]
-    return Page(digits, left_out, 90 * turns, ink, too_small)
+    return Page(digits, left_out, 90 * turns, np.rint(255 * ink).astype(np.uint8), too_small)
 
 
 def read_drawing(picture: np.ndarray, classify: Classify, *, threshold: float) -> Page:
@@ -186,8 +188,8 @@ def read_drawing(picture: np.ndarray, classify: Classify, *, threshold: float) -
 def _find_pieces(found: Ink) -> tuple[np.ndarray, list[Strokes], list[Strokes]]:
     """Return the ink of digits, (H, W), its connected strokes, and what is written and is no digit.
 
-    If a part of a shape is taken for a digit, and the shape has the size of a digit, all of it is ink. It may be a
-    digit with a straight stroke, or a letter; the network that reads digits tells which.
+    If part of a shape is ink of a digit and the shape is no larger than a digit, all of it is kept. It may be a digit
+    with a straight stroke, or a letter; the network that reads digits tells which.
     """
     ink = found.digits.copy()
     pieces = s.separate(ink > 0.5)
@@ -208,11 +210,11 @@ def _why_mark(mark: Strokes, digits: list[Digit]) -> str | None:
     """Return what other writing is taken for, or None if it is a speck."""
     heights = [digit.box[3] - digit.box[1] for digit in digits]
     usual = float(np.median(heights)) if heights else 12.0
-    if max(mark.width, mark.height) >= 0.3 * usual:
+    if mark.size >= 0.3 * usual:
         return "a sign, a letter or a line"
     x, y = mark.middle
     before = [digit for digit in digits if abs(y - digit.box[3]) < 0.3 * usual and 0 < x - digit.box[2] < 0.7 * usual]
-    return f"a point? after the {max(before, key=lambda digit: digit.box[2]).digit}" if before else None
+    return f"perhaps a point after the {max(before, key=lambda digit: digit.box[2]).digit}" if before else None
 
 
 def _in_picture(box: Box, factor: float, shape: tuple[int, ...]) -> Box:
@@ -227,7 +229,7 @@ def _better_turn(ink: np.ndarray, pieces: list[Strokes], classify: Classify) -> 
     if not pieces:
         return 0
     usual = s.usual_size([side for piece in pieces for side in (piece.width, piece.height)])
-    whole = [p for p in pieces if 0.5 * usual <= max(p.width, p.height) <= 2 * usual and not s.is_blot(p)]
+    whole = [p for p in pieces if 0.5 * usual <= p.size <= 2 * usual and not s.is_blot(p)]
     if not whole:
         return 0
     cut_out = [s.cut_out(piece, ink) for piece in whole]
@@ -252,31 +254,28 @@ def _read_upright(
     if not pieces:
         return [], []
     usual = s.usual_size([piece.height for piece in pieces])
-    left_out = [LeftOut(piece.box, why) for piece in pieces if (why := _why_not(piece, usual))]
-    pieces = [piece for piece in pieces if not _why_not(piece, usual) and max(piece.width, piece.height) > 0.12 * usual]
+    reasons = [_why_not(piece, usual) for piece in pieces]
+    left_out = [LeftOut(piece.box, why) for piece, why in zip(pieces, reasons, strict=True) if why]
+    pieces = [piece for piece, why in zip(pieces, reasons, strict=True) if not why and piece.size > 0.12 * usual]
     rows, alone = _rows(pieces, usual)
-    left_out += [LeftOut(piece.box, "too small") for piece in alone if max(piece.width, piece.height) > 0.25 * usual]
+    left_out += [LeftOut(piece.box, "too small") for piece in alone if piece.size > 0.25 * usual]
     read = read_rows(rows, ink, usual, classify)
     likely = [[part.certainty >= LIKELY for part in parts] for parts, _ in read]
     mostly_digits = np.mean([each for row in likely for each in row] or [False]) >= 0.75
     digits: list[Digit] = []
     number = 0
     for (parts, dropped), of_row in zip(read, likely, strict=True):
-        # A shape among digits that does not look like one is more likely an unreadable digit.
+        # On a row of digits, a shape that is hard to read is probably a digit.
         is_row = mostly_digits or np.mean(of_row or [False]) >= 0.5
         kept = [part for part in parts if is_row or part.certainty >= 0.25]
         others = [*dropped, *(part.strokes for part in parts if part not in kept)]
-        left_out += [
-            LeftOut(each.box, "does not look like a digit")
-            for each in others
-            if max(each.width, each.height) > 0.25 * usual
-        ]
-        large = [each for each in others if max(each.width, each.height) > 0.45 * usual]
+        left_out += [LeftOut(each.box, "does not look like a digit") for each in others if each.size > 0.25 * usual]
+        large = [each for each in others if each.size > 0.45 * usual]
         for part in kept:
-            # What lies beside a piece that was left out may have lost a stroke to it.
-            if any(max(s.gap(part.strokes, each)) < 0.3 * usual for each in large):
-                part = part.doubted()
-            digits.append(Digit.of(part.strokes.box, number, part.probabilities, part.pixels, threshold))
+            digit = Digit.of(part.strokes.box, number, part.probabilities, part.pixels, threshold)
+            # This digit may have lost a stroke to a neighbour that was left out.
+            is_beside = any(max(s.gap(part.strokes, each)) < 0.3 * usual for each in large)
+            digits.append(replace(digit, sure=digit.sure and not is_beside))
         number += bool(kept)
     return digits, left_out
 
@@ -285,7 +284,7 @@ def _why_not(piece: Strokes, usual: float) -> str | None:
     """Return why a piece does not look like any digit, or None if it may be one, or a part of one."""
     if piece.height > 3 * usual or piece.width > 8 * usual:
         return "too large"
-    return "a blot" if max(piece.width, piece.height) > 0.3 * usual and s.is_blot(piece) else None
+    return "a blot" if piece.size > 0.3 * usual and s.is_blot(piece) else None
 
 
 def _rows(pieces: list[Strokes], usual: float) -> tuple[list[list[Strokes]], list[Strokes]]:
@@ -336,4 +335,4 @@ def _shrink(picture: np.ndarray, most: int) -> tuple[np.ndarray, float]:
     factor = max(1.0, max(picture.shape) / most)
     if factor == 1:
         return picture, 1.0
-    return resize(picture, [max(1, round(side / factor)) for side in picture.shape[1::-1]]), factor
+    return rescale(picture, 1 / factor), factor

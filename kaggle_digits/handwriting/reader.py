@@ -329,7 +329,7 @@ def draw_overlay(file: Path, page: Page, *, explain: Callable[[Digit], np.ndarra
     canvas = ImageDraw.Draw(image)
     line, margin = max(1, size // 8), size // 4
     if page.ink is not None:  # what was taken for ink of digits
-        image.paste("#b03a96", mask=Image.fromarray(np.rint(110 * page.ink).astype(np.uint8)).resize(image.size))
+        image.paste("#b03a96", mask=Image.fromarray((0.4 * page.ink).astype(np.uint8)).resize(image.size))
     for part in page.left_out:
         canvas.rectangle(part.box, outline="#888888", width=max(1, line // 2))
         canvas.text((part.box[0], part.box[3]), part.why, fill="#888888", font=small, anchor="la")

@@ -43,6 +43,11 @@ class Strokes:
         return self.box[3] - self.box[1]
 
     @property
+    def size(self) -> int:
+        """The longer side of the box in pixels."""
+        return max(self.width, self.height)
+
+    @property
     def middle(self) -> tuple[float, float]:
         """The middle of the box, x and y."""
         left, top, right, bottom = self.box
