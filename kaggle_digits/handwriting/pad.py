@@ -42,9 +42,9 @@ def make_app(reader: Reader, *, host: str = "127.0.0.1", token: str | None = Non
 
     ``POST /digit`` takes a drawing of one digit, or of several in a row, as a picture file in its body, and
     ``POST /photo`` a photograph of a page. Both answer with what ``kaggle-digits recognize --json`` prints of the first
-    page, how many ``pages`` there are, and for each digit the 784 ``pixels`` that the network saw. ``POST /why`` answers
-    like ``/digit``, with 784 more numbers, ``why``: above 0, a pixel speaks for the reading, and below 0 against it, see
-    ``occlusion``. With the status 400, 403, 408 or 413 they answer with an ``error``.
+    page, how many ``pages`` there are, and for each digit the 784 ``pixels`` that the network saw. ``POST /why``
+    answers like ``/digit``, with 784 more numbers, ``why``: above 0, a pixel speaks for the reading, and below 0
+    against it, see ``occlusion``. With the status 400, 403, 408 or 413 they answer with an ``error``.
 
     Args:
         reader: reads the digits.
