@@ -273,6 +273,24 @@ def test_the_core_leaves_other_forms_to_tables(usual, form, monkeypatch):
     assert asked == [("train", other)]
 
 
+def test_training_rows_are_predicted_only_where_there_are_no_others(competition, train_values, test_values):
+    both = data.find_source(competition)
+    np.testing.assert_array_equal(data.load_test_rows(both, alone=True).pixels, test_values)
+    alone = data.Source("alone", {"train": both.tables["train"]})
+    np.testing.assert_array_equal(data.load_test_rows(alone, alone=True).pixels, train_values[:, 1:])
+    with pytest.raises(DataError, match=r"^alone: holds train.csv but no test.csv"):
+        data.load_test_rows(alone)
+
+
+def test_a_split_of_a_share_is_that_of_its_seed(usual):
+    rows = data.TrainingRows(usual[:, 1:], np.arange(50) % 10)
+    for one, other in zip(
+        data.Split(seed=3, fraction=0.2).of(rows), data.split_rows(rows, fraction=0.2, seed=3), strict=True
+    ):
+        np.testing.assert_array_equal(one.pixels, other.pixels)
+        np.testing.assert_array_equal(one.digits, other.digits)
+
+
 def test_a_table_says_its_file_and_its_member():
     assert str(data.KaggleTable(Path("a.csv"))) == "a.csv"
     assert str(data.KaggleTable(Path("a.zip"), "train.csv")) == "a.zip/train.csv"

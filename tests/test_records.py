@@ -96,6 +96,34 @@ def test_a_submission_is_replaced_only_by_force_unless_it_is_the_same():
     assert records.read_record(Path("mine.csv"))["runs"] == [run.summary()]
 
 
+def test_neither_a_submission_nor_its_record_is_in_the_way():
+    free, taken, recorded = Path("free.csv"), Path("taken.csv"), Path("recorded.csv")
+    taken.write_text("ImageId,Label\n1,3\n")
+    submitted(recorded.name).rename(recorded)
+    Path("submissions/recorded.json").rename("recorded.json")
+    records.check_out(free)
+    for file in (taken, recorded):
+        with pytest.raises(SubmissionError, match=rf"^{file}: exists already"):
+            records.check_out(file)
+        records.check_out(file, overwrite=True)
+    recorded.unlink()
+    with pytest.raises(SubmissionError, match=r"recorded"):
+        records.check_out(recorded)
+
+
+@pytest.mark.parametrize(
+    ("name", "from_sample", "marked"),
+    [
+        ("d/mine.csv", True, "d/sample-mine.csv"),
+        ("d/sample-mine.csv", True, "d/sample-mine.csv"),
+        ("d/mine.csv", False, "d/mine.csv"),
+        ("", True, ""),
+    ],
+)
+def test_a_submission_of_the_sample_is_marked(name, from_sample, marked):
+    assert records.marked_name(Path(name), from_sample=from_sample) == Path(marked)
+
+
 def test_what_is_known_of_a_submission_stays_with_its_contents():
     file = submitted("mine.csv")
     records.write_record(file, [RUN, RUN])

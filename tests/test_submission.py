@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kaggle_digits import cli
+from kaggle_digits import cli, submission
 from kaggle_digits.errors import SubmissionError
 from kaggle_digits.kaggle.competition import upload
 from kaggle_digits.kaggle.records import write_record
@@ -140,6 +140,14 @@ def test_fault_is_named_and_what_was_meant_is_written(workplace, capsys, content
     assert capsys.readouterr().out.startswith("fixed.csv: valid, 3 rows as in d's test.csv")
     assert cli.main(["check", "s.csv", "--data", "d", "--fix", "fixed.csv"]) == 2
     assert "fixed.csv: exists already." in capsys.readouterr().err
+
+
+def test_the_core_reads_kaggles_own_form_itself(workplace, monkeypatch):
+    monkeypatch.setattr(submission, "import_module", lambda name: pytest.fail(f"it was left to {name}"))
+    digits = [*range(10), 3]
+    write_submission(Path("s.csv"), digits)
+    reading = read_submission(Path("s.csv"))
+    assert (reading.digits, reading.fault, reading.remedy, reading.lines) == (digits, None, "", 12)
 
 
 def test_mending_counts_rows_and_replaces_a_file_only_if_told(workplace):
