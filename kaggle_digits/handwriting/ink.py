@@ -104,7 +104,9 @@ class InkFinder:
         usual = 40.0  # the height in pixels that digits should have
         longest = max(picture.shape)
         tried: dict[float, tuple[int, Ink]] = {}
-        for start in (500.0, 1000.0):
+        for start in (500.0, 1000.0, 160.0):
+            if start < 500 and any(count for count, _ in tried.values()):
+                break  # only one digit that fills the picture is larger
             side = start
             for _ in range(3):
                 side = min(side, 1600.0, 1.5 * longest)
