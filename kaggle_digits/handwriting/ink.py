@@ -101,7 +101,7 @@ class InkFinder:
         Args:
             picture: (H, W) or (H, W, 3) float32, brightness from 0 to 1.
         """
-        usual = 40.0  # the height in pixels that digits should have
+        usual = 52.0  # the height in pixels that digits should have
         longest = max(picture.shape)
         tried: dict[float, tuple[int, Ink]] = {}
         for start in (500.0, 1000.0, 160.0):
