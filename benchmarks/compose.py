@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
+from skimage.transform import estimate_transform
 
 from kaggle_digits.data import TrainingRows
 from kaggle_digits.digits import SIDE
@@ -167,8 +168,8 @@ class Composer:
         rng = self.rng
         is_board = rng.random() < 0.12
         paper = self._paper(is_board)
-        if rng.random() < 0.75:
-            paper *= self._ruling(is_board)[..., None] if not is_board else 1.0
+        if not is_board and rng.random() < 0.75:
+            paper *= self._ruling()[..., None]
         on_sheet, outside = self._sheet() if rng.random() < 0.45 else (None, None)
         picture = paper
         if rng.random() < 0.2:
@@ -193,10 +194,13 @@ class Composer:
 
     # What the page is made of.
 
-    def _field(self, scale: float) -> np.ndarray:
-        """Return smooth noise of a size in pixels, (size, size), with mean 0 and a standard deviation near 1."""
-        cells = max(2, min(self.size, round(self.size / scale)))
-        return resize(self.rng.normal(0, 1, (cells, cells)).astype(np.float32), (self.size, self.size))
+    def _field(self, scale: float, *, stretched: float = 1.0) -> np.ndarray:
+        """Return smooth noise of a size in pixels, (size, size), with mean 0 and a standard deviation near 1.
+
+        Across the picture it may be stretched.
+        """
+        cells = [max(2, min(self.size, round(self.size / each))) for each in (scale, scale * stretched)]
+        return resize(self.rng.normal(0, 1, cells).astype(np.float32), (self.size, self.size))
 
     def _paper(self, is_board: bool) -> np.ndarray:
         rng = self.rng
@@ -214,7 +218,7 @@ class Composer:
         grain = rng.uniform(0, 0.035) * self._field(rng.uniform(1, 6)) + rng.uniform(0, 0.03) * self._field(40)
         return paper * (1 + grain[..., None])
 
-    def _ruling(self, is_board: bool) -> np.ndarray:  # noqa: ARG002
+    def _ruling(self) -> np.ndarray:
         """Return what printed lines leave of the light, (size, size)."""
         rng, size = self.rng, self.size
         kind = rng.choice(["lines", "squares", "dots", "dashes", "table"], p=[0.38, 0.38, 0.08, 0.06, 0.10])
@@ -258,15 +262,20 @@ class Composer:
             direction = angle + rng.normal(0, 0.03)
             along = np.cos(direction) * x + np.sin(direction) * y
             on_sheet |= along > along[on_sheet].max(initial=-1) + gap
+        if rng.random() < 0.12:
+            on_sheet[:] = False  # nothing but the desk
         if rng.random() < 0.1:  # holes
             for _ in range(rng.integers(1, 4)):
                 middle, radius = rng.uniform(-0.5, 0.5, 2), rng.uniform(0.01, 0.05)
                 on_sheet &= np.hypot(x - middle[0], y - middle[1]) > radius
         colour = rng.uniform(0.03, 0.9 if rng.random() < 0.3 else 0.45) * rng.uniform(0.4, 1, 3)
         grain = rng.uniform(0, 0.5) * self._field(rng.uniform(1.5, 12))
-        if rng.random() < 0.4:  # wood
+        if rng.random() < 0.25:  # stripes
             veins = np.sin((y * np.cos(angle) + x * np.sin(angle)) * rng.uniform(20, 300) + 2 * self._field(60))
             grain = grain + rng.uniform(0.05, 0.3) * veins
+        if rng.random() < 0.4:  # wood
+            veins = self._field(rng.uniform(1.5, 6), stretched=rng.uniform(5, 50))
+            grain = grain + rng.uniform(0.05, 0.6) * (veins if rng.random() < 0.5 else veins.T)
         if rng.random() < 0.3:  # things that lie on it
             canvas = Image.new("L", (size, size))
             for _ in range(rng.integers(1, 9)):
@@ -445,7 +454,7 @@ class Composer:
     def _ink(self, picture: np.ndarray, cover: np.ndarray, is_board: bool) -> np.ndarray:
         """Put ink of one pen on the picture."""
         rng = self.rng
-        strength = rng.uniform(0.25, 1) if rng.random() < 0.5 else rng.uniform(0.75, 1)
+        strength = rng.uniform(0.3, 1) if rng.random() < 0.5 else rng.uniform(0.75, 1)
         if is_board:
             colour = np.clip(rng.uniform(0.6, 1) * (1 - rng.uniform(0, 0.4, 3) * (rng.random() < 0.4)), 0, 1)
         elif rng.random() < 0.55:
@@ -456,7 +465,7 @@ class Composer:
             colours = bright if rng.random() < 0.85 else rare
             colour = np.clip(np.array(colours[rng.integers(len(colours))]) + rng.normal(0, 0.06, 3), 0, 1)
         if rng.random() < 0.4:  # the pen fades here and there
-            cover = cover * np.clip(1 - rng.uniform(0.1, 0.5) * (1 + self._field(rng.uniform(8, 60))), 0.15, 1)
+            cover = cover * np.clip(1 - rng.uniform(0.1, 0.5) * (1 + self._field(rng.uniform(8, 60))), 0.25, 1)
         if rng.random() < 0.12:  # it skips
             cover = cover * (self._field(rng.uniform(3, 10)) > rng.uniform(-2, -1.2))
         if rng.random() < 0.4:  # grain of a pencil or of chalk
@@ -487,7 +496,7 @@ class Composer:
         corners = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]]) * side / 2
         turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
         there = scale * corners @ turn.T + rng.normal(0, 0.02 * side, (4, 2)) + size / 2
-        matrix = homography(corners + side / 2, there)
+        matrix = estimate_transform("projective", corners + side / 2, there).params
 
         def warp(layer: np.ndarray) -> np.ndarray:
             image = Image.fromarray(np.rint(255 * np.clip(layer, 0, 1)).astype(np.uint8))
@@ -518,11 +527,3 @@ class Composer:
             image.save(stream, "JPEG", quality=int(rng.integers(30, 95)))
             image = Image.open(stream)
         return np.asarray(image.convert("RGB"))
-
-
-def homography(source: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """Return the projective map, (3, 3), that takes four points (4, 2) to four others; no three may be in a line."""
-    rows = []
-    for (x, y), (u, v) in zip(source, target, strict=True):
-        rows += [[x, y, 1, 0, 0, 0, -u * x, -u * y], [0, 0, 0, x, y, 1, -v * x, -v * y]]
-    return np.append(np.linalg.solve(np.array(rows, float), np.ravel(target)), 1).reshape(3, 3)

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from compose import Composer, Material
 
 from kaggle_digits.analysis.calibration import calibration_error
 from kaggle_digits.analysis.plots import plot_reliability
@@ -130,6 +131,30 @@ def print_pages(reader: Reader, folders: list[Path]) -> list[dict[str, Any]]:
     return rows
 
 
+def print_composed(reader: Reader, data: str, count: int) -> None:
+    """Print how well composed pages are read: digits of rows that no network was trained on. Choose by these."""
+    _, held_out = split_rows(load_train(find_source(data)), fraction=0.1, seed=0)
+    material = Material.of(held_out.take(np.arange(1500)))
+    total = right = silent = 0
+    for number in range(count):
+        composed = Composer(material, 640, np.random.default_rng([55, number])).compose()
+        page = reader.read_page(composed.picture.astype(np.float32) / 255)
+        middles = np.array([np.reshape(digit.box, (2, 2)).mean(axis=0) for digit in page.digits]).reshape(-1, 2)
+        free = np.ones(len(middles), bool)
+        for place, height, digit in zip(composed.places, composed.heights, composed.digits, strict=True):
+            away = np.where(free, np.hypot(*(middles - place).T), np.inf) if len(middles) else np.array([np.inf])
+            nearest = int(away.argmin())
+            found = page.digits[nearest] if away[nearest] < height / 2 else None
+            if found:
+                free[nearest] = False
+            if min(place) > 12 and max(place) < 628:
+                total += 1
+                right += bool(found and found.sure and found.digit == digit)
+                silent += not found or (found.sure and found.digit != digit)
+        silent += sum(bool(unused) and digit.sure for unused, digit in zip(free, page.digits, strict=True))
+    print(f"{count} composed pages, {total} digits: {right / total:.2%} right, {silent / total:.2%} wrong without a ?")
+
+
 def print_calibration(reader: Reader, data: str, plot: Path | None) -> None:
     """Print accuracy and calibration error on the held-out rows of the reader's run."""
     run = reader.run
@@ -192,7 +217,9 @@ def main() -> None:
                 writer = csv.DictWriter(stream, list(rows[0]))
                 writer.writeheader()
                 writer.writerows(rows)
-    if options.data:
+    if options.data and options.composed:
+        print_composed(reader, options.data, options.composed)
+    elif options.data:
         print_calibration(reader, options.data, options.reliability)
     if options.photo:
         print_time(options.photo)

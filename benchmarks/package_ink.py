@@ -89,7 +89,7 @@ def train(pictures: np.ndarray, maps: np.ndarray, *, epochs: int, seed: int) -> 
     )
     optimizer = keras.optimizers.AdamW(rate, weight_decay=1e-3, clipnorm=1.0)
 
-    @tf.function
+    @tf.function(autograph=False)
     def step(views: tf.Tensor, truth: tf.Tensor) -> tf.Tensor:
         with tf.GradientTape() as tape:
             loss = loss_of(network(tf.cast(views, tf.float32) / 255, training=True), tf.cast(truth, tf.float32) / 255)
@@ -111,8 +111,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", help="the competition's data")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--pictures", type=int, default=6000)
-    parser.add_argument("--epochs", type=int, default=5)
+    parser.add_argument("--pictures", type=int, default=8000)
+    parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--held-out", type=int, default=240, help="pictures to measure the result on")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
