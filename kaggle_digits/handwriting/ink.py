@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from scipy import ndimage
 from skimage.filters import threshold_otsu
 
 from kaggle_digits.files import read_arrays
@@ -44,6 +45,7 @@ class Ink:
     marks: np.ndarray
     factor: float
     confidence: float
+    tone: np.ndarray
 
 
 def build_network() -> keras.Model:
@@ -142,7 +144,20 @@ class InkFinder:
         digits = np.ascontiguousarray(maps[:, :, 0])
         seen = digits > 0.3
         confidence = float(np.abs(2 * digits[seen] - 1).mean()) if seen.sum() > 20 else 0.0
-        return Ink(digits, maps[:, :, 1], 1 / scale, confidence)
+        return Ink(digits, maps[:, :, 1], 1 / scale, confidence, _tone(brightness(small), digits, maps[:, :, 1]))
+
+
+def _tone(grey: np.ndarray, digits: np.ndarray, marks: np.ndarray) -> np.ndarray:
+    """Return how dark the ink of digits is, (H, W) float32 from 0 to 1, whatever the light and the pen."""
+    written = ndimage.maximum_filter(np.maximum(digits, marks), 5)
+    paper, ink = 1 - written, np.where(digits > 0.5, 1.0, 0.0)
+
+    def mean_over(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        return ndimage.gaussian_filter(values * weights, 16) / (ndimage.gaussian_filter(weights, 16) + 1e-6)
+
+    away = np.abs(grey - mean_over(grey, paper))
+    tone = away / np.maximum(mean_over(away, ink), 0.02)
+    return np.where(ndimage.maximum_filter(digits, 5) > 0.5, np.clip(tone, 0, 1), 0).astype(np.float32)
 
 
 def brightness(picture: np.ndarray) -> np.ndarray:

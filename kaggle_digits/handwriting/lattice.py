@@ -76,8 +76,9 @@ def read_parts(pieces: Sequence[Strokes], ink: np.ndarray, classify: Classify) -
     """Read each piece as one digit."""
     if not pieces:
         return []
-    pixels = np.stack([normalise_digit(s.cut_out(piece, ink)) for piece in pieces])
-    return list(map(Part, pieces, pixels, classify(pixels)))
+    views = [[normalise_digit(s.cut_out(piece, layer)) for piece in pieces] for layer in ink]
+    probabilities = np.mean([classify(np.stack(pixels)) for pixels in views], axis=0)
+    return list(map(Part, pieces, views[0], probabilities))
 
 
 def read_rows(
@@ -87,7 +88,7 @@ def read_rows(
 
     Args:
         rows: the pieces of each row.
-        ink: (H, W) float32, the ink of the page.
+        ink: (N, H, W) float32, the ink of the page, seen in N ways. All are read, and the first one is cut.
         usual: the usual height of digits in pixels.
         classify: reads digits.
 
@@ -112,7 +113,7 @@ def _atoms(parts: list[Part], ink: np.ndarray, usual: float) -> list[_Atom]:
         seams: list[np.ndarray | None] = [None, None]
         if not is_one_digit and piece.width >= 0.5 * usual and piece.height >= s.LOW * usual:
             left, top, right, bottom = piece.box
-            seams = [None, *s.cuts(piece, ink[top:bottom, left:right]), None]
+            seams = [None, *s.cuts(piece, ink[0, top:bottom, left:right]), None]
         # Two digits side by side are wide, so cutting a wide piece costs less.
         cost = float(np.interp(piece.width / piece.height, (0.75, 1.1, 1.5), (2.5, 0.15, -0.1)))
         for start, end in itertools.pairwise(seams):

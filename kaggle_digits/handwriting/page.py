@@ -150,7 +150,8 @@ def read_page(picture: np.ndarray, find_ink: FindInk, classify: Classify, *, thr
     turns = _better_turn(ink, pieces, classify)
     upright, marks = ([s.turn(piece, turns, ink.shape) for piece in each] for each in (pieces, marks))
     turned = np.rot90(ink, -turns)
-    digits, left_out = _read_upright(turned, upright, classify, threshold)
+    both = np.stack([turned, np.rot90(np.where(found.tone > 0, found.tone, 0), -turns)])
+    digits, left_out = _read_upright(both, upright, classify, threshold)
     left_out += [LeftOut(mark.box, why) for mark in marks if (why := _why_mark(mark, digits))]
 
     def in_picture(box: Box) -> Box:
@@ -180,7 +181,7 @@ def read_drawing(picture: np.ndarray, classify: Classify, *, threshold: float) -
     ink = contrast(brightness(working))
     if ink is None:
         return Page([], [])
-    digits, left_out = _read_upright(ink, s.separate(ink > 0.5), classify, threshold)
+    digits, left_out = _read_upright(ink[None], s.separate(ink > 0.5), classify, threshold)
     digits = [replace(digit, box=_in_picture(digit.box, factor, picture.shape)) for digit in digits]
     return Page(digits, [LeftOut(_in_picture(part.box, factor, picture.shape), part.why) for part in left_out])
 
