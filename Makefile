@@ -68,7 +68,7 @@ soak: $(SOAK)  ## inject every fault and attack hundreds of times (two hours), a
 fuzz: $(SOAK)  ## try 200,000 damaged files of each kind, guided by coverage
 	$(BIN)/python -m pytest --soak build/fuzz.md tests/faults/test_fuzz.py $(ARGS)
 
-mutation: $(SOAK)  ## change the core modules in 2,400 ways, one at a time, and see whether their tests notice
+mutation: $(SOAK)  ## change the core modules in 1,800 ways, one at a time, and see whether their tests notice
 	$(BIN)/mutmut run
 
 coverage: setup $(CLIENT) $(KERAS)  ## run all tests, and say which lines of the package they leave out

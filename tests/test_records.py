@@ -29,7 +29,6 @@ RUN = {
     "held_out_rows": 2_100,
     "held_out_accuracy": 0.9962,
 }
-EPOCH = {"epoch": 1, "seconds": 1.0, "validation_accuracy": 0.5}
 NO_RECORD = "is not a record of kaggle-digits, or a damaged one, and lies where the record"
 TAKEN = "belongs. Expected that name to be free. Move or rename one of the two."
 
@@ -67,7 +66,8 @@ def test_record_says_what_made_the_file():
 
 def test_a_written_submission_is_checked_and_recorded():
     runs = [replace(write_run(name, RECIPES["random"]), seed=seed) for name, seed in (("one", 1), ("two", 2))]
-    measured = replace(write_run("fewer", RECIPES["random"]), rows=RowCounts(8, 2, 0), epochs=[EPOCH])
+    epochs = [{"epoch": 1, "seconds": 1.0, "validation_accuracy": 0.5}]
+    measured = replace(write_run("fewer", RECIPES["random"]), rows=RowCounts(8, 2, 0), epochs=epochs)
     seven, three = np.eye(10)[[7, 3]]
     out = "mine.csv"
     # Alone, the first run would say 3 and 3. The mean of both says 7 and 3.

@@ -7,7 +7,7 @@ import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
-from kaggle_digits.errors import DigitsError, RunError
+from kaggle_digits.errors import RunError, SubmissionError
 from kaggle_digits.files import numbered_names, suffix_of
 from kaggle_digits.kaggle.records import is_used, read_record, record_path
 from kaggle_digits.learners.members import run_folders
@@ -33,7 +33,7 @@ def find_done(file: Path, wanted: Sequence[Run], test_checksum: int) -> list[Run
         record = read_record(file)
         runs = [read_run(Path(entry["run"])) for entry in record["runs"]]
         [read_run(Path(entry["measured_by"])) for entry in record["runs"] if "measured_by" in entry]
-    except DigitsError:  # the file belongs to somebody else, or a run folder is gone
+    except (RunError, SubmissionError):  # the file belongs to somebody else, or a run folder is gone
         return None
     if len(runs) != len(wanted) or record.get("test_checksum") != test_checksum:
         return None
