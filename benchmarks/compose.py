@@ -29,7 +29,7 @@ FINE = 4 * SIDE
 LEAST_WIDTH = 2.4
 """Strokes on the map are at least this many pixels wide, so that they stay in one piece."""
 
-SIGNS = "+-=×÷.,:%#?!<>*&€$@"
+SIGNS = "+-=×÷.,:%#?!<>*&€$@()[]"
 
 
 @dataclass(frozen=True)
@@ -331,7 +331,7 @@ class Composer:
                 at = top + height - own * rng.uniform(0.8, 1.1)
                 if rng.random() < 0.06:
                     kind, channel = self.material.signs, 1
-                    own *= rng.uniform(0.5, 1)
+                    own *= rng.uniform(0.5, 1.2)
                 else:
                     kind, channel = hand if rng.random() < 0.9 else self.material.digits, 0
                 left = self._shape(kind, channel, left, at, own, pen, as_written, on_sheet)
