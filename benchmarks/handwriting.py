@@ -199,6 +199,7 @@ def main() -> None:
     )
     parser.add_argument("--write", action="store_true", help=f"write the figures of the pages into {KINDS_FILE.name}")
     parser.add_argument("--data", help="the competition's data")
+    parser.add_argument("--composed", type=int, metavar="N", help="read N composed pages instead; with --data")
     parser.add_argument(
         "--reliability", type=Path, metavar="FILE.png", help="draw certainty against accuracy; with --data"
     )

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from kaggle_digits.digits import SIDE
 from kaggle_digits.handwriting import strokes as s
 from kaggle_digits.handwriting.ink import Ink, brightness, contrast, is_clean
 from kaggle_digits.handwriting.lattice import Classify, read_rows
@@ -162,6 +163,13 @@ def read_page(picture: np.ndarray, find_ink: FindInk, classify: Classify, *, thr
     most_area = 0.35 * picture.shape[0] * picture.shape[1]  # of a sure digit
     sides = [(right - left, bottom - top) for left, top, right, bottom in (digit.box for digit in digits)]
     too_small = len(digits) > 400 or (bool(sides) and float(np.median([max(each) for each in sides])) < 12)
+    sevens = [_has_bar(digit.pixels) for digit in digits if digit.digit == 7]
+    # Who writes 7 with a bar often writes 1 with a flag, which looks like a 7 without one.
+    are_barred = any(sevens) and 2 * sum(sevens) >= len(sevens)
+    digits = [
+        replace(digit, sure=digit.sure and not (are_barred and digit.digit == 7 and not _has_bar(digit.pixels)))
+        for digit in digits
+    ]
     digits = [
         replace(digit, sure=digit.sure and not too_small and width * height <= most_area)
         for digit, (width, height) in zip(digits, sides, strict=True)
@@ -184,6 +192,16 @@ def read_drawing(picture: np.ndarray, classify: Classify, *, threshold: float) -
     digits, left_out = _read_upright(ink[None], s.separate(ink > 0.5), classify, threshold)
     digits = [replace(digit, box=_in_picture(digit.box, factor, picture.shape)) for digit in digits]
     return Page(digits, [LeftOut(_in_picture(part.box, factor, picture.shape), part.why) for part in left_out])
+
+
+def _has_bar(pixels: np.ndarray) -> bool:
+    """Return whether a 7, (784,) uint8, has a bar: in the middle its right side juts out."""
+    ink = pixels.reshape(SIDE, SIDE) > 100
+    ink = ink[ink.any(axis=1)]
+    right, height = SIDE - ink[:, ::-1].argmax(axis=1), len(ink)
+    away = max(2, round(0.17 * height))  # rows, more than a bar has
+    middle = np.arange(round(0.4 * height), min(round(0.8 * height), height - away))
+    return bool((right[middle] - np.maximum(right[middle - away], right[middle + away])).max(initial=0) >= 2)
 
 
 def _find_pieces(found: Ink) -> tuple[np.ndarray, list[Strokes], list[Strokes]]:

@@ -279,6 +279,17 @@ def test_a_point_that_changes_a_number_is_told(read):
     assert [part.why for part in page.left_out] == ["perhaps a point after the 3"]
 
 
+def test_a_seven_without_a_bar_is_doubted_where_others_have_one(read):
+    drawn = draw_page(["7270", "4737"], seed=3, size=70)
+    sevens = [digit for digit in read(drawn).digits if digit.digit == 7]
+    assert read(drawn).text == ["7270", "4737"]
+    picture, canvas = canvas_of(drawn)
+    for left, top, right, bottom in (digit.box for digit in sevens[:-1]):
+        middle = (top + bottom) // 2
+        canvas.line((left + 8, middle + 4, right + 4, middle), fill=40, width=5)
+    assert read(np.asarray(picture, np.float32) / 255).text == ["7270", "473?"]
+
+
 def test_digits_that_are_too_small_are_never_sure(read):
     picture = Image.fromarray((255 * draw_page(ROWS, size=40, seed=1)).astype(np.uint8))
     small = picture.resize((picture.width // 5, picture.height // 5), Image.Resampling.BOX)
