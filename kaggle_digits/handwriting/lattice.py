@@ -115,7 +115,7 @@ def _atoms(parts: list[Part], ink: np.ndarray, usual: float) -> list[_Atom]:
             left, top, right, bottom = piece.box
             seams = [None, *s.cuts(piece, ink[0, top:bottom, left:right]), None]
         # Two digits side by side are wide, so cutting a wide piece costs less.
-        cost = float(np.interp(piece.width / piece.height, (0.75, 1.1, 1.5), (2.5, 0.15, -0.1)))
+        cost = float(np.interp(piece.width / piece.height, (0.75, 1.1, 1.5), (2.5, 0.6, 0.1)))
         for start, end in itertools.pairwise(seams):
             strokes = piece if len(seams) == 2 else s.between(piece, start, end)
             atoms.append(_Atom(part, strokes, start, end, 0.0 if start is None else cost))

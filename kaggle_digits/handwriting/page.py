@@ -164,14 +164,16 @@ def read_page(picture: np.ndarray, find_ink: FindInk, classify: Classify, *, thr
     sides = [(right - left, bottom - top) for left, top, right, bottom in (digit.box for digit in digits)]
     too_small = len(digits) > 400 or (bool(sides) and float(np.median([max(each) for each in sides])) < 12)
     sevens = [_has_bar(digit.pixels) for digit in digits if digit.digit == 7]
-    # Who writes 7 with a bar often writes 1 with a flag, which looks like a 7 without one.
+    # Who writes 7 with a bar often writes 1 with a flag, which looks like a narrow 7 without one.
     are_barred = any(sevens) and 2 * sum(sevens) >= len(sevens)
     digits = [
-        replace(digit, sure=digit.sure and not (are_barred and digit.digit == 7 and not _has_bar(digit.pixels)))
-        for digit in digits
-    ]
-    digits = [
-        replace(digit, sure=digit.sure and not too_small and width * height <= most_area)
+        replace(
+            digit,
+            sure=digit.sure
+            and not too_small
+            and width * height <= most_area
+            and not (are_barred and digit.digit == 7 and width < 0.6 * height and not _has_bar(digit.pixels)),
+        )
         for digit, (width, height) in zip(digits, sides, strict=True)
     ]
     return Page(digits, left_out, 90 * turns, np.rint(255 * ink).astype(np.uint8), too_small)
@@ -273,7 +275,7 @@ def _read_upright(
     if not pieces:
         return [], []
     usual = s.usual_size([piece.height for piece in pieces])
-    reasons = [_why_not(piece, usual) for piece in pieces]
+    reasons = [_why_not(piece, usual, ink[0]) for piece in pieces]
     left_out = [LeftOut(piece.box, why) for piece, why in zip(pieces, reasons, strict=True) if why]
     pieces = [piece for piece, why in zip(pieces, reasons, strict=True) if not why and piece.size > 0.12 * usual]
     rows, alone = _rows(pieces, usual)
@@ -294,16 +296,27 @@ def _read_upright(
             digit = Digit.of(part.strokes.box, number, part.probabilities, part.pixels, threshold)
             # This digit may have lost a stroke to a neighbour that was left out.
             is_beside = any(max(s.gap(part.strokes, each)) < 0.3 * usual for each in large)
-            digits.append(replace(digit, sure=digit.sure and not is_beside))
+            is_ink = _mean_ink(part.strokes, ink[0]) >= 0.8
+            digits.append(replace(digit, sure=digit.sure and is_ink and not is_beside))
         number += bool(kept)
     return digits, left_out
 
 
-def _why_not(piece: Strokes, usual: float) -> str | None:
-    """Return why a piece does not look like any digit, or None if it may be one, or a part of one."""
+def _why_not(piece: Strokes, usual: float, ink: np.ndarray) -> str | None:
+    """Return why a piece does not look like any digit, or None if it may be one, or a part of one.
+
+    On composed pages, a quarter of the pieces with a mean probability below 0.7 are digits.
+    """
+    if _mean_ink(piece, ink) < 0.7:
+        return "hardly ink"
     if piece.height > 3 * usual or piece.width > 8 * usual:
         return "too large"
     return "a blot" if piece.size > 0.3 * usual and s.is_blot(piece) else None
+
+
+def _mean_ink(piece: Strokes, ink: np.ndarray) -> float:
+    left, top, right, bottom = piece.box
+    return float(ink[top:bottom, left:right][piece.mask].mean())
 
 
 def _rows(pieces: list[Strokes], usual: float) -> tuple[list[list[Strokes]], list[Strokes]]:
