@@ -19,6 +19,9 @@ from kaggle_digits.handwriting.strokes import Strokes
 Classify = Callable[[np.ndarray], np.ndarray]
 """(N, 784) uint8 → (N, 10) probabilities."""
 
+LIKELY = 0.6
+"""A piece is likely a digit from this probability on."""
+
 CERTAIN = 0.85
 """A piece that is a digit with at least this probability is not cut."""
 
@@ -31,11 +34,13 @@ class Part:
         strokes: the strokes.
         pixels: (784,) uint8, what the network saw.
         probabilities: (10,) float.
+        is_whole: whether the strokes are a piece as it is on the page, neither cut nor merged.
     """
 
     strokes: Strokes
     pixels: np.ndarray
     probabilities: np.ndarray
+    is_whole: bool = False
 
     @property
     def certainty(self) -> float:
@@ -83,7 +88,7 @@ def read_parts(pieces: Sequence[Strokes], ink: np.ndarray, classify: Classify) -
 
 def read_rows(
     rows: Sequence[Sequence[Strokes]], ink: np.ndarray, usual: float, classify: Classify
-) -> list[tuple[list[Part], list[Strokes]]]:
+) -> list[tuple[list[Part], list[Strokes], bool]]:
     """Read rows of pieces.
 
     Args:
@@ -93,15 +98,24 @@ def read_rows(
         classify: reads digits.
 
     Returns:
-        for each row its digits from left to right, and the pieces that were left out.
+        for each row its digits from left to right, the pieces that were left out, and whether most pieces are digits.
     """
     alone = iter(read_parts(list(itertools.chain(*rows)), ink, classify))
-    atoms = [_atoms([next(alone) for _ in pieces], ink, usual) for pieces in rows]
+    whole = [[replace(next(alone), is_whole=True) for _ in pieces] for pieces in rows]
+    atoms = [_atoms(parts, ink, usual) for parts in whole]
     groups = [_groups(row, usual) for row in atoms]
     unread = [group.strokes for row in groups for group in row if group.part is None]
     parts = iter(read_parts(unread, ink, classify))
     groups = [[group if group.part else replace(group, part=next(parts)) for group in row] for row in groups]
-    return [_best_sequence(*row, usual) for row in zip(atoms, groups, strict=True)]
+    large = [[part for part in parts if part.strokes.size > 0.45 * usual] for parts in whole]
+    # Letters can be cut into digits. So where most pieces are no digits, no part of a piece is.
+    likely = [[part.certainty >= LIKELY for part in parts] for parts in large]
+    on_page = np.mean([each for row in likely for each in row] or [True])
+    are_digits = [np.mean(row if len(row) > 2 else on_page) >= 0.5 for row in likely]
+    return [
+        (*_best_sequence(*row, usual), bool(each))
+        for row, each in zip(zip(atoms, groups, strict=True), are_digits, strict=True)
+    ]
 
 
 def _atoms(parts: list[Part], ink: np.ndarray, usual: float) -> list[_Atom]:

@@ -17,13 +17,10 @@ import numpy as np
 from kaggle_digits.digits import SIDE
 from kaggle_digits.handwriting import strokes as s
 from kaggle_digits.handwriting.ink import Ink, brightness, contrast, is_clean
-from kaggle_digits.handwriting.lattice import Classify, read_rows
+from kaggle_digits.handwriting.lattice import LIKELY, Classify, read_rows
 from kaggle_digits.handwriting.normalise import normalise_digit
 from kaggle_digits.handwriting.strokes import Strokes
 from kaggle_digits.learners.placing import rescale
-
-LIKELY = 0.6
-"""A piece is likely a digit from this probability on."""
 
 UNSURE = "?"
 
@@ -149,17 +146,19 @@ def read_page(picture: np.ndarray, find_ink: FindInk, classify: Classify, *, thr
     found = find_ink(picture)
     ink, pieces, marks = _find_pieces(found)
     turns = _better_turn(ink, pieces, classify)
-    upright, marks = ([s.turn(piece, turns, ink.shape) for piece in each] for each in (pieces, marks))
-    turned = np.rot90(ink, -turns)
-    both = np.stack([turned, np.rot90(np.where(found.tone > 0, found.tone, 0), -turns)])
-    digits, left_out = _read_upright(both, upright, classify, threshold)
-    left_out += [LeftOut(mark.box, why) for mark in marks if (why := _why_mark(mark, digits))]
+    if turns:  # the ink is found best where digits are upright
+        found = find_ink(np.rot90(picture, -turns))
+        ink, pieces, marks = _find_pieces(found)
+    digits, left_out = _read_upright(np.stack([ink, found.tone]), pieces, classify, threshold)
+    left_out = [part if part.why else replace(part, why=_why_small(part.box, digits)) for part in left_out]
+    left_out += [LeftOut(mark.box, _why_small(mark.box, digits)) for mark in marks]
+    shape = picture.shape if turns % 2 == 0 else picture.shape[1::-1]
 
     def in_picture(box: Box) -> Box:
-        return _in_picture(s.turn_box(box, -turns, turned.shape), found.factor, picture.shape)
+        return s.turn_box(_in_picture(box, found.factor, shape), -turns, shape)
 
     digits = [replace(digit, box=in_picture(digit.box)) for digit in digits]
-    left_out = [LeftOut(in_picture(part.box), part.why) for part in left_out]
+    left_out = [LeftOut(in_picture(part.box), part.why) for part in left_out if part.why]
     most_area = 0.35 * picture.shape[0] * picture.shape[1]  # of a sure digit
     sides = [(right - left, bottom - top) for left, top, right, bottom in (digit.box for digit in digits)]
     too_small = len(digits) > 400 or (bool(sides) and float(np.median([max(each) for each in sides])) < 12)
@@ -176,7 +175,7 @@ def read_page(picture: np.ndarray, find_ink: FindInk, classify: Classify, *, thr
         )
         for digit, (width, height) in zip(digits, sides, strict=True)
     ]
-    return Page(digits, left_out, 90 * turns, np.rint(255 * ink).astype(np.uint8), too_small)
+    return Page(digits, left_out, 90 * turns, np.rint(255 * np.rot90(ink, turns)).astype(np.uint8), too_small)
 
 
 def read_drawing(picture: np.ndarray, classify: Classify, *, threshold: float) -> Page:
@@ -193,7 +192,8 @@ def read_drawing(picture: np.ndarray, classify: Classify, *, threshold: float) -
         return Page([], [])
     digits, left_out = _read_upright(ink[None], s.separate(ink > 0.5), classify, threshold)
     digits = [replace(digit, box=_in_picture(digit.box, factor, picture.shape)) for digit in digits]
-    return Page(digits, [LeftOut(_in_picture(part.box, factor, picture.shape), part.why) for part in left_out])
+    told = [LeftOut(_in_picture(part.box, factor, picture.shape), part.why) for part in left_out if part.why]
+    return Page(digits, told)
 
 
 def _has_bar(pixels: np.ndarray) -> bool:
@@ -216,8 +216,8 @@ def _find_pieces(found: Ink) -> tuple[np.ndarray, list[Strokes], list[Strokes]]:
     pieces = s.separate(ink > 0.5)
     if not pieces:
         return ink, [], s.separate(found.marks > 0.5, smallest=12)
-    usual = s.usual_size([piece.height for piece in pieces])
     both = np.maximum(ink, found.marks)
+    usual = s.usual_size([piece.height for piece in pieces])
     for shape in s.separate(both > 0.5):
         left, top, right, bottom = shape.box
         of_digit = (ink[top:bottom, left:right][shape.mask] > 0.5).mean()
@@ -227,15 +227,16 @@ def _find_pieces(found: Ink) -> tuple[np.ndarray, list[Strokes], list[Strokes]]:
     return ink, s.separate(ink > 0.5), marks
 
 
-def _why_mark(mark: Strokes, digits: list[Digit]) -> str | None:
-    """Return what other writing is taken for, or None if it is a speck."""
+def _why_small(box: Box, digits: list[Digit]) -> str:
+    """Return what is written in a box that holds no digit; "" for a speck."""
     heights = [digit.box[3] - digit.box[1] for digit in digits]
     usual = float(np.median(heights)) if heights else 12.0
-    if mark.size >= 0.3 * usual:
+    left, top, right, bottom = box
+    if max(right - left, bottom - top) >= 0.3 * usual:
         return "a sign, a letter or a line"
-    x, y = mark.middle
+    x, y = (left + right) / 2, (top + bottom) / 2
     before = [digit for digit in digits if abs(y - digit.box[3]) < 0.3 * usual and 0 < x - digit.box[2] < 0.7 * usual]
-    return f"perhaps a point after the {max(before, key=lambda digit: digit.box[2]).digit}" if before else None
+    return f"perhaps a point after the {max(before, key=lambda digit: digit.box[2]).digit}" if before else ""
 
 
 def _in_picture(box: Box, factor: float, shape: tuple[int, ...]) -> Box:
@@ -271,21 +272,22 @@ def _better_turn(ink: np.ndarray, pieces: list[Strokes], classify: Classify) -> 
 def _read_upright(
     ink: np.ndarray, pieces: list[Strokes], classify: Classify, threshold: float
 ) -> tuple[list[Digit], list[LeftOut]]:
-    """Read a page that is the right way up. Boxes are in pixels of the ink."""
+    """Read a page that is the right way up. Boxes are in pixels of the ink. What is tiny is left out for no reason."""
     if not pieces:
         return [], []
     usual = s.usual_size([piece.height for piece in pieces])
     reasons = [_why_not(piece, usual, ink[0]) for piece in pieces]
     left_out = [LeftOut(piece.box, why) for piece, why in zip(pieces, reasons, strict=True) if why]
-    pieces = [piece for piece, why in zip(pieces, reasons, strict=True) if not why and piece.size > 0.12 * usual]
-    rows, alone = _rows(pieces, usual)
-    left_out += [LeftOut(piece.box, "too small") for piece in alone if piece.size > 0.25 * usual]
+    pieces = [piece for piece, why in zip(pieces, reasons, strict=True) if not why]
+    rows, alone = _rows([piece for piece in pieces if piece.size > 0.12 * usual], usual)
+    alone += [piece for piece in pieces if piece.size <= 0.12 * usual]
+    left_out += [LeftOut(piece.box, "too small" if piece.size > 0.25 * usual else "") for piece in alone]
     read = read_rows(rows, ink, usual, classify)
-    likely = [[part.certainty >= LIKELY for part in parts] for parts, _ in read]
+    likely = [[part.certainty >= LIKELY for part in parts] for parts, *_ in read]
     mostly_digits = np.mean([each for row in likely for each in row] or [False]) >= 0.75
     digits: list[Digit] = []
     number = 0
-    for (parts, dropped), of_row in zip(read, likely, strict=True):
+    for (parts, dropped, are_digits), of_row in zip(read, likely, strict=True):
         # On a row of digits, a shape that is hard to read is probably a digit.
         is_row = mostly_digits or np.mean(of_row or [False]) >= 0.5
         kept = [part for part in parts if is_row or part.certainty >= 0.25]
@@ -296,8 +298,8 @@ def _read_upright(
             digit = Digit.of(part.strokes.box, number, part.probabilities, part.pixels, threshold)
             # This digit may have lost a stroke to a neighbour that was left out.
             is_beside = any(max(s.gap(part.strokes, each)) < 0.3 * usual for each in large)
-            is_ink = _mean_ink(part.strokes, ink[0]) >= 0.8
-            digits.append(replace(digit, sure=digit.sure and is_ink and not is_beside))
+            is_one = _mean_ink(part.strokes, ink[0]) >= 0.8 and (part.is_whole or are_digits)
+            digits.append(replace(digit, sure=digit.sure and is_one and not is_beside))
         number += bool(kept)
     return digits, left_out
 

@@ -98,11 +98,6 @@ def union(first: Strokes, second: Strokes) -> Strokes:
     return Strokes((left, top, right, bottom), mask)
 
 
-def turn(piece: Strokes, turns: int, shape: tuple[int, ...]) -> Strokes:
-    """Turn a piece clockwise by quarters, together with the picture of this shape that it is on."""
-    return Strokes(turn_box(piece.box, turns, shape), np.rot90(piece.mask, -turns))
-
-
 def turn_box(box: tuple[int, int, int, int], turns: int, shape: tuple[int, ...]) -> tuple[int, int, int, int]:
     """Turn a box clockwise by quarters, together with the picture of this shape (height, width) that it is on."""
     height, width = shape[:2]
