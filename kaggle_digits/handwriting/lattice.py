@@ -186,7 +186,8 @@ def _cost_of_merging(strokes: Strokes | None, before: _Atom, atom: _Atom, usual:
         return np.inf
     is_stacked = across < -0.4 * min(strokes.width, atom.strokes.width)
     distance = float(np.hypot(max(0, across), max(0, down)))
-    return (0.2 if is_small or is_stacked else 0.7) + 4 * distance / usual
+    # In a row, no digit stands on another one.
+    return (-0.3 if is_small and is_stacked else 0.2 if is_small or is_stacked else 0.7) + 4 * distance / usual
 
 
 def _best_sequence(atoms: list[_Atom], groups: list[_Group], usual: float) -> tuple[list[Part], list[Strokes]]:

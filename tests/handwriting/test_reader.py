@@ -95,15 +95,15 @@ def test_every_page_of_a_tiff_is_read(capsys, page):
 
 def test_what_was_turned_and_left_out_is_said(capsys, workplace):
     picture = Image.fromarray(np.rint(255 * draw_page(["3140", "5927"], seed=8)).astype(np.uint8))
-    ImageDraw.Draw(picture).ellipse((300, 10, 340, 48), fill=40)
+    ImageDraw.Draw(picture).line((60, 250, 240, 256), fill=40, width=4)
     picture.transpose(Image.Transpose.ROTATE_90).save("turned.png")
     *rows, turned, left_out = recognize(capsys, "turned.png").splitlines()
     assert rows == ["3140", "5927"]
     assert turned == "(turned clockwise by 90°)"
-    assert left_out == "(left out: a blot; --overlay shows where)"
+    assert left_out.startswith("(left out: a sign, a letter or a line")
     answer = json.loads(recognize(capsys, "turned.png", "--json"))
     assert answer["turned"] == 90
-    assert [each["why"] for each in answer["left_out"]] == ["a blot"]
+    assert {each["why"] for each in answer["left_out"]} == {"a sign, a letter or a line"}
 
 
 def test_a_sheet_on_a_desk_is_read(capsys, workplace):
