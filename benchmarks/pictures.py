@@ -185,6 +185,7 @@ def draw_desk(folder: Path) -> Path:
     return file
 
 
+@rc_context(STYLE)
 def draw_steps() -> Figure:
     """Draw a photograph, the ink that is found in it, and what is read."""
     page = draw_page(["8305 271", "4691 835"], size=70, pen=4, seed=7, ruling="squared", gap=0.8)
