@@ -69,7 +69,7 @@ def test_training_the_network_again_makes_the_same_file(tmp_path):
     files = [tmp_path / name for name in ("one.npz", "two.npz")]
     for file in files:
         command = [sys.executable, str(BENCHMARKS / "package_ink.py"), "--data", "sample", "--out", str(file)]
-        small = ["--pictures", "16", "--epochs", "1", "--held-out", "8"]
+        small = ["--rows", "60", "--pictures", "16", "--epochs", "1", "--held-out", "8"]
         done = subprocess.run([*command, *small], capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         assert "ink of digits: Dice 0." in done.stdout
