@@ -110,13 +110,17 @@ class Engine:
         """How many pieces are trained at the same time."""
         return len(self.client.scheduler_info(n_workers=-1)["workers"]) if self.client else 1
 
+    def device_of(self, recipe: Recipe) -> Device | None:
+        """Return the device to train a recipe on; None if a worker finds it."""
+        return None if self.client else self.find_device(recipe)
+
     def find_devices(self, recipes: Sequence[Recipe]) -> list[Device | None]:
         """Find the device for each recipe, say which, and check that users' recipes can be trained.
 
         Raises:
             InputError: one of them cannot.
         """
-        devices = [None if self.client else self.find_device(recipe) for recipe in recipes]
+        devices = [*map(self.device_of, recipes)]
         of_networks = [device for device in devices if device and device.backend != "scikit-learn"]
         for description in dict.fromkeys(str(device) for device in of_networks or devices if device):
             log.info("Device: %s", description)

@@ -84,10 +84,10 @@ def validate(
     """
     source = find_source(data)
     context = Context(seed=seed, source=source.name_for(out))
-    return _validate_all({out: recipe}, load_train(source), engine, folds=folds, repeat=repeat, context=context)[0]
+    return validate_all({out: recipe}, load_train(source), engine, folds=folds, repeat=repeat, context=context)[0]
 
 
-def _validate_all(
+def validate_all(
     recipes: Mapping[Path, Recipe],
     rows: TrainingRows,
     engine: Engine | None,
@@ -373,7 +373,7 @@ def compare_folds(
     source = find_source(data)
     context = Context(seed=seed, source=source.name_for(out))
     named = {out / recipe.name: recipe for recipe in recipes}
-    validations = _validate_all(named, load_train(source), engine, folds=folds, repeat=repeat, context=context)
+    validations = validate_all(named, load_train(source), engine, folds=folds, repeat=repeat, context=context)
     pairs = [compare_pair(first, second) for first, second in itertools.combinations(validations, 2)]
     fields = {"recipes": [recipe.name for recipe in recipes], "pairs": [asdict(pair) for pair in pairs]}
     write_json(out / COMPARISON_FILE, fields)

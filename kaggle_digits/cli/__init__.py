@@ -32,6 +32,7 @@ VERBS = {
     "validate": "training",
     "predict": "prediction",
     "compare": "training",
+    "tune": "training",
     "recognize": "handwriting",
     "pad": "handwriting",
     "report": "training",

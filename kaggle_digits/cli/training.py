@@ -279,6 +279,61 @@ def compare(
         )
 
 
+@verb(
+    "search for better settings of a recipe, and measure what was found on folds that the search did not see",
+    option("recipe", metavar="NAME|FILE", help="the recipe to start from"),
+    option(
+        "--vary",
+        required=True,
+        action="append",
+        metavar="FIELD=VALUES",
+        help="a field, and its values: epochs=4..12, peak=0.003..0.03:log or batch_size=64,128,256; may be repeated",
+    ),
+    option("--trials", type=count, default=40, metavar="N", help="settings to try (default: %(default)s)"),
+    option("--folds", type=several, default=5, metavar="K", help="folds to score them on (default: %(default)s)"),
+    option("--out", required=True, type=path, metavar="DIR", help="where trials, figures, report and best.toml go"),
+    *ENGINE,
+    *TRAINING,
+    JSON,
+)
+def tune(
+    *,
+    recipe: str,
+    vary: list[str],
+    trials: int,
+    folds: int,
+    out: Path,
+    workers: int | None,
+    scheduler: str | None,
+    data: str | None,
+    device: str,
+    backend: str | None,
+    seed: int,
+    quiet: bool,
+    json: bool,
+) -> None:
+    """Tune a recipe."""
+    from kaggle_digits.analysis import tune as search
+    from kaggle_digits.analysis.engine import open_engine
+    from kaggle_digits.analysis.report import REPORT_FILE, describe_search
+    from kaggle_digits.strategy import device_of
+
+    _check_seeds(seed, 4)
+    chosen = find_recipe(recipe, backend=backend)
+    find_device = functools.partial(device_of, requested=device, backend=backend)
+    with (
+        kept_if_interrupted(KEPT.format(out)),
+        TrainingProgress(quiet=quiet) as progress,
+        open_engine(find_device, progress, workers=workers, scheduler=scheduler) as engine,
+    ):
+        found = search.tune(chosen, vary, out, data=data, trials=trials, folds=folds, seed=seed, engine=engine)
+    if json:
+        print(_json.dumps(found | {"folder": str(out)}))
+        return
+    file = f"; {out / search.BEST_FILE}" if found["is_better"] else ""
+    show(f"{describe_search(found)}{file}\nreport  {out / REPORT_FILE}")
+
+
 def _check_seeds(seed: int, repeat: int) -> None:
     if seed + repeat > SEEDS:
         raise InputError(
