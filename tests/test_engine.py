@@ -27,7 +27,6 @@ from kaggle_digits.learners import Context
 from kaggle_digits.recipes import RECIPES
 from kaggle_digits.strategy import device_of
 
-
 BAYES = RECIPES["naive-bayes"]
 
 
@@ -65,7 +64,7 @@ def test_kills_of_a_worker_change_no_table_and_no_finished_piece_is_trained_agai
         assert len(set(killed)) == 3
         assert table(Path("there/compare.csv")) == table(Path("here/compare.csv"))
         finished = [message for message in caplog.messages if "is done" in message]
-        assert len(finished) == len(set(message.partition(" is")[0] for message in finished)) == 6
+        assert len(finished) == len({message.partition(" is")[0] for message in finished}) == 6
         files = {file: file.stat().st_mtime_ns for file in Path("there/runs").rglob("*.npz")}
         compare([QUICK, BAYES], Path("there"), data="sample", seeds=range(3), engine=engine)
     assert files == {file: file.stat().st_mtime_ns for file in Path("there/runs").rglob("*.npz")}
@@ -83,7 +82,8 @@ def test_folds_are_the_same_with_one_worker_and_with_two(workplace):
 def test_what_fails_three_times_is_named_and_the_others_are_kept(workplace):
     rows = load_train(find_source("sample"))
     pieces = [
-        Piece(recipe, Path(recipe.name), Context(seed=3, split=Split(fraction=0.5, seed=0))) for recipe in (BAYES, QUICK)
+        Piece(recipe, Path(recipe.name), Context(seed=3, split=Split(fraction=0.5, seed=0)))
+        for recipe in (BAYES, QUICK)
     ]
     with open_engine(unlucky, workers=1) as engine:
         failed, kept = engine.train(pieces, rows)
@@ -109,7 +109,10 @@ def test_workers_here_and_elsewhere_exclude_each_other():
 @pytest.mark.parametrize("address", ["tcp://127.0.0.1:9", "nonsense", "http://127.0.0.1:9"])
 def test_a_scheduler_that_does_not_answer_is_named_in_time(address):
     started = time.monotonic()
-    with pytest.raises(InputError, match=f"^--scheduler {re.escape(address)}: does not answer"), open_engine(scheduler=address):
+    with (
+        pytest.raises(InputError, match=f"^--scheduler {re.escape(address)}: does not answer"),
+        open_engine(scheduler=address),
+    ):
         pass
     assert time.monotonic() - started < 15
 
@@ -154,7 +157,7 @@ def test_workers_that_cannot_be_used_are_named(workplace, scheduler, fault):
             worker.wait()
     expected = {
         "version": f"has kaggle_digits 0.1. Expected {kaggle_digits.__version__}, as here. Install that version there.",
-        "missing": "has no kaggle_digits of today",
+        "missing": "has another kaggle_digits, or none",
         "threads": "has 2 threads. Expected 1",
         "no workers": "has no workers. Expected at least one within 10 seconds. Start some: dask worker",
     }

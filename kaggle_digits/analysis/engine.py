@@ -36,6 +36,9 @@ log = logging.getLogger(__name__)
 ATTEMPTS = 3
 """A piece that has failed this many times is given up."""
 
+ONE_THREAD = ("TF_NUM_INTRAOP_THREADS", "NPROC", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "LOKY_MAX_CPU_COUNT")
+"""With 1 in these variables, TensorFlow, JAX, NumPy and scikit-learn compute with one thread. They read them once."""
+
 
 @dataclass(frozen=True)
 class Piece:
@@ -201,9 +204,7 @@ def _train_piece(piece: Piece, data: Any, find_device: Callable[[Recipe], Device
     """Train a piece on a worker, and return the files of its run folder."""
     if version != __version__:
         raise DeviceError(_other_version(f"process {os.getpid()} on {platform.node()}", __version__, version))
-    # They have to be set before the libraries are imported. More threads would add numbers in another order.
-    for name in ("TF_NUM_INTRAOP_THREADS", "NPROC", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "LOKY_MAX_CPU_COUNT"):
-        os.environ[name] = "1"
+    os.environ.update(dict.fromkeys(ONE_THREAD, "1"))
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder, "run")
         context = replace(piece.context, device=find_device(piece.recipe))
@@ -254,7 +255,9 @@ def open_engine(
         yield Engine(find_device, progress)
         return
     if workers and scheduler:
-        raise InputError("--workers starts workers here, and --scheduler uses those of a cluster. Leave one of them out.")
+        raise InputError(
+            "--workers starts workers here, and --scheduler uses those of a cluster. Leave one of them out."
+        )
     try:
         import dask
         from distributed import Client, LocalCluster
@@ -279,38 +282,37 @@ def _connect(scheduler: str) -> Any:
     """Connect to a scheduler, and check its workers."""
     from distributed import Client
 
-    try:
-        client = Client(scheduler, timeout=10)
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"--scheduler {scheduler}: does not answer ({type(error).__name__}). Expected the address of a Dask "
-            "scheduler, such as tcp://HOST:8786. Start one with `dask scheduler`, and workers with `dask worker`."
-        ) from error
-    try:
-        client.wait_for_workers(1, timeout=10)
-        found = client.run(_version, on_error="return")
-        for worker, version in found.items():
-            if version != __version__:
-                raise InputError(f"--scheduler {scheduler}: {_other_version(worker, version, __version__)}")
+    def refused(fault: str) -> InputError:
+        return InputError(f"--scheduler {scheduler}: {fault}")
+
+    with ExitStack() as stack:
+        try:
+            client = stack.enter_context(Client(scheduler, timeout=10))
+        except (OSError, ValueError) as error:
+            raise refused(
+                f"does not answer ({type(error).__name__}). Expected the address of a Dask scheduler, such as "
+                "tcp://HOST:8786. Start one with `dask scheduler`, and workers with `dask worker`."
+            ) from error
+        try:
+            client.wait_for_workers(1, timeout=10)
+        except TimeoutError as error:
+            raise refused(
+                "has no workers. Expected at least one within 10 seconds. Start some: dask worker "
+                f"{scheduler} --nworkers auto --nthreads 1"
+            ) from error
+        versions = client.run(_version, on_error="return")
         for worker, state in client.scheduler_info(n_workers=-1)["workers"].items():
+            if versions.get(worker) != __version__:
+                raise refused(_other_version(worker, versions.get(worker), __version__))
             if state["nthreads"] != 1:
-                raise InputError(
-                    f"--scheduler {scheduler}: the worker {worker} has {state['nthreads']} threads. Expected 1, because "
-                    "a training takes a whole process. Start it with --nthreads 1, and as many as there are cores with "
-                    "--nworkers."
+                raise refused(
+                    f"the worker {worker} has {state['nthreads']} threads. Expected 1, because a training takes a whole "
+                    "process. Start it with --nthreads 1, and as many as there are cores with --nworkers."
                 )
-    except TimeoutError as error:
-        client.close()
-        raise InputError(
-            f"--scheduler {scheduler}: has no workers. Expected at least one within 10 seconds. Start some: dask worker "
-            f"{scheduler} --nworkers auto --nthreads 1"
-        ) from error
-    except InputError:
-        client.close()
-        raise
+        stack.pop_all()
     return client
 
 
 def _other_version(worker: str, found: object, expected: str) -> str:
-    has = f"has kaggle_digits {found}" if isinstance(found, str) else f"has no kaggle_digits of today ({found!r})"
+    has = f"has kaggle_digits {found}" if isinstance(found, str) else f"has another kaggle_digits, or none ({found!r})"
     return f"the worker {worker} {has}. Expected {expected}, as here. Install that version there."

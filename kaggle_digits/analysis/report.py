@@ -461,7 +461,7 @@ def page_of_search(folder: Path) -> Page:
             Section(
                 "The search",
                 "Each accuracy is the mean over the folds of the search. These figures are too high for the best "
-                "trials, because the search chose by them. A trial whose first folds were worse than usual was given up.",
+                "trials, because the search chose by them. A trial was given up if its first folds were worse than usual.",
                 figures=figures,
             ),
             Section(
@@ -470,7 +470,12 @@ def page_of_search(folder: Path) -> Page:
                 rows=[
                     (
                         f"{trial['trial']}" + ("" if trial["state"] == "complete" else f", {trial['state']}"),
-                        *(f"{trial['values'][name]:.4g}" if isinstance(trial["values"][name], float) else str(trial["values"][name]) for name in names),
+                        *(
+                            f"{trial['values'][name]:.4g}"
+                            if isinstance(trial["values"][name], float)
+                            else str(trial["values"][name])
+                            for name in names
+                        ),
                         "–" if trial["accuracy"] is None else f"{trial['accuracy']:.3%}",
                         str(trial["folds"]),
                         f"{trial['seconds']:,.0f}",

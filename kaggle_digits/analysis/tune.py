@@ -316,9 +316,7 @@ class _Search:
         context = replace(self.context, seed=seed)
         return validate_all(named, self.rows, self.engine, folds=self.folds, repeat=repeat, context=context)
 
-    def summary(
-        self, study: Any, few: Sequence[Validation], fresh: Sequence[Validation], pair: Pair
-    ) -> dict[str, Any]:
+    def summary(self, study: Any, few: Sequence[Validation], fresh: Sequence[Validation], pair: Pair) -> dict[str, Any]:
         """Return the contents of tune.json."""
         optuna = _import_optuna()
         trials = [
