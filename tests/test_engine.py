@@ -97,7 +97,8 @@ def test_without_dask_one_sentence_says_how_to_install_it(monkeypatch):
     with pytest.raises(InputError) as refused, open_engine(workers=2):
         pass
     assert str(refused.value) == (
-        "dask is not installed, and --workers and --scheduler need it. Install it: pip install 'kaggle-digits[cluster]'"
+        "distributed is not installed, and --workers and --scheduler need it. Install the extra cluster, or what it "
+        "consists of: pip install distributed"
     )
 
 

@@ -139,8 +139,10 @@ def test_ensembles_are_refused_and_so_is_a_missing_optuna(workplace, monkeypatch
     monkeypatch.setitem(sys.modules, "optuna", None)
     with pytest.raises(InputError) as refused:
         tune(KNN, ["n_neighbors=1,3"], Path("out"), data="sample")
-    install = "pip install 'kaggle-digits[tune]'"
-    assert str(refused.value) == f"optuna is not installed, and tune needs it. Install it: {install}"
+    assert str(refused.value) == (
+        "optuna is not installed, and tune needs it. Install the extra tune, or what it consists of: pip install optuna "
+        "tomli-w"
+    )
 
 
 @pytest.mark.parametrize("name", ["fast", "lenet-5", "svm", "cnn-25-50-bn"])

@@ -263,8 +263,8 @@ def open_engine(
         from distributed import Client, LocalCluster
     except ImportError as error:
         raise InputError(
-            "dask is not installed, and --workers and --scheduler need it. Install it: pip install "
-            "'kaggle-digits[cluster]'"
+            "distributed is not installed, and --workers and --scheduler need it. Install the extra cluster, or what it "
+            "consists of: pip install distributed"
         ) from error
     logging.getLogger("distributed").setLevel(logging.CRITICAL)  # a worker that dies is replaced, and nothing is lost
     with ExitStack() as stack:
@@ -306,8 +306,8 @@ def _connect(scheduler: str) -> Any:
                 raise refused(_other_version(worker, versions.get(worker), __version__))
             if state["nthreads"] != 1:
                 raise refused(
-                    f"the worker {worker} has {state['nthreads']} threads. Expected 1, because a training takes a whole "
-                    "process. Start it with --nthreads 1, and as many as there are cores with --nworkers."
+                    f"the worker {worker} has {state['nthreads']} threads. Expected 1, because a training takes a "
+                    "whole process. Start it with --nthreads 1, and as many as there are cores with --nworkers."
                 )
         stack.pop_all()
     return client

@@ -461,7 +461,7 @@ def page_of_search(folder: Path) -> Page:
             Section(
                 "The search",
                 "Each accuracy is the mean over the folds of the search. These figures are too high for the best "
-                "trials, because the search chose by them. A trial was given up if its first folds were worse than usual.",
+                "trials, because the search chose by them. Trials whose first folds were worse than usual were given up.",
                 figures=figures,
             ),
             Section(

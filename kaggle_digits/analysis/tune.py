@@ -357,7 +357,8 @@ def _import_optuna() -> Any:
         import optuna
     except ImportError as error:
         raise InputError(
-            "optuna is not installed, and tune needs it. Install it: pip install 'kaggle-digits[tune]'"
+            "optuna is not installed, and tune needs it. Install the extra tune, or what it consists of: pip install "
+            "optuna tomli-w"
         ) from error
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
