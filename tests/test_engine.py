@@ -28,6 +28,7 @@ from kaggle_digits.recipes import RECIPES
 from kaggle_digits.strategy import device_of
 
 BAYES = RECIPES["naive-bayes"]
+DASK = str(Path(sys.executable).with_name("dask"))
 
 
 def table(file: Path) -> list[dict[str, str]]:
@@ -121,7 +122,7 @@ def test_a_scheduler_that_does_not_answer_is_named_in_time(address):
 @pytest.fixture(scope="module")
 def scheduler():
     """Start a scheduler, and return its address."""
-    command = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--port", "0", "--no-dashboard"]
+    command = [DASK, "scheduler", "--port", "0", "--no-dashboard"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr
         address = next(found[1] for line in process.stderr if (found := re.search(r"(tcp://\S+:\d+)$", line.strip())))
@@ -132,7 +133,7 @@ def scheduler():
 @pytest.mark.parametrize("fault", ["none", "version", "missing", "threads", "no workers"])
 def test_workers_that_cannot_be_used_are_named(workplace, scheduler, fault):
     """Each worker is a process of its own, started as users start it."""
-    command = [sys.executable, "-m", "distributed.cli.dask_worker", scheduler, "--no-dashboard"]
+    command = [DASK, "worker", scheduler, "--no-dashboard"]
     command += ["--nthreads", "2" if fault == "threads" else "1"]
     other = Path("other", "kaggle_digits")
     if fault == "version":

@@ -140,8 +140,8 @@ def test_ensembles_are_refused_and_so_is_a_missing_optuna(workplace, monkeypatch
     with pytest.raises(InputError) as refused:
         tune(KNN, ["n_neighbors=1,3"], Path("out"), data="sample")
     assert str(refused.value) == (
-        "optuna is not installed, and tune needs it. Install the extra tune, or what it consists of: pip install optuna "
-        "tomli-w"
+        "optuna is not installed, and tune needs it. Install the extra tune, or what it consists of: pip install "
+        "optuna tomli-w"
     )
 
 

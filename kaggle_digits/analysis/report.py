@@ -461,7 +461,7 @@ def page_of_search(folder: Path) -> Page:
             Section(
                 "The search",
                 "Each accuracy is the mean over the folds of the search. These figures are too high for the best "
-                "trials, because the search chose by them. Trials whose first folds were worse than usual were given up.",
+                "trials, because the search chose by them. Trials whose first folds were bad were given up.",
                 figures=figures,
             ),
             Section(
