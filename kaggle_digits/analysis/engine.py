@@ -263,8 +263,8 @@ def open_engine(
         from distributed import Client, LocalCluster
     except ImportError as error:
         raise InputError(
-            "distributed is not installed, and --workers and --scheduler need it. Install the extra cluster, or what it "
-            "consists of: pip install distributed"
+            "distributed is not installed, and --workers and --scheduler need it. Install the extra cluster, or what "
+            "it consists of: pip install distributed"
         ) from error
     logging.getLogger("distributed").setLevel(logging.CRITICAL)  # a worker that dies is replaced, and nothing is lost
     with ExitStack() as stack:
