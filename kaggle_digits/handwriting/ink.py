@@ -37,15 +37,14 @@ class Ink:
     Args:
         digits: (H, W) float32, the probability of each pixel that it is ink of a digit.
         marks: (H, W) float32, the same for other writing.
+        tone: (H, W) float32, how dark the ink of digits is, 0–1, whatever the light and the pen.
         factor: the picture is this many times as large as these maps.
-        confidence: how sure the network is of the ink that it found, 0–1.
     """
 
     digits: np.ndarray
     marks: np.ndarray
-    factor: float
-    confidence: float
     tone: np.ndarray
+    factor: float
 
 
 def build_network() -> keras.Model:
@@ -94,7 +93,7 @@ class InkFinder:
             for number, weight in enumerate(weights):
                 weight.assign(arrays[f"{number}"].astype(np.float32))
 
-    def find(self, picture: np.ndarray) -> Ink:
+    def find(self, picture: np.ndarray, *, is_single: bool = False) -> Ink:
         """Find the ink of a picture.
 
         The network knows digits of 16 to 72 pixels. So the picture is tried in several sizes. Of those in which many
@@ -102,53 +101,55 @@ class InkFinder:
 
         Args:
             picture: (H, W) or (H, W, 3) float32, brightness from 0 to 1.
+            is_single: whether it holds one digit, which then fills more of it than digits of a page.
         """
         usual = 52.0  # the height in pixels that digits should have
         longest = max(picture.shape)
-        tried: dict[float, tuple[int, Ink]] = {}
-        for start in (500.0, 1000.0, 160.0):
-            if start < 500 and any(count for count, _ in tried.values()):
-                break  # only one digit that fills the picture is larger
-            side = start
+        tried: dict[float, tuple[int, float, np.ndarray]] = {}
+        for side in (160.0, 500.0, 1000.0) if is_single else (500.0, 1000.0, 160.0):
+            if (is_single or side < 500) and any(count for count, *_ in tried.values()):
+                break
             for _ in range(3):
                 side = min(side, 1600.0, 1.5 * longest)
                 if any(abs(np.log(side / other)) < 0.12 for other in tried):
                     break
-                ink = self.find_at(picture, side / longest)
-                heights = [piece.height for piece in separate(ink.digits > 0.5)]
-                tried[side] = sum(height > 12 for height in heights), ink
+                maps = self.find_at(rescale(picture, side / longest))
+                digits = maps[:, :, 0]
+                heights = [piece.height for piece in separate(digits > 0.5)]
+                seen = digits[digits > 0.3]
+                confidence = float(np.abs(2 * seen - 1).mean()) if len(seen) > 20 else 0.0
+                tried[side] = sum(height > 12 for height in heights), confidence, maps
                 if not heights:
                     break
                 side *= usual / usual_size(heights)
-        most = max(count for count, _ in tried.values())
-        return max((ink for count, ink in tried.values() if count >= most / 2), key=lambda ink: ink.confidence)
+        most = max(count for count, *_ in tried.values())
+        side = max((side for side in tried if tried[side][0] >= most / 2), key=lambda side: tried[side][1])
+        digits, marks = np.ascontiguousarray(tried[side][2].transpose(2, 0, 1))
+        tone = _tone(brightness(rescale(picture, side / longest)), digits, marks)
+        return Ink(digits, marks, tone, longest / side)
 
-    def find_at(self, picture: np.ndarray, scale: float) -> Ink:
-        """Find the ink of a picture in one size, see ``find``."""
+    def find_at(self, picture: np.ndarray) -> np.ndarray:
+        """Return the maps of ink of digits and of other writing, (H, W, 2) float32, of a picture in its own size."""
         import keras
 
-        small = np.clip(rescale(picture, scale), 0, 1) if scale != 1 else picture
-        small = small if small.ndim == 3 else np.repeat(small[:, :, None], 3, axis=2)
-        height, width = small.shape[:2]
+        picture = np.clip(picture, 0, 1)
+        picture = picture if picture.ndim == 3 else np.repeat(picture[:, :, None], 3, axis=2)
+        height, width = picture.shape[:2]
         margin = 8  # pixels, so that a digit at the edge is seen like any other
         step = 64  # JAX prepares the network anew for each size of a picture
         after = [margin + -(side + 2 * margin) % step for side in (height, width)]
-        padded = np.pad(small, [(margin, after[0]), (margin, after[1]), (0, 0)], mode="edge")[None].astype(np.float32)
+        padded = np.pad(picture, [(margin, after[0]), (margin, after[1]), (0, 0)], mode="edge")[None]
         with self.device.scope():
             if keras.backend.backend() == "jax":
                 logits = self.network.predict_on_batch(padded)
             else:
-                logits = self.network(padded, training=False)
+                logits = self.network(padded.astype(np.float32), training=False)
             maps = keras.ops.convert_to_numpy(keras.ops.sigmoid(logits))[0]
-        maps = maps[margin : margin + height, margin : margin + width]
-        digits = np.ascontiguousarray(maps[:, :, 0])
-        seen = digits > 0.3
-        confidence = float(np.abs(2 * digits[seen] - 1).mean()) if seen.sum() > 20 else 0.0
-        return Ink(digits, maps[:, :, 1], 1 / scale, confidence, _tone(brightness(small), digits, maps[:, :, 1]))
+        return maps[margin : margin + height, margin : margin + width]
 
 
 def _tone(grey: np.ndarray, digits: np.ndarray, marks: np.ndarray) -> np.ndarray:
-    """Return how dark the ink of digits is, (H, W) float32 from 0 to 1, whatever the light and the pen."""
+    """Return how dark the ink of digits is, see ``Ink``."""
     written = ndimage.maximum_filter(np.maximum(digits, marks), 5)
     paper, ink = 1 - written, np.where(digits > 0.5, 1.0, 0.0)
 

@@ -61,9 +61,9 @@ class Reader:
         """The network that finds ink. Pictures that hold one digit each may not need it."""
         return InkFinder(device_of(read_run(PACKAGED_RUN).recipe, backend=self.backend))
 
-    def find_ink(self, picture: np.ndarray) -> Ink:
+    def find_ink(self, picture: np.ndarray, *, is_single: bool = False) -> Ink:
         """Find the ink in a picture, see ``ink.InkFinder.find``."""
-        return self.ink_finder.find(picture)
+        return self.ink_finder.find(picture, is_single=is_single)
 
     def read_page(self, picture: np.ndarray) -> Page:
         """Read all digits of a page, brightness (H, W) or (H, W, 3) from 0 to 1."""
@@ -79,7 +79,8 @@ class Reader:
 
     def read_singles(self, photos: Iterable[Photo]) -> list[Page]:
         """Read pictures that hold exactly one digit each. A picture without any ink has no digit."""
-        images = [(find_single(photo.picture, self.find_ink), photo.size, photo.picture.shape) for photo in photos]
+        find_ink = functools.partial(self.find_ink, is_single=True)
+        images = [(find_single(photo.picture, find_ink), photo.size, photo.picture.shape) for photo in photos]
         pixels = [image.pixels for image, *_ in images if image]
         probabilities = iter(self.classify(np.stack(pixels)) if pixels else ())
         pages = []

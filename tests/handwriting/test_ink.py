@@ -58,7 +58,7 @@ def test_ink_of_digits_is_told_from_everything_else(composed):
     finder = Reader().ink_finder
     both = each_of_them = 0
     for each in composed:
-        found = finder.find_at(each.picture.astype(np.float32) / 255, 1.0).digits > 0.5
+        found = finder.find_at(each.picture.astype(np.float32) / 255)[:, :, 0] > 0.5
         truth = each.maps[..., 0] > 127
         both += (found & truth).sum()
         each_of_them += found.sum() + truth.sum()
