@@ -140,7 +140,10 @@ def _groups(atoms: list[_Atom], usual: float) -> list[_Group]:
     """Return the groups of neighbouring atoms that may be one digit each."""
     most_atoms = 7
     groups = []
-    for first in range(len(atoms)):
+    for first, atom in enumerate(atoms):
+        of_piece = sum(each.piece is atom.piece for each in atoms[first:])
+        if atom.start is None and of_piece > most_atoms:
+            groups.append(_Group(first, first + of_piece, 0.0, atom.piece.strokes, atom.piece))
         cost = 0.0
         for end in range(first + 1, min(len(atoms), first + most_atoms) + 1):
             group = atoms[first:end]

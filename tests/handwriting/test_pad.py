@@ -319,11 +319,13 @@ def test_the_verb_serves_on_this_computer_only_and_ends_quietly(workplace):
     command = [sys.executable, "-m", "kaggle_digits", "pad", "--port", "0"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as served:
         assert served.stderr is not None
-        line = next(line for line in served.stderr if line.startswith("Open"))
-        address = line.split()[1]
-        assert address.startswith("http://127.0.0.1:")
-        assert post(f"{address}/digit", png(draw_page(["7"], size=200, pen=14)))[1]["text"] == ["7"]
-        served.send_signal(2)
+        try:
+            line = next(line for line in served.stderr if line.startswith("Open"))
+            address = line.split()[1]
+            assert address.startswith("http://127.0.0.1:")
+            assert post(f"{address}/digit", png(draw_page(["7"], size=200, pen=14)))[1]["text"] == ["7"]
+        finally:
+            served.send_signal(2)
         rest = served.stderr.read()
     assert served.returncode in (0, 130)
     assert "Traceback" not in rest
