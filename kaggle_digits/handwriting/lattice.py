@@ -140,10 +140,8 @@ def _groups(atoms: list[_Atom], usual: float) -> list[_Group]:
     """Return the groups of neighbouring atoms that may be one digit each."""
     most_atoms = 7
     groups = []
-    for first, atom in enumerate(atoms):
-        of_piece = sum(each.piece is atom.piece for each in atoms[first:])
-        if atom.start is None and of_piece > most_atoms:
-            groups.append(_Group(first, first + of_piece, 0.0, atom.piece.strokes, atom.piece))
+    for first, start in enumerate(atoms):
+        whole = start.piece.strokes
         cost = 0.0
         for end in range(first + 1, min(len(atoms), first + most_atoms) + 1):
             group = atoms[first:end]
@@ -160,10 +158,16 @@ def _groups(atoms: list[_Atom], usual: float) -> list[_Group]:
             if not np.isfinite(merging) or (len(group) > 1 and (is_wide or is_high)):
                 break
             cost += merging
-            if strokes.height >= s.LOW * usual or s.is_loop(strokes):  # a small loop is a small zero
-                whole = atoms[first].piece if strokes is atoms[first].piece.strokes else None
-                groups.append(_Group(first, end, cost, strokes, whole))
+            if strokes is not whole and _may_be_digit(strokes, usual):
+                groups.append(_Group(first, end, cost, strokes))
+        if start.start is None and _may_be_digit(whole, usual):  # however wide it is, and whatever its parts are
+            of_piece = sum(each.piece is start.piece for each in atoms)
+            groups.append(_Group(first, first + of_piece, 0.0, whole, start.piece))
     return groups
+
+
+def _may_be_digit(strokes: Strokes, usual: float) -> bool:
+    return strokes.height >= s.LOW * usual or s.is_loop(strokes)  # a small loop is a small zero
 
 
 def _joined(atoms: Sequence[_Atom]) -> Strokes | None:

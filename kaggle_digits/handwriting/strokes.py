@@ -163,7 +163,7 @@ def cuts(piece: Strokes, ink: np.ndarray) -> list[np.ndarray]:
             break
         if all(np.abs(seams[index] - other).mean() > 0.07 * height for other in kept):
             kept.append(seams[index])
-    return sorted(kept[: 4 + 6 * width // height], key=lambda seam: float(seam.mean()))
+    return sorted(kept[: 2 + 4 * width // height], key=lambda seam: float(seam.mean()))
 
 
 def _seams(cost: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

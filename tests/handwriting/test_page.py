@@ -184,6 +184,14 @@ def test_digits_that_touch_are_cut(read, text, gap):
     assert best(read(page))[0] == text
 
 
+@pytest.mark.parametrize("wide", [1.3, 1.6])
+def test_a_wide_zero_is_not_cut_in_two(read, wide):
+    picture, canvas = canvas_of(draw_page(["3   "]))
+    left, middle = picture.width / 2, picture.height / 2
+    canvas.ellipse((left, middle - 30, left + 60 * wide, middle + 30), outline=40, width=6)
+    assert read(np.asarray(picture, np.float32) / 255).text == ["30"]
+
+
 @pytest.mark.parametrize("turns", [1, 2, 3])
 def test_a_page_is_turned_the_right_way_up(read, turns):
     upright = draw_page(["3140", "5927"], seed=8)
