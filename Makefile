@@ -13,7 +13,7 @@ KERAS := .venv/keras/3.10.0 .venv/keras/3.13.2
 # An environment like Kaggle's own image.
 KAGGLE := .venv-kaggle
 
-.PHONY: help setup submit test test-kaggle test-package soak fuzz mutation coverage audit check docs notebooks
+.PHONY: help setup submit test test-kaggle test-package soak fuzz mutation coverage audit networks check docs notebooks
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -80,6 +80,11 @@ audit: $(SOAK)  ## look for known faults of the installed packages, in public li
 notebooks: setup  ## rebuild notebooks/*.ipynb after a change of notebooks/digits.py or of the package
 	$(BIN)/jupytext --quiet --to ipynb --update --output notebooks/digits.ipynb notebooks/digits.py
 	$(BIN)/kaggle-digits kernel build --to .
+
+networks: setup  ## train both networks of the package again (two hours): make networks DATA=digit-recognizer.zip
+	$(BIN)/kaggle-digits train --recipe handwriting --data $(DATA) --run build/handwriting
+	$(BIN)/python benchmarks/package_network.py build/handwriting
+	$(BIN)/python benchmarks/package_ink.py --data $(DATA) --out kaggle_digits/handwriting/ink.npz
 
 check: setup docs  ## check lint, formatting, types, layers, spelling, and the documentation with its links
 	$(BIN)/ruff check .

@@ -7,13 +7,15 @@
 table truth.csv that has the columns file, row and text. --write keeps the figures of the pages in
 benchmarks/handwriting.csv. The calibration error is measured on the held-out rows of train.csv, each half with the
 temperature that was found on the other half. This script chooses nothing by any of these figures. But earlier, settings
-of ``learners.images`` and ``handwriting.page`` were chosen on these digits and pages.
+of ``learners.images`` and ``handwriting.page`` were chosen on these digits and pages. --rapidocr names the Python of
+an environment with rapidocr-onnxruntime, whose figures are printed beside ours.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import json
 import subprocess
 import sys
 import time
@@ -21,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from compose import Composer, Material
 
 from kaggle_digits.analysis.calibration import calibration_error
 from kaggle_digits.analysis.plots import plot_reliability
@@ -31,6 +34,16 @@ from kaggle_digits.handwriting.reader import Reader, find_pictures, read_files, 
 from kaggle_digits.learners import PACKAGED_RUN
 
 KINDS_FILE = Path(__file__).with_name("handwriting.csv")
+
+RAPIDOCR = """
+import json, sys
+from rapidocr_onnxruntime import RapidOCR
+read = RapidOCR()
+for file in sys.argv[1:]:
+    lines = read(file)[0] or []
+    print(json.dumps("".join(sign for _, text, _ in lines for sign in text if sign in "0123456789")))
+"""
+"""A program for another environment: reads pictures with RapidOCR, and prints the digits of each."""
 
 
 def print_digits(reader: Reader, folder: Path) -> None:
@@ -61,22 +74,40 @@ def _plus(one: tuple[int, int], other: tuple[int, int]) -> tuple[int, int]:
     return one[0] + other[0], one[1] + other[1]
 
 
+def read_truth(folder: Path) -> dict[str, str]:
+    """Return what is written on each picture of a folder."""
+    truth: dict[str, str] = {}
+    with (folder / "truth.csv").open(encoding="utf-8", newline="") as stream:
+        for line in csv.DictReader(stream):
+            truth[line["file"]] = truth.get(line["file"], "") + line["text"]
+    return truth
+
+
+def print_rapidocr(python: Path, folders: list[Path]) -> None:
+    """Print for each folder how many digits RapidOCR reads right. It says of none that it is unsure."""
+    for folder in folders:
+        truth = read_truth(folder)
+        command = [python, "-c", RAPIDOCR, *(folder / name for name in truth)]
+        done = subprocess.run(command, check=True, capture_output=True, text=True)
+        edits = [
+            count_edits(text, json.loads(line))[0]
+            for text, line in zip(truth.values(), done.stdout.splitlines(), strict=True)
+        ]
+        print(f"RapidOCR, {folder.name}: {100 - 100 * sum(edits) / sum(map(len, truth.values())):.2f}% right")
+
+
 def print_pages(reader: Reader, folders: list[Path]) -> list[dict[str, Any]]:
     """Print for each kind of page how many digits are right, and how many wrong without a ?. Return the same."""
     sums: dict[str, list[int]] = {}
     total = [0] * 4
     started, pages = time.perf_counter(), 0
     for folder in folders:
-        truth: dict[str, str] = {}
-        with (folder / "truth.csv").open(encoding="utf-8", newline="") as stream:
-            for line in csv.DictReader(stream):
-                truth[line["file"]] = truth.get(line["file"], "") + line["text"]
-        for name, text in truth.items():
+        for name, text in read_truth(folder).items():
             (page,) = read_picture(folder / name, reader=reader)
             pages += 1
             best = "".join(str(digit.digit) for digit in page.digits)
             figures = (len(text), *count_edits(text, "".join(page.text)), count_edits(text, best)[0])
-            kind = name.rpartition("_")[0]
+            kind = name.rpartition("_")[0] if folder.name != "thin" else "thin"
             sums[kind], total = (
                 [before + figure for before, figure in zip(each, figures, strict=True)]
                 for each in (sums.get(kind, [0] * 4), total)
@@ -98,6 +129,30 @@ def print_pages(reader: Reader, folders: list[Path]) -> list[dict[str, Any]]:
         )
     print(f"{(time.perf_counter() - started) / pages:.2f} s a page")
     return rows
+
+
+def print_composed(reader: Reader, data: str, count: int) -> None:
+    """Print how well composed pages are read: digits of rows that no network was trained on. Choose by these."""
+    _, held_out = split_rows(load_train(find_source(data)), fraction=0.1, seed=0)
+    material = Material.of(held_out.take(np.arange(1500)))
+    total = right = silent = 0
+    for number in range(count):
+        composed = Composer(material, 640, np.random.default_rng([55, number])).compose()
+        page = reader.read_page(composed.picture.astype(np.float32) / 255)
+        middles = np.array([np.reshape(digit.box, (2, 2)).mean(axis=0) for digit in page.digits]).reshape(-1, 2)
+        free = np.ones(len(middles), bool)
+        for place, height, digit in zip(composed.places, composed.heights, composed.digits, strict=True):
+            away = np.where(free, np.hypot(*(middles - place).T), np.inf) if len(middles) else np.array([np.inf])
+            nearest = int(away.argmin())
+            found = page.digits[nearest] if away[nearest] < height / 2 else None
+            if found:
+                free[nearest] = False
+            if min(place) > 12 and max(place) < 628:
+                total += 1
+                right += bool(found and found.sure and found.digit == digit)
+                silent += not found or (found.sure and found.digit != digit)
+        silent += sum(bool(unused) and digit.sure for unused, digit in zip(free, page.digits, strict=True))
+    print(f"{count} composed pages, {total} digits: {right / total:.2%} right, {silent / total:.2%} wrong without a ?")
 
 
 def print_calibration(reader: Reader, data: str, plot: Path | None) -> None:
@@ -139,8 +194,12 @@ def main() -> None:
     parser.add_argument("--run", type=Path, default=PACKAGED_RUN)
     parser.add_argument("--digits", type=Path, help="a folder of single digits with labels in their names")
     parser.add_argument("--pages", nargs="+", type=Path, help="folders of pages, with truth.csv")
+    parser.add_argument(
+        "--rapidocr", type=Path, metavar="PYTHON", help="a Python with rapidocr-onnxruntime, to compare"
+    )
     parser.add_argument("--write", action="store_true", help=f"write the figures of the pages into {KINDS_FILE.name}")
     parser.add_argument("--data", help="the competition's data")
+    parser.add_argument("--composed", type=int, metavar="N", help="read N composed pages instead; with --data")
     parser.add_argument(
         "--reliability", type=Path, metavar="FILE.png", help="draw certainty against accuracy; with --data"
     )
@@ -152,12 +211,16 @@ def main() -> None:
         print_digits(reader, options.digits)
     if options.pages:
         rows = print_pages(reader, options.pages)
+        if options.rapidocr:
+            print_rapidocr(options.rapidocr, options.pages)
         if options.write:
             with KINDS_FILE.open("w", encoding="utf-8", newline="") as stream:
                 writer = csv.DictWriter(stream, list(rows[0]))
                 writer.writeheader()
                 writer.writerows(rows)
-    if options.data:
+    if options.data and options.composed:
+        print_composed(reader, options.data, options.composed)
+    elif options.data:
         print_calibration(reader, options.data, options.reliability)
     if options.photo:
         print_time(options.photo)

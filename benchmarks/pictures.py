@@ -27,6 +27,7 @@ import numpy as np
 from matplotlib import rc_context
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from matplotlib.ticker import PercentFormatter
 from PIL import Image
 
@@ -57,6 +58,8 @@ KINDS = {
     "grid": "printed grids",
     "board": "chalk on a board",
     "sheet": "plain and ruled paper",
+    "wild": "several of these at once",
+    "thin": "the same with thin or faint pens",
 }
 """What to call the kinds of pages in handwriting.csv."""
 
@@ -167,7 +170,7 @@ def draw_kinds() -> Figure:
         (100 - silent, silent, PALETTE[1], "wrong, missing or invented"),
     ):
         axes.barh(names, width, left=start, color=colour, label=label)
-    axes.set(xlim=(90, 100), xlabel="share of digits, % (the axis starts at 90)")
+    axes.set(xlim=(80, 100), xlabel="share of digits, % (the axis starts at 80)")
     axes.tick_params(axis="y", length=0)
     figure.legend(loc="outside upper center", ncols=3)
     return figure
@@ -180,6 +183,31 @@ def draw_desk(folder: Path) -> Path:
     file = folder / "photo.png"
     Image.fromarray(np.rint(255 * picture).astype(np.uint8)).save(file)
     return file
+
+
+@rc_context(STYLE)
+def draw_steps() -> Figure:
+    """Draw a photograph, the ink that is found in it, and what is read."""
+    page = draw_page(["8305 271", "4691 835"], size=70, pen=4, seed=7, ruling="squared", gap=0.8)
+    picture, _ = put_on_desk(page, desk=0.3, turn=-6, seed=2)
+    height, width = picture.shape
+    y, x = np.mgrid[:height, :width]
+    picture = np.clip(picture * (1 - 0.5 / (1 + np.exp((0.9 * x + y - 0.9 * width) / 8))), 0, 1).astype(np.float32)
+    reader = Reader()
+    ink, read = reader.find_ink(picture), reader.read_page(picture)
+    figure = Figure(figsize=(10, 2.3), layout="constrained")
+    first, second, third = figure.subplots(1, 3)
+    first.imshow(picture, cmap="gray", vmin=0, vmax=1)
+    second.imshow(1 - np.stack([0.3 * ink.digits, 0.8 * ink.digits, 0.4 * ink.digits], axis=2))
+    third.imshow(picture, cmap="gray", vmin=0, vmax=1.6)
+    for digit in read.digits:
+        left, top, right, bottom = digit.box
+        colour = PALETTE[2] if digit.sure else PALETTE[1]
+        third.add_patch(Rectangle((left, top), right - left, bottom - top, fill=False, color=colour))
+        third.text(left, top - 4, f"{digit.digit}{'' if digit.sure else '?'}", color=colour)
+    for axes, title in zip((first, second, third), ("photograph", "ink of digits", "what is read"), strict=True):
+        axes.set(title=title, xticks=[], yticks=[])
+    return figure
 
 
 def draw_overlay_of(photo: Path) -> Image.Image:
@@ -269,6 +297,7 @@ def main() -> None:
         "augmentation": draw_augmentation,
         "learning_rate": draw_learning_rate,
         "handwriting": draw_kinds,
+        "ink": draw_steps,
     }
     if runs:
         figures |= {

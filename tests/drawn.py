@@ -5,9 +5,7 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image, ImageDraw
 from scipy import ndimage
-from skimage.transform import warp
-
-from kaggle_digits.handwriting.sheet import homography
+from skimage.transform import estimate_transform, warp
 
 Stroke = list[tuple[float, float]]
 
@@ -118,7 +116,9 @@ def put_on_desk(page: np.ndarray, *, desk: float, turn: float, seed: int = 0) ->
     corners += size / 2
     grain = ndimage.gaussian_filter(rng.normal(0, 1, size[::-1]), (2, 30))
     picture = desk * (1 + 0.1 * grain / grain.std())
-    matrix = homography(np.array([[0, 0], [width, 0], [width, height], [0, height]]), corners)
+    matrix = estimate_transform(
+        "projective", np.array([[0, 0], [width, 0], [width, height], [0, height]]), corners
+    ).params
     lying = warp(page.astype(float), np.linalg.inv(matrix), output_shape=size[::-1], order=1, cval=-1)
     picture = ndimage.gaussian_filter(np.where(lying >= 0, lying, picture), 0.8)
     return np.clip(picture, 0, 1).astype(np.float32), corners

@@ -1,22 +1,164 @@
-"""Tell ink from paper: even out the light, find the strokes, and remove printed lines."""
+"""Find the ink of digits in a picture, with a small network.
+
+The network gives each pixel the probability that it is ink of a digit, and that it is other writing: letters, signs,
+underlines. It ignores paper, printed lines, desks, shadows and edges. ``benchmarks/package_ink.py`` trains it on
+pictures that code composes.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
 import numpy as np
 from scipy import ndimage
-from skimage.filters import apply_hysteresis_threshold, threshold_otsu
+from skimage.filters import threshold_otsu
 
-from kaggle_digits.handwriting.normalise import stroke_width
-from kaggle_digits.learners.placing import rescale, resize
+from kaggle_digits.files import read_arrays
+from kaggle_digits.handwriting.strokes import separate, usual_size
+from kaggle_digits.learners.placing import rescale
+from kaggle_digits.strategy import Device
+
+if TYPE_CHECKING:
+    import keras
+
+NETWORK_FILE = Path(__file__).with_name("ink.npz")
+"""The weights of the network, in the order of the layers."""
 
 LEAST_CONTRAST = 0.08
-"""Smallest contrast: ink reflects less light than paper, by at least this share."""
+"""Smallest range of brightness in which anything is written."""
 
-FAINT = 0.16
-"""Smallest darkness anywhere in a stroke, as a share of that of most ink."""
 
-CONNECTED = np.ones((3, 3), bool)
-"""Pixels that touch belong to one stroke, even if they touch only at a corner."""
+@dataclass(frozen=True)
+class Ink:
+    """The ink in a picture.
+
+    Args:
+        digits: (H, W) float32, the probability of each pixel that it is ink of a digit.
+        marks: (H, W) float32, the same for other writing.
+        tone: (H, W) float32, how dark the ink of digits is, 0–1, whatever the light and the pen.
+        factor: the picture is this many times as large as these maps.
+    """
+
+    digits: np.ndarray
+    marks: np.ndarray
+    tone: np.ndarray
+    factor: float
+
+
+def build_network() -> keras.Model:
+    """Build the network: pictures (N, H, W, 3) from 0 to 1 → logits (N, H, W, 2).
+
+    Its shape is that of a U-Net whose finest layers have half of the picture's size. H and W are multiples of 16.
+
+    Source: Ronneberger, Fischer and Brox 2015, U-Net, arXiv 1505.04597.
+    """
+    import keras
+    from keras import layers
+
+    def convolve(x: keras.KerasTensor, channels: int, *, kernel: int = 3, strides: int = 1) -> keras.KerasTensor:
+        return layers.Conv2D(
+            channels, kernel, strides, padding="same", activation="relu", kernel_initializer="he_normal"
+        )(x)
+
+    widths = (16, 24, 40, 64)
+    picture = keras.Input((None, None, 3))
+    x = convolve(layers.Rescaling(2.0, offset=-1.0)(picture), widths[0], kernel=4, strides=2)
+    x = convolve(x, widths[0])
+    finer = []
+    for width in widths[1:]:
+        finer.append(x)
+        x = convolve(convolve(convolve(x, width, kernel=2, strides=2), width), width)
+    for width, skipped in zip(widths[-2::-1], finer[::-1], strict=True):
+        x = layers.Conv2DTranspose(width, 2, strides=2)(x)
+        x = convolve(layers.Add()([x, skipped]), width)
+    return keras.Model(picture, layers.Conv2DTranspose(2, 4, strides=2, padding="same")(x))
+
+
+class InkFinder:
+    """Finds the ink of digits in pictures of any size.
+
+    Args:
+        device: where the network computes.
+        file: its weights.
+    """
+
+    def __init__(self, device: Device, file: Path = NETWORK_FILE) -> None:
+        self.device = device
+        with device.scope():
+            self.network = build_network()
+            weights = self.network.weights
+            arrays = read_arrays(file, {f"{number}": (tuple(each.shape), "f") for number, each in enumerate(weights)})
+            for number, weight in enumerate(weights):
+                weight.assign(arrays[f"{number}"].astype(np.float32))
+
+    def find(self, picture: np.ndarray, *, is_single: bool = False) -> Ink:
+        """Find the ink of a picture.
+
+        The network knows digits of 16 to 72 pixels. So the picture is tried in several sizes. Of those in which many
+        pieces are found, the one in which the network is surest is kept.
+
+        Args:
+            picture: (H, W) or (H, W, 3) float32, brightness from 0 to 1.
+            is_single: whether it holds one digit, which then fills more of it than digits of a page.
+        """
+        usual = 52.0  # the height in pixels that digits should have
+        longest = max(picture.shape)
+        tried: dict[float, tuple[int, float, np.ndarray]] = {}
+        for side in (160.0, 500.0, 1000.0) if is_single else (500.0, 1000.0, 160.0):
+            if (is_single or side < 500) and any(count for count, *_ in tried.values()):
+                break
+            for _ in range(3):
+                side = min(side, 1600.0, 1.5 * longest)
+                if any(abs(np.log(side / other)) < 0.12 for other in tried):
+                    break
+                maps = self.find_at(rescale(picture, side / longest))
+                digits = maps[:, :, 0]
+                heights = [piece.height for piece in separate(digits > 0.5)]
+                seen = digits[digits > 0.3]
+                confidence = float(np.abs(2 * seen - 1).mean()) if len(seen) > 20 else 0.0
+                tried[side] = sum(height > 12 for height in heights), confidence, maps
+                if not heights:
+                    break
+                side *= usual / usual_size(heights)
+        most = max(count for count, *_ in tried.values())
+        side = max((side for side in tried if tried[side][0] >= most / 2), key=lambda side: tried[side][1])
+        digits, marks = np.ascontiguousarray(tried[side][2].transpose(2, 0, 1))
+        tone = _tone(brightness(rescale(picture, side / longest)), digits, marks)
+        return Ink(digits, marks, tone, longest / side)
+
+    def find_at(self, picture: np.ndarray) -> np.ndarray:
+        """Return the maps of ink of digits and of other writing, (H, W, 2) float32, of a picture in its own size."""
+        import keras
+
+        picture = np.clip(picture, 0, 1)
+        picture = picture if picture.ndim == 3 else np.repeat(picture[:, :, None], 3, axis=2)
+        height, width = picture.shape[:2]
+        margin = 8  # pixels, so that a digit at the edge is seen like any other
+        step = 64  # JAX prepares the network anew for each size of a picture
+        after = [margin + -(side + 2 * margin) % step for side in (height, width)]
+        padded = np.pad(picture, [(margin, after[0]), (margin, after[1]), (0, 0)], mode="edge")[None]
+        with self.device.scope():
+            if keras.backend.backend() == "jax":
+                logits = self.network.predict_on_batch(padded)
+            else:
+                logits = self.network(padded.astype(np.float32), training=False)
+            maps = keras.ops.convert_to_numpy(keras.ops.sigmoid(logits))[0]
+        return maps[margin : margin + height, margin : margin + width]
+
+
+def _tone(grey: np.ndarray, digits: np.ndarray, marks: np.ndarray) -> np.ndarray:
+    """Return how dark the ink of digits is, see ``Ink``."""
+    written = ndimage.maximum_filter(np.maximum(digits, marks), 5)
+    paper, ink = 1 - written, np.where(digits > 0.5, 1.0, 0.0)
+
+    def mean_over(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        return ndimage.gaussian_filter(values * weights, 16) / (ndimage.gaussian_filter(weights, 16) + 1e-6)
+
+    away = np.abs(grey - mean_over(grey, paper))
+    tone = away / np.maximum(mean_over(away, ink), 0.02)
+    return np.where(ndimage.maximum_filter(digits, 5) > 0.5, np.clip(tone, 0, 1), 0).astype(np.float32)
 
 
 def brightness(picture: np.ndarray) -> np.ndarray:
@@ -25,52 +167,6 @@ def brightness(picture: np.ndarray) -> np.ndarray:
     Source: the weights of red, green and blue are those of ITU-R BT.601, as Pillow uses them.
     """
     return picture if picture.ndim == 2 else picture @ np.array([0.299, 0.587, 0.114], np.float32)
-
-
-def level_paper(picture: np.ndarray, *, window: float = 1 / 6) -> np.ndarray | None:
-    """Even out the light on the paper. Everything that is darker, or lighter, than the paper counts as ink.
-
-    The brightest part of a window counts as paper.
-
-    Args:
-        picture: (H, W) or (H, W, 3) float32, brightness from 0 to 1. Of three channels, the one with the strongest ink
-            is used, which also finds a yellow or cyan pen.
-        window: the side of a window as a share of the longer side. Wherever the window lies, it must hold some paper,
-            so it is broader than strokes and loops.
-
-    Returns:
-        (H, W) float32, 0 for paper, near 1 for most ink; None if nothing stands out.
-    """
-    # A small copy is enough to estimate the light, and averages the noise away.
-    side = 13  # of the window in the small copy, in pixels
-    small = rescale(picture, side / (window * max(picture.shape)))
-    grey = brightness(small)
-    away = grey - ndimage.median_filter(grey, side, mode="nearest")
-    least = 0.4 * np.percentile(np.abs(away), 99.5)
-    if np.maximum(away - least, 0).sum() > np.maximum(-away - least, 0).sum():  # light ink on dark paper
-        picture, small = 1 - picture, 1 - small
-    inks = [_darker_than_paper(brightness(picture), brightness(small), side)]
-    if picture.ndim == 3:
-        inks += [_darker_than_paper(picture[:, :, index], small[:, :, index], side) for index in range(3)]
-    ink = np.maximum.reduce(inks)
-    noise = 1.4826 * np.median(np.abs(inks[0]))
-    ink[ink < 3 * noise] = 0
-    standing_out = ink[ink > max(4 * noise, LEAST_CONTRAST)]
-    if not standing_out.size:
-        return None
-    # Most of what stands out may be ruling or noise; ink is the darker kind.
-    return ink / standing_out[standing_out >= threshold(standing_out)].mean()
-
-
-def _darker_than_paper(brightness: np.ndarray, small: np.ndarray, side: int) -> np.ndarray:
-    """Return by which share each pixel is darker than the paper. ``small`` is the small copy with the windows."""
-    paper = ndimage.gaussian_filter(ndimage.percentile_filter(small, 75, side, mode="nearest"), side / 4)
-    ink = 1 - brightness / np.maximum(resize(paper, brightness.shape[::-1]), 0.05)
-    ink -= np.median(ink)
-    # At the edge of a shadow the light changes within less than a window. Most of a smaller window is paper as well.
-    coarse = resize(ink, small.shape[::-1])
-    shadow = np.maximum(ndimage.percentile_filter(coarse, 30, side * 3 // 4, mode="nearest"), 0)
-    return ink - resize(ndimage.gaussian_filter(shadow, 1), brightness.shape[::-1])
 
 
 def contrast(picture: np.ndarray) -> np.ndarray | None:
@@ -101,135 +197,3 @@ def is_clean(picture: np.ndarray) -> bool:
 def threshold(values: np.ndarray) -> float:
     """Return the value that best separates two kinds of values, by Otsu's method of 1979."""
     return float(threshold_otsu(values)) if np.ptp(values) >= 1e-6 else float(values.max())
-
-
-def find_strokes(ink: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Find the strokes, also where they fade.
-
-    Args:
-        ink: (H, W) float32, as ``level_paper`` returns it.
-
-    Returns:
-        (H, W) bool, true on strokes; and (H, W) float32, how dark the darkest ink nearby is.
-    """
-    least_somewhere = 0.45  # every stroke is this dark somewhere
-    edge = 0.4  # a stroke ends where it is less than this many times as dark as the darkest ink nearby
-    smooth = ndimage.gaussian_filter(ink, 0.6)
-    dark = smooth > least_somewhere
-    if not dark.any():
-        return dark, smooth
-    near = 2 * int(np.ceil(min(stroke_width(dark), 0.03 * max(ink.shape)))) + 1
-    darkest = ndimage.maximum_filter(smooth, near)
-    low, high = np.maximum(FAINT, edge * darkest), np.full_like(smooth, least_somewhere)
-    return apply_hysteresis_threshold(smooth, low, high), darkest
-
-
-def remove_ruling(mask: np.ndarray, ink: np.ndarray) -> np.ndarray:
-    """Remove printed lines along and across the page, but keep what is written over them.
-
-    Args:
-        mask: (H, W) bool, true on everything that is not paper.
-        ink: (H, W) float32, how dark it is.
-    """
-    for _ in range(2):  # along, then across
-        width = mask.shape[1]
-        mask = _remove_lines(mask, ink, length=max(40, width // 12), least=0.5 * width, ratio=40).T
-        ink = ink.T
-    return mask
-
-
-def remove_frame(mask: np.ndarray, ink: np.ndarray, length: float) -> np.ndarray:
-    """Remove straight lines along and across the page that are longer than any stroke of a digit.
-
-    Args:
-        mask: (H, W) bool, true on strokes.
-        ink: (H, W) float32, how dark they are.
-        length: the length in pixels from which on a line cannot be a stroke.
-    """
-    for _ in range(2):
-        mask = _remove_lines(mask, ink, length=int(0.7 * length), least=length, ratio=6).T
-        ink = ink.T
-    return mask
-
-
-def _slope_of_lines(mask: np.ndarray) -> float:
-    """Return the slope, in rows per column, at which the ink of a page best forms lines."""
-    step = max(1, max(mask.shape) // 900)
-    y, x = np.nonzero(mask[::step, ::step])
-    if not len(y):
-        return 0.0
-    x = x - mask.shape[1] / step / 2
-
-    def peaks(slope: float) -> float:
-        counts = np.bincount(np.rint(y - slope * x).astype(int) + sum(mask.shape))
-        return float(np.square(np.diff(counts), dtype=float).sum())
-
-    slopes = np.tan(np.deg2rad(np.linspace(-8, 8, 33)))  # printed lines are tilted by at most 8 degrees
-    return float(max(slopes, key=lambda slope: (peaks(slope), -abs(slope))))
-
-
-def _level(image: np.ndarray, slope: float, *, back: bool = False) -> np.ndarray:
-    """Move every column of an image up or down, so that lines of a slope become level, or back."""
-    height, width = image.shape
-    shift = np.rint(slope * (np.arange(width) - width / 2)).astype(int)
-    most = int(np.abs(shift).max())
-    if back:
-        rows = np.arange(height - 2 * most)[:, None] + most - shift
-        return image[rows, np.arange(width)]
-    rows = np.arange(-most, height + most)[:, None] + shift
-    moved = image[rows.clip(0, height - 1), np.arange(width)]
-    return np.where((rows >= 0) & (rows < height), moved, image.dtype.type(0))
-
-
-def _close_gaps(mask: np.ndarray, gap: int, axis: int) -> np.ndarray:
-    return ndimage.minimum_filter1d(ndimage.maximum_filter1d(mask, gap, axis=axis), gap, axis=axis)
-
-
-def _remove_lines(mask: np.ndarray, ink: np.ndarray, *, length: int, least: float, ratio: float) -> np.ndarray:
-    """Remove lines of the slope that most lines have.
-
-    Args:
-        mask: (H, W) bool, true on everything that is not paper.
-        ink: (H, W) float32, how dark it is.
-        length: pixels of each piece of a line, at least.
-        least: pixels of a whole line, at least.
-        ratio: a whole line is at least this many times as long as thick.
-    """
-    unchanged, slope = mask, _slope_of_lines(mask)
-    mask, ink = _level(mask, slope), _level(ink, slope)
-    # Thickened lines stay in one piece even if they are not quite level, or interrupted here and there.
-    thick = _close_gaps(ndimage.maximum_filter1d(mask, 5, axis=0), max(5, length // 8), axis=1)
-    pieces = ndimage.maximum_filter1d(ndimage.minimum_filter1d(thick, length, axis=1), length, axis=1)
-    if not pieces.any():
-        return unchanged
-    labels, _ = ndimage.label(pieces, CONNECTED)
-    runs = _run_lengths(mask)
-    removed = np.zeros_like(mask)
-    for number, where in enumerate(ndimage.find_objects(labels), start=1):
-        extent = where[1].stop - where[1].start
-        line = mask[where] & (labels[where] == number)
-        if extent < least or not line.any():
-            continue
-        # A stroke that lies on the line covers only a few of its columns, so it does not change these medians.
-        columns, darkness = line.any(axis=0), np.where(line, ink[where], 0)
-        thickness = np.median(np.where(line, runs[where], 0).max(axis=0)[columns])
-        if thickness <= extent / ratio:
-            # A stroke that crosses the line is taller than the line. One that lies along it is usually 1.3 times as
-            # dark or more.
-            core = ndimage.maximum_filter1d(darkness, 2 * int(thickness) + 1, axis=0)
-            pale = core <= 1.3 * np.median(darkness.max(axis=0)[columns])
-            removed[where] |= line & pale & (runs[where] <= 1.5 * thickness + 1)
-    if not removed.any():
-        return unchanged
-    kept = mask & ~removed
-    # Mend strokes that went through a line at a flat angle.
-    mended = _close_gaps(kept, int(2 * np.median(runs[removed])) + 1, axis=0)
-    return _level(kept | (mended & removed), slope, back=True)
-
-
-def _run_lengths(mask: np.ndarray) -> np.ndarray:
-    """Return the height of the unbroken vertical run that every pixel of a mask belongs to."""
-    rows = np.arange(len(mask))[:, None]
-    before = np.maximum.accumulate(np.where(mask, -1, rows), axis=0)
-    after = np.minimum.accumulate(np.where(mask, len(mask), rows)[::-1], axis=0)[::-1]
-    return after - before - 1

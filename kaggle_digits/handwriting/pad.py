@@ -24,7 +24,8 @@ from starlette.routing import Route
 
 from kaggle_digits.digits import PIXELS
 from kaggle_digits.errors import DataError, InputError
-from kaggle_digits.handwriting.reader import Reader, describe, read_picture
+from kaggle_digits.handwriting.photo import load_photos
+from kaggle_digits.handwriting.reader import Reader, describe
 
 log = logging.getLogger(__name__)
 
@@ -39,11 +40,11 @@ class _TooLargeError(DataError):
 def make_app(reader: Reader, *, host: str = "127.0.0.1", token: str | None = None) -> Starlette:
     """Build the server of the page, which also answers the page's requests. It writes no picture to disk.
 
-    ``POST /digit`` takes a picture file with one digit as its body, ``POST /photo`` one with a page of digits. Both
-    answer with what ``kaggle-digits recognize --json`` prints of the first page, how many ``pages`` there are, and for
-    each digit the 784 ``pixels`` that the network saw. ``POST /why`` answers like ``/digit``, with 784 more numbers,
-    ``why``: above 0, a pixel speaks for the reading, and below 0 against it, see ``occlusion``. With the status 400,
-    403, 408 or 413 they answer with an ``error``.
+    ``POST /digit`` takes a drawing of one digit, or of several in a row, as a picture file in its body, and
+    ``POST /photo`` a photograph of a page. Both answer with what ``kaggle-digits recognize --json`` prints of the first
+    page, how many ``pages`` there are, and for each digit the 784 ``pixels`` that the network saw. ``POST /why``
+    answers like ``/digit``, with 784 more numbers, ``why``: above 0, a pixel speaks for the reading, and below 0
+    against it, see ``occlusion``. With the status 400, 403, 408 or 413 they answer with an ``error``.
 
     Args:
         reader: reads the digits.
@@ -65,7 +66,8 @@ def make_app(reader: Reader, *, host: str = "127.0.0.1", token: str | None = Non
     one_at_a_time, large_bodies = asyncio.Lock(), asyncio.Semaphore(8)
 
     def answer(picture: bytes, path: str) -> dict[str, Any]:
-        page, *others = read_picture(picture, reader=reader, single=path != "/photo", name="the picture")
+        photo, *others = load_photos(picture, name="the picture")
+        page = reader.read_pages([photo])[0] if path == "/photo" else reader.read_drawing(photo)
         described = describe("", page) | {"pages": 1 + len(others)}
         for entry, digit in zip(described["digits"], page.digits, strict=True):
             entry["pixels"] = digit.pixels.tolist()
@@ -105,6 +107,7 @@ def make_app(reader: Reader, *, host: str = "127.0.0.1", token: str | None = Non
 
     # The first prediction takes longer than the others, so it is made before the page opens.
     reader.classify(np.zeros((1, PIXELS), np.uint8))
+    reader.find_ink(np.ones((64, 64), np.float32))
     # Older releases of Starlette make "[" of [::1]:8000.
     hosts = ["*"] if _is_open_to_all(host) else ["127.0.0.1", "localhost", "[::1]", "[", host]
     routes = [Route(path, answer_picture, methods=["POST"]) for path in ("/digit", "/why", "/photo")]

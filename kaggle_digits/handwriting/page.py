@@ -1,9 +1,9 @@
 """Read the digits on a photograph or scan of a page, and tell what is not a digit.
 
-A picture goes through these stages: brightness → ``sheet`` sets the paper straight → ``ink`` finds the strokes →
-``strokes`` separates, joins and cuts them → ``normalise`` makes pixels as in train.csv → a network reads them. Where
-digits touch, the network also decides where they are cut. If it can read the page better from another side, the page
-is turned.
+A picture goes through these stages: ``ink`` finds the ink of digits with one network → ``strokes`` separates it into
+pieces and sorts them into rows → ``normalise`` makes pixels as in train.csv → another network reads them. That
+network also decides, in ``lattice``, which pieces are merged and where they are cut. If it can read the page better
+from another side, the page is turned.
 """
 
 from __future__ import annotations
@@ -13,34 +13,20 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy import ndimage
 
-from kaggle_digits.digits import CLASSES
+from kaggle_digits.digits import SIDE
 from kaggle_digits.handwriting import strokes as s
-from kaggle_digits.handwriting.ink import (
-    CONNECTED,
-    FAINT,
-    brightness,
-    contrast,
-    find_strokes,
-    is_clean,
-    level_paper,
-    remove_frame,
-    remove_ruling,
-)
+from kaggle_digits.handwriting.ink import Ink, brightness, contrast, is_clean
+from kaggle_digits.handwriting.lattice import LIKELY, Classify, read_rows
 from kaggle_digits.handwriting.normalise import normalise_digit
-from kaggle_digits.handwriting.sheet import Sheet, find_sheet
 from kaggle_digits.handwriting.strokes import Strokes
-from kaggle_digits.learners.placing import resize
-
-LIKELY = 0.6
-"""A piece is likely a digit from this probability on."""
+from kaggle_digits.learners.placing import rescale
 
 UNSURE = "?"
 
 Box = tuple[int, int, int, int]
-Classify = Callable[[np.ndarray], np.ndarray]
-"""(N, 784) uint8 → (N, 10) probabilities."""
+FindInk = Callable[[np.ndarray], Ink]
+"""Brightness (H, W) or (H, W, 3) from 0 to 1 → the ink in it, as ``ink.InkFinder.find``."""
 
 
 @dataclass(frozen=True)
@@ -104,14 +90,16 @@ class Page:
         digits: in reading order: rows from top to bottom, each from left to right.
         left_out: what was not taken for a digit.
         turned: the degrees by which the picture had to be turned clockwise to be read: 0, 90, 180 or 270.
-        sheet: (4, 2) float, the corners of the sheet that was found in the picture, x and y in its pixels, clockwise
-            from the top left; None if no edge of a sheet is in the picture.
+        ink: (H, W) uint8, the probability that there is ink of a digit, times 255. It may have another size than the
+            picture. None for a drawing.
+        too_small: whether the digits are too small, or too many, for any to be sure.
     """
 
     digits: list[Digit]
     left_out: list[LeftOut]
     turned: int = 0
-    sheet: np.ndarray | None = None
+    ink: np.ndarray | None = None
+    too_small: bool = False
 
     @property
     def text(self) -> list[str]:
@@ -122,87 +110,140 @@ class Page:
         return list(rows.values())
 
 
-def find_single(picture: np.ndarray) -> DigitImage | None:
+def find_single(picture: np.ndarray, find_ink: FindInk) -> DigitImage | None:
     """Find the digit of a picture that holds exactly one, cropped tightly or with paper around it.
 
     Args:
         picture: (H, W) or (H, W, 3) float32, brightness from 0 to 1.
+        find_ink: finds the ink, if the picture is not cropped tightly.
 
     Returns:
         the digit, or None if nothing is written.
     """
     working, factor = _shrink(picture, 400)
     grey = brightness(working)
-    cropped = min(grey.shape) <= 64 or is_clean(grey)  # there is no uneven light to level
-    ink = contrast(grey) if cropped else level_paper(working, window=1 / 3)
-    if ink is None:
+    cropped = min(grey.shape) <= 64 or is_clean(grey)  # there is no paper to see
+    if cropped:
+        ink = contrast(grey)
+    else:
+        found = find_ink(working)
+        ink, factor = found.digits, factor * found.factor
+    strokes = None if ink is None else _main_strokes(ink > 0.5, cropped=cropped)
+    if ink is None or strokes is None:
         return None
-    mask = ink > 0.5 if cropped else remove_ruling(ink > 0.5, ink)
-    strokes = _main_strokes(mask, cropped=cropped)
-    if strokes is None:
-        return None
-    return DigitImage(_in_picture(strokes.box, None, factor, picture.shape), normalise_digit(_cut_out(strokes, ink)))
+    return DigitImage(_in_picture(strokes.box, factor, picture.shape), normalise_digit(s.cut_out(strokes, ink)))
 
 
-def read_page(picture: np.ndarray, classify: Classify, *, threshold: float) -> Page:
+def read_page(picture: np.ndarray, find_ink: FindInk, classify: Classify, *, threshold: float) -> Page:
     """Read all digits of a page.
 
     Args:
         picture: (H, W) or (H, W, 3) float32, brightness from 0 to 1.
+        find_ink: finds the ink of digits.
         classify: reads digits: (N, 784) uint8 → (N, 10) probabilities.
         threshold: a digit with a probability below this is unsure.
     """
-    most_pixels = 1800  # on the longer side of the copy in which digits are looked for
-    sheet = find_sheet(picture, most=most_pixels)
-    if sheet:
-        working, known, factor = sheet.picture, sheet.known, 1.0
-    else:
-        working, factor = _shrink(picture, most_pixels)
-        known = np.ones(working.shape[:2], bool)
-    ink, pieces, printed = _find_pieces(working, known)
+    found = find_ink(picture)
+    ink, pieces, marks = _find_pieces(found)
     turns = _better_turn(ink, pieces, classify)
-    upright = [s.turn(piece, turns, ink.shape) for piece in pieces]
-    digits, left_out = _read_upright(np.rot90(ink, -turns), upright, classify, threshold)
+    if turns:  # the ink is found best where digits are upright
+        found = find_ink(np.rot90(picture, -turns))
+        ink, pieces, marks = _find_pieces(found)
+    digits, left_out = _read_upright(np.stack([ink, found.tone]), pieces, classify, threshold)
+    left_out = [part if part.why else replace(part, why=_why_small(part.box, digits)) for part in left_out]
+    left_out += [LeftOut(mark.box, _why_small(mark.box, digits)) for mark in marks]
+    shape = picture.shape if turns % 2 == 0 else picture.shape[1::-1]
 
-    def in_picture(box: Box, turns: int) -> Box:
-        return _in_picture(s.turn_box(box, -turns, np.rot90(ink, turns).shape), sheet, factor, picture.shape)
+    def in_picture(box: Box) -> Box:
+        return s.turn_box(_in_picture(box, found.factor, shape), -turns, shape)
 
+    digits = [replace(digit, box=in_picture(digit.box)) for digit in digits]
+    left_out = [LeftOut(in_picture(part.box), part.why) for part in left_out if part.why]
     most_area = 0.35 * picture.shape[0] * picture.shape[1]  # of a sure digit
-    boxes = [in_picture(digit.box, turns) for digit in digits]
-    is_small = [(right - left) * (bottom - top) <= most_area for left, top, right, bottom in boxes]
+    sides = [(right - left, bottom - top) for left, top, right, bottom in (digit.box for digit in digits)]
+    too_small = len(digits) > 400 or (bool(sides) and float(np.median([max(each) for each in sides])) < 12)
+    sevens = [_has_bar(digit.pixels) for digit in digits if digit.digit == 7]
+    # Who writes 7 with a bar often writes 1 with a flag, which looks like a narrow 7 without one.
+    are_barred = any(sevens) and 2 * sum(sevens) >= len(sevens)
     digits = [
-        replace(digit, box=box, sure=digit.sure and small)
-        for digit, box, small in zip(digits, boxes, is_small, strict=True)
+        replace(
+            digit,
+            sure=digit.sure
+            and not too_small
+            and width * height <= most_area
+            and not (are_barred and digit.digit == 7 and width < 0.6 * height and not _has_bar(digit.pixels)),
+        )
+        for digit, (width, height) in zip(digits, sides, strict=True)
     ]
-    left_out = [LeftOut(in_picture(part.box, turns), part.why) for part in left_out]
-    left_out += [LeftOut(in_picture(box, 0), "a box or a line") for box in printed]
-    return Page(digits, left_out, 90 * turns, sheet.corners if sheet else None)
+    return Page(digits, left_out, 90 * turns, np.rint(255 * np.rot90(ink, turns)).astype(np.uint8), too_small)
 
 
-def _in_picture(box: Box, sheet: Sheet | None, factor: float, shape: tuple[int, ...]) -> Box:
+def read_drawing(picture: np.ndarray, classify: Classify, *, threshold: float) -> Page:
+    """Read a row of digits that was drawn on a clean canvas.
+
+    Args:
+        picture: as for ``read_page``.
+        classify: as for ``read_page``.
+        threshold: as for ``read_page``.
+    """
+    working, factor = _shrink(picture, 400)
+    ink = contrast(brightness(working))
+    if ink is None:
+        return Page([], [])
+    digits, left_out = _read_upright(ink[None], s.separate(ink > 0.5), classify, threshold)
+    digits = [replace(digit, box=_in_picture(digit.box, factor, picture.shape)) for digit in digits]
+    told = [LeftOut(_in_picture(part.box, factor, picture.shape), part.why) for part in left_out if part.why]
+    return Page(digits, told)
+
+
+def _has_bar(pixels: np.ndarray) -> bool:
+    """Return whether a 7, (784,) uint8, has a bar: in the middle its right side juts out."""
+    ink = pixels.reshape(SIDE, SIDE) > 100
+    ink = ink[ink.any(axis=1)]
+    right, height = SIDE - ink[:, ::-1].argmax(axis=1), len(ink)
+    away = max(2, round(0.17 * height))  # rows, more than a bar has
+    middle = np.arange(round(0.4 * height), min(round(0.8 * height), height - away))
+    return bool((right[middle] - np.maximum(right[middle - away], right[middle + away])).max(initial=0) >= 2)
+
+
+def _find_pieces(found: Ink) -> tuple[np.ndarray, list[Strokes], list[Strokes]]:
+    """Return the ink of digits, (H, W), its connected strokes, and what is written and is no digit.
+
+    If part of a shape is ink of a digit and the shape is no larger than a digit, all of it is kept. It may be a digit
+    with a straight stroke, or a letter; the network that reads digits tells which.
+    """
+    ink = found.digits.copy()
+    pieces = s.separate(ink > 0.5)
+    if not pieces:
+        return ink, [], s.separate(found.marks > 0.5, smallest=12)
+    both = np.maximum(ink, found.marks)
+    usual = s.usual_size([piece.height for piece in pieces])
+    for shape in s.separate(both > 0.5):
+        left, top, right, bottom = shape.box
+        of_digit = (ink[top:bottom, left:right][shape.mask] > 0.5).mean()
+        if 0.25 <= of_digit < 1 and shape.height <= 1.6 * usual and shape.width <= 1.3 * usual:
+            ink[top:bottom, left:right][shape.mask] = both[top:bottom, left:right][shape.mask]
+    marks = s.separate((found.marks > 0.5) & (ink <= 0.5), smallest=3)
+    return ink, s.separate(ink > 0.5), marks
+
+
+def _why_small(box: Box, digits: list[Digit]) -> str:
+    """Return what is written in a box that holds no digit; "" for a speck."""
+    heights = [digit.box[3] - digit.box[1] for digit in digits]
+    usual = float(np.median(heights)) if heights else 12.0
+    left, top, right, bottom = box
+    if max(right - left, bottom - top) >= 0.3 * usual:
+        return "a sign, a letter or a line"
+    x, y = (left + right) / 2, (top + bottom) / 2
+    before = [digit for digit in digits if abs(y - digit.box[3]) < 0.3 * usual and 0 < x - digit.box[2] < 0.7 * usual]
+    return f"perhaps a point after the {max(before, key=lambda digit: digit.box[2]).digit}" if before else ""
+
+
+def _in_picture(box: Box, factor: float, shape: tuple[int, ...]) -> Box:
     """Return where a box on the working copy lies in the picture."""
     left, top, right, bottom = (side * factor for side in box)
-    if sheet:
-        corners = sheet.to_picture(np.array([[left, top], [right, top], [right, bottom], [left, bottom]], float))
-        (left, top), (right, bottom) = corners.min(axis=0), corners.max(axis=0)
     right, bottom = min(shape[1], int(np.ceil(right))), min(shape[0], int(np.ceil(bottom)))
     return max(0, int(left)), max(0, int(top)), right, bottom
-
-
-def _find_pieces(picture: np.ndarray, known: np.ndarray) -> tuple[np.ndarray, list[Strokes], list[Box]]:
-    """Return a page's ink, (H, W) from 0 to 1, its connected strokes, and the printed boxes that are not among them."""
-    ink = level_paper(picture)
-    if ink is None:
-        return np.zeros(known.shape, np.float32), [], []
-    ink[~known] = 0
-    # Lines go first, because a pale line may be the continuation of a dark stroke.
-    mask, boxes = _without_boxes(ink > FAINT, ink)
-    ink = np.where(remove_ruling(mask, ink), ink, 0)
-    mask, darkest = find_strokes(ink)
-    pieces = s.separate(mask)
-    pieces = [piece for piece, is_dash in zip(pieces, s.find_dashes(pieces), strict=True) if not is_dash]
-    # All strokes become equally dark, even where the pen was pressed less.
-    return np.clip(ink / np.maximum(darkest, 0.3), 0, 1), pieces, boxes
 
 
 def _better_turn(ink: np.ndarray, pieces: list[Strokes], classify: Classify) -> int:
@@ -210,10 +251,10 @@ def _better_turn(ink: np.ndarray, pieces: list[Strokes], classify: Classify) -> 
     if not pieces:
         return 0
     usual = s.usual_size([side for piece in pieces for side in (piece.width, piece.height)])
-    whole = [p for p in pieces if 0.5 * usual <= max(p.width, p.height) <= 2 * usual and not s.is_blot(p)]
+    whole = [p for p in pieces if 0.5 * usual <= p.size <= 2 * usual and not s.is_blot(p)]
     if not whole:
         return 0
-    cut_out = [_cut_out(piece, ink) for piece in whole]
+    cut_out = [s.cut_out(piece, ink) for piece in whole]
 
     def mean_probability(turns: int) -> float:
         pixels = np.stack([normalise_digit(np.rot90(ink, -turns)) for ink in cut_out])
@@ -231,140 +272,74 @@ def _better_turn(ink: np.ndarray, pieces: list[Strokes], classify: Classify) -> 
 def _read_upright(
     ink: np.ndarray, pieces: list[Strokes], classify: Classify, threshold: float
 ) -> tuple[list[Digit], list[LeftOut]]:
-    """Read a page that is the right way up. Boxes are in pixels of the ink."""
+    """Read a page that is the right way up. Boxes are in pixels of the ink. What is tiny is left out for no reason."""
     if not pieces:
         return [], []
     usual = s.usual_size([piece.height for piece in pieces])
-    kept, left_out = [], []
-    for piece in s.join(pieces, usual):
-        why = _why_not(piece, usual, ink.shape)
-        if why is None:
-            kept.append(piece)
-        elif max(piece.width, piece.height) >= 0.25 * usual:
-            left_out.append(LeftOut(piece.box, why))
-    parts = _read_pieces(kept, ink, usual, classify)
-    if not parts:
-        return [], left_out
-    rows = s.rows_of([part.strokes for part in parts], usual)
-    likely = np.array([part.certainty >= LIKELY for part in parts])
-    # A shape among digits that does not look like one is more likely an unreadable digit.
-    of_digits = {row: likely[rows == row].mean() >= 0.5 or likely.mean() >= 0.75 for row in set(rows)}
-    digits = []
-    for row, part in sorted(zip(rows, parts, strict=True), key=lambda pair: (pair[0], pair[1].strokes.middle[0])):
-        if part.certainty < 0.25 and not of_digits[row]:
-            left_out.append(LeftOut(part.strokes.box, "does not look like a digit"))
-        else:
-            digits.append(Digit.of(part.strokes.box, int(row), part.probabilities, part.pixels, threshold))
-    # Rows in which no digit is left have no number.
-    numbers = {row: number for number, row in enumerate(sorted({digit.row for digit in digits}))}
-    return [replace(digit, row=numbers[digit.row]) for digit in digits], left_out
+    reasons = [_why_not(piece, usual, ink[0]) for piece in pieces]
+    left_out = [LeftOut(piece.box, why) for piece, why in zip(pieces, reasons, strict=True) if why]
+    pieces = [piece for piece, why in zip(pieces, reasons, strict=True) if not why]
+    rows, alone = _rows([piece for piece in pieces if piece.size > 0.12 * usual], usual)
+    alone += [piece for piece in pieces if piece.size <= 0.12 * usual]
+    left_out += [LeftOut(piece.box, "too small" if piece.size > 0.25 * usual else "") for piece in alone]
+    read = read_rows(rows, ink, usual, classify)
+    likely = [[part.certainty >= LIKELY for part in parts] for parts, *_ in read]
+    mostly_digits = np.mean([each for row in likely for each in row] or [False]) >= 0.75
+    digits: list[Digit] = []
+    number = 0
+    for (parts, dropped, are_digits), of_row in zip(read, likely, strict=True):
+        # On a row of digits, a shape that is hard to read is probably a digit.
+        is_row = mostly_digits or np.mean(of_row or [False]) >= 0.5
+        kept = [part for part in parts if is_row or part.certainty >= 0.25]
+        others = [*dropped, *(part.strokes for part in parts if part not in kept)]
+        left_out += [LeftOut(each.box, "does not look like a digit") for each in others if each.size > 0.25 * usual]
+        large = [each for each in others if each.size > 0.45 * usual]
+        for part in kept:
+            digit = Digit.of(part.strokes.box, number, part.probabilities, part.pixels, threshold)
+            # This digit may have lost a stroke to a neighbour that was left out.
+            is_beside = any(max(s.gap(part.strokes, each)) < 0.3 * usual for each in large)
+            is_one = _mean_ink(part.strokes, ink[0]) >= 0.8 and (part.is_whole or are_digits)
+            digits.append(replace(digit, sure=digit.sure and is_one and not is_beside))
+        number += bool(kept)
+    return digits, left_out
 
 
-def _without_boxes(mask: np.ndarray, ink: np.ndarray) -> tuple[np.ndarray, list[Box]]:
-    """Remove printed boxes and rings around digits. Strokes that touch them stay. Return the rest and the boxes."""
-    pieces = s.separate(mask)
-    rest, boxes = mask.copy(), []
-    for piece in pieces:
-        if s.is_rectangle(piece):
-            inside = piece.height / 2
-        else:
-            enclosed = s.enclosed_in(piece, pieces)
-            if not enclosed:
-                continue
-            inside = float(np.median([strokes.height for strokes in enclosed]))
-        left, top, right, bottom = piece.box
-        without = remove_frame(piece.mask, ink[top:bottom, left:right], 1.15 * inside)
-        if without.sum() <= 0.9 * piece.mask.sum():
-            rest[top:bottom, left:right] &= without | ~piece.mask
-            boxes.append(piece.box)
-    return rest, boxes
+def _why_not(piece: Strokes, usual: float, ink: np.ndarray) -> str | None:
+    """Return why a piece does not look like any digit, or None if it may be one, or a part of one.
 
-
-def _why_not(piece: Strokes, usual: float, shape: tuple[int, ...]) -> str | None:
-    """Return why a piece does not look like any digit, or None if it may be one."""
-    size = max(piece.width, piece.height)
-    if s.touches_edge(piece, shape) and (size > 1.3 * usual or size < 0.6 * usual):
-        return "at the edge"
+    On composed pages, a quarter of the pieces with a mean probability below 0.7 are digits.
+    """
+    if _mean_ink(piece, ink) < 0.7:
+        return "hardly ink"
     if piece.height > 3 * usual or piece.width > 8 * usual:
         return "too large"
-    # A small loop is a small zero.
-    if piece.height < s.LOW * usual and not (piece.height >= 0.13 * usual and s.is_loop(piece)):
-        return "too small"
-    return "a blot" if s.is_blot(piece) else None
+    return "a blot" if piece.size > 0.3 * usual and s.is_blot(piece) else None
 
 
-@dataclass(frozen=True)
-class _Part:
-    """A piece, or a part of one, as the network read it: pixels (784,) uint8, and probabilities (10,)."""
-
-    strokes: Strokes
-    pixels: np.ndarray
-    probabilities: np.ndarray
-
-    @property
-    def certainty(self) -> float:
-        return float(self.probabilities.max())
-
-    def doubted(self) -> _Part:
-        """Return the same part, but never sure."""
-        return replace(self, probabilities=(self.probabilities + 1 / CLASSES) / 2)
+def _mean_ink(piece: Strokes, ink: np.ndarray) -> float:
+    left, top, right, bottom = piece.box
+    return float(ink[top:bottom, left:right][piece.mask].mean())
 
 
-def _read_pieces(pieces: list[Strokes], ink: np.ndarray, usual: float, classify: Classify) -> list[_Part]:
-    """Read pieces, and cut those whose parts are read better than the whole."""
-    parts = _read(pieces, ink, classify)
-    tried: list[tuple[int, int, int, Strokes]] = []
-    for index, part in enumerate(parts):
-        piece = part.strokes
-        is_one_digit = part.certainty >= 0.85 and piece.width < 1.1 * piece.height
-        if not is_one_digit and piece.width >= 0.5 * usual:
-            left, top, right, bottom = piece.box
-            tried += [(index, *way) for way in s.ways_to_cut(piece, ink[top:bottom, left:right], usual)]
-    ways: dict[int, list[tuple[int, int, _Part]]] = {}
-    for (index, first, last, _), part in zip(tried, _read([way[3] for way in tried], ink, classify), strict=True):
-        ways.setdefault(index, []).append((first, last, part))
-    cut = [_best_way(ways[index]) if index in ways else [part] for index, part in enumerate(parts)]
-    # Among letters, a piece that can be cut into digits is a letter, too.
-    likely = [parts[0].certainty >= LIKELY for parts in cut if len(parts) == 1]
-    doubtful = 2 * sum(likely) < len(likely)
-    return [part.doubted() if doubtful and len(parts) > 1 else part for parts in cut for part in parts]
+def _rows(pieces: list[Strokes], usual: float) -> tuple[list[list[Strokes]], list[Strokes]]:
+    """Sort pieces into rows. Return the rows, and small pieces that are not near any other."""
 
+    def is_tall(piece: Strokes) -> bool:  # a small loop is a small zero
+        return piece.height >= s.LOW * usual or (piece.height >= 0.13 * usual and s.is_loop(piece))
 
-def _read(pieces: list[Strokes], ink: np.ndarray, classify: Classify) -> list[_Part]:
-    if not pieces:
-        return []
-    pixels = np.stack([normalise_digit(_cut_out(piece, ink)) for piece in pieces])
-    return list(map(_Part, pieces, pixels, classify(pixels)))
-
-
-def _best_way(ways: list[tuple[int, int, _Part]]) -> list[_Part]:
-    """Return the parts of the best way to cut a piece, from its left side to its right side.
-
-    The best way has the greatest sum of the logarithms of the parts' probabilities, less a cost for each part.
-
-    Args:
-        ways: what lies between two cuts, as ``strokes.ways_to_cut`` numbers them, and the whole piece.
-    """
-    ends = max(last for _, last, _ in ways)
-    whole = next(part for first, last, part in ways if (first, last) == (0, ends))
-    width, height = whole.strokes.width, whole.strokes.height
-    # Two digits side by side are wide, so a part of a wide piece costs less. Only ones are narrow.
-    cost = float(np.interp(width / height, (0.75, 1.1, 1.5), (2.5, 0.15, -0.1)))
-    best: list[tuple[float, list[_Part]] | None] = [(0.0, []), *[None] * ends]
-    for first, last, part in sorted(ways, key=lambda way: way[:2]):
-        before, reached = best[first], best[last]
-        if before is None or (part is whole and width > 1.5 * height and len(ways) > 1):
-            continue
-        # A broad part that cannot be read weighs as much as the digits that it may be.
-        weight = max(1.0, part.strokes.width / (0.7 * height))
-        score = before[0] + weight * float(np.log(max(part.certainty, 1e-4))) - cost
-        if reached is None or score > reached[0]:
-            best[last] = (score, [*before[1], part])
-    reached = best[ends]
-    parts = reached[1] if reached else [whole]
-    # An m, an n or a u becomes ones if it is cut.
-    is_one = [part.probabilities.argmax() == 1 for part in parts]
-    return [part.doubted() if one and sum(is_one) > 1 else part for part, one in zip(parts, is_one, strict=True)]
+    tall = [piece for piece in pieces if is_tall(piece)]
+    if not tall:
+        return [], pieces
+    numbers = s.rows_of(tall, usual)
+    rows: list[list[Strokes]] = [[] for _ in range(max(numbers) + 1)]
+    for piece, number in zip(tall, numbers, strict=True):
+        rows[number].append(piece)
+    alone: list[Strokes] = []
+    for piece in (piece for piece in pieces if not is_tall(piece)):
+        distances = [np.hypot(*np.maximum(s.gap(piece, other), 0)) for other in tall]
+        nearest = int(np.argmin(distances))
+        (rows[numbers[nearest]] if distances[nearest] <= 0.35 * usual else alone).append(piece)
+    return rows, alone
 
 
 def _main_strokes(mask: np.ndarray, *, cropped: bool) -> Strokes | None:
@@ -389,20 +364,9 @@ def _main_strokes(mask: np.ndarray, *, cropped: bool) -> Strokes | None:
     return functools.reduce(s.union, [piece for piece in pieces if piece.mask.sum() >= 0.06 * pieces[0].mask.sum()])
 
 
-def _cut_out(strokes: Strokes, ink: np.ndarray) -> np.ndarray:
-    """Cut strokes out of a page's ink, with their soft edge."""
-    left, top, right, bottom = strokes.box
-    mask = ndimage.binary_dilation(np.pad(strokes.mask, 2), CONNECTED, iterations=2)
-    # Only the part is padded: a copy of the whole page for each piece would take most of the time.
-    beyond = [(max(0, 2 - top), max(0, bottom + 2 - len(ink))), (max(0, 2 - left), max(0, right + 2 - ink.shape[1]))]
-    around = np.pad(ink[max(0, top - 2) : bottom + 2, max(0, left - 2) : right + 2], beyond)
-    dark = max(0.5, float(np.percentile(around[2:-2, 2:-2][strokes.mask], 75)))
-    return np.clip(np.where(mask, around, 0) / dark, 0, 1)
-
-
 def _shrink(picture: np.ndarray, most: int) -> tuple[np.ndarray, float]:
     """Shrink a picture to at most ``most`` pixels on its longer side. Return it, and the factor by which it shrank."""
     factor = max(1.0, max(picture.shape) / most)
     if factor == 1:
         return picture, 1.0
-    return resize(picture, [max(1, round(side / factor)) for side in picture.shape[1::-1]]), factor
+    return rescale(picture, 1 / factor), factor

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import re
 from collections import Counter
@@ -16,7 +17,8 @@ from PIL import Image, ImageDraw, ImageFont
 from kaggle_digits.analysis.occlusion import occlusion_map
 from kaggle_digits.digits import CLASSES, PIXELS, calibrate
 from kaggle_digits.errors import DataError
-from kaggle_digits.handwriting.page import UNSURE, Box, Digit, Page, find_single, read_page
+from kaggle_digits.handwriting.ink import Ink, InkFinder
+from kaggle_digits.handwriting.page import UNSURE, Box, Digit, Page, find_single, read_drawing, read_page
 from kaggle_digits.handwriting.photo import Photo, is_picture, load_photos
 from kaggle_digits.learners import PACKAGED_RUN, load_run
 from kaggle_digits.learners.placing import ink_box
@@ -45,6 +47,7 @@ class Reader:
         self, folder: str | Path = PACKAGED_RUN, *, threshold: float | None = None, backend: str | None = None
     ) -> None:
         folder = Path(folder)
+        self.backend = backend
         self.run = load_run(folder, device_of(read_run(folder).recipe, backend=backend))
         own = self.run.threshold.value if self.run.threshold else 0.9
         self.threshold = own if threshold is None else threshold
@@ -53,20 +56,31 @@ class Reader:
         """Return the calibrated probabilities of every digit, (N, 10), for pixels (N, 784)."""
         return calibrate(self.run.predict(pixels), self.run.temperature or 1.0)
 
+    @functools.cached_property
+    def ink_finder(self) -> InkFinder:
+        """The network that finds ink. Pictures that hold one digit each may not need it."""
+        return InkFinder(device_of(read_run(PACKAGED_RUN).recipe, backend=self.backend))
+
+    def find_ink(self, picture: np.ndarray, *, is_single: bool = False) -> Ink:
+        """Find the ink in a picture, see ``ink.InkFinder.find``."""
+        return self.ink_finder.find(picture, is_single=is_single)
+
+    def read_page(self, picture: np.ndarray) -> Page:
+        """Read all digits of a page, brightness (H, W) or (H, W, 3) from 0 to 1."""
+        return read_page(picture, self.find_ink, self.classify, threshold=self.threshold)
+
     def explain(self, digit: Digit) -> np.ndarray:
         """Return which parts of a digit speak for and against its reading, (28, 28), see ``occlusion``."""
         return occlusion_map(self.classify, digit.pixels, digit.digit)
 
     def read_pages(self, photos: Iterable[Photo]) -> list[Page]:
         """Read all digits of each page, with boxes in the picture's own pixels."""
-        return [
-            _scaled(read_page(photo.picture, self.classify, threshold=self.threshold), photo.size, photo.picture.shape)
-            for photo in photos
-        ]
+        return [_scaled(self.read_page(photo.picture), photo.size, photo.picture.shape) for photo in photos]
 
     def read_singles(self, photos: Iterable[Photo]) -> list[Page]:
         """Read pictures that hold exactly one digit each. A picture without any ink has no digit."""
-        images = [(find_single(photo.picture), photo.size, photo.picture.shape) for photo in photos]
+        find_ink = functools.partial(self.find_ink, is_single=True)
+        images = [(find_single(photo.picture, find_ink), photo.size, photo.picture.shape) for photo in photos]
         pixels = [image.pixels for image, *_ in images if image]
         probabilities = iter(self.classify(np.stack(pixels)) if pixels else ())
         pages = []
@@ -74,6 +88,15 @@ class Reader:
             digits = [Digit.of(image.box, 0, next(probabilities), image.pixels, self.threshold)] if image else []
             pages.append(_scaled(Page(digits, []), size, shape))
         return pages
+
+    def read_drawing(self, photo: Photo) -> Page:
+        """Read a drawing of one digit, or of several in a row."""
+        (page,) = self.read_singles([photo])
+        if page.digits and not page.digits[0].sure:
+            row = read_drawing(photo.picture, self.classify, threshold=self.threshold)
+            if len(row.digits) > 1:
+                return _scaled(row, photo.size, photo.picture.shape)
+        return page
 
 
 def _scaled(page: Page, size: tuple[int, int], shape: tuple[int, ...]) -> Page:
@@ -91,7 +114,6 @@ def _scaled(page: Page, size: tuple[int, int], shape: tuple[int, ...]) -> Page:
         page,
         digits=[replace(digit, box=scaled(digit.box)) for digit in page.digits],
         left_out=[replace(part, box=scaled(part.box)) for part in page.left_out],
-        sheet=None if page.sheet is None else page.sheet * [across, down],
     )
 
 
@@ -243,7 +265,7 @@ def describe(file: str, page: Page) -> dict[str, Any]:
         ],
         "left_out": [{"box": list(part.box), "why": part.why} for part in page.left_out],
         "turned": page.turned,
-        "sheet": None if page.sheet is None else [[round(float(v), 1) for v in corner] for corner in page.sheet],
+        "too_small": page.too_small,
     }
 
 
@@ -252,6 +274,8 @@ def to_lines(page: Page) -> list[str]:
     lines = page.text or ["(no digits found)"]
     if page.turned:
         lines.append(f"(turned clockwise by {page.turned}°)")
+    if page.too_small:
+        lines.append("(the digits are too small to be sure of any: take the picture from closer, or only a part)")
     if page.left_out:
         counts = Counter(part.why for part in page.left_out)
         kinds = ", ".join(f"{why}{f' ({count} times)' if count > 1 else ''}" for why, count in counts.most_common())
@@ -291,6 +315,8 @@ def plot_mistakes(pages: Sequence[Page], labels: np.ndarray) -> Figure:
 def draw_overlay(file: Path, page: Page, *, explain: Callable[[Digit], np.ndarray] | None = None) -> Image.Image:
     """Draw what was read on a picture: sure digits in green, others in orange, what was left out in grey.
 
+    What was taken for ink of digits is tinted.
+
     Args:
         file: the picture.
         page: what was read on it.
@@ -303,8 +329,8 @@ def draw_overlay(file: Path, page: Page, *, explain: Callable[[Digit], np.ndarra
     font, small = ImageFont.load_default(size), ImageFont.load_default(max(10, size // 2))
     canvas = ImageDraw.Draw(image)
     line, margin = max(1, size // 8), size // 4
-    if page.sheet is not None:
-        canvas.polygon([(float(x), float(y)) for x, y in page.sheet], outline="#3b6ea5", width=line)
+    if page.ink is not None:  # what was taken for ink of digits
+        image.paste("#b03a96", mask=Image.fromarray((0.4 * page.ink).astype(np.uint8)).resize(image.size))
     for part in page.left_out:
         canvas.rectangle(part.box, outline="#888888", width=max(1, line // 2))
         canvas.text((part.box[0], part.box[3]), part.why, fill="#888888", font=small, anchor="la")

@@ -1,19 +1,19 @@
-"""Connected strokes on a page: separate them, join those of one digit, cut digits that touch, sort them into rows."""
+"""Connected strokes on a page: separate them, cut digits that touch, sort them into rows."""
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from scipy import ndimage
 
-from kaggle_digits.handwriting.ink import CONNECTED
 from kaggle_digits.handwriting.normalise import stroke_width
 from kaggle_digits.learners.placing import ink_box
 
-SMALLEST = 8
+CONNECTED = np.ones((3, 3), bool)
+"""Pixels that touch belong to one stroke, even if they touch only at a corner."""
+
+SMALLEST = 6
 """A piece with fewer pixels on its longer side is ignored."""
 
 LOW = 0.4
@@ -43,6 +43,11 @@ class Strokes:
         return self.box[3] - self.box[1]
 
     @property
+    def size(self) -> int:
+        """The longer side of the box in pixels."""
+        return max(self.width, self.height)
+
+    @property
     def middle(self) -> tuple[float, float]:
         """The middle of the box, x and y."""
         left, top, right, bottom = self.box
@@ -65,44 +70,6 @@ def usual_size(sizes: list[int]) -> float:
     return float(heights[np.searchsorted(np.cumsum(heights), heights.sum() / 2)])
 
 
-def find_dashes(pieces: list[Strokes]) -> np.ndarray:
-    """Return which pieces belong to dashed or dotted lines along or across the page, (N,) bool."""
-    is_dash = np.zeros(len(pieces), bool)
-    boxes = np.array([piece.box for piece in pieces], float).reshape(-1, 4)
-    filled = np.array([piece.mask.mean() >= 0.55 for piece in pieces], bool)
-    for along in (0, 1):
-        first, last = boxes[:, along], boxes[:, along + 2]
-        upper, lower = boxes[:, 1 - along], boxes[:, 3 - along]
-        length, thickness, level = last - first, lower - upper, (upper + lower) / 2
-        flat = np.flatnonzero((length >= 1.8 * thickness) & filled)
-        order = flat[np.argsort(first[flat])]
-        chains: list[list[int]] = []
-        open_chains: list[list[int]] = []
-        for index in order:
-            open_chains = [chain for chain in open_chains if first[index] - last[chain[-1]] < 60 * thickness[index]]
-            for chain in open_chains:
-                before = chain[-1]
-                gap = first[index] - last[before]
-                shorter, longer = sorted((length[index], length[before]))
-                thinner, thicker = sorted((thickness[index], thickness[before]))
-                if (
-                    -1 <= gap <= 2.5 * longer
-                    and longer <= 2.2 * shorter
-                    and abs(level[index] - level[before]) <= 0.12 * (gap + length[index]) + 0.3 * thickness[index]
-                    and thicker <= 2.5 * thinner
-                ):
-                    chain.append(index)
-                    break
-            else:
-                chains.append([index])
-                open_chains.append(chains[-1])
-        for chain in (chain for chain in chains if len(chain) >= 6):  # fewer dashes are not a line
-            x, y = first[chain], level[chain]
-            away = y - np.polyval(np.polyfit(x, y, 2), x)
-            is_dash[chain] |= np.abs(away).mean() <= 0.4 * np.median(thickness[chain])
-    return is_dash
-
-
 def is_loop(piece: Strokes) -> bool:
     """Return whether a piece is a line around some paper, like a zero. The line may have a tiny gap."""
     if not 0.33 * piece.height <= piece.width <= 2.2 * piece.height:
@@ -115,56 +82,10 @@ def is_loop(piece: Strokes) -> bool:
     return False
 
 
-def enclosed_in(piece: Strokes, pieces: list[Strokes]) -> list[Strokes]:
-    """Return those of some pieces whose middle is enclosed by a piece, and which are large enough for a digit in it."""
-    left, top, right, bottom = piece.box
-    if min(piece.width, piece.height) < 2 * SMALLEST:
-        return []
-    lower = [other for other in pieces if SMALLEST <= other.height < piece.height]
-    near = [other for other in lower if left < other.middle[0] < right and top < other.middle[1] < bottom]
-    if not near:
-        return []
-    holes = ndimage.binary_fill_holes(piece.mask) & ~piece.mask
-    inside = [other for other in near if holes[int(other.middle[1]) - top, int(other.middle[0]) - left]]
-    # A zero may have a dot in it.
-    return inside if len(inside) > 1 or any(other.height >= 0.4 * piece.height for other in inside) else []
-
-
-def is_rectangle(piece: Strokes) -> bool:
-    """Return whether a piece is an empty box: straight lines along all four sides, with nothing inside."""
-    band = max(2, round(0.12 * min(piece.width, piece.height)))
-    if min(piece.width, piece.height) < 4 * band:
-        return False
-    edge = np.ones(piece.mask.shape, bool)
-    edge[band:-band, band:-band] = False
-    turned = (np.rot90(piece.mask, turns) for turns in range(4))
-    has_sides = all(mask[:band].any(axis=0).mean() >= 0.9 for mask in turned)
-    return has_sides and piece.mask[edge].sum() >= 0.9 * piece.mask.sum()
-
-
 def is_blot(piece: Strokes) -> bool:
     """Return whether a piece is filled, as only 1 in 3,000 digits of train.csv is."""
     short, long = sorted((piece.width, piece.height))
     return long < 2.5 * short and stroke_width(piece.mask) > 0.55 * short
-
-
-def join(pieces: list[Strokes], usual: float) -> list[Strokes]:
-    """Join strokes that lie close together, one above the other, unless the joined strokes are too tall for a digit."""
-    joined: list[Strokes] = []
-    for piece in sorted(pieces, key=lambda piece: -piece.height):
-        # Only a small piece can be part of a digit. A page full of print has thousands of pieces, too many to try all.
-        for index, other in enumerate(joined) if piece.height <= 0.7 * usual else ():
-            overlap = min(piece.box[2], other.box[2]) - max(piece.box[0], other.box[0])
-            gap = max(piece.box[1], other.box[1]) - min(piece.box[3], other.box[3])
-            height = max(piece.box[3], other.box[3]) - min(piece.box[1], other.box[1])
-            is_near = overlap >= 0.4 * min(piece.width, other.width) and gap <= 0.2 * usual
-            is_low = height <= 1.4 * max(usual, other.height)
-            if is_near and is_low and not (is_loop(piece) and gap > 0.05 * usual):
-                joined[index] = union(other, piece)
-                break
-        else:
-            joined.append(piece)
-    return joined
 
 
 def union(first: Strokes, second: Strokes) -> Strokes:
@@ -175,11 +96,6 @@ def union(first: Strokes, second: Strokes) -> Strokes:
     for part in (first, second):
         mask[part.box[1] - top : part.box[3] - top, part.box[0] - left : part.box[2] - left] |= part.mask
     return Strokes((left, top, right, bottom), mask)
-
-
-def turn(piece: Strokes, turns: int, shape: tuple[int, ...]) -> Strokes:
-    """Turn a piece clockwise by quarters, together with the picture of this shape that it is on."""
-    return Strokes(turn_box(piece.box, turns, shape), np.rot90(piece.mask, -turns))
 
 
 def turn_box(box: tuple[int, int, int, int], turns: int, shape: tuple[int, ...]) -> tuple[int, int, int, int]:
@@ -247,7 +163,7 @@ def cuts(piece: Strokes, ink: np.ndarray) -> list[np.ndarray]:
             break
         if all(np.abs(seams[index] - other).mean() > 0.07 * height for other in kept):
             kept.append(seams[index])
-    return sorted(kept[: 4 + 6 * width // height], key=lambda seam: float(seam.mean()))
+    return sorted(kept[: 2 + 4 * width // height], key=lambda seam: float(seam.mean()))
 
 
 def _seams(cost: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -297,13 +213,18 @@ def between(piece: Strokes, start: np.ndarray | None, end: np.ndarray | None) ->
     return part if max(part.width, part.height) >= SMALLEST else None
 
 
-def ways_to_cut(piece: Strokes, ink: np.ndarray, usual: float) -> Iterator[tuple[int, int, Strokes]]:
-    """Yield each part between two cuts of a piece that has the size of a digit: first cut, last cut, part."""
-    seams: list[np.ndarray | None] = [None, *cuts(piece, ink), None]
-    for first, last in itertools.combinations(range(len(seams)), 2):
-        if (first, last) == (0, len(seams) - 1):
-            yield first, last, piece
-            continue
-        part = between(piece, seams[first], seams[last])
-        if part and part.height >= LOW * min(usual, piece.height) and part.width <= 1.5 * max(usual, part.height):
-            yield first, last, part
+def gap(first: Strokes, second: Strokes) -> tuple[int, int]:
+    """Return the gap between the boxes of two pieces, across and down. It is negative where they overlap."""
+    (left, top, right, bottom), other = first.box, second.box
+    return max(left, other[0]) - min(right, other[2]), max(top, other[1]) - min(bottom, other[3])
+
+
+def cut_out(strokes: Strokes, ink: np.ndarray) -> np.ndarray:
+    """Cut strokes out of a page's ink, with their soft edge."""
+    left, top, right, bottom = strokes.box
+    mask = ndimage.binary_dilation(np.pad(strokes.mask, 2), CONNECTED, iterations=2)
+    # Only the part is padded: a copy of the whole page for each piece would take most of the time.
+    beyond = [(max(0, 2 - top), max(0, bottom + 2 - len(ink))), (max(0, 2 - left), max(0, right + 2 - ink.shape[1]))]
+    around = np.pad(ink[max(0, top - 2) : bottom + 2, max(0, left - 2) : right + 2], beyond)
+    dark = max(0.5, float(np.percentile(around[2:-2, 2:-2][strokes.mask], 75)))
+    return np.clip(np.where(mask, around, 0) / dark, 0, 1)

@@ -196,7 +196,7 @@ def picture(contents: bytes) -> None:
 
     try:
         for photo in load_photos(contents, name="the picture"):
-            find_single(photo.picture)
+            find_single(photo.picture, reader().find_ink)
         if zlib.crc32(contents) % 100 == 0:
             read_picture(contents, reader=reader(), name="the picture")
     except DigitsError:

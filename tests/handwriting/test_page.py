@@ -10,9 +10,8 @@ from drawn import STROKES, draw_page, put_on_desk
 from PIL import Image, ImageDraw, ImageFont
 
 from kaggle_digits.data import find_source, load_train
-from kaggle_digits.handwriting.ink import level_paper
 from kaggle_digits.handwriting.normalise import normalise_digit
-from kaggle_digits.handwriting.page import Page, find_single, read_page
+from kaggle_digits.handwriting.page import Page, find_single
 from kaggle_digits.handwriting.reader import Reader
 
 ROWS = ["0123456789", "9876543210", "27182"]
@@ -20,9 +19,16 @@ ROWS = ["0123456789", "9876543210", "27182"]
 
 @pytest.fixture(scope="module")
 def read():
-    """Return a function that reads a page, brightness (H, W) or (H, W, 3), with the network of the package."""
+    """Return a function that reads a page, brightness (H, W) or (H, W, 3), with the networks of the package."""
     reader = Reader()
-    return lambda page: read_page(np.asarray(page, np.float32), reader.classify, threshold=reader.threshold)
+    return lambda page: reader.read_page(np.asarray(page, np.float32))
+
+
+@pytest.fixture(scope="module")
+def single():
+    """Return a function that finds the digit of a picture with one."""
+    reader = Reader()
+    return lambda picture: find_single(picture, reader.find_ink)
 
 
 def best(page: Page) -> list[str]:
@@ -72,7 +78,8 @@ def test_boxes_are_where_the_digits_are(read):
     page = np.ones((200, 300), np.float32)
     page[50:110, 40:48] = 0.2
     page[50:110, 200:210] = 0.2
-    assert [each.box for each in read(page).digits] == [(40, 50, 48, 110), (200, 50, 210, 110)]
+    boxes = [each.box for each in read(page).digits]
+    np.testing.assert_allclose(boxes, [(40, 50, 48, 110), (200, 50, 210, 110)], atol=3)
 
 
 def test_light_ink_on_dark_paper_is_read_like_dark_on_light(read):
@@ -97,28 +104,24 @@ def test_what_is_no_digit_is_left_out_and_told(read):
     canvas.rectangle((0, 0, 6, height), fill=20)
     page = read(np.asarray(picture, np.float32) / 255)
     assert best(page) == ["123", "456"]
-    boxes = {part.why: part.box for part in page.left_out}
-    assert "too small" in boxes
-    np.testing.assert_allclose(boxes["a blot"], (width - 70, 20, width - 29, 59), atol=3)
+    assert any(np.allclose(part.box, (width - 70, 20, width - 29, 59), atol=4) for part in page.left_out)
 
 
 def test_parts_of_one_digit_belong_together(read):
-    page = np.ones((200, 300), np.float32)
-    page[50:58, 60:100] = 0.2  # the bar of a 5
-    page[63:120, 60:68] = 0.2
-    page[50:120, 200:208] = 0.2
-    found = read(page)
-    boxes = [each.box for each in found.digits] + [each.box for each in found.left_out]
-    assert sorted(boxes) == [(60, 50, 100, 120), (200, 50, 208, 120)]
+    picture, canvas = canvas_of(draw_page(["1 3", "274"], size=80, seed=1))
+    bar, rest = STROKES[5][0][:2], STROKES[5][0][1:]
+    for stroke, lower in ((bar, 0), (rest, 9)):
+        points = [(170 + 78 * x, 70 + lower + 78 * y) for x, y in stroke]
+        canvas.line(points, fill=50, width=5, joint="curve")
+    assert best(read(np.asarray(picture, np.float32) / 255)) == ["153", "274"]
 
 
 @pytest.mark.parametrize("turn", [-20, -7, 0, 12, 20])
 @pytest.mark.parametrize(("desk", "paper"), [(0.15, 1.0), (0.9, 0.5)])
-def test_a_sheet_on_a_desk_is_found_and_set_straight(read, turn, desk, paper):
-    picture, corners = put_on_desk(paper * draw_page(["3140", "5926"], seed=3), desk=desk, turn=turn)
+def test_a_sheet_on_a_desk_is_read(read, turn, desk, paper):
+    picture, _ = put_on_desk(paper * draw_page(["3140", "5926"], seed=3), desk=desk, turn=turn)
     page = read(jpeg(picture))
     assert best(page) == ["3140", "5926"]
-    np.testing.assert_allclose(page.sheet, corners, atol=0.01 * max(picture.shape))
     height, width = picture.shape
     for digit in page.digits:  # boxes are those of the picture, so there is ink in them
         left, top, right, bottom = digit.box
@@ -132,16 +135,14 @@ def test_a_corner_of_the_sheet_may_be_outside_of_the_picture(read):
     picture, _ = put_on_desk(draw_page(["3140", "5926"], seed=3), desk=0.15, turn=10)
     page = read(picture[90:, 70:])
     assert best(page) == ["3140", "5926"]
-    assert page.sheet is not None
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_a_shadow_is_no_sheet(read, seed):
+def test_a_shadow_is_no_ink(read, seed):
     page = draw_page(["3140", "5926"], seed=seed)
     y, x = np.mgrid[: page.shape[0], : page.shape[1]]
     shadow = 1 - 0.4 / (1 + np.exp(-(y - 0.4 * page.shape[0] - 0.3 * x * (seed - 1.5)) / 3))
     found = read(page * shadow)
-    assert found.sheet is None
     assert best(found) == ["3140", "5926"]
 
 
@@ -150,7 +151,7 @@ def test_what_covers_much_of_the_picture_is_never_sure(read):
     y, x = np.mgrid[:300, :300] - 150
     page[np.abs(np.hypot(y, x) - 120) < 15] = 0.1
     found = read(page)
-    assert found.digits
+    assert found.digits or found.left_out
     assert not any(each.sure for each in found.digits)
 
 
@@ -183,6 +184,14 @@ def test_digits_that_touch_are_cut(read, text, gap):
     assert best(read(page))[0] == text
 
 
+@pytest.mark.parametrize("wide", [1.3, 1.6])
+def test_a_wide_zero_is_not_cut_in_two(read, wide):
+    picture, canvas = canvas_of(draw_page(["3   "]))
+    left, middle = picture.width / 2, picture.height / 2
+    canvas.ellipse((left, middle - 30, left + 60 * wide, middle + 30), outline=40, width=6)
+    assert read(np.asarray(picture, np.float32) / 255).text == ["30"]
+
+
 @pytest.mark.parametrize("turns", [1, 2, 3])
 def test_a_page_is_turned_the_right_way_up(read, turns):
     upright = draw_page(["3140", "5927"], seed=8)
@@ -211,7 +220,6 @@ def test_printed_boxes_and_frames_are_no_digits(read):
     assert [len(row) for row in page.text] == [4, 4]
     right = sum(one == other for one, other in zip("".join(best(page)), "31405926", strict=True))
     assert right >= 7
-    assert "a box or a line" in {part.why for part in page.left_out}
 
 
 def test_letters_and_signs_are_no_sure_digits(read):
@@ -233,7 +241,7 @@ def test_letters_and_signs_are_no_sure_digits(read):
     assert count_sure("023456789") >= 14  # of 18
 
 
-def test_any_drawing_is_read_without_a_fault(read):
+def test_any_drawing_is_read_without_a_fault(read, single):
     rng = np.random.default_rng(0)
     for _ in range(60):
         width, height = (int(side) for side in np.exp(rng.uniform(np.log(8), np.log(500), 2)))
@@ -243,8 +251,8 @@ def test_any_drawing_is_read_without_a_fault(read):
             ends = [(int(rng.integers(width)), int(rng.integers(height))) for _ in range(2)]
             canvas.line(ends, fill=int(rng.integers(256)), width=int(rng.choice([1, 1, 2, 5, 30])))
         brightness = np.asarray(picture, np.float32) / 255
-        single = find_single(brightness)
-        for found in (read(brightness).digits, [single] if single else []):
+        one = single(brightness)
+        for found in (read(brightness).digits, [one] if one else []):
             for each in found:
                 left, top, right, bottom = each.box
                 assert 0 <= left < right <= width + 1
@@ -259,24 +267,56 @@ def test_a_page_full_of_small_pieces_is_done_in_time(read):
     assert len(read(page).digits) <= 1
 
 
+def test_two_cards_on_a_desk_are_both_read(read):
+    left, right = (draw_page([text], size=80, seed=2) for text in ("31", "40"))
+    desk = np.full((left.shape[0] + 120, left.shape[1] + right.shape[1] + 160), 0.2, np.float32)
+    desk[60 : 60 + left.shape[0], 50 : 50 + left.shape[1]] = left
+    start = 110 + left.shape[1]
+    desk[60 : 60 + right.shape[0], start : start + right.shape[1]] = right
+    assert best(read(desk)) == ["3140"]
+
+
+def test_a_point_that_changes_a_number_is_told(read):
+    drawn = draw_page(["3 14", "2718"], seed=4, size=70)
+    (three, *_), picture_and_canvas = read(drawn).digits, canvas_of(drawn)
+    picture, canvas = picture_and_canvas
+    left, bottom = three.box[2] + 35, three.box[3]
+    canvas.ellipse((left - 5, bottom - 9, left + 5, bottom + 1), fill=40)
+    page = read(np.asarray(picture, np.float32) / 255)
+    assert best(page) == ["314", "2718"]
+    assert [part.why for part in page.left_out] == ["perhaps a point after the 3"]
+
+
+def test_a_narrow_seven_without_a_bar_is_doubted_where_others_have_one(read):
+    picture, canvas = canvas_of(draw_page(["7270", "47 3"], seed=3, size=70))
+    sevens = [digit.box for digit in read(np.asarray(picture, np.float32) / 255).digits if digit.digit == 7]
+    left, top, right, bottom = sevens[-1]
+    points = [(left + 110 + 70 * x, top + 70 * y) for x, y in ((0.26, 0.16), (0.62, 0.06), (0.5, 0.95))]
+    canvas.line(points, fill=40, width=5, joint="curve")  # a one with a flag
+    assert read(np.asarray(picture, np.float32) / 255).text == ["7270", "4773"]
+    for left, top, right, bottom in sevens:
+        middle = (top + bottom) // 2
+        canvas.line((left + 8, middle + 4, right + 4, middle), fill=40, width=5)
+    assert read(np.asarray(picture, np.float32) / 255).text == ["7270", "47?3"]
+
+
+def test_digits_that_are_too_small_are_never_sure(read):
+    picture = Image.fromarray((255 * draw_page(ROWS, size=40, seed=1)).astype(np.uint8))
+    small = picture.resize((picture.width // 5, picture.height // 5), Image.Resampling.BOX)
+    page = read(np.asarray(small, np.float32) / 255)
+    assert page.too_small
+    assert set("".join(page.text)) <= {"?"}
+
+
 @pytest.mark.parametrize("brightness", [0.0, 1.0, 0.5])
-def test_an_empty_page_has_no_digits(read, brightness):
-    page = np.full((300, 400), brightness, np.float32)
-    noisy = np.clip(page + np.random.default_rng(0).normal(0, 0.01, page.shape), 0, 1).astype(np.float32)
-    for picture in (page, noisy, page[:28, :28]):
-        assert read(picture) == Page([], [])
-    assert find_single(page) is None
-    assert find_single(page[:28, :28]) is None
-
-
-def test_uneven_light_becomes_even_paper():
-    page = draw_page(["88"], size=80)
-    ink = level_paper(page)
-    assert ink is not None
-    border = np.concatenate([ink[:10].ravel(), ink[-10:].ravel()])
-    assert page[:10].mean() - page[-10:].mean() > 0.15
-    assert abs(ink[:10].mean() - ink[-10:].mean()) < 0.05
-    assert np.abs(border).max() < 0.3
+def test_an_empty_page_has_no_digits(read, single, brightness):
+    empty = np.full((300, 400), brightness, np.float32)
+    noisy = np.clip(empty + np.random.default_rng(0).normal(0, 0.01, empty.shape), 0, 1).astype(np.float32)
+    for picture in (empty, noisy, empty[:28, :28]):
+        page = read(picture)
+        assert (page.digits, page.left_out) == ([], [])
+    assert single(empty) is None
+    assert single(empty[:28, :28]) is None
 
 
 def test_what_is_normal_already_stays_as_it_is():
@@ -310,27 +350,27 @@ def test_strokes_get_a_width_that_is_usual_in_mnist(pen, usual):
 
 
 @pytest.mark.parametrize("frame", ["none", "below", "left", "around"])
-def test_a_single_digit_is_found_in_what_is_left_of_a_printed_box(frame):
+def test_a_single_digit_is_found_in_what_is_left_of_a_printed_box(single, frame):
     picture = np.ones((60, 60), np.float32)
     picture[15:45, 28:33] = 0.3
-    alone = find_single(picture)
+    alone = single(picture)
     assert alone is not None
     edges = {"none": [], "below": [np.s_[58:]], "left": [np.s_[:, :2]]}
     for edge in edges.get(frame, [np.s_[58:], np.s_[:, :2], np.s_[:2], np.s_[:, 58:]]):
         picture[edge] = 0.2
-    found = find_single(picture)
+    found = single(picture)
     assert found is not None
     assert found.box == alone.box == (28, 15, 33, 45)
     np.testing.assert_array_equal(found.pixels, alone.pixels)
 
 
 @pytest.mark.parametrize("size", [(28, 28), (16, 16), (500, 400), (3000, 2000)])
-def test_a_single_digit_of_any_size_is_found(size):
+def test_a_single_digit_of_any_size_is_found(single, size):
     height, width = size
     picture = np.full(size, 0.9, np.float32)
     top, bottom, left, right = height // 5, 4 * height // 5, int(0.45 * width), int(0.45 * width) + max(2, height // 12)
     picture[top:bottom, left:right] = 0.2
-    found = find_single(picture)
+    found = single(picture)
     assert found is not None
     np.testing.assert_allclose(found.box, (left, top, right, bottom), atol=max(1, height // 500))
     assert sides(found.pixels)[0] == 20
@@ -338,7 +378,7 @@ def test_a_single_digit_of_any_size_is_found(size):
 
 @pytest.mark.parametrize("enlarged", [1, 5])
 @pytest.mark.parametrize("digit", [0, 3, 5, 8])
-def test_broad_strokes_cropped_tightly_are_ink_in_both_polarities(digit, enlarged):
+def test_broad_strokes_cropped_tightly_are_ink_in_both_polarities(single, digit, enlarged):
     image = Image.new("L", (60, 60), 255)
     canvas = ImageDraw.Draw(image)
     for stroke in STROKES[digit]:
@@ -346,7 +386,7 @@ def test_broad_strokes_cropped_tightly_are_ink_in_both_polarities(digit, enlarge
     left, top, right, bottom = Image.eval(image, lambda value: 255 - value).getbbox() or (0, 0, 60, 60)
     tight = np.asarray(image, np.float32)[top:bottom, left:right] / 255
     tight = np.kron(tight, np.ones((enlarged, enlarged), np.float32))
-    dark, light = find_single(tight), find_single(1 - tight)
+    dark, light = single(tight), single(1 - tight)
     assert dark is not None
     assert light is not None
     assert dark.box == light.box == (0, 0, tight.shape[1], tight.shape[0])
