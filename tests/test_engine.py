@@ -143,7 +143,8 @@ def test_workers_that_cannot_be_used_are_named(workplace, scheduler, fault):
     elif fault == "missing":
         other.mkdir(parents=True)
         (other / "__init__.py").write_text("")
-    environment = os.environ | {"PYTHONPATH": str(other.parent.resolve()) if other.exists() else ""}
+    path = os.environ.get("PYTHONPATH", "")
+    environment = os.environ | {"PYTHONPATH": f"{other.parent.resolve()}{os.pathsep}{path}" if other.exists() else path}
     worker = None if fault == "no workers" else subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
     try:
         if fault == "none":

@@ -10,8 +10,9 @@ import pytest
 
 from kaggle_digits.analysis.engine import Engine
 from kaggle_digits.analysis.report import describe_search, report
-from kaggle_digits.analysis.tune import Setting, to_toml, tune
-from kaggle_digits.errors import InputError, RunError
+from kaggle_digits.analysis.settings import Setting, to_toml
+from kaggle_digits.analysis.tune import tune
+from kaggle_digits.errors import InputError, RunError, TrainingError
 from kaggle_digits.recipes import RECIPES, find_recipe
 
 KNN, FLASH = RECIPES["knn"], RECIPES["flash"]
@@ -56,10 +57,15 @@ def test_the_report_shows_trials_and_what_was_found(searched, tmp_path):
 
 
 def test_a_search_without_gain_says_so(workplace):
-    found = tune(KNN, ["n_neighbors=4,5"], Path("out"), data="sample", trials=2, folds=2)
+    found = tune(KNN, ["n_neighbors=4,5"], Path("out"), data="sample", trials=6, folds=2)
     assert not found["is_better"]
     assert describe_search(found).startswith("no better than where you started (")
     assert not Path("out/best.toml").exists()
+
+
+def test_a_search_that_tries_nothing_new_says_so(workplace):
+    with pytest.raises(TrainingError, match="or is the recipe that the search started from"):
+        tune(KNN, ["n_neighbors=4,5"], Path("out"), data="sample", trials=1, folds=2)
 
 
 def test_a_stopped_search_goes_on_and_chooses_as_if_it_had_not_been_stopped(workplace):

@@ -6,12 +6,11 @@ with the figures, a report, and ``best.toml`` if a better recipe was found.
 
 from __future__ import annotations
 
-import functools
 import json
 import logging
 import statistics
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,114 +18,18 @@ from typing import Any
 from kaggle_digits.analysis.engine import Engine
 from kaggle_digits.analysis.html import write_page
 from kaggle_digits.analysis.report import REPORT_FILE, TUNE_FILE, page_of_search
+from kaggle_digits.analysis.settings import Setting, fields_of, to_toml, with_values
 from kaggle_digits.analysis.validate import Pair, Validation, compare_pair, fold_pieces, validate_all
 from kaggle_digits.data import TrainingRows, find_source, load_train
-from kaggle_digits.errors import DeviceError, InputError, RunError, TrainingError, did_you_mean
+from kaggle_digits.errors import DeviceError, InputError, RunError, TrainingError
 from kaggle_digits.files import atomic_path, locked, write_json
 from kaggle_digits.learners import Context
-from kaggle_digits.recipe import FieldError, Recipe, to_json
-from kaggle_digits.recipes.fields import from_json
+from kaggle_digits.recipe import Recipe, to_json
 from kaggle_digits.run import RowCounts, Run, find_commit
-from kaggle_digits.train import check_recipe
 
 log = logging.getLogger(__name__)
 
 LOG_FILE, BEST_FILE = "trials.log", "best.toml"
-
-
-@dataclass(frozen=True)
-class Setting:
-    """A field of a recipe that varies.
-
-    Args:
-        name: the field, such as learning_rate.peak or layers.0.filters.
-        path: where it is in the recipe's JSON, such as ("layers", 0, 1, "filters").
-        values: the values to try; of a range, its two ends.
-        is_range: whether all values between these two may be tried.
-        is_log: whether all orders of magnitude are equally likely.
-    """
-
-    name: str
-    path: tuple[str | int, ...]
-    values: tuple[Any, ...]
-    is_range: bool = False
-    is_log: bool = False
-
-    @classmethod
-    def parse(cls, text: str, recipe: Recipe) -> Setting:
-        """Read a setting such as epochs=4..12, peak=0.003..0.03:log or batch_size=64,128,256.
-
-        Raises:
-            InputError: the recipe has no such field, it has several, or the values are none.
-        """
-        name, _, values = text.partition("=")
-        fields = dict(_fields(to_json(recipe)))
-        found = [key for key in fields if key == name] or [key for key in fields if key.endswith(f".{name}")]
-        if len(found) != 1:
-            fault = f"stands for several fields: {', '.join(found)}. Name one of them." if found else "no such field."
-            known = [*fields, *(key.rpartition(".")[2] for key in fields)]
-            hint = "" if found else did_you_mean(name, known) or f" Expected one of {', '.join(fields)}."
-            raise InputError(f"--vary {name}: {fault}{hint}")
-        path, now = fields[found[0]]
-        span, colon, scale = values.partition(":")
-        is_range = ".." in span
-        parts = tuple(map(_value, span.split("..") if is_range else span.split(",")))
-        numbers = [part for part in parts if type(part) in (int, float)]
-        is_right = len(set(parts)) == len(parts) > 1 and (scale == "log" if colon else True)
-        if is_range:
-            is_right = is_right and len(numbers) == 2 and numbers[0] < numbers[1]
-            parts = tuple(map(float, numbers)) if isinstance(now, float) else parts
-        if not is_right or (colon and (not is_range or numbers[0] <= 0)):
-            raise InputError(
-                f"--vary {text}: {values!r} is no range and no list of values. Expected FIELD=LOW..HIGH with LOW below "
-                "HIGH, FIELD=LOW..HIGH:log with LOW above 0, or FIELD=A,B,C with different values."
-            )
-        return cls(found[0], path, parts, is_range, bool(colon))
-
-    def suggest(self, trial: Any) -> Any:
-        """Let a trial of Optuna choose a value."""
-        if not self.is_range:
-            return trial.suggest_categorical(self.name, self.values)
-        is_whole = all(isinstance(end, int) for end in self.values)
-        return (trial.suggest_int if is_whole else trial.suggest_float)(self.name, *self.values, log=self.is_log)
-
-
-def _value(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text
-
-
-def _fields(value: Any, name: str = "", path: tuple[str | int, ...] = ()) -> Iterator[tuple[str, tuple[Any, Any]]]:
-    """Yield the name of every field that may vary in the JSON of a recipe, with its path and its value."""
-    if isinstance(value, list) and len(value) == 2 and isinstance(value[1], dict):  # a class and its arguments
-        yield from _fields(value[1], name, (*path, 1))
-    elif isinstance(value, dict | list):
-        for key, part in value.items() if isinstance(value, dict) else enumerate(value):
-            if key not in ("kind", "name", *Recipe.WORDS):
-                yield from _fields(part, f"{name}.{key}".lstrip("."), (*path, key))
-    else:
-        yield name, (path, value)
-
-
-def with_values(recipe: Recipe, values: Mapping[Setting, Any], name: str) -> Recipe:
-    """Return a recipe with other values in some fields.
-
-    Raises:
-        InputError: a field forbids its value.
-    """
-    fields = to_json(recipe) | {"name": name, "summary": f"found by tune, from {recipe.name}"}
-    for setting, value in values.items():
-        *before, last = setting.path
-        functools.reduce(lambda part, key: part[key], before, fields)[last] = value
-    try:
-        made: Recipe = from_json(fields)
-        check_recipe(made)
-    except (FieldError, InputError) as error:
-        shown = ", ".join(f"{setting.name}={value}" for setting, value in values.items())
-        raise InputError(f"--vary: {shown} cannot be trained. {error}") from error
-    return made
 
 
 def tune(
@@ -215,13 +118,11 @@ class _Search:
         """
         optuna = _import_optuna()
         storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(self.out / LOG_FILE)))
-        study = optuna.create_study(
-            study_name="tune",
-            storage=storage,
-            load_if_exists=True,
-            direction="maximize",
-            pruner=optuna.pruners.MedianPruner(),
-        )
+        options = {"study_name": "tune", "storage": storage, "pruner": optuna.pruners.MedianPruner()}
+        if "tune" in optuna.get_all_study_names(storage):
+            study = optuna.load_study(**options)
+        else:
+            study = optuna.create_study(direction="maximize", **options)
         described = {
             "recipe": self.recipe.settings(),
             "vary": [asdict(setting) for setting in self.settings],
@@ -237,7 +138,7 @@ class _Search:
             )
         if not study.trials:
             study.set_user_attr("search", described)
-            fields = dict(_fields(to_json(self.recipe)))
+            fields = dict(fields_of(to_json(self.recipe)))
             study.enqueue_trial({setting.name: fields[setting.name][1] for setting in self.settings})
         return study
 
@@ -280,7 +181,8 @@ class _Search:
                     continue
                 runs[trial].append(run)
                 mean = statistics.mean(each.accuracy or 0.0 for each in runs[trial])
-                trial.report(mean, fold)
+                if fold not in study.trials[trial.number].intermediate_values:  # else a stopped search reported it
+                    trial.report(mean, fold)
                 trial.set_user_attr("seconds", sum(each.seconds + each.validation_seconds for each in runs[trial]))
                 log.info("Trial %d, fold %d of %d: %.3f%%", trial.number + 1, fold + 1, self.folds, 100 * mean)
                 if fold + 1 == self.folds:
@@ -299,7 +201,10 @@ class _Search:
         distinct = {json.dumps(trial.params): trial for trial in sorted(finished, key=lambda trial: trial.value)}
         distinct.pop(json.dumps(study.trials[0].params), None)
         if not distinct:
-            raise TrainingError(f"{self.out}: no trial was finished. Expected at least one. Try more with --trials.")
+            raise TrainingError(
+                f"{self.out}: every trial failed, or is the recipe that the search started from. Expected one that is "
+                "not. Try more with --trials, or other values with --vary."
+            )
         few = sorted(distinct.values(), key=lambda trial: (-trial.value, trial.number))[:3]
         return [
             with_values(
@@ -363,21 +268,3 @@ def _import_optuna() -> Any:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
     return optuna
-
-
-def to_toml(recipe: Recipe) -> str:
-    """Return a recipe as a TOML file."""
-    import tomli_w
-
-    def plain(value: Any) -> Any:
-        """Return a class and its arguments as one table, and leave out what TOML has no word for."""
-        if isinstance(value, list):
-            if len(value) == 2 and isinstance(value[1], dict):
-                return {"kind": value[0]} | plain(value[1])
-            return [plain(part) for part in value]
-        if isinstance(value, dict):
-            return {name: plain(part) for name, part in value.items() if part is not None}
-        return value
-
-    fields = {name: value for name, value in to_json(recipe).items() if name not in ("name", "source")}
-    return tomli_w.dumps(plain(fields))
