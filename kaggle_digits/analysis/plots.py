@@ -285,8 +285,8 @@ def plot_trials(accuracies: Sequence[float | None]) -> Figure:
     axes.step(numbers, np.fmax.accumulate(values), where="post", label="the best so far")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(axis="y")
-    axes.set(xlabel="trial", ylabel="accuracy in percent", title="The trials of the search")
-    axes.legend()
+    axes.set(xlabel="trial", ylabel="accuracy in percent")
+    axes.legend(loc="lower right")
     return figure
 
 
