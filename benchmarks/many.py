@@ -18,7 +18,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from kaggle_digits.analysis.engine import ONE_THREAD, Piece, open_engine
+from kaggle_digits.analysis.cluster import ONE_THREAD, open_engine
+from kaggle_digits.analysis.engine import Piece
 from kaggle_digits.analysis.validate import compare_folds, fold_pieces
 from kaggle_digits.data import find_source, load_train
 from kaggle_digits.learners import Context

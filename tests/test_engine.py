@@ -18,8 +18,9 @@ import pytest
 from quick import QUICK
 
 import kaggle_digits
+from kaggle_digits.analysis.cluster import open_engine
 from kaggle_digits.analysis.compare import compare
-from kaggle_digits.analysis.engine import Engine, Piece, open_engine
+from kaggle_digits.analysis.engine import Engine, Piece
 from kaggle_digits.analysis.validate import compare_folds
 from kaggle_digits.data import Split, find_source, load_train
 from kaggle_digits.errors import InputError

@@ -57,7 +57,7 @@ def compare(
         seeds: the seeds of the trainings. The first one also decides which rows are held out.
         on_test: train on all training rows and score on the test rows, which must have labels, instead of held-out
             ones. Most published figures are of this kind, on MNIST's own files.
-        engine: trains the pieces, see ``engine.open_engine``; None trains them here, one after another.
+        engine: trains the pieces, see ``cluster.open_engine``; None trains them here, one after another.
 
     Returns:
         the contents of compare.json. ``rows`` says which rows were trained on and scored. ``recipes`` holds one row for

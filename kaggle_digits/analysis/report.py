@@ -449,7 +449,7 @@ def page_of_search(folder: Path) -> Page:
     start, best = fields["fresh"]
     return Page(
         title=f"A search from {fields['recipe']}",
-        lead=f"What the search found: {describe_search(fields)}. That and the recipe to start from were cross-validated "
+        lead=f"What the search found: {describe_search(fields)}. That and the recipe to start from were validated "
         "on folds and with seeds that the search did not see. ± is one standard error.",
         facts=[
             ("Found", best["recipe"] + (f", in {folder / 'best.toml'}" if fields["is_better"] else "")),

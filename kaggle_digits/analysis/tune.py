@@ -57,7 +57,7 @@ def tune(
         trials: how many settings to try.
         folds: parts of the rows, each of which is held out once.
         seed: the seed of the search. The seeds after it are those of the other folds.
-        engine: trains the pieces, see ``engine.open_engine``; None trains them here, one after another. The more at a
+        engine: trains the pieces, see ``cluster.open_engine``; None trains them here, one after another. The more at a
             time, the less the search knows when it chooses.
 
     Returns:
@@ -167,7 +167,7 @@ class _Search:
                     recipe,
                     self.out / "trials" / str(trial.number + 1),
                     self.folds,
-                    context=replace(self.context, device=self.engine.device_of(recipe)),
+                    context=replace(self.context, device=self.engine.find_device(recipe)),
                 )[fold]
                 for trial, recipe in recipes.items()
             }

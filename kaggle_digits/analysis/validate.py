@@ -75,7 +75,7 @@ def validate(
         folds: parts of the rows, each of which is held out once.
         repeat: how often to do this, each time with other folds and seeds.
         seed: the seed for the folds and the trainings. The same seed makes the same folds for every recipe.
-        engine: trains the pieces, see ``engine.open_engine``; None trains them here, one after another.
+        engine: trains the pieces, see ``cluster.open_engine``; None trains them here, one after another.
 
     Raises:
         InputError: the data or the device cannot be used, or there are too few rows.

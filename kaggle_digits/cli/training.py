@@ -242,8 +242,8 @@ def compare(
     quiet: bool,
 ) -> None:
     """Compare recipes."""
+    from kaggle_digits.analysis.cluster import open_engine
     from kaggle_digits.analysis.compare import compare
-    from kaggle_digits.analysis.engine import open_engine
     from kaggle_digits.analysis.report import REPORT_FILE, describe
     from kaggle_digits.analysis.validate import compare_folds
     from kaggle_digits.strategy import device_of_any
@@ -314,7 +314,7 @@ def tune(
 ) -> None:
     """Tune a recipe."""
     from kaggle_digits.analysis import tune as search
-    from kaggle_digits.analysis.engine import open_engine
+    from kaggle_digits.analysis.cluster import open_engine
     from kaggle_digits.analysis.report import REPORT_FILE, describe_search
     from kaggle_digits.strategy import device_of
 
@@ -384,7 +384,7 @@ def validate(
     json: bool,
 ) -> None:
     """Cross-validate a recipe."""
-    from kaggle_digits.analysis.engine import open_engine
+    from kaggle_digits.analysis.cluster import open_engine
     from kaggle_digits.analysis.validate import LABELS_FILE, MISTAKES_FILE, ROWS_FILE, suspect_labels
     from kaggle_digits.analysis.validate import validate as cross_validate
     from kaggle_digits.strategy import device_of
