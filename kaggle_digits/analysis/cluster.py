@@ -164,7 +164,8 @@ def open_engine(
         ) from error
     logging.getLogger("distributed").setLevel(logging.CRITICAL)  # a worker that dies is replaced, and nothing is lost
     with ExitStack() as stack:
-        stack.enter_context(dask.config.set({"distributed.admin.large-graph-warning-threshold": "1GB"}))
+        settings = {"distributed.admin.large-graph-warning-threshold": "1GB", "distributed.worker.profile.enabled": False}
+        stack.enter_context(dask.config.set(settings))
         if scheduler:
             client = stack.enter_context(_connect(scheduler))
         else:
