@@ -164,8 +164,8 @@ def open_engine(
         ) from error
     logging.getLogger("distributed").setLevel(logging.CRITICAL)  # a worker that dies is replaced, and nothing is lost
     with ExitStack() as stack:
-        settings = {"distributed.admin.large-graph-warning-threshold": "1GB", "distributed.worker.profile.enabled": False}
-        stack.enter_context(dask.config.set(settings))
+        settings = {"admin.large-graph-warning-threshold": "1GB", "worker.profile.enabled": False}
+        stack.enter_context(dask.config.set({f"distributed.{name}": value for name, value in settings.items()}))
         if scheduler:
             client = stack.enter_context(_connect(scheduler))
         else:
