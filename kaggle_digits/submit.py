@@ -261,11 +261,13 @@ def _run_name(out: Path) -> str:
 
 def _train_folds(plan: Plan, progress: Progress | None) -> list[Run]:
     """Train a network for each fold, in the first folder of NAME, NAME-2 and so on that is free or holds this job."""
-    cross_validate = import_module("kaggle_digits.analysis.validate").cross_validate
+    validate = import_module("kaggle_digits.analysis.validate")
     folders = numbered_names(RUNS / _run_name(plan.out))
     holds_folds = _repeats().holds_folds
     folder = next(each for each in folders if not each.exists() or holds_folds(list(_wanted_runs(plan, each))))
-    return cross_validate(plan.recipe, plan.rows, folder, plan.folds, context=plan.context(progress), keep=True)
+    pieces = validate.fold_pieces(plan.recipe, folder, plan.folds, context=plan.context())
+    engine = validate.Engine(progress=progress)
+    return list(validate.finished(engine.train(pieces, plan.rows, keep=True)))
 
 
 def _wanted_runs(plan: Plan, folder: Path) -> Iterator[Run]:

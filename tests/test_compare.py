@@ -17,6 +17,7 @@ from quick import KILLED_AT_EPOCH, QUICK_TOML
 
 from kaggle_digits import cli
 from kaggle_digits.analysis.compare import compare
+from kaggle_digits.analysis.engine import Engine
 from kaggle_digits.analysis.report import describe, format_accuracy
 from kaggle_digits.cli.output import TrainingProgress
 from kaggle_digits.data import find_source, load_train, split_rows
@@ -131,9 +132,9 @@ def test_only_failures_still_give_tables_and_a_report():
 def test_missing_device_is_an_error_and_no_row():
     on_gpu = functools.partial(device_of_any, requested="gpu")
     with pytest.raises(DeviceError):
-        compare([QUICK], Path("out"), data="sample", find_device=on_gpu)
+        compare([QUICK], Path("out"), data="sample", engine=Engine(on_gpu))
     # Recipes of scikit-learn run on the CPU, so the missing GPU does not matter to them.
-    assert compare([BAYES], Path("out"), data="sample", find_device=on_gpu)["recipes"][0]["failed"] is None
+    assert compare([BAYES], Path("out"), data="sample", engine=Engine(on_gpu))["recipes"][0]["failed"] is None
 
 
 def test_stopped_comparison_continues_where_it_was(monkeypatch):

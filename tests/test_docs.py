@@ -37,7 +37,7 @@ README = TEXTS["README.md"]
 def commands_of(text: str) -> list[str]:
     """Return every command of ours in a text, in backticks or on lines of code."""
     found = re.findall(r"`(kaggle-digits [^`]+)`", text)
-    blocks = re.findall(r"```(?:console|sh)\n(.*?)```", text, re.DOTALL)
+    blocks = re.findall(r"```(?:console|sh|bash)\n(.*?)```", text, re.DOTALL)
     code = [line for block in blocks for line in block.splitlines()]
     code += re.findall(r"^    (\S.*)", text, re.MULTILINE)
     for line in code:
@@ -67,6 +67,16 @@ def is_quick(command: str) -> bool:
         or (verb == "submit" and "--dry-run" in options)
         or (verb == "compare" and "sample" in options)
     )
+
+
+def test_manifests_and_scripts_have_no_fault_of_syntax():
+    blocks = [block for text in TEXTS.values() for block in re.findall(r"```(yaml|bash|sh)\n(.*?)```", text, re.DOTALL)]
+    assert {kind for kind, _ in blocks} == {"yaml", "bash", "sh"}
+    for kind, block in blocks:
+        if kind == "yaml":
+            assert yaml.safe_load(block)["kind"]
+        else:
+            subprocess.run(["bash", "-n"], input=block, text=True, check=True)
 
 
 @pytest.fixture(scope="module")

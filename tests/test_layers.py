@@ -19,6 +19,8 @@ import sys
 from pathlib import Path
 from kaggle_digits.cli import main
 code = main(["submit", "--data", sys.argv[1], "--recipe", "flash", "--out", "mine.csv", "--quiet"])
+extras = {"dask", "distributed", "optuna", "tomli_w"} & set(sys.modules)
+sys.exit(f"imported {extras}") if extras else None
 files = [module.__file__ for name, module in sys.modules.items() if name.split(".")[0] == "kaggle_digits"]
 print(code, len(files), sum(len(Path(file).read_text(encoding="utf-8").splitlines()) for file in files))
 """
@@ -57,7 +59,7 @@ def test_house_stays_as_small_as_it_is():
     rooms = [path for path in PACKAGE.iterdir() if path.suffix == ".py" or (path.is_dir() and any(path.glob("*.py")))]
     assert len(rooms) <= 22
     assert sum(lines(PACKAGE / f"{name}.py") for name in CORE) <= 2_750
-    assert sum(map(lines, MODULES)) <= 16_100
+    assert sum(map(lines, MODULES)) <= 16_750
 
 
 def test_no_function_has_more_than_eight_parameters():

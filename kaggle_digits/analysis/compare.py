@@ -6,26 +6,27 @@ rewritten after every recipe, and ``report.html`` is written at the end.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import statistics
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from kaggle_digits.analysis.engine import Engine, Piece
 from kaggle_digits.analysis.html import write_page
 from kaggle_digits.analysis.report import COMPARE_FILE, REPORT_FILE, compare_run_folder, page_of_comparison
-from kaggle_digits.analysis.validate import find_devices, readable, train_piece, write_csv
+from kaggle_digits.analysis.validate import readable, write_csv
 from kaggle_digits.data import Split, TrainingRows, find_source, load_test_rows, load_train
-from kaggle_digits.digits import accuracy, standard_error
+from kaggle_digits.digits import standard_error
 from kaggle_digits.errors import DataError, DeviceError, DigitsError, RunError
 from kaggle_digits.files import locked, read_json, write_json
-from kaggle_digits.learners import Context, Progress, part_of
+from kaggle_digits.learners import Context
 from kaggle_digits.recipe import Recipe
 from kaggle_digits.run import RowCounts, Run, device_to_json, find_commit
-from kaggle_digits.strategy import Device, device_of
 
 log = logging.getLogger(__name__)
 
@@ -41,9 +42,8 @@ def compare(
     *,
     data: str | None = None,
     seeds: Iterable[int] = (0,),
-    find_device: Callable[[Recipe], Device] = device_of,
     on_test: bool = False,
-    progress: Progress | None = None,
+    engine: Engine | None = None,
 ) -> dict[str, Any]:
     """Train every recipe with every seed, and write tables and a report.
 
@@ -55,10 +55,9 @@ def compare(
         out: the folder to write.
         data: where the data is, see ``data.find_source``.
         seeds: the seeds of the trainings. The first one also decides which rows are held out.
-        find_device: says where to train a recipe.
         on_test: train on all training rows and score on the test rows, which must have labels, instead of held-out
             ones. Most published figures are of this kind, on MNIST's own files.
-        progress: receives every step and epoch.
+        engine: trains the pieces, see ``cluster.open_engine``; None trains them here, one after another.
 
     Returns:
         the contents of compare.json. ``rows`` says which rows were trained on and scored. ``recipes`` holds one row for
@@ -75,10 +74,10 @@ def compare(
     """
     seeds = list(seeds)
     source = find_source(data)
-    rows = load_train(source)
+    rows = all_rows = load_train(source)
     split = None if on_test else Split(fraction=COMPARE_FRACTION, seed=seeds[0])
     if split:
-        rows, held_out = split.of(rows)
+        rows, held_out = split.of(all_rows)
     else:
         test = load_test_rows(source)
         if test.digits is None:
@@ -94,48 +93,40 @@ def compare(
         "rows": asdict(RowCounts.of(rows, held_out)) | {"split_seed": split.seed if split else None},
         "commit": find_commit(),
     }
-    devices = find_devices(recipes, find_device)
+    engine = engine or Engine()
+    devices = engine.find_devices(recipes)
     out.mkdir(parents=True, exist_ok=True)
     busy = RunError(f"{out}: is being written by another comparison. Expected a folder for each. Name another one.")
     with locked(out, busy):
         kept = _load_rows(out, comparison["rows"])
         done = {recipe.name: kept.pop(recipe.name, None) for recipe in recipes}
-        for number, (recipe, device) in enumerate(zip(recipes, devices, strict=True)):
-            runs: list[Run] = []
+        pieces = [
+            Piece(
+                recipe,
+                compare_run_folder(out, recipe.name, seed),
+                Context(device, seed, source.name_for(out), split),
+                is_traced=recipe.networks == (recipe,),
+            )
+            for recipe, device in zip(recipes, devices, strict=True)
+            for seed in seeds
+        ]
+        trained = engine.train(pieces, *((rows, held_out) if on_test else (all_rows,)))
+        for recipe in recipes:
+            found = list(itertools.islice(trained, len(seeds)))
+            failures = [each for each in found if isinstance(each, Exception)]
+            if hopeless := [each for each in failures if isinstance(each, (DeviceError, OSError))]:
+                raise hopeless[0]
             failure = None
-            for index, seed in enumerate(seeds):
-                log.info("%s, seed %d", recipe.name, seed)
-                own = part_of(progress, number * len(seeds) + index, len(recipes) * len(seeds))
-                context = Context(device, seed, source.name_for(out), split, own)
-                callbacks = [_tracer(recipe, held_out, device)] if recipe.networks == (recipe,) else []
-                folder = compare_run_folder(out, recipe.name, seed)
-                try:
-                    runs.append(train_piece(recipe, rows, held_out, folder, context, callbacks=callbacks))
-                except (DeviceError, OSError):  # the next training would fail as well
-                    raise
-                except Exception as error:
-                    failure = str(error) if isinstance(error, DigitsError) else f"{type(error).__name__}: {error}"
-                    log.error("%s failed: %s", recipe.name, failure)
-                    break
+            if failures:
+                known = isinstance(failures[0], DigitsError)
+                failure = str(failures[0]) if known else f"{type(failures[0]).__name__}: {failures[0]}"
+                log.error("%s failed: %s", recipe.name, failure)
+            runs = [each for each in found if isinstance(each, Run)]
             done[recipe.name] = _row(recipe, seeds, runs, failure, comparable=comparable)
             comparison["recipes"] = [row for row in (*done.values(), *kept.values()) if row]
             _write_tables(out, comparison)
         write_page(out / REPORT_FILE, page_of_comparison(out))
     return comparison
-
-
-def _tracer(recipe: Recipe, held_out: TrainingRows, device: Device) -> Any:
-    """Return a callback that measures a network while it is trained."""
-    from kaggle_digits.analysis.trace import Tracer  # with the backend that was chosen
-    from kaggle_digits.models import network_predictor
-
-    (network,) = recipe.networks
-
-    def measure(model: Any) -> float:
-        predictor = network_predictor(model, network, device=device, averaging=False)
-        return accuracy(predictor.probabilities(held_out.pixels), held_out.digits)
-
-    return Tracer(measure)
 
 
 def _load_rows(out: Path, rows: dict[str, int]) -> dict[str, dict[str, Any]]:

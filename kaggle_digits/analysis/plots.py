@@ -268,3 +268,34 @@ def mistake_titles(probabilities: np.ndarray, digits: np.ndarray) -> list[str]:
 
 def _colours(count: int) -> Sequence[Any]:
     return PALETTE[:count] if count <= len(PALETTE) else seaborn.color_palette("husl", count)
+
+
+@rc_context(STYLE)
+def plot_trials(accuracies: Sequence[float | None]) -> Figure:
+    """Draw the accuracy of each trial of a search, and the best one so far.
+
+    Args:
+        accuracies: 0–1, in the order of the trials; None for a trial that failed or was given up.
+    """
+    figure = Figure(figsize=(7, 3), layout="constrained")
+    axes = figure.subplots()
+    values = 100 * np.array([np.nan if value is None else value for value in accuracies])
+    numbers = np.arange(1, len(values) + 1)
+    axes.plot(numbers, values, "o", markersize=4, label="a trial")
+    axes.step(numbers, np.fmax.accumulate(values), where="post", label="the best so far")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.grid(axis="y")
+    axes.set(xlabel="trial", ylabel="accuracy in percent")
+    axes.legend(loc="lower right")
+    return figure
+
+
+@rc_context(STYLE)
+def plot_shares(shares: Mapping[str, float]) -> Figure:
+    """Draw what share of something each name has, 0–1, the largest first."""
+    figure = Figure(figsize=(7, 0.6 + 0.35 * len(shares)), layout="constrained")
+    axes = figure.subplots()
+    ordered = sorted(shares.items(), key=lambda item: -item[1])
+    seaborn.barplot(x=[100 * share for _, share in ordered], y=[name for name, _ in ordered], color=BLUE, ax=axes)
+    axes.set(xlabel="percent of the differences", ylabel="")
+    return figure

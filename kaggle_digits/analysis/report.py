@@ -1,4 +1,4 @@
-"""One page about a run, an ensemble, a validation or a comparison."""
+"""One page about a run, an ensemble, a validation, a comparison or a search."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 MOST_MISTAKES = 60  # on a page
-COMPARE_FILE, REPORT_FILE = "compare.json", "report.html"
+COMPARE_FILE, TUNE_FILE, REPORT_FILE = "compare.json", "tune.json", "report.html"
 
 
 def report(folder: Path, out: Path | None = None, *, data: str | None = None) -> Path:
     """Write a page about the contents of a folder.
 
     Args:
-        folder: a run folder, or the folder of a validation or a comparison.
+        folder: a run folder, or the folder of a validation, a comparison or a search.
         out: the file to write; None for report.html in the folder. An existing file is replaced.
         data: where the training rows are, see ``data.find_source``; None for where the run found them. Without them the
             page has no pictures of mistakes.
@@ -56,12 +56,13 @@ def report(folder: Path, out: Path | None = None, *, data: str | None = None) ->
         validate.JSON_FILE: lambda: _page_of_validation(validate.load_validation(folder), data),
         validate.COMPARISON_FILE: lambda: _page_of_folds(folder),
         COMPARE_FILE: lambda: page_of_comparison(folder),
+        TUNE_FILE: lambda: page_of_search(folder),
     }
     name = next((name for name in builders if (folder / name).exists()), "")
     if not name and run_folders(folder) == [folder]:
         raise RunError(
-            f"{folder}: nothing to report on in it. Expected {', '.join(builders)}, as train, validate and compare "
-            "leave, or the run folders of members. Name such a folder."
+            f"{folder}: nothing to report on in it. Expected {', '.join(builders)}, as train, validate, compare and "
+            "tune leave, or the run folders of members. Name such a folder."
         )
     with validate.readable(folder / name):
         page = builders[name]() if name else _page_of_members(folder)
@@ -419,6 +420,68 @@ def _page_of_folds(folder: Path) -> Page:
             ),
             _confusions_section(
                 plots.plot_confusions({found.recipe.name: (found.probabilities, found.digits) for found in validations})
+            ),
+        ],
+        commit=fields["commit"],
+    )
+
+
+def describe_search(fields: Mapping[str, Any]) -> str:
+    """Say what a search has found.
+
+    Args:
+        fields: as ``tune.tune`` returns them.
+    """
+    counted_rows = f"{fields['fewer_mistakes']:.0f} ± {fields['standard_error']:.0f}"
+    if fields["is_better"]:
+        return f"{counted_rows} fewer mistakes of {fields['rows']:,}"
+    return f"no better than where you started ({counted_rows} fewer mistakes of {fields['rows']:,})"
+
+
+def page_of_search(folder: Path) -> Page:
+    """Return the page about a search in a folder."""
+    fields = read_json(folder / TUNE_FILE)
+    trials, names = fields["trials"], list(fields["trials"][0]["values"])
+    figures = {"accuracy of each trial": plots.plot_trials([trial["accuracy"] for trial in trials])}
+    if fields["importances"]:
+        figures["how much of the differences each setting explains"] = plots.plot_shares(fields["importances"])
+    ranked = sorted(trials, key=lambda trial: (trial["state"] != "complete", -(trial["accuracy"] or 0)))
+    start, best = fields["fresh"]
+    return Page(
+        title=f"A search from {fields['recipe']}",
+        lead=f"What the search found: {describe_search(fields)}. That and the recipe to start from were validated "
+        "on folds and with seeds that the search did not see. ± is one standard error.",
+        facts=[
+            ("Found", best["recipe"] + (f", in {folder / 'best.toml'}" if fields["is_better"] else "")),
+            ("Accuracy", f"{best['accuracy']:.3%}; of {start['recipe']}, {start['accuracy']:.3%}"),
+            ("Chosen from", ", ".join(f"{each['recipe']}: {each['accuracy']:.3%}" for each in fields["few"])),
+            ("Seconds", f"{fields['search_seconds']:,.0f} to search, {fields['fresh_seconds']:,.0f} to measure"),
+        ],
+        sections=[
+            Section(
+                "The search",
+                "Each accuracy is the mean over the folds of the search. These figures are too high for the best "
+                "trials, because the search chose by them. Trials whose first folds were bad were given up.",
+                figures=figures,
+            ),
+            Section(
+                "Trials",
+                head=("trial", *names, "accuracy", "folds", "seconds"),
+                rows=[
+                    (
+                        f"{trial['trial']}" + ("" if trial["state"] == "complete" else f", {trial['state']}"),
+                        *(
+                            f"{trial['values'][name]:.4g}"
+                            if isinstance(trial["values"][name], float)
+                            else str(trial["values"][name])
+                            for name in names
+                        ),
+                        "–" if trial["accuracy"] is None else f"{trial['accuracy']:.3%}",
+                        str(trial["folds"]),
+                        f"{trial['seconds']:,.0f}",
+                    )
+                    for trial in ranked
+                ],
             ),
         ],
         commit=fields["commit"],

@@ -9,6 +9,23 @@ from typing import Any
 
 import keras
 
+from kaggle_digits.data import TrainingRows
+from kaggle_digits.digits import accuracy
+from kaggle_digits.models import network_predictor
+from kaggle_digits.recipe import Recipe
+from kaggle_digits.strategy import Device
+
+
+def tracer(recipe: Recipe, held_out: TrainingRows, device: Device) -> Tracer:
+    """Return a callback that measures a network on held-out rows while it is trained."""
+    (network,) = recipe.networks
+
+    def measure(model: Any) -> float:
+        predictor = network_predictor(model, network, device=device, averaging=False)
+        return accuracy(predictor.probabilities(held_out.pixels), held_out.digits)
+
+    return Tracer(measure)
+
 
 class Tracer(keras.callbacks.Callback):
     """Keep the loss of every step, and measure the network after some steps of the first epoch, where most is learned.

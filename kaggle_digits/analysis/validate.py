@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import csv
 import itertools
-import logging
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -19,19 +18,15 @@ from typing import Any
 
 import numpy as np
 
+from kaggle_digits.analysis.engine import Engine, Piece
 from kaggle_digits.data import Split, TrainingRows, find_source, fold_rows, load_train
-from kaggle_digits.devices import free_memory
 from kaggle_digits.digits import CLASSES, accuracy, standard_error
 from kaggle_digits.errors import RunError
 from kaggle_digits.files import atomic_path, read_json, write_json
-from kaggle_digits.learners import Context, Progress, part_of
+from kaggle_digits.learners import Context
 from kaggle_digits.recipe import Recipe, to_json
 from kaggle_digits.recipes.fields import from_json
 from kaggle_digits.run import Run, device_to_json, find_commit, member_folder, member_seed
-from kaggle_digits.strategy import Device, device_of
-from kaggle_digits.train import check_recipe, train_run
-
-log = logging.getLogger(__name__)
 
 JSON_FILE, ROWS_FILE, MISTAKES_FILE = "validation.json", "out_of_fold.csv", "mistakes.csv"
 PICTURE_FILE, LABELS_FILE = "mistakes.png", "labels.csv"
@@ -67,8 +62,7 @@ def validate(
     folds: int = 5,
     repeat: int = 1,
     seed: int = 0,
-    find_device: Callable[[Recipe], Device] = device_of,
-    progress: Progress | None = None,
+    engine: Engine | None = None,
 ) -> Validation:
     """Cross-validate a recipe, and write its figures.
 
@@ -81,8 +75,7 @@ def validate(
         folds: parts of the rows, each of which is held out once.
         repeat: how often to do this, each time with other folds and seeds.
         seed: the seed for the folds and the trainings. The same seed makes the same folds for every recipe.
-        find_device: says where to train a recipe.
-        progress: receives every step and epoch.
+        engine: trains the pieces, see ``cluster.open_engine``; None trains them here, one after another.
 
     Raises:
         InputError: the data or the device cannot be used, or there are too few rows.
@@ -90,15 +83,14 @@ def validate(
         TrainingError: a training failed.
     """
     source = find_source(data)
-    context = Context(None, seed, source.name_for(out), None, progress)
-    recipes = {out: recipe}
-    return _validate_all(recipes, load_train(source), find_device, folds=folds, repeat=repeat, context=context)[0]
+    context = Context(seed=seed, source=source.name_for(out))
+    return validate_all({out: recipe}, load_train(source), engine, folds=folds, repeat=repeat, context=context)[0]
 
 
-def _validate_all(
+def validate_all(
     recipes: Mapping[Path, Recipe],
     rows: TrainingRows,
-    find_device: Callable[[Recipe], Device],
+    engine: Engine | None,
     *,
     folds: int,
     repeat: int,
@@ -107,23 +99,22 @@ def _validate_all(
     """Cross-validate recipes on the same rows and folds, each in the folder that is its key, see ``validate``."""
     for out, recipe in recipes.items():
         _check_folder(out, recipe, rows, folds=folds, seed=context.seed)
-    validations: list[Validation] = []
-    for device, (out, recipe) in zip(find_devices([*recipes.values()], find_device), recipes.items(), strict=True):
-        runs: list[Run] = []
-        readings = []
+    engine = engine or Engine()
+    pieces = []
+    for device, (out, recipe) in zip(engine.find_devices([*recipes.values()]), recipes.items(), strict=True):
         for number in range(repeat):
-            part = len(validations) * repeat + number
-            own = replace(
-                context,
-                device=device,
-                seed=context.seed + number,
-                progress=part_of(context.progress, part, len(recipes) * repeat),
-            )
             folder = out if number == 0 else out / f"repeat-{number + 1}"
-            runs += cross_validate(recipe, rows, folder, folds, context=own)
-            fold = fold_rows(rows, folds, seed=own.seed)
+            own = replace(context, device=device, seed=context.seed + number)
+            pieces += fold_pieces(recipe, folder, folds, context=own)
+    trained = finished(engine.train(pieces, rows))
+    validations = []
+    for out, recipe in recipes.items():
+        runs, readings = [], []
+        for number in range(repeat):
+            fold = fold_rows(rows, folds, seed=context.seed + number)
             probabilities = np.empty((len(rows), CLASSES))
-            for held_out, run in enumerate(runs[-folds:]):
+            for held_out, run in enumerate(itertools.islice(trained, folds)):
+                runs.append(run)
                 probabilities[fold == held_out] = run.probabilities
             readings.append(probabilities)
         right = np.mean([probabilities.argmax(axis=1) == rows.digits for probabilities in readings], axis=0)
@@ -134,56 +125,35 @@ def _validate_all(
     return validations
 
 
-def cross_validate(
-    recipe: Recipe, rows: TrainingRows, folder: Path, folds: int, *, context: Context, keep: bool = False
-) -> list[Run]:
-    """For each fold, train on all others and predict it.
+def fold_pieces(recipe: Recipe, folder: Path, folds: int, *, context: Context) -> list[Piece]:
+    """Return a training for each fold, on all other folds.
 
     Args:
         recipe: what to train.
-        rows: all labelled rows.
         folder: gets a run folder for each fold, 1-of-5 and so on. Existing runs are not trained again.
         folds: how many folds.
         context: where to train. Its seed is that of the folds; each training has its own.
-        keep: whether the runs will predict. Some methods keep all rows for that.
-
-    Returns:
-        the finished runs.
     """
-    runs = []
-    for fold in range(folds):
-        log.info("%s: fold %d of %d", recipe.name, fold + 1, folds)
-        split = Split(seed=context.seed, folds=folds, fold=fold)
-        own = replace(
-            context,
-            seed=member_seed(context.seed, fold + 1, folds),
-            split=split,
-            progress=part_of(context.progress, fold, folds),
+    return [
+        Piece(
+            recipe,
+            member_folder(folder, fold + 1, folds),
+            replace(
+                context,
+                seed=member_seed(context.seed, fold + 1, folds),
+                split=Split(seed=context.seed, folds=folds, fold=fold),
+            ),
         )
-        runs.append(train_piece(recipe, *split.of(rows), member_folder(folder, fold + 1, folds), own, keep=keep))
-    return runs
+        for fold in range(folds)
+    ]
 
 
-def train_piece(
-    recipe: Recipe,
-    rows: TrainingRows,
-    held_out: TrainingRows,
-    folder: Path,
-    context: Context,
-    *,
-    keep: bool = False,
-    callbacks: Sequence[Any] = (),
-) -> Run:
-    """Train a run unless that is done already, and free the memory that it took.
-
-    Args:
-        recipe, rows, held_out, folder, context, callbacks: see ``train.train_run``.
-        keep: whether the run will predict; else only its figures are kept.
-    """
-    run = train_run(recipe, rows, folder, held_out=held_out, context=context, resume=True, callbacks=callbacks)
-    run = run if keep else replace(run, predictor=None)
-    free_memory()
-    return run
+def finished(runs: Iterable[Run | Exception]) -> Iterator[Run]:
+    """Yield the runs of an engine, and raise the first failure."""
+    for run in runs:
+        if isinstance(run, Exception):
+            raise run
+        yield run
 
 
 def _check_folder(out: Path, recipe: Recipe, rows: TrainingRows, *, folds: int, seed: int) -> None:
@@ -383,8 +353,7 @@ def compare_folds(
     folds: int = 5,
     repeat: int = 1,
     seed: int = 0,
-    find_device: Callable[[Recipe], Device] = device_of,
-    progress: Progress | None = None,
+    engine: Engine | None = None,
 ) -> tuple[list[Validation], list[Pair]]:
     """Cross-validate several recipes on the same folds, and say which of each pair is better.
 
@@ -393,7 +362,7 @@ def compare_folds(
     Args:
         recipes: what to compare.
         out: the folder to write.
-        data, folds, repeat, seed, find_device, progress: as in ``validate``.
+        data, folds, repeat, seed, engine: as in ``validate``.
 
     Returns:
         the result for each recipe, and for each pair.
@@ -402,9 +371,9 @@ def compare_folds(
         InputError, RunError, TrainingError: as in ``validate``.
     """
     source = find_source(data)
-    context = Context(None, seed, source.name_for(out), None, progress)
+    context = Context(seed=seed, source=source.name_for(out))
     named = {out / recipe.name: recipe for recipe in recipes}
-    validations = _validate_all(named, load_train(source), find_device, folds=folds, repeat=repeat, context=context)
+    validations = validate_all(named, load_train(source), engine, folds=folds, repeat=repeat, context=context)
     pairs = [compare_pair(first, second) for first, second in itertools.combinations(validations, 2)]
     fields = {"recipes": [recipe.name for recipe in recipes], "pairs": [asdict(pair) for pair in pairs]}
     write_json(out / COMPARISON_FILE, fields)
@@ -412,21 +381,6 @@ def compare_folds(
     table = ([found.recipe.name, *(found.fields[name] for name in columns)] for found in validations)
     write_csv(out / PAIRS_FILE, ("recipe", *columns), table)
     return validations, pairs
-
-
-def find_devices(recipes: Sequence[Recipe], find_device: Callable[[Recipe], Device]) -> list[Device]:
-    """Find the device for each recipe, say which, and check that users' recipes can be trained.
-
-    Raises:
-        InputError: one of them cannot.
-    """
-    devices = [find_device(recipe) for recipe in recipes]
-    of_networks = [device for device in devices if device.backend != "scikit-learn"]
-    for description in dict.fromkeys(map(str, of_networks or devices)):
-        log.info("Device: %s", description)
-    for recipe in recipes:
-        check_recipe(recipe)
-    return devices
 
 
 def load_validation(folder: Path) -> Validation:

@@ -32,6 +32,7 @@ VERBS = {
     "validate": "training",
     "predict": "prediction",
     "compare": "training",
+    "tune": "training",
     "recognize": "handwriting",
     "pad": "handwriting",
     "report": "training",
@@ -253,4 +254,10 @@ MESSAGE = option(
 )
 QUIET = option("--quiet", action="store_true", help="print only results, warnings and errors")
 JSON = option("--json", action="store_true", help="print the result as one line of JSON, for scripts")
+ENGINE = (
+    option(
+        "--workers", type=count, metavar="N", help="train N at a time, in processes with one thread each (needs dask)"
+    ),
+    option("--scheduler", metavar="ADDRESS", help="train on the workers of a Dask cluster, such as tcp://HOST:8786"),
+)
 TRAINING = (DATA, DEVICE, BACKEND, SEED, QUIET)

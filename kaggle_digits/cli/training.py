@@ -15,6 +15,7 @@ from kaggle_digits.cli import (
     BACKEND,
     DATA,
     DEVICE,
+    ENGINE,
     EPOCHS,
     FORCE,
     JSON,
@@ -222,6 +223,7 @@ def train(
         help="cross-validate each recipe over K folds, as the verb validate does, and say which of two is better",
     ),
     option("--test", action="store_true", help="score on the test rows, if they have labels, as MNIST's own files do"),
+    *ENGINE,
     *TRAINING,
 )
 def compare(
@@ -231,6 +233,8 @@ def compare(
     out: Path,
     folds: int | None,
     test: bool,
+    workers: int | None,
+    scheduler: str | None,
     data: str | None,
     device: str,
     backend: str | None,
@@ -238,6 +242,7 @@ def compare(
     quiet: bool,
 ) -> None:
     """Compare recipes."""
+    from kaggle_digits.analysis.cluster import open_engine
     from kaggle_digits.analysis.compare import compare
     from kaggle_digits.analysis.report import REPORT_FILE, describe
     from kaggle_digits.analysis.validate import compare_folds
@@ -255,8 +260,12 @@ def compare(
     if folds and test:
         raise InputError("compare: --folds scores on labelled rows, and --test on test rows. Leave one of them out.")
     find_device = functools.partial(device_of_any, requested=device, backend=backend)
-    with kept_if_interrupted(KEPT.format(out)), TrainingProgress(quiet=quiet) as progress:
-        common: dict[str, Any] = {"data": data, "find_device": find_device, "progress": progress}
+    with (
+        kept_if_interrupted(KEPT.format(out)),
+        TrainingProgress(quiet=quiet) as progress,
+        open_engine(find_device, progress, workers=workers, scheduler=scheduler) as engine,
+    ):
+        common: dict[str, Any] = {"data": data, "engine": engine}
         if folds:
             found, pairs = compare_folds(chosen, out, folds=folds, repeat=repeat, seed=seed, **common)
             show(_describe_pairs(found, pairs, out))
@@ -268,6 +277,61 @@ def compare(
         raise TrainingError(
             f"{', '.join(failed)}: failed, for the reasons above; the others are done. Repeat the command to try again."
         )
+
+
+@verb(
+    "search for better settings of a recipe, and measure what was found on folds that the search did not see",
+    option("recipe", metavar="NAME|FILE", help="the recipe to start from"),
+    option(
+        "--vary",
+        required=True,
+        action="append",
+        metavar="FIELD=VALUES",
+        help="a field, and its values: epochs=4..12, peak=0.003..0.03:log or batch_size=64,128,256; may be repeated",
+    ),
+    option("--trials", type=count, default=40, metavar="N", help="settings to try (default: %(default)s)"),
+    option("--folds", type=several, default=5, metavar="K", help="folds to score them on (default: %(default)s)"),
+    option("--out", required=True, type=path, metavar="DIR", help="where trials, figures, report and best.toml go"),
+    *ENGINE,
+    *TRAINING,
+    JSON,
+)
+def tune(
+    *,
+    recipe: str,
+    vary: list[str],
+    trials: int,
+    folds: int,
+    out: Path,
+    workers: int | None,
+    scheduler: str | None,
+    data: str | None,
+    device: str,
+    backend: str | None,
+    seed: int,
+    quiet: bool,
+    json: bool,
+) -> None:
+    """Tune a recipe."""
+    from kaggle_digits.analysis import tune as search
+    from kaggle_digits.analysis.cluster import open_engine
+    from kaggle_digits.analysis.report import REPORT_FILE, describe_search
+    from kaggle_digits.strategy import device_of
+
+    _check_seeds(seed, 4)
+    chosen = find_recipe(recipe, backend=backend)
+    find_device = functools.partial(device_of, requested=device, backend=backend)
+    with (
+        kept_if_interrupted(KEPT.format(out)),
+        TrainingProgress(quiet=quiet) as progress,
+        open_engine(find_device, progress, workers=workers, scheduler=scheduler) as engine,
+    ):
+        found = search.tune(chosen, vary, out, data=data, trials=trials, folds=folds, seed=seed, engine=engine)
+    if json:
+        print(_json.dumps(found | {"folder": str(out)}))
+        return
+    file = f"; {out / search.BEST_FILE}" if found["is_better"] else ""
+    show(f"{describe_search(found)}{file}\nreport  {out / REPORT_FILE}")
 
 
 def _check_seeds(seed: int, repeat: int) -> None:
@@ -298,6 +362,7 @@ def _describe_pairs(found: list[Validation], pairs: list[Pair], out: Path) -> st
         "--repeat", type=count, default=1, metavar="N", help="do it N times, with other folds and seeds (default: 1)"
     ),
     option("--out", required=True, type=path, metavar="DIR", help="where runs, figures, mistakes and probabilities go"),
+    *ENGINE,
     *TRAINING,
     EPOCHS,
     JSON,
@@ -308,6 +373,8 @@ def validate(
     folds: int,
     repeat: int,
     out: Path,
+    workers: int | None,
+    scheduler: str | None,
     data: str | None,
     device: str,
     backend: str | None,
@@ -317,23 +384,20 @@ def validate(
     json: bool,
 ) -> None:
     """Cross-validate a recipe."""
+    from kaggle_digits.analysis.cluster import open_engine
     from kaggle_digits.analysis.validate import LABELS_FILE, MISTAKES_FILE, ROWS_FILE, suspect_labels
     from kaggle_digits.analysis.validate import validate as cross_validate
     from kaggle_digits.strategy import device_of
 
     _check_seeds(seed, repeat)
     chosen = find_recipe(recipe, epochs=epochs, backend=backend)
-    with kept_if_interrupted(KEPT.format(out)), TrainingProgress(quiet=quiet) as progress:
-        found = cross_validate(
-            chosen,
-            out,
-            data=data,
-            folds=folds,
-            repeat=repeat,
-            seed=seed,
-            find_device=lambda recipe: device_of(recipe, device, backend=backend),
-            progress=progress,
-        )
+    find_device = functools.partial(device_of, requested=device, backend=backend)
+    with (
+        kept_if_interrupted(KEPT.format(out)),
+        TrainingProgress(quiet=quiet) as progress,
+        open_engine(find_device, progress, workers=workers, scheduler=scheduler) as engine,
+    ):
+        found = cross_validate(chosen, out, data=data, folds=folds, repeat=repeat, seed=seed, engine=engine)
     fields = found.fields
     if json:
         print(_json.dumps(fields | {"folder": str(out)}))
