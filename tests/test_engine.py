@@ -143,7 +143,7 @@ def test_workers_that_cannot_be_used_are_named(workplace, scheduler, fault):
         digits.write_text(digits.read_text().replace(f'"{kaggle_digits.__version__}"', '"0.1"'))
     elif fault == "missing":
         other.mkdir(parents=True)
-        (other / "__init__.py").write_text("")
+        (other / "__init__.py").write_text("raise ImportError('none')")
     path = os.environ.get("PYTHONPATH", "")
     environment = os.environ | {"PYTHONPATH": f"{other.parent.resolve()}{os.pathsep}{path}" if other.exists() else path}
     worker = None if fault == "no workers" else subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)

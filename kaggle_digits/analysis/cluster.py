@@ -9,10 +9,8 @@ from __future__ import annotations
 import functools
 import logging
 import os
-import pickle
 import platform
 import tempfile
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -69,9 +67,8 @@ class Cluster(Engine):
             number: run for number, piece in enumerate(pieces) if (run := piece.finished(rows, held_out))
         }
         # Rows that are a result of a task are made again if the only worker that has them dies. Scattered ones are not.
-        packed = zlib.compress(pickle.dumps((rows, held_out)), 1)
         submit = functools.partial(self.client.submit, pure=False)
-        there = submit(_unpack, packed)
+        there = submit(_pass_on, rows, held_out)
         futures = {
             submit(_train_piece, piece, there, self.find_there, __version__, retries=ATTEMPTS - 1): number
             for number, piece in enumerate(pieces)
@@ -89,8 +86,8 @@ class Cluster(Engine):
             yield results.pop(number)
 
 
-def _unpack(packed: bytes) -> Any:
-    return pickle.loads(zlib.decompress(packed))
+def _pass_on(*data: Any) -> Any:
+    return data
 
 
 def _version() -> str:
@@ -169,7 +166,7 @@ def open_engine(
         if scheduler:
             client = stack.enter_context(_connect(scheduler))
         else:
-            options: dict[str, Any] = {"dashboard_address": None, "silence_logs": logging.CRITICAL}
+            options: dict[str, Any] = {"dashboard_address": "127.0.0.1:0", "silence_logs": logging.CRITICAL}
             cluster = LocalCluster(n_workers=workers, threads_per_worker=1, **options)
             client = stack.enter_context(Client(stack.enter_context(cluster)))
         yield Cluster(lambda _: None, progress, client, find_there=find_device)
