@@ -3,7 +3,8 @@ onmessage = ({data: {id, what, drawing}}) => {
   try {
     const read = pixels => classify(MODEL, pixels);
     const digits = readDrawing(what === "photo" ? evenlyLit(drawing) : drawing, read, MODEL.threshold);
-    if (what === "why") for (const digit of digits) digit.why = explain(digit.pixels, digit.digit, read);
+    if (what === "why") for (const digit of digits.slice(-1)) // the one that is shown
+      digit.why = explain(digit.pixels, digit.digit, pixels => classify(QUICK, pixels));
     postMessage({id, digits});
   } catch (error) { postMessage({id, error: error.message}); }
 };

@@ -25,28 +25,46 @@ function windows(length, size, stride, padding) {
   return [-Math.floor(Math.max(0, (count - 1) * stride + size - length) / 2), count];
 }
 
+// The weights of four filters side by side, then those of the next four: so they are read in the order of use.
+function byFour(kernel, count, to) {
+  const rows = new Float64Array(Math.ceil(to / 4) * 4 * count);
+  kernel.forEach((weight, at) => {
+    const k = at % to, i = (at - k) / to;
+    rows[(k - k % 4) * count + 4 * i + k % 4] = weight;
+  });
+  return rows;
+}
+
 const LAYERS = {
-  conv(input, {size: [tall, wide], strides, padding, kernel, bias}) {
+  conv(input, layer) {
+    const {size: [tall, wide], strides, padding, bias, kernel} = layer;
     const [top, height] = windows(input.height, tall, strides[0], padding);
     const [left, width] = windows(input.width, wide, strides[1], padding);
-    const from = input.channels, to = kernel.length / (tall * wide * from), output = newMap(height, width, to);
+    const from = input.channels, count = tall * wide * from, to = kernel.length / count;
+    const output = newMap(height, width, to), patch = new Float64Array(count), rows = layer.rows ??= byFour(kernel, count, to);
     for (let y = 0; y < height; y++) for (let x = 0; x < width; x++) {
-      const start = (y * width + x) * to, sums = output.values.subarray(start, start + to);
-      if (bias) sums.set(bias);
-      for (let j = 0; j < tall; j++) {
-        const row = y * strides[0] + top + j;
-        if (row < 0 || row >= input.height) continue;
-        for (let i = 0; i < wide; i++) {
-          const column = x * strides[1] + left + i;
-          if (column < 0 || column >= input.width) continue;
-          const at = (row * input.width + column) * from;
-          let weight = (j * wide + i) * from * to;
-          for (let c = 0; c < from; c++, weight += to) {
-            const value = input.values[at + c];
-            if (value) for (let k = 0; k < to; k++) sums[k] += value * kernel[weight + k];
-          }
-        }
+      for (let j = 0, k = 0; j < tall; j++) for (let i = 0; i < wide; i++, k += from) {
+        const row = y * strides[0] + top + j, column = x * strides[1] + left + i;
+        const isInside = row >= 0 && row < input.height && column >= 0 && column < input.width;
+        const at = (row * input.width + column) * from;
+        for (let c = 0; c < from; c++) patch[k + c] = isInside ? input.values[at + c] : 0;
       }
+      const start = (y * width + x) * to;
+      for (let k = 0, weight = 0; k < to; k += 4) {
+        let a = 0, b = 0, c = 0, d = 0;
+        for (let i = 0; i < count; i++, weight += 4) {
+          const value = patch[i];
+          a += value * rows[weight];
+          b += value * rows[weight + 1];
+          c += value * rows[weight + 2];
+          d += value * rows[weight + 3];
+        }
+        output.values[start + k] = a;
+        if (k + 1 < to) output.values[start + k + 1] = b;
+        if (k + 2 < to) output.values[start + k + 2] = c;
+        if (k + 3 < to) output.values[start + k + 3] = d;
+      }
+      if (bias) for (let k = 0; k < to; k++) output.values[start + k] += bias[k];
     }
     return output;
   },
@@ -116,11 +134,14 @@ const meanOf = readings => readings[0].map((_, digit) =>
 
 // Read each row at its own columns, bilinearly. What lies outside is paper.
 function readColumns(pixels, firstOf, step = 1) {
-  return Float32Array.from({length: 784}, (_, i) => {
-    const y = Math.floor(i / 28), at = firstOf(y) + step * (i % 28), whole = Math.floor(at), part = at - whole;
-    const pixel = x => x < 0 || x > 27 ? 0 : pixels[28 * y + x];
-    return pixel(whole) * (1 - part) + pixel(whole + 1) * part;
-  });
+  const read = new Float32Array(784);
+  for (let y = 0; y < 28; y++) for (let x = 0; x < 28; x++) {
+    const at = firstOf(y) + step * x, whole = Math.floor(at), part = at - whole;
+    const left = whole < 0 || whole > 27 ? 0 : pixels[28 * y + whole];
+    const right = whole < -1 || whole > 26 ? 0 : pixels[28 * y + whole + 1];
+    read[28 * y + x] = left * (1 - part) + right * part;
+  }
+  return read;
 }
 
 // Set a digit upright and stretch it, by the moments of its ink.
@@ -167,6 +188,10 @@ function classify(model, pixels) {
   const mean = meanOf(model.runs.map(run => meanOf(run.map(network => probabilitiesOf(network, pixels)))));
   return softmax(mean.map(value => Math.log(Math.max(value, 1e-12)) / model.temperature));
 }
+
+// The same networks, but each reads an image only once.
+const withoutAverages = model =>
+  ({...model, runs: model.runs.map(run => run.map(network => ({...network, slants: 0, shifts: 0})))});
 
 // ── the weights: base64 of half-precision numbers, in the order in which layers name them ──
 function half(bits) {

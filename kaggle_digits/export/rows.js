@@ -256,13 +256,16 @@ function readDrawing(drawing, classify, threshold) {
   return rows.length > 1 ? rows : [asDigit(single.pixels, probabilities, sure)];
 }
 
-// By how much the probability of the digit falls if 5 × 5 pixels around each place are erased.
+// By how much the probability of the digit falls if 5 × 5 pixels around each place are erased; of 2 × 2 places, one is tried.
 function explain(pixels, digit, classify) {
-  const whole = classify(pixels)[digit];
-  return Array.from({length: 784}, (_, at) => {
-    const x = at % 28, y = (at - x) / 28, erased = pixels.slice();
+  const whole = classify(pixels)[digit], why = new Array(784).fill(0);
+  for (let y = 0; y < 28; y += 2) for (let x = 0; x < 28; x += 2) {
+    const erased = pixels.slice();
     for (let j = Math.max(0, y - 2); j <= Math.min(27, y + 2); j++)
       erased.fill(0, 28 * j + Math.max(0, x - 2), 28 * j + Math.min(27, x + 2) + 1);
-    return erased.some((value, i) => value !== pixels[i]) ? whole - classify(erased)[digit] : 0;
-  });
+    if (erased.every((value, i) => value === pixels[i])) continue;
+    const falls = whole - classify(erased)[digit];
+    for (const at of [28 * y + x, 28 * y + x + 1, 28 * (y + 1) + x, 28 * (y + 1) + x + 1]) why[at] = falls;
+  }
+  return why;
 }

@@ -20,9 +20,21 @@ from kaggle_digits.strategy import Device
 if TYPE_CHECKING:
     import keras
 
-ACTIVATIONS = (
-    "linear relu relu6 leaky_relu elu selu silu sigmoid hard_sigmoid softplus softsign tanh softmax".split()
-)
+ACTIVATIONS = [
+    "linear",
+    "relu",
+    "relu6",
+    "leaky_relu",
+    "elu",
+    "selu",
+    "silu",
+    "sigmoid",
+    "hard_sigmoid",
+    "softplus",
+    "softsign",
+    "tanh",
+    "softmax",
+]
 """The activations that ``network.js`` knows."""
 
 
@@ -55,11 +67,31 @@ def _text(name: str) -> str:
     return Path(__file__).with_name(name).read_text(encoding="utf-8")
 
 
-def write_page(file: Path, model: str, weights: str) -> None:
-    """Write the page of networks that ``describe_networks`` has described."""
+def write_page(
+    file: Path, runs: Sequence[Sequence[Run]], device: Device, *, temperature: float, threshold: float
+) -> None:
+    """Write the page of some networks.
+
+    Args:
+        file: what to write.
+        runs: the networks of each run. The page shows the mean of all runs.
+        device: where to load them.
+        temperature: divides the logarithms of the mean.
+        threshold: a digit with a probability below this is unsure.
+
+    Raises:
+        InputError: a network has a layer that ``network.js`` does not know.
+    """
+    weights = _Weights()
+    described = {
+        "runs": [[_describe(run, device, weights) for run in of_run] for of_run in runs],
+        "temperature": temperature,
+        "threshold": threshold,
+    }
+    model = json.dumps(described, separators=(",", ":"))
     code = "".join(map(_text, ("drawing.js", "rows.js", "network.js", "engine.js")))
-    engine = f'{code}const MODEL = unpack({model}, "{weights}");\n'
-    # The page contains all that it needs. It may start its own worker, and reach no other address.
+    engine = f'{code}const MODEL = unpack({model}, "{weights.packed()}"), QUICK = withoutAverages(MODEL);\n'
+    # The page contains all that it needs. It may start its own worker, and reaches no address.
     security = (
         "default-src 'none'; script-src 'unsafe-inline' blob:; worker-src blob:; style-src 'unsafe-inline'; "
         "img-src data: blob:; media-src blob: mediastream:; base-uri 'none'; form-action 'none'"
@@ -84,32 +116,6 @@ class _Weights:
     def packed(self) -> str:
         """Return all of them in half precision, as base64."""
         return base64.b64encode(np.concatenate(self.parts).astype("<f2").tobytes()).decode()
-
-
-def describe_networks(
-    runs: Sequence[Sequence[Run]], device: Device, *, temperature: float, threshold: float
-) -> tuple[str, str]:
-    """Describe networks for ``network.js``.
-
-    Args:
-        runs: the networks of each run. The page shows the mean of all runs.
-        device: where to load them.
-        temperature: divides the logarithms of the mean.
-        threshold: a digit with a probability below this is unsure.
-
-    Returns:
-        what ``classify`` takes, as JSON, and its weights as base64.
-
-    Raises:
-        InputError: a network has a layer that ``network.js`` does not know.
-    """
-    weights = _Weights()
-    described = {
-        "runs": [[_describe(run, device, weights) for run in of_run] for of_run in runs],
-        "temperature": temperature,
-        "threshold": threshold,
-    }
-    return json.dumps(described, separators=(",", ":")), weights.packed()
 
 
 def _describe(run: Run, device: Device, weights: _Weights) -> dict[str, Any]:
@@ -154,7 +160,10 @@ def _describe_layer(layer: keras.layers.Layer, weights: _Weights) -> list[dict[s
         return [] if name == "linear" else [{"kind": "activation", "name": name}]
 
     def window(size: str) -> dict[str, Any]:
-        if config.get("data_format") != "channels_last" or {*config.get("dilation_rate", (1,)), config.get("groups", 1)} != {1}:
+        if config.get("data_format") != "channels_last" or {
+            *config.get("dilation_rate", (1,)),
+            config.get("groups", 1),
+        } != {1}:
             raise refuse(f"{kind} with this data_format, dilation_rate or groups")
         return {"size": config[size], "strides": config["strides"], "padding": config["padding"]}
 
@@ -167,7 +176,10 @@ def _describe_layer(layer: keras.layers.Layer, weights: _Weights) -> list[dict[s
     match kind:
         case "Conv2D":
             kernel, *bias = map(weights.add, values)
-            return [{"kind": "conv", "kernel": kernel, "bias": bias[0] if bias else None} | window("kernel_size"), *activation()]
+            return [
+                {"kind": "conv", "kernel": kernel, "bias": bias[0] if bias else None} | window("kernel_size"),
+                *activation(),
+            ]
         case "Dense" if len(layer.input.shape) == 2:
             kernel, *bias = map(weights.add, values)
             return [{"kind": "dense", "kernel": kernel, "bias": bias[0] if bias else None}, *activation()]
@@ -193,7 +205,17 @@ def _describe_layer(layer: keras.layers.Layer, weights: _Weights) -> list[dict[s
 
 
 _KNOWN = (
-    "Conv2D", "Dense", "BatchNormalization", "MaxPooling2D", "AveragePooling2D", "Flatten", "Activation", "ReLU",
-    "LeakyReLU", "Softmax", "Residual", "Dropout",
+    "Conv2D",
+    "Dense",
+    "BatchNormalization",
+    "MaxPooling2D",
+    "AveragePooling2D",
+    "Flatten",
+    "Activation",
+    "ReLU",
+    "LeakyReLU",
+    "Softmax",
+    "Residual",
+    "Dropout",
 )
 """The layers that ``network.js`` knows."""
