@@ -28,7 +28,7 @@ from kaggle_digits.learners import Context
 from kaggle_digits.recipes import RECIPES
 from kaggle_digits.strategy import device_of
 
-BAYES = RECIPES["naive-bayes"]
+BAYES, KNN = RECIPES["naive-bayes"], RECIPES["knn"]
 DASK = str(Path(sys.executable).with_name("dask"))
 
 
@@ -75,8 +75,8 @@ def test_kills_of_a_worker_change_no_table_and_no_finished_piece_is_trained_agai
 def test_folds_are_the_same_with_one_worker_and_with_two(workplace):
     for workers in (1, 2):
         with open_engine(workers=workers) as engine:
-            compare_folds([QUICK, BAYES], Path(str(workers)), data="sample", folds=2, engine=engine)
-    for file in ("folds.csv", f"{QUICK.name}/out_of_fold.csv", f"{BAYES.name}/mistakes.csv"):
+            compare_folds([KNN, BAYES], Path(str(workers)), data="sample", folds=2, engine=engine)
+    for file in ("folds.csv", f"{KNN.name}/out_of_fold.csv", f"{BAYES.name}/mistakes.csv"):
         assert table(Path("1", file)) == table(Path("2", file))
     assert Path("1/folds.json").read_bytes() == Path("2/folds.json").read_bytes()
 
