@@ -107,11 +107,15 @@ def _train_piece(piece: Piece, data: Any, find_device: Callable[[Recipe], Device
 
 
 def _receive(piece: Piece, future: Any) -> Run | Exception:
-    """Write the files of a finished piece, or return the reason why it failed."""
+    """Write the files of a finished piece, or return the reason why it failed.
+
+    Raises:
+        DeviceError, OSError: the other pieces would fail as well.
+    """
     try:
         files: dict[str, bytes] = future.result()
-    except (DeviceError, OSError) as error:
-        return error
+    except (DeviceError, OSError):
+        raise
     except Exception as error:  # whatever a piece raises; also that its workers died
         why = "the worker that trained it died each time" if type(error).__name__ == "KilledWorker" else str(error)
         return TrainingError(f"{piece}: failed {ATTEMPTS} times: {why or type(error).__name__}")

@@ -10,9 +10,9 @@ from typing import Any
 
 from kaggle_digits.data import TrainingRows
 from kaggle_digits.devices import free_memory
-from kaggle_digits.errors import DeviceError, RunError
+from kaggle_digits.errors import DeviceError
 from kaggle_digits.learners import Context, Progress, part_of
-from kaggle_digits.learners.resume import find_difference
+from kaggle_digits.learners.resume import check_same
 from kaggle_digits.recipe import Recipe
 from kaggle_digits.run import RUN_FILE, RowCounts, Run, read_run
 from kaggle_digits.strategy import Device, device_of
@@ -70,8 +70,7 @@ class Piece:
         if not (self.folder / RUN_FILE).exists():
             return None
         run, counts = read_run(self.folder), RowCounts.of(*self.divide(rows, held_out))
-        if difference := find_difference(run, replace(run, recipe=self.recipe, seed=self.context.seed, rows=counts)):
-            raise RunError(f"{self.folder}: {difference} Name another folder, or repeat the settings of the first run.")
+        check_same(run, replace(run, recipe=self.recipe, seed=self.context.seed, rows=counts))
         return run if run.finished else None
 
 

@@ -21,7 +21,7 @@ from kaggle_digits.analysis.report import REPORT_FILE, TUNE_FILE, page_of_search
 from kaggle_digits.analysis.settings import Setting, fields_of, to_toml, with_values
 from kaggle_digits.analysis.validate import Pair, Validation, compare_pair, fold_pieces, validate_all
 from kaggle_digits.data import TrainingRows, find_source, load_train
-from kaggle_digits.errors import DeviceError, InputError, RunError, TrainingError
+from kaggle_digits.errors import InputError, RunError, TrainingError
 from kaggle_digits.files import atomic_path, locked, write_json
 from kaggle_digits.learners import Context
 from kaggle_digits.recipe import Recipe, to_json
@@ -172,8 +172,6 @@ class _Search:
                 for trial, recipe in recipes.items()
             }
             for trial, run in zip(pieces, self.engine.train([*pieces.values()], self.rows), strict=True):
-                if isinstance(run, (DeviceError, OSError)):
-                    raise run
                 if isinstance(run, Exception):
                     log.error("Trial %d failed: %s", trial.number + 1, run)
                     study.tell(trial, state=optuna.trial.TrialState.FAIL)

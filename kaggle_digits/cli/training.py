@@ -7,7 +7,8 @@ import json as _json
 import logging
 import shutil
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +36,9 @@ from kaggle_digits.recipe import Recipe, to_json
 from kaggle_digits.recipes import DEFAULT_RECIPE, FOLDER, RECIPES, find_recipe, load_measured
 
 if TYPE_CHECKING:
+    from kaggle_digits.analysis.engine import Engine
     from kaggle_digits.analysis.validate import Pair, Validation
+    from kaggle_digits.strategy import Device
 
 log = logging.getLogger(__name__)
 
@@ -242,7 +245,6 @@ def compare(
     quiet: bool,
 ) -> None:
     """Compare recipes."""
-    from kaggle_digits.analysis.cluster import open_engine
     from kaggle_digits.analysis.compare import compare
     from kaggle_digits.analysis.report import REPORT_FILE, describe
     from kaggle_digits.analysis.validate import compare_folds
@@ -260,11 +262,7 @@ def compare(
     if folds and test:
         raise InputError("compare: --folds scores on labelled rows, and --test on test rows. Leave one of them out.")
     find_device = functools.partial(device_of_any, requested=device, backend=backend)
-    with (
-        kept_if_interrupted(KEPT.format(out)),
-        TrainingProgress(quiet=quiet) as progress,
-        open_engine(find_device, progress, workers=workers, scheduler=scheduler) as engine,
-    ):
+    with _open_engine(find_device, out, workers=workers, scheduler=scheduler, quiet=quiet) as engine:
         common: dict[str, Any] = {"data": data, "engine": engine}
         if folds:
             found, pairs = compare_folds(chosen, out, folds=folds, repeat=repeat, seed=seed, **common)
@@ -314,24 +312,34 @@ def tune(
 ) -> None:
     """Tune a recipe."""
     from kaggle_digits.analysis import tune as search
-    from kaggle_digits.analysis.cluster import open_engine
     from kaggle_digits.analysis.report import REPORT_FILE, describe_search
     from kaggle_digits.strategy import device_of
 
     _check_seeds(seed, 4)
     chosen = find_recipe(recipe, backend=backend)
     find_device = functools.partial(device_of, requested=device, backend=backend)
-    with (
-        kept_if_interrupted(KEPT.format(out)),
-        TrainingProgress(quiet=quiet) as progress,
-        open_engine(find_device, progress, workers=workers, scheduler=scheduler) as engine,
-    ):
+    with _open_engine(find_device, out, workers=workers, scheduler=scheduler, quiet=quiet) as engine:
         found = search.tune(chosen, vary, out, data=data, trials=trials, folds=folds, seed=seed, engine=engine)
     if json:
         print(_json.dumps(found | {"folder": str(out)}))
         return
     file = f"; {out / search.BEST_FILE}" if found["is_better"] else ""
     show(f"{describe_search(found)}{file}\nreport  {out / REPORT_FILE}")
+
+
+@contextmanager
+def _open_engine(
+    find_device: Callable[[Recipe], Device], out: Path, *, workers: int | None, scheduler: str | None, quiet: bool
+) -> Iterator[Engine]:
+    """Open an engine that shows its progress. If it is interrupted, say what is kept in the folder."""
+    from kaggle_digits.analysis.cluster import open_engine
+
+    with (
+        kept_if_interrupted(KEPT.format(out)),
+        TrainingProgress(quiet=quiet) as progress,
+        open_engine(find_device, progress, workers=workers, scheduler=scheduler) as engine,
+    ):
+        yield engine
 
 
 def _check_seeds(seed: int, repeat: int) -> None:
@@ -384,7 +392,6 @@ def validate(
     json: bool,
 ) -> None:
     """Cross-validate a recipe."""
-    from kaggle_digits.analysis.cluster import open_engine
     from kaggle_digits.analysis.validate import LABELS_FILE, MISTAKES_FILE, ROWS_FILE, suspect_labels
     from kaggle_digits.analysis.validate import validate as cross_validate
     from kaggle_digits.strategy import device_of
@@ -392,11 +399,7 @@ def validate(
     _check_seeds(seed, repeat)
     chosen = find_recipe(recipe, epochs=epochs, backend=backend)
     find_device = functools.partial(device_of, requested=device, backend=backend)
-    with (
-        kept_if_interrupted(KEPT.format(out)),
-        TrainingProgress(quiet=quiet) as progress,
-        open_engine(find_device, progress, workers=workers, scheduler=scheduler) as engine,
-    ):
+    with _open_engine(find_device, out, workers=workers, scheduler=scheduler, quiet=quiet) as engine:
         found = cross_validate(chosen, out, data=data, folds=folds, repeat=repeat, seed=seed, engine=engine)
     fields = found.fields
     if json:

@@ -143,7 +143,7 @@ class InkFinder:
             if keras.backend.backend() == "jax":
                 logits = self.network.predict_on_batch(padded)
             else:
-                logits = self.network(padded.astype(np.float32), training=False)
+                logits = self.network(padded, training=False)
             maps = keras.ops.convert_to_numpy(keras.ops.sigmoid(logits))[0]
         return maps[margin : margin + height, margin : margin + width]
 

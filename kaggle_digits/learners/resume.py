@@ -94,8 +94,7 @@ def _decide(wanted: Run, *, resume: bool) -> Claim:
             f"{folder}: holds a run already. Expected a new folder. Name another one, or continue it with --resume."
         )
     found = read_run(folder)
-    if difference := find_difference(found, wanted):
-        raise RunError(f"{folder}: {difference} Name another folder, or repeat the settings of the first run.")
+    check_same(found, wanted)
     if found.finished:
         return Claim(found, "finished")
     if found.device.place == wanted.device.place:
@@ -108,6 +107,16 @@ def remove_checkpoints(folder: Path) -> None:
     """Remove the checkpoints of a training that has ended or is unknown."""
     for name in CHECKPOINT_FILES:
         (folder / name).unlink(missing_ok=True)
+
+
+def check_same(found: Run, wanted: Run) -> None:
+    """Check that the run in a folder is the wanted one.
+
+    Raises:
+        RunError: it is another one.
+    """
+    if difference := find_difference(found, wanted):
+        raise RunError(f"{found.folder}: {difference} Name another folder, or repeat the settings of the first run.")
 
 
 def find_difference(found: Run, wanted: Run) -> str | None:
