@@ -455,9 +455,9 @@ def report(*, folder: Path, out: Path | None, data: str | None, force: bool) -> 
     option(
         "--format",
         required=True,
-        choices=("keras", "onnx", "litert"),
+        choices=("keras", "onnx", "litert", "web"),
         help="keras: .keras, for Keras 3; onnx: .onnx, for ONNX Runtime; litert: .tflite, for phones (once TensorFlow "
-        "Lite)",
+        "Lite); web: .html, a page to draw on",
     ),
     option("--out", required=True, type=path, metavar="FILE", help="the file to write"),
     FORCE,

@@ -1,4 +1,4 @@
-"""Write a trained network as one file that needs nothing of this package: Keras' own format, ONNX or LiteRT.
+"""Write a trained network as one file that needs nothing of this package: Keras' own format, ONNX, LiteRT or a page.
 
 The file takes pixels from 0 to 255 and returns calibrated probabilities. Everything between the two is inside: upright
 digits, scaling, averages over shifts and slants, several networks, and the temperature. Before a file is kept, the
@@ -48,12 +48,13 @@ class Format:
         lowest: the oldest versions with which its files were read. ``tests/test_export.py`` tries Keras' versions.
         modules: the modules that are needed to write and verify a file.
         read: predicts with a file, pixels (N, 28, 28) float32 → probabilities. The documentation has the same lines.
+            None for a page, which only a browser reads. Then the network is read with the page's rounded weights.
     """
 
     suffix: str
     lowest: str
     modules: tuple[str, ...]
-    read: Callable[[Path, np.ndarray], np.ndarray]
+    read: Callable[[Path, np.ndarray], np.ndarray] | None
 
 
 def _read_keras(file: Path, pixels: np.ndarray) -> np.ndarray:
@@ -86,6 +87,7 @@ FORMATS = {
     "keras": Format(".keras", "Keras 3.10", (), _read_keras),
     "onnx": Format(".onnx", "ONNX Runtime 1.15", ("tf2onnx", "onnx", "onnxruntime"), _read_onnx),
     "litert": Format(".tflite", "LiteRT 1.2, or TensorFlow Lite 2.14", ("ai_edge_litert",), _read_litert),
+    "web": Format(".html", "a browser of 2022", (), None),
 }
 
 
@@ -113,7 +115,7 @@ def export(folder: Path, form: str, out: Path, *, data: str | None = None, overw
 
     Args:
         folder: a run folder, or a folder of members.
-        form: "keras", "onnx" or "litert".
+        form: "keras", "onnx", "litert" or "web".
         out: the file to write. Its suffix is that of the format.
         data: where the rows to compare come from, see ``data.find_source``.
         overwrite: whether to replace an existing file.
@@ -145,8 +147,17 @@ def export(folder: Path, form: str, out: Path, *, data: str | None = None, overw
     model = _build_graph(runs, device)
     with atomic_path(out) as partial:
         try:
-            _write(model, form, partial)
-            theirs = FORMATS[form].read(partial, pixels.reshape(-1, SIDE, SIDE).astype(np.float32))
+            read_file = FORMATS[form].read
+            images = pixels.reshape(-1, SIDE, SIDE).astype(np.float32)
+            if read_file:
+                _write(model, form, partial)
+                theirs = read_file(partial, images)
+            else:
+                _write_page(runs, device, partial)
+                model.set_weights([weight.astype(np.float16).astype(np.float32) for weight in model.get_weights()])
+                theirs = np.asarray(model.predict(images, verbose=0))
+        except InputError:  # a layer that the page does not know
+            raise
         except Exception as error:  # whatever the converters and runtimes raise
             raise TrainingError(
                 f"{out}: {form} does not take this network ({type(error).__name__}: {str(error)[:200]}). Expected "
@@ -164,6 +175,14 @@ def export(folder: Path, form: str, out: Path, *, data: str | None = None, overw
     parts = [part for run in all_runs for part in run.recipe.members or (run.recipe,)]
     left_out = tuple(part.name for part in parts if not part.networks)
     return Export(out, len(parts) - len(left_out), left_out, len(pixels), difference)
+
+
+def _write_page(runs: Sequence[Run], device: Device, file: Path) -> None:
+    from kaggle_digits.export.web import write_page
+
+    thresholds = [run.threshold.value for run in runs if run.threshold]
+    threshold = max(thresholds, default=0.9)
+    write_page(file, [_networks(run) for run in runs], device, temperature=temperature_of(runs), threshold=threshold)
 
 
 def _rows_to_compare(source: Source) -> np.ndarray:

@@ -24,6 +24,7 @@ from starlette.routing import Route
 
 from kaggle_digits.digits import PIXELS
 from kaggle_digits.errors import DataError, InputError
+from kaggle_digits.export.web import build_page
 from kaggle_digits.handwriting.photo import load_photos
 from kaggle_digits.handwriting.reader import Reader, describe
 
@@ -52,7 +53,9 @@ def make_app(reader: Reader, *, host: str = "127.0.0.1", token: str | None = Non
             unless the server is open to all.
         token: if there is one, every request must have it in its address, as in ``/?token=…``.
     """
-    html = Path(__file__).with_name("pad.html").read_text(encoding="utf-8")
+    more, _, script = Path(__file__).with_name("pad.html").read_text(encoding="utf-8").partition("<script>\n")
+    what = "Drop or paste a picture of handwritten digits here."
+    html = build_page(script.removesuffix("</script>\n"), more=more, what=what)
     headers = {
         "Cache-Control": "no-store",
         # The page contains its style and script, draws its own pictures, and sends requests only to this server.

@@ -1,0 +1,221 @@
+"""Write trained networks as one web page on which one draws digits. It needs no server, and sends nothing anywhere."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+
+from kaggle_digits.errors import InputError
+from kaggle_digits.learners.images import SURE
+from kaggle_digits.learners.upright import NARROWEST, STEEPEST, WIDEST
+from kaggle_digits.recipe import Network
+from kaggle_digits.run import Run
+from kaggle_digits.strategy import Device
+
+if TYPE_CHECKING:
+    import keras
+
+ACTIVATIONS = [
+    "linear",
+    "relu",
+    "relu6",
+    "leaky_relu",
+    "elu",
+    "selu",
+    "silu",
+    "sigmoid",
+    "hard_sigmoid",
+    "softplus",
+    "softsign",
+    "tanh",
+    "softmax",
+]
+"""The activations that ``network.js`` knows."""
+
+
+def build_page(script: str, *, more: str = "", what: str, security: str = "", engine: str = "") -> str:
+    """Return the page on which one draws digits, which contains its style and scripts.
+
+    Args:
+        script: answers questions about drawings, and reads pictures.
+        more: HTML below the drawing.
+        what: says which pictures it reads.
+        security: the policy that the page sets itself; without it, the server sets one.
+        engine: the script of a worker.
+    """
+    page = _text("page.html")
+    policy = f'<meta http-equiv="Content-Security-Policy" content="{security}">\n' if security else ""
+    worker = f'<script type="text/plain" id="engine">\n"use strict";\n{engine}</script>\n' if engine else ""
+    parts = {
+        "<!--security-->": policy,
+        "/*style*/": _text("page.css"),
+        "<!--what-->": what,
+        "<!--more-->\n": more + worker,
+        "/*script*/": _text("draw.js") + script,
+    }
+    for place, part in parts.items():
+        page = page.replace(place, part)
+    return page
+
+
+def _text(name: str) -> str:
+    return Path(__file__).with_name(name).read_text(encoding="utf-8")
+
+
+def write_page(
+    file: Path, runs: Sequence[Sequence[Run]], device: Device, *, temperature: float, threshold: float
+) -> None:
+    """Write the page of some networks.
+
+    Args:
+        file: what to write.
+        runs: the networks of each run. The page shows the mean of all runs.
+        device: where to load them.
+        temperature: divides the logarithms of the mean.
+        threshold: a digit with a probability below this is unsure.
+
+    Raises:
+        InputError: a network has a layer that ``network.js`` does not know.
+    """
+    weights = _Weights()
+    described = {
+        "runs": [[_describe(run, device, weights) for run in of_run] for of_run in runs],
+        "temperature": temperature,
+        "threshold": threshold,
+    }
+    model = json.dumps(described, separators=(",", ":"))
+    code = "".join(map(_text, ("drawing.js", "rows.js", "network.js", "engine.js")))
+    engine = f'{code}const MODEL = unpack({model}, "{weights.packed()}"), QUICK = withoutAverages(MODEL);\n'
+    # The page contains all that it needs. It may start its own worker, and reaches no address.
+    security = (
+        "default-src 'none'; script-src 'unsafe-inline' blob:; worker-src blob:; style-src 'unsafe-inline'; "
+        "img-src data: blob:; media-src blob: mediastream:; base-uri 'none'; form-action 'none'"
+    )
+    what = "Drop or paste a picture of one digit here."
+    file.write_text(build_page(_text("answer.js"), what=what, security=security, engine=engine), encoding="utf-8")
+
+
+class _Weights:
+    """Collects weights, and says where each array lies among them."""
+
+    def __init__(self) -> None:
+        self.parts: list[np.ndarray] = []
+        self.count = 0
+
+    def add(self, values: np.ndarray) -> dict[str, int]:
+        place = {"from": self.count, "count": values.size}
+        self.parts.append(np.asarray(values, np.float32).ravel())
+        self.count += values.size
+        return place
+
+    def packed(self) -> str:
+        """Return all of them in half precision, as base64."""
+        return base64.b64encode(np.concatenate(self.parts).astype("<f2").tobytes()).decode()
+
+
+def _describe(run: Run, device: Device, weights: _Weights) -> dict[str, Any]:
+    from kaggle_digits.models import load_network
+
+    recipe = cast(Network, run.recipe)
+    layers: list[dict[str, Any]] = []
+    for layer in load_network(run, device).layers:
+        layers += _describe_layer(layer, weights)
+    upright = {"deslant": recipe.deslant, "spread": recipe.spread}
+    limits = {"steepest": STEEPEST, "narrowest": NARROWEST, "widest": WIDEST}
+    return {
+        "layers": layers,
+        "offset": recipe.pixel_offset,
+        "scale": recipe.pixel_scale,
+        "squared": recipe.loss == "mse",
+        "upright": upright | limits if recipe.normalises else None,
+        "slants": recipe.slant_averaging,
+        "shifts": recipe.shift_averaging,
+        "sure": SURE,
+    }
+
+
+def _describe_layer(layer: keras.layers.Layer, weights: _Weights) -> list[dict[str, Any]]:
+    """Return what a layer does, as one or two steps of ``network.js``.
+
+    Raises:
+        InputError: that is not among them.
+    """
+    kind, config = type(layer).__name__, layer.get_config()
+
+    def refuse(what: str) -> InputError:
+        return InputError(
+            f"--format web: the page cannot compute {what}. Expected {', '.join(_KNOWN)}, channels last and without "
+            "dilation or groups. Try another format."
+        )
+
+    def activation() -> list[dict[str, Any]]:
+        name = config.get("activation", "linear")
+        if not isinstance(name, str) or name not in ACTIVATIONS:
+            raise refuse(f"the activation {name!r} of {kind}")
+        return [] if name == "linear" else [{"kind": "activation", "name": name}]
+
+    def window(size: str) -> dict[str, Any]:
+        if config.get("data_format") != "channels_last" or {
+            *config.get("dilation_rate", (1,)),
+            config.get("groups", 1),
+        } != {1}:
+            raise refuse(f"{kind} with this data_format, dilation_rate or groups")
+        return {"size": config[size], "strides": config["strides"], "padding": config["padding"]}
+
+    if kind.endswith(("Dropout", "Dropout1D", "Dropout2D", "GaussianNoise")):
+        return []  # it does nothing once a network is trained
+    if kind == "Residual":
+        parts = {name: _describe_layer(getattr(layer, name), weights) for name in ("first", "second", "side")}
+        return [{"kind": "residual"} | parts]
+    values = [np.asarray(value, np.float32) for value in layer.get_weights()]
+    match kind:
+        case "Conv2D":
+            kernel, *bias = map(weights.add, values)
+            return [
+                {"kind": "conv", "kernel": kernel, "bias": bias[0] if bias else None} | window("kernel_size"),
+                *activation(),
+            ]
+        case "Dense" if len(layer.input.shape) == 2:
+            kernel, *bias = map(weights.add, values)
+            return [{"kind": "dense", "kernel": kernel, "bias": bias[0] if bias else None}, *activation()]
+        case "BatchNormalization" if layer.axis in (-1, len(layer.input.shape) - 1):
+            gamma = values.pop(0) if config["scale"] else 1.0
+            beta = values.pop(0) if config["center"] else 0.0
+            mean, variance = values
+            scale = gamma / np.sqrt(variance + config["epsilon"])
+            return [{"kind": "affine", "scale": weights.add(scale), "shift": weights.add(beta - mean * scale)}]
+        case "MaxPooling2D" | "AveragePooling2D":
+            return [{"kind": "pool", "mean": kind == "AveragePooling2D"} | window("pool_size")]
+        case "Flatten" if config["data_format"] == "channels_last":
+            return [{"kind": "flatten"}]
+        case "Activation":
+            return activation()
+        case "ReLU" if config["max_value"] is None and not config["threshold"]:
+            return [{"kind": "activation", "name": "relu", "slope": config["negative_slope"]}]
+        case "LeakyReLU":
+            return [{"kind": "activation", "name": "leaky_relu", "slope": config["negative_slope"]}]
+        case "Softmax":
+            return [{"kind": "activation", "name": "softmax"}]
+    raise refuse(f"the layer {kind} as it is here")
+
+
+_KNOWN = (
+    "Conv2D",
+    "Dense",
+    "BatchNormalization",
+    "MaxPooling2D",
+    "AveragePooling2D",
+    "Flatten",
+    "Activation",
+    "ReLU",
+    "LeakyReLU",
+    "Softmax",
+    "Residual",
+    "Dropout",
+)
+"""The layers that ``network.js`` knows."""
