@@ -154,7 +154,7 @@ def export(folder: Path, form: str, out: Path, *, data: str | None = None, overw
                 theirs = read_file(partial, images)
             else:
                 _write_page(runs, device, partial)
-                model.set_weights([weight.astype(np.float16).astype(np.float32) for weight in model.get_weights()])
+                model.set_weights([_as_on_page(weight) for weight in model.get_weights()])
                 theirs = np.asarray(model.predict(images, verbose=0))
         except InputError:  # a layer that the page does not know
             raise
@@ -183,6 +183,11 @@ def _write_page(runs: Sequence[Run], device: Device, file: Path) -> None:
     thresholds = [run.threshold.value for run in runs if run.threshold]
     threshold = max(thresholds, default=0.9)
     write_page(file, [_networks(run) for run in runs], device, temperature=temperature_of(runs), threshold=threshold)
+
+
+def _as_on_page(weight: np.ndarray) -> np.ndarray:
+    """Return a weight as a page has it: kernels lie there in half precision."""
+    return weight if weight.ndim == 1 else weight.astype(np.float16).astype(np.float32)
 
 
 def _rows_to_compare(source: Source) -> np.ndarray:

@@ -2,17 +2,12 @@
 // A map has a height, a width and channels; its values lie in one array, channels last.
 
 const ACTIVATIONS = {
-  linear: x => x,
   relu: x => Math.max(0, x),
-  relu6: x => Math.min(6, Math.max(0, x)),
-  leaky_relu: x => x < 0 ? .2 * x : x,
+  leaky_relu: (x, slope = .2) => x < 0 ? slope * x : x,
   elu: x => x < 0 ? Math.expm1(x) : x,
-  selu: x => 1.0507009873554805 * (x < 0 ? 1.6732632423543772 * Math.expm1(x) : x),
   silu: x => x / (1 + Math.exp(-x)),
   sigmoid: x => 1 / (1 + Math.exp(-x)),
-  hard_sigmoid: x => Math.min(1, Math.max(0, x / 6 + .5)),
   softplus: x => Math.max(0, x) + Math.log1p(Math.exp(-Math.abs(x))),
-  softsign: x => x / (1 + Math.abs(x)),
   tanh: Math.tanh,
 };
 
@@ -35,36 +30,42 @@ function byFour(kernel, count, to) {
   return rows;
 }
 
+// Put what a filter sees at a place into every second number from the k-th on.
+function gather(patches, k, {height, width, channels, values}, {size: [tall, wide], strides}, place, [top, left, across]) {
+  const x = place % across, y = (place - x) / across;
+  for (let j = 0; j < tall; j++) for (let i = 0; i < wide; i++) {
+    const row = y * strides[0] + top + j, column = x * strides[1] + left + i;
+    const isInside = row >= 0 && row < height && column >= 0 && column < width;
+    for (let c = 0, at = (row * width + column) * channels; c < channels; c++, k += 2)
+      patches[k] = isInside ? values[at + c] : 0;
+  }
+}
+
 const LAYERS = {
-  conv(input, layer) {
-    const {size: [tall, wide], strides, padding, bias, kernel} = layer;
+  conv(input, layer) { // two places and four filters at a time, because reading numbers takes longer than multiplying them
+    const {size: [tall, wide], strides, padding, kernel} = layer;
     const [top, height] = windows(input.height, tall, strides[0], padding);
     const [left, width] = windows(input.width, wide, strides[1], padding);
-    const from = input.channels, count = tall * wide * from, to = kernel.length / count;
-    const output = newMap(height, width, to), patch = new Float64Array(count), rows = layer.rows ??= byFour(kernel, count, to);
-    for (let y = 0; y < height; y++) for (let x = 0; x < width; x++) {
-      for (let j = 0, k = 0; j < tall; j++) for (let i = 0; i < wide; i++, k += from) {
-        const row = y * strides[0] + top + j, column = x * strides[1] + left + i;
-        const isInside = row >= 0 && row < input.height && column >= 0 && column < input.width;
-        const at = (row * input.width + column) * from;
-        for (let c = 0; c < from; c++) patch[k + c] = isInside ? input.values[at + c] : 0;
-      }
-      const start = (y * width + x) * to;
-      for (let k = 0, weight = 0; k < to; k += 4) {
-        let a = 0, b = 0, c = 0, d = 0;
-        for (let i = 0; i < count; i++, weight += 4) {
-          const value = patch[i];
-          a += value * rows[weight];
-          b += value * rows[weight + 1];
-          c += value * rows[weight + 2];
-          d += value * rows[weight + 3];
+    const from = input.channels, count = tall * wide * from, to = kernel.length / count, last = height * width - 1;
+    const output = newMap(height, width, to), patches = new Float64Array(2 * count);
+    const weights = layer.weights ??= byFour(kernel, count, to);
+    for (let place = 0; place <= last; place += 2) {
+      const other = Math.min(place + 1, last);
+      for (const k of [0, 1]) gather(patches, k, input, layer, k ? other : place, [top, left, width]);
+      for (let k = 0, at = 0; k < to; k += 4) {
+        let a = 0, b = 0, c = 0, d = 0, e = 0, f = 0, g = 0, h = 0;
+        for (let i = 0; i < 2 * count; i += 2, at += 4) {
+          const one = patches[i], two = patches[i + 1];
+          const first = weights[at], second = weights[at + 1], third = weights[at + 2], fourth = weights[at + 3];
+          a += one * first; b += one * second; c += one * third; d += one * fourth;
+          e += two * first; f += two * second; g += two * third; h += two * fourth;
         }
-        output.values[start + k] = a;
-        if (k + 1 < to) output.values[start + k + 1] = b;
-        if (k + 2 < to) output.values[start + k + 2] = c;
-        if (k + 3 < to) output.values[start + k + 3] = d;
+        const sums = [a, b, c, d], others = [e, f, g, h];
+        for (let i = 0; i < 4 && k + i < to; i++) {
+          output.values[place * to + k + i] = sums[i];
+          output.values[other * to + k + i] = others[i];
+        }
       }
-      if (bias) for (let k = 0; k < to; k++) output.values[start + k] += bias[k];
     }
     return output;
   },
@@ -86,32 +87,24 @@ const LAYERS = {
     }
     return output;
   },
-  dense(input, {kernel, bias}) {
+  dense(input, {kernel}) {
     const units = kernel.length / input.values.length, output = newMap(1, 1, units);
-    if (bias) output.values.set(bias);
     input.values.forEach((value, i) => {
       if (value) for (let k = 0, weight = i * units; k < units; k++, weight++) output.values[k] += value * kernel[weight];
     });
     return output;
   },
-  affine(input, {scale, shift}) {
-    input.values.forEach((value, i) => {
-      const c = i % input.channels;
-      input.values[i] = value * scale[c] + shift[c];
-    });
-    return input;
+  affine({channels, values, ...size}, {scale, shift}) {
+    return {...size, channels, values: values.map((value, i) => value * scale[i % channels] + shift[i % channels])};
   },
   flatten: ({values}) => ({height: 1, width: 1, channels: values.length, values}),
-  activation(input, {name, slope}) {
-    const apply = name === "softmax" ? null : slope === undefined ? ACTIVATIONS[name] : x => x < 0 ? slope * x : x;
-    if (apply) input.values.forEach((value, i) => { input.values[i] = apply(value); });
-    else input.values.set(softmax(input.values));
-    return input;
+  activation({values, ...size}, {name, slope}) {
+    const apply = ACTIVATIONS[name];
+    return {...size, values: apply ? values.map(value => apply(value, slope)) : Float32Array.from(softmax(values))};
   },
   residual(input, {first, second, side}) {
-    const output = forward([...second], forward([...first], input)), other = forward(side, input);
-    output.values.forEach((value, i) => { output.values[i] = Math.max(0, value + other.values[i]); });
-    return output;
+    const beside = forward(side, input).values, {values, ...size} = forward(second, forward(first, input));
+    return {...size, values: values.map((value, i) => Math.max(0, value + beside[i]))};
   },
 };
 

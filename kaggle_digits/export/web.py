@@ -20,21 +20,7 @@ from kaggle_digits.strategy import Device
 if TYPE_CHECKING:
     import keras
 
-ACTIVATIONS = [
-    "linear",
-    "relu",
-    "relu6",
-    "leaky_relu",
-    "elu",
-    "selu",
-    "silu",
-    "sigmoid",
-    "hard_sigmoid",
-    "softplus",
-    "softsign",
-    "tanh",
-    "softmax",
-]
+ACTIVATIONS = ("linear", "relu", "leaky_relu", "elu", "silu", "sigmoid", "softplus", "tanh", "softmax")
 """The activations that ``network.js`` knows."""
 
 
@@ -101,20 +87,23 @@ def write_page(
 
 
 class _Weights:
-    """Collects weights, and says where each array lies among them."""
+    """Collects the weights of the page: kernels in half precision, and the few numbers beside them as they are."""
 
     def __init__(self) -> None:
         self.parts: list[np.ndarray] = []
         self.count = 0
 
-    def add(self, values: np.ndarray) -> dict[str, int]:
+    def add(self, values: np.ndarray) -> dict[str, int] | list[float]:
+        """Return where a kernel lies among all kernels. A vector of biases or scales is returned itself."""
+        if values.ndim == 1:
+            return [float(f"{value:.7g}") for value in values]
         place = {"from": self.count, "count": values.size}
         self.parts.append(np.asarray(values, np.float32).ravel())
         self.count += values.size
         return place
 
     def packed(self) -> str:
-        """Return all of them in half precision, as base64."""
+        """Return all kernels in half precision, as base64."""
         return base64.b64encode(np.concatenate(self.parts).astype("<f2").tobytes()).decode()
 
 
@@ -140,7 +129,7 @@ def _describe(run: Run, device: Device, weights: _Weights) -> dict[str, Any]:
 
 
 def _describe_layer(layer: keras.layers.Layer, weights: _Weights) -> list[dict[str, Any]]:
-    """Return what a layer does, as one or two steps of ``network.js``.
+    """Return what a layer does, as steps of ``network.js``.
 
     Raises:
         InputError: that is not among them.
@@ -159,63 +148,47 @@ def _describe_layer(layer: keras.layers.Layer, weights: _Weights) -> list[dict[s
             raise refuse(f"the activation {name!r} of {kind}")
         return [] if name == "linear" else [{"kind": "activation", "name": name}]
 
+    def affine(scale: np.ndarray, shift: np.ndarray) -> dict[str, Any]:
+        return {"kind": "affine", "scale": weights.add(scale), "shift": weights.add(shift)}
+
     def window(size: str) -> dict[str, Any]:
-        if config.get("data_format") != "channels_last" or {
-            *config.get("dilation_rate", (1,)),
-            config.get("groups", 1),
-        } != {1}:
-            raise refuse(f"{kind} with this data_format, dilation_rate or groups")
+        others = {config["data_format"], *config.get("dilation_rate", ()), config.get("groups", 1)}
+        if others - {"channels_last", 1}:
+            raise refuse(f"{kind} with its data_format, dilation_rate or groups")
         return {"size": config[size], "strides": config["strides"], "padding": config["padding"]}
 
-    if kind.endswith(("Dropout", "Dropout1D", "Dropout2D", "GaussianNoise")):
-        return []  # it does nothing once a network is trained
-    if kind == "Residual":
-        parts = {name: _describe_layer(getattr(layer, name), weights) for name in ("first", "second", "side")}
-        return [{"kind": "residual"} | parts]
     values = [np.asarray(value, np.float32) for value in layer.get_weights()]
     match kind:
-        case "Conv2D":
-            kernel, *bias = map(weights.add, values)
-            return [
-                {"kind": "conv", "kernel": kernel, "bias": bias[0] if bias else None} | window("kernel_size"),
-                *activation(),
-            ]
-        case "Dense" if len(layer.input.shape) == 2:
-            kernel, *bias = map(weights.add, values)
-            return [{"kind": "dense", "kernel": kernel, "bias": bias[0] if bias else None}, *activation()]
+        case "Conv2D" | "Dense" if len(layer.kernel.shape) == 4 or len(layer.input.shape) == 2:
+            place = {"kind": "dense"} if kind == "Dense" else {"kind": "conv"} | window("kernel_size")
+            bias = [affine(np.ones_like(values[1]), values[1])] if config["use_bias"] else []
+            return [place | {"kernel": weights.add(values[0])}, *bias, *activation()]
         case "BatchNormalization" if layer.axis in (-1, len(layer.input.shape) - 1):
             gamma = values.pop(0) if config["scale"] else 1.0
             beta = values.pop(0) if config["center"] else 0.0
             mean, variance = values
             scale = gamma / np.sqrt(variance + config["epsilon"])
-            return [{"kind": "affine", "scale": weights.add(scale), "shift": weights.add(beta - mean * scale)}]
+            return [affine(scale, beta - mean * scale)]
         case "MaxPooling2D" | "AveragePooling2D":
             return [{"kind": "pool", "mean": kind == "AveragePooling2D"} | window("pool_size")]
         case "Flatten" if config["data_format"] == "channels_last":
             return [{"kind": "flatten"}]
         case "Activation":
             return activation()
-        case "ReLU" if config["max_value"] is None and not config["threshold"]:
-            return [{"kind": "activation", "name": "relu", "slope": config["negative_slope"]}]
-        case "LeakyReLU":
+        case "ReLU" | "LeakyReLU" if config.get("max_value") is None and not config.get("threshold"):
             return [{"kind": "activation", "name": "leaky_relu", "slope": config["negative_slope"]}]
         case "Softmax":
             return [{"kind": "activation", "name": "softmax"}]
+        case "Dropout" | "SpatialDropout2D" | "GaussianNoise":
+            return []  # it does nothing once a network is trained
+        case "Residual":
+            parts = {name: _describe_layer(getattr(layer, name), weights) for name in ("first", "second", "side")}
+            return [{"kind": "residual"} | parts]
     raise refuse(f"the layer {kind} as it is here")
 
 
 _KNOWN = (
-    "Conv2D",
-    "Dense",
-    "BatchNormalization",
-    "MaxPooling2D",
-    "AveragePooling2D",
-    "Flatten",
-    "Activation",
-    "ReLU",
-    "LeakyReLU",
-    "Softmax",
-    "Residual",
-    "Dropout",
+    *("Conv2D", "Dense", "BatchNormalization", "MaxPooling2D", "AveragePooling2D", "Flatten", "Activation", "ReLU"),
+    *("LeakyReLU", "Softmax", "Residual", "Dropout"),
 )
 """The layers that ``network.js`` knows."""
