@@ -6,11 +6,13 @@ import importlib.metadata
 import os
 import platform
 import re
+import shutil
 import signal
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from datetime import date
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -18,6 +20,9 @@ import pytest
 from kaggle_digits import strategy
 from kaggle_digits.data import find_source, load_test, load_train
 from kaggle_digits.strategy import Device
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 # The tests run on the CPU even where there is a GPU. Set it before TensorFlow's first use, which fixes its devices.
 os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
@@ -101,6 +106,17 @@ def cpu() -> Device:
     from kaggle_digits.strategy import resolve_device
 
     return resolve_device("cpu")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Start the browser once for all tests of a file."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        yield started
+        started.close()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

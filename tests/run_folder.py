@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from kaggle_digits.recipe import Recipe
+from kaggle_digits.files import write_arrays
+from kaggle_digits.recipe import Network, Recipe
 from kaggle_digits.run import RowCounts, Run
 from kaggle_digits.strategy import Device
 
@@ -35,3 +36,17 @@ def write_run(
     del fields["checksum"]  # as of a version of this package that wrote such a recipe
     (folder / "run.json").write_text(json.dumps(fields))
     return run
+
+
+def write_untrained(folder: Path, recipe: Network, seed: int = 0) -> Path:
+    """Write a run folder of a network with random weights, whose probabilities are not all alike."""
+    import keras
+
+    from kaggle_digits.models import build_model, named_weights
+
+    folder.mkdir(parents=True, exist_ok=True)
+    write_run(folder, recipe)
+    keras.utils.set_random_seed(seed)
+    weights = {name: keras.ops.convert_to_numpy(w) for name, w in named_weights(build_model(recipe)).items()}
+    write_arrays(folder / "model.npz", weights)
+    return folder

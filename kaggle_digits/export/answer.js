@@ -20,7 +20,7 @@ function greyOf(canvas) {
   for (let i = 0; i < grey.length; i++) grey[i] = (.299 * data[4 * i] + .587 * data[4 * i + 1] + .114 * data[4 * i + 2]) / 255;
   return {width, height, data: grey};
 }
-const answerTo = what => askEngine({what, drawing: greyOf(drawing)});
+const answerTo = (what, canvas) => askEngine({what, drawing: greyOf(canvas)});
 
 async function read(file) {
   if (!file) return;

@@ -1,12 +1,15 @@
 const by = id => document.getElementById(id);
-const drawing = by("drawing"), pen = drawing.getContext("2d", {willReadFrequently: true}), width = 30;
+const drawing = by("drawing"), small = document.createElement("canvas"), width = 30;
+small.width = small.height = 280; // what is read: large enough, and fast
 
 // ── drawing ──
 let strokes = [], stroke = null, cursor = null, penDown = false, changes = 0;
-function redraw() {
+function drawOn(canvas) {
+  const pen = canvas.getContext("2d", {willReadFrequently: true}), scale = canvas.width / drawing.width;
+  pen.setTransform(scale, 0, 0, scale, 0, 0);
   pen.fillStyle = "#fff";
   pen.fillRect(0, 0, drawing.width, drawing.height);
-  pen.strokeStyle = pen.fillStyle = "#111";
+  pen.strokeStyle = "#111";
   pen.lineWidth = width;
   pen.lineCap = pen.lineJoin = "round";
   for (const points of strokes) {
@@ -15,9 +18,10 @@ function redraw() {
     for (const point of points.length > 1 ? points.slice(1) : [[points[0][0] + .1, points[0][1]]]) pen.lineTo(...point);
     pen.stroke();
   }
+  return canvas;
 }
-function showCursor() {
-  redraw();
+function redraw() {
+  const pen = drawOn(drawing).getContext("2d");
   if (!cursor || document.activeElement !== drawing) return;
   pen.lineWidth = 3;
   pen.strokeStyle = penDown ? "#c22" : "#3b6ea5";
@@ -57,9 +61,9 @@ drawing.addEventListener("keydown", event => {
     if (penDown) { strokes.push([cursor]); changed(); }
   } else return;
   event.preventDefault();
-  showCursor();
+  redraw();
 });
-for (const kind of ["focus", "blur"]) drawing.addEventListener(kind, showCursor);
+for (const kind of ["focus", "blur"]) drawing.addEventListener(kind, redraw);
 const clear = () => { strokes = []; penDown = false; changed(); };
 const undo = () => { strokes.pop(); penDown = false; changed(); };
 by("clear").onclick = clear;
@@ -77,16 +81,11 @@ async function ask() {
   asking = true;
   const asked = changes;
   try {
-    if (!strokes.length) show({digits: []});
-    else {
-      redraw();
-      show(await answerTo("digit"));
-    }
+    show(strokes.length ? await answerTo("digit", drawOn(small)) : {digits: []});
     by("problem").textContent = "";
   } catch (error) { by("problem").textContent = error.message; }
   answered = asked;
   asking = false;
-  showCursor();
   drawing.dataset.answered = answered;
   ask();
 }
@@ -127,9 +126,8 @@ function show({digits}) {
 }
 by("why").onclick = async () => {
   const asked = changes;
-  redraw();
   try {
-    const answer = await answerTo("why");
+    const answer = await answerTo("why", drawOn(small));
     if (asked === changes) show(answer);
   } catch (error) { by("problem").textContent = error.message; }
 };

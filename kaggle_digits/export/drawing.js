@@ -6,24 +6,33 @@ const toEven = value => { // round halves to the even number, as NumPy does
   const whole = Math.floor(value), part = value - whole;
   return part > .5 || (part === .5 && whole % 2) ? whole + 1 : whole;
 };
-const largest = values => values.reduce((one, other) => Math.max(one, other), -Infinity);
 const total = values => values.reduce((one, other) => one + other, 0);
 const clip = value => Math.min(1, Math.max(0, value));
 
-function cropped({width, data}, [left, top, right, bottom], kind = Float32Array) {
-  const part = new kind((right - left) * (bottom - top));
-  for (let y = top; y < bottom; y++) part.set(data.subarray(y * width + left, y * width + right), (y - top) * (right - left));
-  return picture(right - left, bottom - top, part);
+function largest(values) { // loops are several times as fast as callbacks, and these arrays are large
+  let most = -Infinity;
+  for (const value of values) if (value > most) most = value;
+  return most;
+}
+
+function mapped({width, height, data}, change, kind = Float32Array) {
+  const result = new kind(data.length);
+  for (let i = 0; i < data.length; i++) result[i] = change(data[i], i);
+  return picture(width, height, result);
+}
+const masked = (image, isInk) => mapped(image, value => isInk(value) ? 1 : 0, Uint8Array);
+
+function cropped({width, data}, [left, top, right, bottom]) {
+  const part = picture(right - left, bottom - top, new data.constructor((right - left) * (bottom - top)));
+  for (let y = top; y < bottom; y++) part.data.set(data.subarray(y * width + left, y * width + right), (y - top) * part.width);
+  return part;
 }
 
 function framed({width, height, data}, margin) {
-  const larger = picture(width + 2 * margin, height + 2 * margin, new data.constructor((width + 2 * margin) * (height + 2 * margin)));
-  for (let y = 0; y < height; y++)
-    larger.data.set(data.subarray(y * width, (y + 1) * width), (y + margin) * larger.width + margin);
+  const wide = width + 2 * margin, high = height + 2 * margin, larger = picture(wide, high, new data.constructor(wide * high));
+  for (let y = 0; y < height; y++) larger.data.set(data.subarray(y * width, (y + 1) * width), (y + margin) * wide + margin);
   return larger;
 }
-
-const masked = ({width, height, data}, isInk) => picture(width, height, Uint8Array.from(data, value => isInk(value) ? 1 : 0));
 
 // As Pillow resamples: bicubic if a side grows, else by means over areas.
 function resized(image, width, height) {
@@ -59,14 +68,14 @@ function resized(image, width, height) {
 const rescaled = (image, factor) =>
   resized(image, Math.max(1, toEven(image.width * factor)), Math.max(1, toEven(image.height * factor)));
 
-function percentile(values, percent) {
-  const sorted = Float64Array.from(values).sort(), at = (sorted.length - 1) * percent / 100, whole = Math.floor(at);
-  return sorted[whole] + (at - whole) * ((sorted[whole + 1] ?? sorted[whole]) - sorted[whole]);
+const sorted = values => new Float64Array(values).sort();
+function percentile(values, percent) { // of sorted values
+  const at = (values.length - 1) * percent / 100, whole = Math.floor(at);
+  return values[whole] + (at - whole) * ((values[whole + 1] ?? values[whole]) - values[whole]);
 }
 
-function otsu(values) {
-  const least = values.reduce((one, other) => Math.min(one, other)), most = largest(values), bins = 256;
-  if (most - least < 1e-6) return most;
+function otsu(values) { // sorted ones
+  const least = values[0], most = values.at(-1), bins = 256;
   const counts = new Float64Array(bins), centres = Array.from(counts, (_, i) => least + (i + .5) * (most - least) / bins);
   for (const value of values) counts[Math.min(bins - 1, Math.floor((value - least) / (most - least) * bins))]++;
   const sum = centres.reduce((sum, centre, i) => sum + counts[i] * centre, 0);
@@ -81,37 +90,42 @@ function otsu(values) {
 }
 
 // The ink of a drawing, 0–1; null if nothing stands out.
-function inkOf(image) {
-  const {width, height, data} = image, most = largest(data), least = data.reduce((one, other) => Math.min(one, other));
-  if (most - least < .08) return null;
-  const limit = otsu(data), isDark = Uint8Array.from(data, value => value < limit ? 1 : 0);
-  const paper = percentile(data.filter((_, i) => !isDark[i]), 50), ink = percentile(data.filter((_, i) => isDark[i]), 25);
-  return picture(width, height, data.map(value => clip((paper - value) / (paper - ink))));
+function inkOf({width, height, data}) {
+  const values = sorted(data);
+  if (values.at(-1) - values[0] < .08) return null;
+  const limit = otsu(values), first = values.findIndex(value => value >= limit);
+  const paper = percentile(values.subarray(first), 50), ink = percentile(values.subarray(0, first), 25);
+  return mapped({width, height, data}, value => clip((paper - value) / (paper - ink)));
 }
 
 // Connected parts of a mask. Pixels that touch at a corner are connected.
-function separate({width, height, data}, smallest = 6) {
-  const labels = new Int32Array(data.length), found = [];
-  for (let start = 0; start < data.length; start++) {
-    if (!data[start] || labels[start]) continue;
-    const waiting = [start], members = [], box = [width, height, 0, 0], label = found.length + 1;
-    labels[start] = label;
-    while (waiting.length) {
-      const at = waiting.pop(), x = at % width, y = (at - x) / width;
-      members.push(at);
-      box[0] = Math.min(box[0], x); box[1] = Math.min(box[1], y);
-      box[2] = Math.max(box[2], x + 1); box[3] = Math.max(box[3], y + 1);
-      for (let j = Math.max(0, y - 1); j <= Math.min(height - 1, y + 1); j++)
-        for (let i = Math.max(0, x - 1); i <= Math.min(width - 1, x + 1); i++) {
-          const next = j * width + i;
-          if (data[next] && !labels[next]) { labels[next] = label; waiting.push(next); }
-        }
+function separate(mask, smallest = 6) {
+  const left = framed(mask, 1), {width} = left, found = []; // with a frame, no neighbour lies outside
+  const around = [-width - 1, -width, -width + 1, -1, 1, width - 1, width, width + 1];
+  for (let start = left.data.indexOf(1); start >= 0; start = left.data.indexOf(1, start)) {
+    const members = [start];
+    left.data[start] = 0;
+    for (let k = 0; k < members.length; k++) for (const step of around) if (left.data[members[k] + step]) {
+      left.data[members[k] + step] = 0;
+      members.push(members[k] + step);
     }
-    const mask = new Uint8Array((box[2] - box[0]) * (box[3] - box[1]));
-    for (const at of members) mask[(Math.floor(at / width) - box[1]) * (box[2] - box[0]) + at % width - box[0]] = 1;
-    found.push({box, mask, area: members.length});
+    const box = boxAround(members, width), wide = box[2] - box[0], own = new Uint8Array(wide * (box[3] - box[1]));
+    for (const at of members) own[(Math.floor(at / width) - box[1]) * wide + at % width - box[0]] = 1;
+    found.push({box: box.map(side => side - 1), mask: own, area: members.length});
   }
   return found.filter(piece => sizeOf(piece) >= smallest);
+}
+
+function boxAround(places, width) {
+  const box = [Infinity, Infinity, 0, 0];
+  for (const at of places) {
+    const x = at % width, y = (at - x) / width;
+    if (x < box[0]) box[0] = x;
+    if (y < box[1]) box[1] = y;
+    if (x >= box[2]) box[2] = x + 1;
+    if (y >= box[3]) box[3] = y + 1;
+  }
+  return box;
 }
 
 const widthOf = ({box}) => box[2] - box[0], heightOf = ({box}) => box[3] - box[1];
@@ -129,15 +143,10 @@ function union(one, other) {
   return {box, mask, area: total(mask)};
 }
 
-function boxOf({width, height, data}) {
-  const box = [width, height, 0, 0];
-  data.forEach((isInk, i) => {
-    if (!isInk) return;
-    const x = i % width, y = (i - x) / width;
-    box[0] = Math.min(box[0], x); box[1] = Math.min(box[1], y);
-    box[2] = Math.max(box[2], x + 1); box[3] = Math.max(box[3], y + 1);
-  });
-  return box;
+function boxOf({width, data}) { // of a mask
+  const places = [];
+  for (let at = data.indexOf(1); at >= 0; at = data.indexOf(1, at + 1)) places.push(at);
+  return boxAround(places, width);
 }
 
 // A pixel is kept if any pixel of the 3 × 3 around it is (grow), or if all are (shrink).
@@ -157,16 +166,13 @@ function spreadMask({width, height, data}, grow) {
 
 // Cut strokes out of the ink, with their soft edge.
 function cutOut(piece, ink) {
-  const [left, top] = piece.box, mask = spreadMask(spreadMask(framed(maskOf(piece), 2), true), true);
-  const around = picture(mask.width, mask.height, Float32Array.from(mask.data, (_, i) => {
+  const [left, top] = piece.box, own = framed(maskOf(piece), 2), mask = spreadMask(spreadMask(own, true), true);
+  const around = mapped(mask, (_, i) => {
     const x = i % mask.width + left - 2, y = Math.floor(i / mask.width) + top - 2;
     return x < 0 || y < 0 || x >= ink.width || y >= ink.height ? 0 : ink.data[y * ink.width + x];
-  }));
-  const wide = widthOf(piece), inside = [];
-  piece.mask.forEach((isInk, i) => { if (isInk) inside.push(around.data[(Math.floor(i / wide) + 2) * mask.width + i % wide + 2]); });
-  const dark = Math.max(.5, percentile(inside, 75));
-  around.data = around.data.map((value, i) => mask.data[i] ? clip(value / dark) : 0);
-  return around;
+  });
+  const dark = Math.max(.5, percentile(sorted(around.data.filter((_, i) => own.data[i])), 75));
+  return mapped(around, (value, i) => mask.data[i] ? clip(value / dark) : 0);
 }
 
 // The distance of every pixel of a mask to the nearest one outside.
@@ -200,16 +206,14 @@ function moveOutline(mask, distance) {
   const larger = framed(mask, Math.trunc(Math.max(0, distance)) + 2);
   const inside = distances(larger), outside = distances(masked(larger, isInk => !isInk));
   distance = Math.max(distance, 1 - largest(inside));
-  return picture(larger.width, larger.height, Float32Array.from(larger.data, (isInk, i) =>
-    clip((isInk ? inside[i] : 1 - outside[i]) + distance)));
+  return mapped(larger, (isInk, i) => clip((isInk ? inside[i] : 1 - outside[i]) + distance));
 }
 
 function normaliseDigit(ink) {
   const frame = framed(ink, 2), most = largest(frame.data);
   const [left, top, right, bottom] = boxOf(masked(frame, value => value > .35 * most));
   const scale = 80 / Math.max(right - left, bottom - top);
-  let fine = rescaled(frame, scale);
-  fine.data = fine.data.map(clip);
+  let fine = mapped(rescaled(frame, scale), clip);
   const darkest = largest(fine.data), strokes = masked(fine, value => value > .5 * darkest), box = boxOf(strokes);
   const side = Math.max(box[2] - box[0], box[3] - box[1]), ratio = strokeWidth(strokes) / side;
   const usual = Math.min(.2, Math.max(.09, ratio));

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import shutil
 import socket
 import subprocess
 import sys
@@ -19,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import uvicorn
+from browser import PHONE, answered, draw, needs_browser, opened, wait_until
 from drawn import STROKES, draw_page
 from PIL import Image, ImageDraw
 
@@ -27,10 +27,6 @@ from kaggle_digits.handwriting.pad import make_app
 from kaggle_digits.handwriting.reader import Reader
 from kaggle_digits.learners import PACKAGED_RUN
 
-CHROMIUM = shutil.which("chromium")
-needs_browser = pytest.mark.skipif(
-    CHROMIUM is None, reason="no chromium: install it to test the page (on Debian: apt install chromium)"
-)
 ROWS = ["2718", "31415", "90"]
 
 
@@ -66,53 +62,11 @@ def post(address: str, body: bytes, headers: dict[str, str] | None = None) -> tu
 
 
 @pytest.fixture(params=["desktop", "phone"])
-def page(request, address):
-    """Open the page in the browser; afterwards check that it had no errors and asked only its own server."""
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        sizes = {"desktop": {"viewport": {"width": 1280, "height": 900}}, "phone": playwright.devices["Pixel 5"]}
-        page = browser.new_context(**sizes[request.param]).new_page()
-        asked: list[str] = []
-        page.on("request", lambda each: asked.append(each.url))
-        troubles: list[str] = []
-        page.on("pageerror", lambda error: troubles.append(str(error)))
-        page.on("console", lambda message: message.type == "error" and troubles.append(message.text))
-        page.goto(address)
+def page(request, browser, address):
+    """Open the page in the browser."""
+    sizes = {"desktop": {"viewport": {"width": 1280, "height": 900}}, "phone": PHONE}
+    with opened(browser, address, **sizes[request.param]) as page:
         yield page
-        # The browser also logs refused requests. Some tests provoke them, so status 400 is no trouble.
-        assert [trouble for trouble in troubles if "status of 400" not in trouble] == []
-        assert asked
-        assert [url for url in asked if not url.startswith((address, "data:", "blob:"))] == []
-        browser.close()
-
-
-def wait_until(page, condition: str) -> None:
-    """Wait until a JavaScript condition holds. (Playwright's own wait needs eval, which the page's policy forbids.)"""
-    deadline = time.monotonic() + 30
-    while not page.evaluate(condition):
-        assert time.monotonic() < deadline, condition
-        page.wait_for_timeout(30)
-
-
-def answered(page) -> None:
-    """Wait until the server has answered the last change."""
-    wait_until(page, "answered === changes && !asking")
-
-
-def draw(page, digit: int, *, left: float = 0.15, share: float = 0.7) -> None:
-    box = page.locator("#drawing").bounding_box()
-    side = share * box["width"]
-    left, top = box["x"] + left * box["width"], box["y"] + 0.15 * box["height"]
-    for stroke in STROKES[digit]:
-        points = [(left + side * x, top + side * y) for x, y in stroke]
-        page.mouse.move(*points[0])
-        page.mouse.down()
-        for point in points[1:]:
-            page.mouse.move(*point, steps=3)
-        page.mouse.up()
-    answered(page)
 
 
 @needs_browser
