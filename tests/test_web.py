@@ -37,12 +37,11 @@ def file(tmp_path_factory) -> Path:
 
 
 def load_engine(page) -> None:
-    """Run the worker's script in the page itself, as ``engine``, so that a test can call its functions."""
+    """Run the worker's script in the page itself, as ``inPage``, so that a test can call it."""
     page.evaluate(
         """() => {
-          const script = document.createElement("script");
-          script.textContent = "const engine2 = (() => {" + by("engine").textContent.replace("onmessage =", "const answer =")
-            + "; return {read: pixels => classify(MODEL, pixels)}; })();";
+          const script = document.createElement("script"), code = by("engine").textContent.replace("onmessage =", "");
+          script.textContent = `const inPage = (() => {${code}; return {read: pixels => classify(MODEL, pixels)}; })();`;
           document.head.append(script);
         }"""
     )
@@ -53,7 +52,7 @@ def read_on(page, pixels: np.ndarray) -> tuple[np.ndarray, list[float]]:
     results = page.evaluate(
         """images => Array.from({length: images.length / 1568}, (_, k) => {
           const hex = images.slice(1568 * k, 1568 * (k + 1)).match(/../g), started = performance.now();
-          const read = engine2.read(Uint8Array.from(hex, value => parseInt(value, 16)));
+          const read = inPage.read(Uint8Array.from(hex, value => parseInt(value, 16)));
           return [...read, performance.now() - started];
         })""",
         pixels.astype(np.uint8).tobytes().hex(),
@@ -73,15 +72,21 @@ def test_images_are_read_as_in_python_and_quickly(browser, file, rows):
     with opened(browser, file.as_uri()) as page:
         load_engine(page)
         read, milliseconds = read_on(page, pixels)
+    durations = sorted(milliseconds)
     ours = Reader(PACKAGED_RUN).classify(pixels)
-    print(f"{rows}: difference {np.abs(read - ours).max():.5f}, {median(milliseconds):.1f} ms an image")
+    print(f"{rows}: difference {np.abs(read - ours).max():.5f}, {median(durations):.1f} ms an image")
     assert (read.argmax(axis=1) == ours.argmax(axis=1)).all()
     assert np.abs(read - ours).max() <= 0.002
-    assert np.quantile(milliseconds, 0.1) < 60  # about 22 on a quiet computer; the tests run two at a time
+    assert durations[100] < 60  # about 22 on a quiet computer; the tests run two at a time
     assert file.stat().st_size <= 700_000
 
 
 UPRIGHT = replace(RECIPES["fast"], name="upright", deslant=True)
+RESIDUAL = replace(
+    RECIPES["resnet-192"],
+    name="residual",
+    layers=(("Residual", {"filters": 5}), ("Flatten", {}), ("Dense", {"units": 10})),
+)
 OTHERS = replace(
     RECIPES["mlp-784-300"],
     name="others",
@@ -101,7 +106,7 @@ OTHERS = replace(
 @needs_browser
 @pytest.mark.parametrize(
     "recipe",
-    [UPRIGHT, OTHERS, *(RECIPES[name] for name in ("stretched", "lenet-5", "mlp-784-300", "resnet-192"))],
+    [UPRIGHT, OTHERS, RESIDUAL, *(RECIPES[name] for name in ("stretched", "lenet-5", "mlp-784-300"))],
     ids=lambda recipe: recipe.name,
 )
 def test_every_part_of_a_recipe_is_on_the_page(browser, recipe):

@@ -9,9 +9,6 @@ onmessage = ({data: {id, what, drawing}}) => {
   } catch (error) { postMessage({id, error: error.message}); }
 };
 
-// A first answer takes several times as long as others, until the browser has compiled all this. So one is made at once.
-readDrawing(mapped(picture(280, 280), (_, i) => Math.abs(i % 280 - 140) < 8 ? 0 : 1), pixels => classify(QUICK, pixels), 0);
-
 // Divide a photograph by the brightness of the paper around each place; light ink on dark paper is inverted before.
 function evenlyLit(image) {
   const {width, height} = image, cells = 8, middle = values => percentile(sorted(values), 50);

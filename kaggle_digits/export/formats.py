@@ -48,7 +48,7 @@ class Format:
         lowest: the oldest versions with which its files were read. ``tests/test_export.py`` tries Keras' versions.
         modules: the modules that are needed to write and verify a file.
         read: predicts with a file, pixels (N, 28, 28) float32 → probabilities. The documentation has the same lines.
-            None for a page, which only a browser reads. Then the network is read with the page's rounded weights.
+            None for a page, which only a browser reads. Then Keras reads with the page's rounded weights.
     """
 
     suffix: str
@@ -153,9 +153,7 @@ def export(folder: Path, form: str, out: Path, *, data: str | None = None, overw
                 _write(model, form, partial)
                 theirs = read_file(partial, images)
             else:
-                _write_page(runs, device, partial)
-                model.set_weights([_as_on_page(weight) for weight in model.get_weights()])
-                theirs = np.asarray(model.predict(images, verbose=0))
+                theirs = _write_page(runs, device, model, images, partial)
         except InputError:  # a layer that the page does not know
             raise
         except Exception as error:  # whatever the converters and runtimes raise
@@ -177,17 +175,15 @@ def export(folder: Path, form: str, out: Path, *, data: str | None = None, overw
     return Export(out, len(parts) - len(left_out), left_out, len(pixels), difference)
 
 
-def _write_page(runs: Sequence[Run], device: Device, file: Path) -> None:
-    from kaggle_digits.export.web import write_page
+def _write_page(runs: Sequence[Run], device: Device, model: keras.Model, images: np.ndarray, file: Path) -> np.ndarray:
+    """Write the page of a model. Return the probabilities that the model has with the weights of the page."""
+    from kaggle_digits.export.web import as_on_page, write_page
 
-    thresholds = [run.threshold.value for run in runs if run.threshold]
-    threshold = max(thresholds, default=0.9)
-    write_page(file, [_networks(run) for run in runs], device, temperature=temperature_of(runs), threshold=threshold)
-
-
-def _as_on_page(weight: np.ndarray) -> np.ndarray:
-    """Return a weight as a page has it: kernels lie there in half precision."""
-    return weight if weight.ndim == 1 else weight.astype(np.float16).astype(np.float32)
+    threshold = max((run.threshold.value for run in runs if run.threshold), default=0.9)
+    networks = [_networks(run) for run in runs]
+    write_page(file, networks, device, temperature=temperature_of(runs), threshold=threshold)
+    model.set_weights([part if part.ndim == 1 else as_on_page(part) for part in model.get_weights()])
+    return np.asarray(model.predict(images, verbose=0))
 
 
 def _rows_to_compare(source: Source) -> np.ndarray:

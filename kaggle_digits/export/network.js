@@ -186,20 +186,17 @@ function classify(model, pixels) {
 const withoutAverages = model =>
   ({...model, runs: model.runs.map(run => run.map(network => ({...network, slants: 0, shifts: 0})))});
 
-// ── the weights: base64 of half-precision numbers, in the order in which layers name them ──
-function half(bits) {
-  const exponent = bits >> 10 & 31, fraction = bits & 1023, sign = bits >> 15 ? -1 : 1;
-  return sign * (exponent ? 2 ** (exponent - 15) * (1 + fraction / 1024) : 2 ** -14 * fraction / 1024);
-}
-
+// ── the weights: base64 of integers of two bytes, one kernel after another; each kernel has a scale ──
 function unpack(model, base64) {
-  const text = atob(base64), weights = new Float32Array(text.length / 2);
-  for (let i = 0; i < weights.length; i++) weights[i] = half(text.charCodeAt(2 * i) | text.charCodeAt(2 * i + 1) << 8);
+  const bytes = atob(base64);
   const given = part => {
-    if (Array.isArray(part)) return part.map(given);
     if (part === null || typeof part !== "object") return part;
-    if ("from" in part) return weights.subarray(part.from, part.from + part.count);
-    return Object.fromEntries(Object.entries(part).map(([name, value]) => [name, given(value)]));
+    if (Array.isArray(part)) return part.map(given);
+    if (!("from" in part)) return Object.fromEntries(Object.entries(part).map(([name, value]) => [name, given(value)]));
+    const weights = new Float32Array(part.count);
+    for (let i = 0, at = 2 * part.from; i < part.count; i++, at += 2) // the shifts give the upper byte its sign
+      weights[i] = part.scale * (bytes.charCodeAt(at) | bytes.charCodeAt(at + 1) << 24 >> 16);
+    return weights;
   };
   return given(model);
 }

@@ -20,6 +20,7 @@ from kaggle_digits.strategy import Device
 if TYPE_CHECKING:
     import keras
 
+
 ACTIVATIONS = ("linear", "relu", "leaky_relu", "elu", "silu", "sigmoid", "softplus", "tanh", "softmax")
 """The activations that ``network.js`` knows."""
 
@@ -75,36 +76,52 @@ def write_page(
         "threshold": threshold,
     }
     model = json.dumps(described, separators=(",", ":"))
-    code = "".join(map(_text, ("drawing.js", "rows.js", "network.js", "engine.js")))
-    engine = f'{code}const MODEL = unpack({model}, "{weights.packed()}"), QUICK = withoutAverages(MODEL);\n'
+    engine = (
+        *map(_text, ("drawing.js", "rows.js", "network.js")),
+        f'const MODEL = unpack({model}, "{weights.packed()}"), QUICK = withoutAverages(MODEL);\n',
+        _text("engine.js"),
+    )
     # The page contains all that it needs. It may start its own worker, and reaches no address.
     security = (
         "default-src 'none'; script-src 'unsafe-inline' blob:; worker-src blob:; style-src 'unsafe-inline'; "
         "img-src data: blob:; media-src blob: mediastream:; base-uri 'none'; form-action 'none'"
     )
     what = "Drop or paste a picture of one digit here."
-    file.write_text(build_page(_text("answer.js"), what=what, security=security, engine=engine), encoding="utf-8")
+    page = build_page(_text("answer.js"), what=what, security=security, engine="".join(engine))
+    file.write_text(page, encoding="utf-8")
+
+
+def as_on_page(kernel: np.ndarray) -> np.ndarray:
+    """Return a kernel as the page has it, float32: each weight is one of 65,535 multiples of a scale."""
+    whole, scale = _quantise(kernel)
+    return (whole * np.float64(scale)).astype(np.float32)
+
+
+def _quantise(kernel: np.ndarray) -> tuple[np.ndarray, float]:
+    scale = float(np.abs(kernel).max()) / 32_767 or 1.0
+    return np.rint(kernel / np.float64(scale)).astype("<i2"), scale
 
 
 class _Weights:
-    """Collects the weights of the page: kernels in half precision, and the few numbers beside them as they are."""
+    """Collects the weights of the page: kernels lie there in one piece, and vectors stand among the layers."""
 
     def __init__(self) -> None:
-        self.parts: list[np.ndarray] = []
+        self.kernels: list[np.ndarray] = []
         self.count = 0
 
-    def add(self, values: np.ndarray) -> dict[str, int] | list[float]:
-        """Return where a kernel lies among all kernels. A vector of biases or scales is returned itself."""
+    def add(self, values: np.ndarray) -> dict[str, float] | list[float]:
+        """Return where a kernel lies among all kernels, and its scale. A vector is returned itself."""
         if values.ndim == 1:
             return [float(f"{value:.7g}") for value in values]
-        place = {"from": self.count, "count": values.size}
-        self.parts.append(np.asarray(values, np.float32).ravel())
+        whole, scale = _quantise(values)
+        place = {"from": self.count, "count": values.size, "scale": scale}
+        self.kernels.append(whole.ravel())
         self.count += values.size
         return place
 
     def packed(self) -> str:
-        """Return all kernels in half precision, as base64."""
-        return base64.b64encode(np.concatenate(self.parts).astype("<f2").tobytes()).decode()
+        """Return all kernels as base64."""
+        return base64.b64encode(np.concatenate(self.kernels).tobytes()).decode()
 
 
 def _describe(run: Run, device: Device, weights: _Weights) -> dict[str, Any]:
