@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import os
 import re
-import time
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
@@ -26,14 +25,15 @@ from kaggle_digits.learners import PACKAGED_RUN, load_run
 from kaggle_digits.recipes import RECIPES
 
 COMPETITION = os.environ.get("KDIGITS_DATA", "")
+RUN = Path(os.environ.get("KDIGITS_RUN", PACKAGED_RUN)).resolve()  # to print the figures of another network
 PACKAGE = Path(kaggle_digits.digits.__file__).parent
 SCRIPTS = ("drawing.js", "rows.js", "network.js", "engine.js", "draw.js", "answer.js")
 
 
 @pytest.fixture(scope="module")
 def file(tmp_path_factory) -> Path:
-    """The page of the packaged network."""
-    return export(PACKAGED_RUN, "web", tmp_path_factory.mktemp("page") / "digits.html", data="sample").file
+    """The page of a network."""
+    return export(RUN, "web", tmp_path_factory.mktemp("page") / "digits.html", data="sample").file
 
 
 def load_engine(page) -> None:
@@ -41,7 +41,7 @@ def load_engine(page) -> None:
     page.evaluate(
         """() => {
           const script = document.createElement("script"), code = by("engine").textContent.replace("onmessage =", "");
-          script.textContent = `const inPage = (() => {${code}; return {read: pixels => classify(MODEL, pixels)}; })();`;
+          script.textContent = `const inPage = (() => {${code}; return pixels => classify(MODEL, pixels); })();`;
           document.head.append(script);
         }"""
     )
@@ -52,7 +52,7 @@ def read_on(page, pixels: np.ndarray) -> tuple[np.ndarray, list[float]]:
     results = page.evaluate(
         """images => Array.from({length: images.length / 1568}, (_, k) => {
           const hex = images.slice(1568 * k, 1568 * (k + 1)).match(/../g), started = performance.now();
-          const read = inPage.read(Uint8Array.from(hex, value => parseInt(value, 16)));
+          const read = inPage(Uint8Array.from(hex, value => parseInt(value, 16)));
           return [...read, performance.now() - started];
         })""",
         pixels.astype(np.uint8).tobytes().hex(),
@@ -73,7 +73,7 @@ def test_images_are_read_as_in_python_and_quickly(browser, file, rows):
         load_engine(page)
         read, milliseconds = read_on(page, pixels)
     durations = sorted(milliseconds)
-    ours = Reader(PACKAGED_RUN).classify(pixels)
+    ours = Reader(RUN).classify(pixels)
     print(f"{rows}: difference {np.abs(read - ours).max():.5f}, {median(durations):.1f} ms an image")
     assert (read.argmax(axis=1) == ours.argmax(axis=1)).all()
     assert np.abs(read - ours).max() <= 0.002
@@ -131,7 +131,7 @@ def picture_on(page) -> bytes:
 @pytest.mark.parametrize("count", [20, pytest.param(100, marks=pytest.mark.soak)])
 def test_drawings_are_read_as_the_pad_reads_them(browser, file, count):
     """A third are rows of digits that may touch. ``pad`` sends a drawing to the same function of the reader."""
-    reader, rng, differing = Reader(PACKAGED_RUN), np.random.default_rng(count), []
+    reader, rng, differing = Reader(RUN), np.random.default_rng(count), []
     with opened(browser, file.as_uri()) as page:
         for number in range(count):
             digits = rng.integers(0, 10, 1 if number % 3 else int(rng.integers(2, 5))).tolist()
@@ -152,17 +152,25 @@ def test_drawings_are_read_as_the_pad_reads_them(browser, file, count):
 
 @needs_browser
 def test_the_first_answer_comes_at_once(browser, file):
-    durations = []
-    for _ in range(3):
+    """The question is asked as soon as the page has loaded, before the browser has compiled anything."""
+    milliseconds = []
+    for _ in range(5):
         with opened(browser, file.as_uri()) as page:
-            draw_one = "strokes.push([[280, 80], [280, 480]]), changed()"
-            started = time.perf_counter()
-            page.evaluate(draw_one)
-            answered(page)
-            durations.append(time.perf_counter() - started)
+            page.evaluate(
+                """() => {
+                  const usual = show;
+                  show = answer => { usual(answer); window.shown ??= performance.now(); };
+                  strokes.push([[280, 80], [280, 480]]);
+                  changed();
+                }"""
+            )
+            page.wait_for_timeout(1000)  # asking more often would take the processor from the page
+            wait_until(page, "window.shown !== undefined")
+            loaded = "performance.getEntriesByType('navigation')[0].loadEventEnd"
+            milliseconds.append(page.evaluate(f"shown - {loaded}"))
             assert reading_of(page) == "1"
-    print(f"first answer after {1000 * median(durations):.0f} ms")
-    assert min(durations) < 1  # the tests run two at a time
+    print(f"first answer {median(milliseconds):.0f} ms after the page has loaded")
+    assert min(milliseconds) < 900  # about 300 on a quiet computer; the tests run two at a time
 
 
 @needs_browser

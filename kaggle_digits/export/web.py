@@ -25,13 +25,14 @@ ACTIVATIONS = ("linear", "relu", "leaky_relu", "elu", "silu", "sigmoid", "softpl
 """The activations that ``network.js`` knows."""
 
 
-def build_page(script: str, *, more: str = "", what: str, security: str = "", engine: str = "") -> str:
+def build_page(script: str, *, where: str, what: str, more: str = "", security: str = "", engine: str = "") -> str:
     """Return the page on which one draws digits, which contains its style and scripts.
 
     Args:
         script: answers questions about drawings, and reads pictures.
-        more: HTML below the drawing.
+        where: says where drawings go.
         what: says which pictures it reads.
+        more: HTML below the drawing.
         security: the policy that the page sets itself; without it, the server sets one.
         engine: the script of a worker.
     """
@@ -41,6 +42,7 @@ def build_page(script: str, *, more: str = "", what: str, security: str = "", en
     parts = {
         "<!--security-->": policy,
         "/*style*/": _text("page.css"),
+        "<!--where-->": where,
         "<!--what-->": what,
         "<!--more-->\n": more + worker,
         "/*script*/": _text("draw.js") + script,
@@ -86,8 +88,13 @@ def write_page(
         "default-src 'none'; script-src 'unsafe-inline' blob:; worker-src blob:; style-src 'unsafe-inline'; "
         "img-src data: blob:; media-src blob: mediastream:; base-uri 'none'; form-action 'none'"
     )
-    what = "Drop or paste a picture of one digit here."
-    page = build_page(_text("answer.js"), what=what, security=security, engine="".join(engine))
+    page = build_page(
+        _text("answer.js"),
+        where="Nothing leaves this device, and nothing is kept.",
+        what="Drop or paste a picture of one digit here.",
+        security=security,
+        engine="".join(engine),
+    )
     file.write_text(page, encoding="utf-8")
 
 

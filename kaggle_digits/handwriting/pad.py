@@ -54,8 +54,14 @@ def make_app(reader: Reader, *, host: str = "127.0.0.1", token: str | None = Non
         token: if there is one, every request must have it in its address, as in ``/?token=…``.
     """
     more, _, script = Path(__file__).with_name("pad.html").read_text(encoding="utf-8").partition("<script>\n")
-    what = "Drop or paste a picture of handwritten digits here."
-    html = build_page(script.removesuffix("</script>\n"), more=more, what=what)
+    html = build_page(
+        script.removesuffix("</script>\n"),
+        where="Nothing leaves this computer, and nothing is kept."
+        if _is_this_computer(host)
+        else "Drawings and pictures go to the computer that runs this program. It keeps none.",
+        what="Drop or paste a picture of handwritten digits here.",
+        more=more,
+    )
     headers = {
         "Cache-Control": "no-store",
         # The page contains its style and script, draws its own pictures, and sends requests only to this server.
