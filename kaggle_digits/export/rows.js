@@ -193,8 +193,8 @@ function bestSequence(atoms, groups, usual) {
 
 // Pieces by rows; small ones belong to the nearest tall one.
 function sortIntoRows(pieces, usual) {
-  const isTall = piece => heightOf(piece) >= LOW * usual || (heightOf(piece) >= .13 * usual && isLoop(piece));
-  const tall = pieces.filter(isTall), rows = [], alone = [];
+  const reaches = piece => heightOf(piece) >= LOW * usual || (heightOf(piece) >= .13 * usual && isLoop(piece));
+  const tall = pieces.filter(reaches), rows = [], alone = [];
   if (!tall.length) return [[], pieces];
   const numbers = rowsOf(tall, usual);
   tall.forEach((piece, i) => (rows[numbers[i]] ??= []).push(piece));
