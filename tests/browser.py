@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from drawn import STROKES
+from drawn import STROKES, Stroke
 
 CHROMIUM = shutil.which("chromium")
 needs_browser = pytest.mark.skipif(
@@ -49,12 +49,19 @@ def answered(page: Any) -> None:
     wait_until(page, "answered === changes && !asking")
 
 
-def draw(page: Any, digit: int, *, left: float = 0.15, share: float = 0.7, top: float = 0.15, lean: float = 0) -> None:
-    """Draw a digit with the mouse. Places and sizes are shares of the drawing area's side."""
+def draw(page: Any, digit: int, **place: float) -> None:
+    """Draw a digit with the mouse, see ``draw_strokes``."""
+    draw_strokes(page, STROKES[digit], **place)
+
+
+def draw_strokes(
+    page: Any, strokes: list[Stroke], *, left: float = 0.15, share: float = 0.7, top: float = 0.15, lean: float = 0
+) -> None:
+    """Draw strokes with the mouse. Places and sizes are shares of the drawing area's side."""
     box = page.locator("#drawing").bounding_box()
     side = share * box["width"]
     x0, y0 = box["x"] + left * box["width"], box["y"] + top * box["height"]
-    for stroke in STROKES[digit]:
+    for stroke in strokes:
         points = [(x0 + side * (x + lean * (0.5 - y)), y0 + side * y) for x, y in stroke]
         page.mouse.move(*points[0])
         page.mouse.down()

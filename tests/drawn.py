@@ -10,23 +10,23 @@ from skimage.transform import estimate_transform, warp
 Stroke = list[tuple[float, float]]
 
 
-def _arc(x: float, y: float, across: float, down: float, start: float, end: float) -> Stroke:
+def arc(x: float, y: float, across: float, down: float, start: float, end: float) -> Stroke:
     """Return points on an ellipse around (x, y), from one angle to another in degrees, clockwise from the right."""
     angles = np.deg2rad(np.linspace(start, end, 25))
     return [(x + across * float(np.cos(a)), y + down * float(np.sin(a))) for a in angles]
 
 
 STROKES: dict[int, list[Stroke]] = {
-    0: [_arc(0.5, 0.5, 0.3, 0.45, -90, 270)],
+    0: [arc(0.5, 0.5, 0.3, 0.45, -90, 270)],
     1: [[(0.3, 0.3), (0.55, 0.05), (0.5, 0.95)]],
-    2: [[*_arc(0.48, 0.28, 0.27, 0.23, -170, 40), (0.22, 0.93), (0.8, 0.9)]],
-    3: [[*_arc(0.45, 0.27, 0.27, 0.22, -150, 90), *_arc(0.45, 0.7, 0.32, 0.22, -90, 140)]],
+    2: [[*arc(0.48, 0.28, 0.27, 0.23, -170, 40), (0.22, 0.93), (0.8, 0.9)]],
+    3: [[*arc(0.45, 0.27, 0.27, 0.22, -150, 90), *arc(0.45, 0.7, 0.32, 0.22, -90, 140)]],
     4: [[(0.4, 0.08), (0.2, 0.6), (0.82, 0.58)], [(0.64, 0.3), (0.58, 0.95)]],
-    5: [[(0.75, 0.08), (0.34, 0.08), (0.29, 0.42), *_arc(0.47, 0.66, 0.29, 0.26, -115, 140)]],
-    6: [[(0.65, 0.06), (0.4, 0.3), (0.26, 0.62), *_arc(0.5, 0.7, 0.24, 0.23, 180, -180)]],
+    5: [[(0.75, 0.08), (0.34, 0.08), (0.29, 0.42), *arc(0.47, 0.66, 0.29, 0.26, -115, 140)]],
+    6: [[(0.65, 0.06), (0.4, 0.3), (0.26, 0.62), *arc(0.5, 0.7, 0.24, 0.23, 180, -180)]],
     7: [[(0.2, 0.12), (0.78, 0.1), (0.4, 0.95)]],
-    8: [[*_arc(0.5, 0.28, 0.22, 0.21, 90, -270), *_arc(0.5, 0.72, 0.27, 0.23, -90, 270)]],
-    9: [[*_arc(0.47, 0.3, 0.24, 0.23, 0, -360), (0.7, 0.32), (0.6, 0.95)]],
+    8: [[*arc(0.5, 0.28, 0.22, 0.21, 90, -270), *arc(0.5, 0.72, 0.27, 0.23, -90, 270)]],
+    9: [[*arc(0.47, 0.3, 0.24, 0.23, 0, -360), (0.7, 0.32), (0.6, 0.95)]],
 }
 """The strokes of each digit, in a box of 1 × 1 whose y axis points down."""
 

@@ -11,9 +11,10 @@ from statistics import median
 
 import numpy as np
 import pytest
-from browser import PHONE, answered, draw, needs_browser, opened, wait_until
+from browser import PHONE, answered, draw, draw_strokes, needs_browser, opened, wait_until
 from PIL import Image
 from run_folder import write_untrained
+from shapes import NO_DIGITS
 
 import kaggle_digits
 from kaggle_digits.data import find_source, load_train
@@ -127,10 +128,19 @@ def picture_on(page) -> bytes:
     return base64.b64decode(page.evaluate("drawOn(small).toDataURL().split(',')[1]"))
 
 
+def reading_in_python(reader: Reader, page) -> str:
+    """Return how ``pad`` reads the drawing on a page: it sends the same picture to the same function."""
+    (photo,) = load_photos(picture_on(page))
+    digits = reader.read_drawing(photo).digits
+    if not any(found.sure or found.probabilities.max() >= 0.5 for found in digits):
+        return "–"
+    return "".join(f"{found.digit}{'' if found.sure else '?'}" for found in digits)
+
+
 @needs_browser
 @pytest.mark.parametrize("count", [20, pytest.param(100, marks=pytest.mark.soak)])
 def test_drawings_are_read_as_the_pad_reads_them(browser, file, count):
-    """A third are rows of digits that may touch. ``pad`` sends a drawing to the same function of the reader."""
+    """A third are rows of digits that may touch."""
     reader, rng, differing = Reader(RUN), np.random.default_rng(count), []
     with opened(browser, file.as_uri()) as page:
         for number in range(count):
@@ -148,6 +158,21 @@ def test_drawings_are_read_as_the_pad_reads_them(browser, file, count):
             page.click("#clear")
             answered(page)
     assert differing == []
+
+
+@needs_browser
+def test_shapes_that_are_no_digits_are_hardly_ever_sure(browser, file):
+    reader, sure = Reader(RUN), []
+    with opened(browser, file.as_uri()) as page:
+        for name, strokes in NO_DIGITS.items():
+            draw_strokes(page, strokes, left=0 if "edge" in name else 0.15)
+            assert reading_of(page) == reading_in_python(reader, page), name
+            assert page.locator("#verdict").is_visible() == (reading_of(page) == "–")
+            if re.search(r"\d(?!\?)", reading_of(page)):
+                sure.append(name)
+            page.click("#clear")
+            answered(page)
+    assert set(sure) <= {"heart", "house", "spiral"}, "of 24; before spots and faces were told, it was five"
 
 
 @needs_browser
@@ -198,6 +223,7 @@ def test_the_page_explains_reads_a_picture_and_takes_the_keyboard(browser, file,
             page.keyboard.press(key)
         answered(page)
         assert reading_of(page) == "1"
+        assert page.inner_text("#pen") == "Pen up, 50 % from the left, 68 % from the top."
         page.keyboard.press("Control+z")
         answered(page)
         assert reading_of(page) == "–"

@@ -117,17 +117,23 @@ def recognize(
     BACKEND,
     option("--host", default="127.0.0.1", metavar="ADDRESS", help="the address to listen on (default: %(default)s)"),
     option("--port", type=index, default=8000, metavar="N", help="its port; 0 takes a free one (default: %(default)s)"),
+    option(
+        "--keep",
+        type=path,
+        metavar="DIR",
+        help="keep the drawings that somebody on the page calls misread, for recognize --labelled",
+    ),
 )
-def pad(*, run: Path | None, backend: str | None, host: str, port: int) -> None:
+def pad(*, run: Path | None, backend: str | None, host: str, port: int, keep: Path | None) -> None:
     """Serve the page."""
     try:
         from kaggle_digits.handwriting.pad import serve
     except ImportError as error:
         raise InputError(
             f"pad: the package {error.name} is missing. Install the extra [pad], or what "
-            "it consists of: pip install starlette uvicorn"
+            "it consists of: pip install segno starlette uvicorn"
         ) from error
-    serve(lambda: _load_reader(run, backend), host=host, port=port)
+    serve(lambda: _load_reader(run, backend), host=host, port=port, keep=keep)
 
 
 def _load_reader(run: Path | None, backend: str | None, threshold: float | None = None) -> Reader:

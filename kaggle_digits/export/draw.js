@@ -62,6 +62,8 @@ drawing.addEventListener("keydown", event => {
   } else return;
   event.preventDefault();
   redraw();
+  const [right, low] = cursor.map(value => Math.round(100 * value / drawing.width));
+  by("pen").textContent = `Pen ${penDown ? "down" : "up"}, ${right} % from the left, ${low} % from the top.`;
 });
 for (const kind of ["focus", "blur"]) drawing.addEventListener(kind, redraw);
 const clear = () => { strokes = []; penDown = false; changed(); };
@@ -98,7 +100,10 @@ const bars = Array.from({length: 10}, (_, digit) => {
 });
 function show({digits}) {
   const found = digits.at(-1); // the one that was drawn last, usually
-  by("digit").textContent = digits.map(({digit, sure}) => sure ? digit : digit + "?").join("") || "–";
+  const isDigit = digits.some(({digit, sure, probabilities}) => sure || probabilities[digit] >= .5);
+  by("digit").textContent = isDigit ? digits.map(({digit, sure}) => sure ? digit : digit + "?").join("") : "–";
+  by("verdict").hidden = isDigit || !strokes.length;
+  if (by("wrong")) by("wrong").hidden = !strokes.length;
   bars.forEach((item, digit) => {
     const percent = found ? 100 * found.probabilities[digit] : 0;
     item.classList.toggle("most", found?.digit === digit);

@@ -240,8 +240,8 @@ function placeInk(ink) {
   return pixels;
 }
 
-// The strokes of a drawing's one digit: the largest piece and other large ones.
-function mainStrokes(mask) {
+// The pieces of a drawing's one digit: the largest and other large ones.
+function mainPieces(mask) {
   const margin = Math.max(2, toEven(.06 * Math.min(mask.width, mask.height)));
   const isOnEdge = ({box, mask: own, area}) => {
     const wide = box[2] - box[0], outer = own.filter((isInk, i) => {
@@ -253,14 +253,21 @@ function mainStrokes(mask) {
   let pieces = separate(mask, 1).sort((one, other) => other.area - one.area);
   const inside = pieces.filter(piece => !isOnEdge(piece));
   if (inside.length && inside[0].area >= .1 * pieces[0].area) pieces = inside;
-  return pieces.filter(piece => piece.area >= .06 * pieces[0].area).reduce(union);
+  return pieces.filter(piece => piece.area >= .06 * pieces[0].area);
 }
+
+function isBlot(piece) {
+  const [short, long] = [widthOf(piece), heightOf(piece)].sort((one, other) => one - other);
+  return long < 2.5 * short && strokeWidth(maskOf(piece)) > .55 * short;
+}
+const encloses = ({box}, {box: inner}) => [0, 1].every(i => box[i] < inner[i] && inner[i + 2] < box[i + 2]);
 
 // A drawing's pixels: as one digit.
 function findSingle(drawing) {
   const factor = Math.max(1, Math.max(drawing.width, drawing.height) / 400);
   const ink = inkOf(factor === 1 ? drawing : rescaled(drawing, 1 / factor));
   if (!ink) return null;
-  const strokes = mainStrokes(masked(ink, value => value > .5));
-  return {pixels: normaliseDigit(cutOut(strokes, ink)), ink, box: strokes.box};
+  const pieces = mainPieces(masked(ink, value => value > .5)), strokes = pieces.reduce(union);
+  const isShape = isBlot(strokes) || pieces.some(one => pieces.some(other => encloses(one, other)));
+  return {pixels: normaliseDigit(cutOut(strokes, ink)), ink, isShape};
 }

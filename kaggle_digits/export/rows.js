@@ -34,11 +34,6 @@ function isLoop(piece) {
   return false;
 }
 
-function isBlot(piece) {
-  const [short, long] = [widthOf(piece), heightOf(piece)].sort((one, other) => one - other);
-  return long < 2.5 * short && strokeWidth(maskOf(piece)) > .55 * short;
-}
-
 function rowsOf(pieces, usual) {
   const most = .5 * usual, middles = pieces.map(middleOf);
   const levelsAt = slope => middles.map(([x, y]) => y - slope * x);
@@ -251,9 +246,9 @@ const asDigit = (pixels, probabilities, sure) =>
 function readDrawing(drawing, classify, threshold) {
   const single = findSingle(drawing);
   if (!single) return [];
-  const probabilities = classify(single.pixels), sure = Math.max(...probabilities) >= threshold;
+  const probabilities = classify(single.pixels), sure = Math.max(...probabilities) >= threshold && !single.isShape;
   const rows = sure ? [] : readRows(single.ink, classify, threshold);
-  return rows.length > 1 ? rows : [asDigit(single.pixels, probabilities, sure)];
+  return rows.length > 1 ? rows : single.isShape ? [] : [asDigit(single.pixels, probabilities, sure)];
 }
 
 // By how much the probability of the digit falls if 5 × 5 pixels around each place are erased; of 2 × 2 places, one is tried.

@@ -25,14 +25,17 @@ ACTIVATIONS = ("linear", "relu", "leaky_relu", "elu", "silu", "sigmoid", "softpl
 """The activations that ``network.js`` knows."""
 
 
-def build_page(script: str, *, where: str, what: str, more: str = "", security: str = "", engine: str = "") -> str:
+def build_page(
+    script: str, *, where: str, what: str, beside: str = "", more: str = "", security: str = "", engine: str = ""
+) -> str:
     """Return the page on which one draws digits, which contains its style and scripts.
 
     Args:
         script: answers questions about drawings, and reads pictures.
         where: says where drawings go.
         what: says which pictures it reads.
-        more: HTML below the drawing.
+        beside: HTML below the answer.
+        more: HTML below all.
         security: the policy that the page sets itself; without it, the server sets one.
         engine: the script of a worker.
     """
@@ -44,6 +47,7 @@ def build_page(script: str, *, where: str, what: str, more: str = "", security: 
         "/*style*/": _text("page.css"),
         "<!--where-->": where,
         "<!--what-->": what,
+        "<!--beside-->": beside,
         "<!--more-->\n": more + worker,
         "/*script*/": _text("draw.js") + script,
     }

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
 import ipaddress
 import logging
 import secrets
 import socket
 from collections.abc import Awaitable, Callable
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import segno
 import uvicorn
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
@@ -22,9 +25,10 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from kaggle_digits.digits import PIXELS
+from kaggle_digits.digits import CLASSES, PIXELS
 from kaggle_digits.errors import DataError, InputError
 from kaggle_digits.export.web import build_page
+from kaggle_digits.files import atomic_path
 from kaggle_digits.handwriting.photo import load_photos
 from kaggle_digits.handwriting.reader import Reader, describe
 
@@ -34,33 +38,60 @@ SECONDS = 60.0
 """Maximum seconds to wait for a picture to arrive."""
 
 
+_WRONG = """<p id="wrong" hidden><label>That's wrong, it is a
+      <select id="truth"><option value="">?</option>{}</select></label></p>
+<output id="kept" class="hint"></output>
+"""
+_INVITATION = """<h2>On your own device</h2>
+<p>Open {} or scan this code:</p>
+<div class="code">{}</div>
+"""
+
+
 class _TooLargeError(DataError):
     """A picture has more bytes than the server accepts."""
 
 
-def make_app(reader: Reader, *, host: str = "127.0.0.1", token: str | None = None) -> Starlette:
-    """Build the server of the page, which also answers the page's requests. It writes no picture to disk.
+def make_app(
+    reader: Reader,
+    *,
+    host: str = "127.0.0.1",
+    token: str | None = None,
+    address: str | None = None,
+    keep: Path | None = None,
+) -> Starlette:
+    """Build the server of the page, which also answers the page's requests.
 
     ``POST /digit`` takes a drawing of one digit, or of several in a row, as a picture file in its body, and
     ``POST /photo`` a photograph of a page. Both answer with what ``kaggle-digits recognize --json`` prints of the first
     page, how many ``pages`` there are, and for each digit the 784 ``pixels`` that the network saw. ``POST /why``
     answers like ``/digit``, with 784 more numbers, ``why``: above 0, a pixel speaks for the reading, and below 0
-    against it, see ``occlusion``. With the status 400, 403, 408 or 413 they answer with an ``error``.
+    against it, see ``occlusion``. ``POST /wrong-3`` keeps a drawing that is a 3. With the status 400, 403, 408 or 413
+    they answer with an ``error``. All paths begin with the token, if there is one.
 
     Args:
         reader: reads the digits.
         host: the address under which the page will be opened. Requests under other names that lead here are refused,
             unless the server is open to all.
-        token: if there is one, every request must have it in its address, as in ``/?token=…``.
+        token: if there is one, every address must begin with it, as in ``/abcdef``.
+        address: what the page shows to those who want to open it on their own device.
+        keep: the folder for drawings that were read wrongly, in class folders. Without it, nothing is written.
     """
     more, _, script = Path(__file__).with_name("pad.html").read_text(encoding="utf-8").partition("<script>\n")
+    kept = "" if keep is None else ", except the drawings of which you say that they are read wrongly"
+    where = (
+        f"Nothing leaves this computer, and nothing is kept{kept}."
+        if _is_this_computer(host)
+        else f"Drawings and pictures are read by the computer that serves this page. It keeps nothing{kept}."
+    )
+    wrong = "" if keep is None else _WRONG.format("".join(f"<option>{digit}</option>" for digit in range(CLASSES)))
+    invitation = "" if address is None else _INVITATION.format(address, segno.make(address, micro=False).svg_inline())
     html = build_page(
         script.removesuffix("</script>\n"),
-        where="Nothing leaves this computer, and nothing is kept."
-        if _is_this_computer(host)
-        else "Drawings and pictures go to the computer that runs this program. It keeps none.",
+        where=where,
         what="Drop or paste a picture of handwritten digits here.",
-        more=more,
+        beside=wrong,
+        more=more + invitation,
     )
     headers = {
         "Cache-Control": "no-store",
@@ -70,25 +101,39 @@ def make_app(reader: Reader, *, host: str = "127.0.0.1", token: str | None = Non
         "frame-ancestors 'none'",
         "X-Content-Type-Options": "nosniff",
     }
-    no_token = "The token is missing from the address. Open the address that the terminal shows."
+    no_token = "This address does not end as the one in the terminal does. Open that one."
     # Reading a picture may take a few hundred megabytes, so one is read at a time. At most eight large ones wait.
     one_at_a_time, large_bodies = asyncio.Lock(), asyncio.Semaphore(8)
+    guesses = asyncio.Lock()
 
     def answer(picture: bytes, path: str) -> dict[str, Any]:
         photo, *others = load_photos(picture, name="the picture")
-        page = reader.read_pages([photo])[0] if path == "/photo" else reader.read_drawing(photo)
+        page = reader.read_pages([photo])[0] if path == "photo" else reader.read_drawing(photo)
         described = describe("", page) | {"pages": 1 + len(others)}
         for entry, digit in zip(described["digits"], page.digits, strict=True):
             entry["pixels"] = digit.pixels.tolist()
-            if path == "/why":
+            if path == "why":
                 entry["why"] = reader.explain(digit).ravel().round(4).tolist()
         return described
 
-    def has_token(request: Request) -> bool:
-        return token is None or secrets.compare_digest(request.query_params.get("token", "").encode(), token.encode())
+    def save(picture: bytes, digit: str) -> dict[str, Any]:
+        list(load_photos(picture, name="the picture"))  # or it is refused
+        assert keep is not None
+        folder = keep / digit
+        folder.mkdir(parents=True, exist_ok=True)
+        with atomic_path(folder / f"{datetime.now():%Y%m%d-%H%M%S-%f}.png") as partial:
+            partial.write_bytes(picture)
+        return {}
+
+    async def has_token(request: Request) -> bool:
+        if token is None or secrets.compare_digest(request.path_params["token"].encode(), token.encode()):
+            return True
+        async with guesses:  # six letters are enough if nobody can try more than ten a second
+            await asyncio.sleep(0.1)
+        return False
 
     async def show_page(request: Request) -> Response:
-        if not has_token(request):
+        if not await has_token(request):
             return PlainTextResponse(f"{no_token}\n", status_code=403, headers=headers)
         return HTMLResponse(html, headers=headers)
 
@@ -96,22 +141,28 @@ def make_app(reader: Reader, *, host: str = "127.0.0.1", token: str | None = Non
         return JSONResponse({"error": error}, status_code=status, headers=headers)
 
     async def answer_picture(request: Request) -> Response:
-        if not has_token(request):
+        if not await has_token(request):
             return refuse(403, no_token)
         origin = request.headers.get("origin")
         if origin and origin.partition("://")[2] != request.headers.get("host"):
             return refuse(403, "Only this server's own page may send requests.")
+        path = request.scope["path"].rpartition("/")[2]
         async with contextlib.AsyncExitStack() as held:
             try:
                 picture = await _body(request, lambda: held.enter_async_context(large_bodies))
                 async with one_at_a_time:
-                    answered = await run_in_threadpool(answer, picture, request.scope["path"])
+                    if path.startswith("wrong-"):
+                        answered = await run_in_threadpool(save, picture, path[-1])
+                    else:
+                        answered = await run_in_threadpool(answer, picture, path)
             except ClientDisconnect:  # the page was closed, or gave the request up
                 return Response(status_code=400)
             except TimeoutError:
                 return refuse(408, f"the picture: not here after {SECONDS:.0f} s. Send it again.")
             except DataError as error:
                 return refuse(413 if isinstance(error, _TooLargeError) else 400, str(error))
+            except OSError as error:
+                return refuse(500, f"{keep}: the drawing could not be kept ({error.strerror}).")
             return JSONResponse(answered, headers=headers)
 
     # The first prediction takes longer than the others, so it is made before the page opens.
@@ -119,9 +170,13 @@ def make_app(reader: Reader, *, host: str = "127.0.0.1", token: str | None = Non
     reader.find_ink(np.ones((64, 64), np.float32))
     # Older releases of Starlette make "[" of [::1]:8000.
     hosts = ["*"] if _is_open_to_all(host) else ["127.0.0.1", "localhost", "[::1]", "[", host]
-    routes = [Route(path, answer_picture, methods=["POST"]) for path in ("/digit", "/why", "/photo")]
+    start = "/{token}" if token else ""
+    asked = ["digit", "why", "photo", *(f"wrong-{digit}" for digit in range(CLASSES) if keep)]
+    routes = [Route(f"{start}/{path}", answer_picture, methods=["POST"]) for path in asked]
+    if token:
+        routes.append(Route("/{token:path}", show_page, methods=["GET", "POST"]))  # refuses all others
     return Starlette(
-        routes=[Route("/", show_page), *routes],
+        routes=[Route(start or "/", show_page), *routes],
         middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=hosts)],
     )
 
@@ -183,13 +238,14 @@ def _is_this_computer(host: str) -> bool:
         return False
 
 
-def serve(make_reader: Callable[[], Reader], *, host: str, port: int) -> None:
+def serve(make_reader: Callable[[], Reader], *, host: str, port: int, keep: Path | None = None) -> None:
     """Serve the page until interrupted.
 
     Args:
         make_reader: loads the reader, which takes a while. It is called once the port is open.
         host, port: the address to listen on; port 0 takes a free one. If others can reach it, the address that is
-            printed carries a token, without which nothing is answered.
+            printed, also as a QR code, ends with six letters, without which nothing is answered.
+        keep: see ``make_app``.
 
     Raises:
         InputError: the address or port cannot be used.
@@ -201,12 +257,17 @@ def serve(make_reader: Callable[[], Reader], *, host: str, port: int) -> None:
             f"--host {host} --port {port}: cannot be used ({error}). Expected an address of this computer and a free "
             "port. Try --port 0."
         ) from error
-    token = None if _is_this_computer(host) else secrets.token_urlsafe()
+    # Without letters and digits that look alike.
+    token = None if _is_this_computer(host) else "".join(secrets.choice("abcdefghkmnpqrstuvwxyz") for _ in range(6))
     with listening:
-        app = make_app(make_reader(), host=host, token=token)
         name, port = _own_address() if _is_open_to_all(host) else host, listening.getsockname()[1]
-        address = f"http://{f'[{name}]' if ':' in name else name}:{port}{f'/?token={token}' if token else ''}"
+        address = f"http://{f'[{name}]' if ':' in name else name}:{port}{f'/{token}' if token else ''}"
+        app = make_app(make_reader(), host=host, token=token, address=address if token else None, keep=keep)
         log.info("Open %s in your browser. Ctrl+C stops the server.", address)
+        if token:
+            code = io.StringIO()
+            segno.make(address, micro=False).terminal(out=code, compact=True)
+            log.info("%s", code.getvalue().rstrip())
         # Maximum number of connections. Further clients are asked to come back later.
         config = uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off", limit_concurrency=600)
         uvicorn.Server(config).run(sockets=[listening])

@@ -9,6 +9,7 @@ from another side, the page is turned.
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -36,10 +37,12 @@ class DigitImage:
     Args:
         box: left, top, right, bottom in pixels of the picture; right and bottom are just outside.
         pixels: (784,) uint8, 0–255, as in train.csv.
+        is_shape: whether its strokes are no digit's, whatever a network reads: a filled spot, or one piece in another.
     """
 
     box: Box
     pixels: np.ndarray
+    is_shape: bool
 
 
 @dataclass(frozen=True)
@@ -128,10 +131,13 @@ def find_single(picture: np.ndarray, find_ink: FindInk) -> DigitImage | None:
     else:
         found = find_ink(working)
         ink, factor = found.digits, factor * found.factor
-    strokes = None if ink is None else _main_strokes(ink > 0.5, cropped=cropped)
-    if ink is None or strokes is None:
+    pieces = [] if ink is None else _main_pieces(ink > 0.5, cropped=cropped)
+    if ink is None or not pieces:
         return None
-    return DigitImage(_in_picture(strokes.box, factor, picture.shape), normalise_digit(s.cut_out(strokes, ink)))
+    strokes = functools.reduce(s.union, pieces)
+    is_shape = s.is_blot(strokes) or any(s.encloses(*pair) for pair in itertools.permutations(pieces, 2))
+    box = _in_picture(strokes.box, factor, picture.shape)
+    return DigitImage(box, normalise_digit(s.cut_out(strokes, ink)), is_shape)
 
 
 def read_page(picture: np.ndarray, find_ink: FindInk, classify: Classify, *, threshold: float) -> Page:
@@ -178,22 +184,33 @@ def read_page(picture: np.ndarray, find_ink: FindInk, classify: Classify, *, thr
     return Page(digits, left_out, 90 * turns, np.rint(255 * np.rot90(ink, turns)).astype(np.uint8), too_small)
 
 
-def read_drawing(picture: np.ndarray, classify: Classify, *, threshold: float) -> Page:
-    """Read a row of digits that was drawn on a clean canvas.
+def read_drawing(picture: np.ndarray, find_ink: FindInk, classify: Classify, *, threshold: float) -> Page:
+    """Read a drawing of one digit, or of several in a row, on a clean canvas.
 
     Args:
         picture: as for ``read_page``.
+        find_ink: as for ``find_single``.
         classify: as for ``read_page``.
         threshold: as for ``read_page``.
+
+    Returns:
+        the digits, none if the drawing does not look like a digit.
     """
+    image = find_single(picture, find_ink)
+    if image is None:
+        return Page([], [])
+    single = Digit.of(image.box, 0, classify(image.pixels[None])[0], image.pixels, threshold)
+    if single.sure and not image.is_shape:
+        return Page([single], [])
     working, factor = _shrink(picture, 400)
     ink = contrast(brightness(working))
-    if ink is None:
-        return Page([], [])
-    digits, left_out = _read_upright(ink[None], s.separate(ink > 0.5), classify, threshold)
-    digits = [replace(digit, box=_in_picture(digit.box, factor, picture.shape)) for digit in digits]
-    told = [LeftOut(_in_picture(part.box, factor, picture.shape), part.why) for part in left_out if part.why]
-    return Page(digits, told)
+    if ink is not None:
+        digits, left_out = _read_upright(ink[None], s.separate(ink > 0.5), classify, threshold)
+        if len(digits) > 1:
+            digits = [replace(digit, box=_in_picture(digit.box, factor, picture.shape)) for digit in digits]
+            told = [LeftOut(_in_picture(part.box, factor, picture.shape), part.why) for part in left_out if part.why]
+            return Page(digits, told)
+    return Page([] if image.is_shape else [single], [])
 
 
 def _has_bar(pixels: np.ndarray) -> bool:
@@ -342,11 +359,11 @@ def _rows(pieces: list[Strokes], usual: float) -> tuple[list[list[Strokes]], lis
     return rows, alone
 
 
-def _main_strokes(mask: np.ndarray, *, cropped: bool) -> Strokes | None:
-    """Return the strokes of the one digit: the largest piece and other large ones, without remains of a frame."""
+def _main_pieces(mask: np.ndarray, *, cropped: bool) -> list[Strokes]:
+    """Return the pieces of the one digit: the largest one and other large ones, without remains of a frame."""
     pieces = s.separate(mask, smallest=1)
     if not pieces:
-        return None
+        return []
     # Remains of a printed box lie along the edge.
     margin = max(2, round(0.06 * min(mask.shape)))
     inner = np.zeros_like(mask)
@@ -361,7 +378,7 @@ def _main_strokes(mask: np.ndarray, *, cropped: bool) -> Strokes | None:
     inside = [piece for piece in pieces if not on_edge(piece)]
     if inside and inside[0].mask.sum() >= 0.1 * pieces[0].mask.sum():
         pieces = inside
-    return functools.reduce(s.union, [piece for piece in pieces if piece.mask.sum() >= 0.06 * pieces[0].mask.sum()])
+    return [piece for piece in pieces if piece.mask.sum() >= 0.06 * pieces[0].mask.sum()]
 
 
 def _shrink(picture: np.ndarray, most: int) -> tuple[np.ndarray, float]:

@@ -90,13 +90,10 @@ class Reader:
         return pages
 
     def read_drawing(self, photo: Photo) -> Page:
-        """Read a drawing of one digit, or of several in a row."""
-        (page,) = self.read_singles([photo])
-        if page.digits and not page.digits[0].sure:
-            row = read_drawing(photo.picture, self.classify, threshold=self.threshold)
-            if len(row.digits) > 1:
-                return _scaled(row, photo.size, photo.picture.shape)
-        return page
+        """Read a drawing of one digit, or of several in a row, see ``page.read_drawing``."""
+        find_ink = functools.partial(self.find_ink, is_single=True)
+        page = read_drawing(photo.picture, find_ink, self.classify, threshold=self.threshold)
+        return _scaled(page, photo.size, photo.picture.shape)
 
 
 def _scaled(page: Page, size: tuple[int, int], shape: tuple[int, ...]) -> Page:

@@ -88,6 +88,12 @@ def is_blot(piece: Strokes) -> bool:
     return long < 2.5 * short and stroke_width(piece.mask) > 0.55 * short
 
 
+def encloses(outer: Strokes, inner: Strokes) -> bool:
+    """Return whether the box of a piece lies within that of another."""
+    (left, top, right, bottom), box = outer.box, inner.box
+    return left < box[0] and top < box[1] and box[2] < right and box[3] < bottom
+
+
 def union(first: Strokes, second: Strokes) -> Strokes:
     """Return the strokes of both pieces as one piece."""
     left, top = (min(first.box[axis], second.box[axis]) for axis in (0, 1))

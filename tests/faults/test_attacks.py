@@ -8,10 +8,12 @@ import http.client
 import io
 import json
 import pickle
+import re
 import socket
 import subprocess
 import sys
 import threading
+import time
 import zipfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -37,7 +39,7 @@ from kaggle_digits.learners import PACKAGED_RUN, load_run
 from kaggle_digits.recipes import RECIPES
 from kaggle_digits.submission import check_submission
 
-TOKEN = "0123456789abcdef"
+TOKEN = "kqwzrt"
 
 
 # A run folder, a network or a table from a stranger
@@ -371,15 +373,25 @@ def test_200_clients_at_once_are_all_answered_in_bounded_memory(ledger, served):
         assert {tuple(json.loads(body)["text"]) for _, body in answers[large:]} == {("5",)}
 
 
-@pytest.mark.parametrize("query", ["", "?token=", "?token=wrong", f"?token={TOKEN}x", f"?Token={TOKEN}", "?token=%ff"])
-def test_only_with_the_token_something_is_answered(ledger, guarded, query):
+@pytest.mark.parametrize("start", ["", "/wrong", f"/{TOKEN}x", f"/{TOKEN.upper()}", "/%ff", f"/x/../{TOKEN}"])
+def test_only_with_the_token_something_is_answered(ledger, guarded, start):
     with ledger.attack("page: no token, or a wrong one", 3):
-        status, body = guarded.ask(f"/{query}")
+        status, body = guarded.ask(start or "/")
         assert (status, b"canvas" in body) == (403, False)
-        assert {guarded.ask(f"{path}{query}", FIVE)[0] for path in ("/digit", "/photo")} == {403}
-    assert guarded.ask(f"/?token={TOKEN}")[0] == 200
-    status, body = guarded.ask(f"/digit?token={TOKEN}", FIVE, {"Host": f"class.example:{guarded.port}"})
+        assert {guarded.ask(f"{start}/{path}", FIVE)[0] for path in ("digit", "photo")} == {403}
+    assert guarded.ask(f"/{TOKEN}")[0] == 200
+    status, body = guarded.ask(f"/{TOKEN}/digit", FIVE, {"Host": f"class.example:{guarded.port}"})
     assert (status, json.loads(body)["text"]) == (200, ["5"])
+
+
+def test_nobody_tries_out_all_addresses(ledger, guarded):
+    """21 letters at six places are 86 million addresses. At ten a second, to try half of them takes seven weeks."""
+    with ledger.attack("page: addresses tried out", 20):
+        started = time.monotonic()
+        with ThreadPoolExecutor(20) as clients:
+            answers = list(clients.map(lambda k: guarded.ask(f"/abcd{k:02d}")[0], range(20)))
+        assert answers == [403] * 20
+        assert time.monotonic() - started >= 2
 
 
 @pytest.mark.parametrize(("host", "asks"), [("127.0.0.1", False), ("localhost", False), ("0.0.0.0", True)])
@@ -398,7 +410,7 @@ def test_an_address_that_others_can_reach_carries_a_token(host, asks):
             connection.close()
         child.send_signal(2)
         child.stderr.read()
-    assert ("/?token=" in address) == asks
+    assert bool(re.search(r":\d+/[a-z]{6}$", address)) == asks
     assert status == ([403, 200] if asks else [200, 200])
 
 

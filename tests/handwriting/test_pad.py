@@ -13,7 +13,9 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -30,11 +32,11 @@ from kaggle_digits.learners import PACKAGED_RUN
 ROWS = ["2718", "31415", "90"]
 
 
-@pytest.fixture(scope="module")
-def address() -> Iterator[str]:
+@contextmanager
+def served(reader: Reader, **options: Any) -> Iterator[str]:
     """Serve the page on the loopback interface with the real server, and yield its address."""
     listening = socket.create_server(("127.0.0.1", 0))
-    app = make_app(Reader(PACKAGED_RUN))
+    app = make_app(reader, **options)
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off"))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
     thread.start()
@@ -42,6 +44,12 @@ def address() -> Iterator[str]:
     server.should_exit = True
     thread.join(10)
     listening.close()
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    with served(Reader(PACKAGED_RUN)) as address:
+        yield address
 
 
 def png(brightness: np.ndarray) -> bytes:
@@ -193,6 +201,35 @@ def test_pictures_are_dropped_and_pasted(page):
             [contents, event, holder],
         )
         wait_until(page, "document.getElementById('text').textContent === '42'")
+
+
+@needs_browser
+def test_a_misread_drawing_is_kept_for_those_who_asked_for_it(browser, tmp_path, capsys):
+    kept = tmp_path / "misread"
+    with served(Reader(PACKAGED_RUN), keep=kept) as address:
+        with opened(browser, address) as page:
+            assert "except the drawings" in page.inner_text("p.hint >> nth=0")
+            draw(page, 4)
+            page.select_option("#truth", "4")
+            wait_until(page, "by('kept').textContent === 'Thank you. That drawing is kept as a 4.'")
+            assert page.locator("#wrong").is_hidden()
+        assert post(f"{address}/wrong-5", b"no picture")[0] == 400
+        assert post(f"{address}/wrong-x", png(np.ones((9, 9))))[0] == 404
+    (file,) = kept.rglob("*.*")
+    assert file.parent.name == "4"
+    assert cli.main(["recognize", str(kept), "--labelled"]) == 0
+    assert "1 of 1" in capsys.readouterr().out
+
+
+@needs_browser
+def test_others_see_where_drawings_go_and_how_to_join(browser):
+    options = {"host": "192.0.2.7", "token": "kqwzrt", "address": "http://192.0.2.7:8000/kqwzrt"}
+    with served(Reader(PACKAGED_RUN), **options) as address, opened(browser, f"{address}/kqwzrt") as page:
+        assert page.inner_text("p.hint >> nth=0").startswith("Drawings and pictures are read by the computer that")
+        assert "http://192.0.2.7:8000/kqwzrt" in page.inner_text("body")
+        assert page.locator(".code svg").bounding_box()["width"] > 100
+        draw(page, 7)
+        assert page.inner_text("#digit") == "7"
 
 
 def test_a_digit_is_answered_in_a_tenth_of_a_second(address):
