@@ -13,7 +13,7 @@ KERAS := .venv/keras/3.10.0 .venv/keras/3.13.2
 # An environment like Kaggle's own image.
 KAGGLE := .venv-kaggle
 
-.PHONY: help setup submit test test-kaggle test-package soak fuzz mutation coverage audit networks check docs notebooks
+.PHONY: help setup submit test test-kaggle test-package soak fuzz mutation coverage audit networks check docs notebooks tutorial
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -80,6 +80,13 @@ audit: $(SOAK)  ## look for known faults of the installed packages, in public li
 notebooks: setup  ## rebuild notebooks/*.ipynb after a change of notebooks/digits.py or of the package
 	$(BIN)/jupytext --quiet --to ipynb --update --output notebooks/digits.ipynb notebooks/digits.py
 	$(BIN)/kaggle-digits kernel build --to .
+
+tutorial: notebooks  ## run the tutorial, so that it shows its results: make tutorial DATA=digit-recognizer.zip
+	rm -rf build/tutorial
+	mkdir -p build/tutorial/data
+	cp $(DATA) build/tutorial/data/digit-recognizer.zip
+	$(BIN)/python tests/run_notebook.py notebooks/digits.ipynb build/tutorial build/tutorial.ipynb
+	mv build/tutorial.ipynb notebooks/digits.ipynb
 
 networks: setup  ## train both networks of the package again (two hours): make networks DATA=digit-recognizer.zip
 	$(BIN)/kaggle-digits train --recipe handwriting --data $(DATA) --run build/handwriting

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
+from sphinx.application import Sphinx
+
 import kaggle_digits
 
 project = "kaggle_digits"
@@ -20,12 +25,8 @@ html_css_files = ["style.css"]
 
 myst_heading_anchors = 3
 
-# The notebook runs on the built-in sample.
-nb_execution_mode = "cache"
-nb_execution_in_temp = True
-nb_execution_timeout = 600
-nb_execution_raise_on_error = True
-nb_execution_show_tb = True
+# `make tutorial` runs the notebook on the data of the competition.
+nb_execution_mode = "off"
 nb_merge_streams = True
 
 autodoc_member_order = "bysource"
@@ -35,3 +36,15 @@ napoleon_google_docstring = True
 
 # sphinx-argparse has no answer when a link is looked up everywhere; MyST says so for each link.
 suppress_warnings = ["myst.domains"]
+
+
+def setup(app: Sphinx) -> None:
+    """Correct what hinders people with disabilities: Sphinx's headings in the sidebar have no level."""
+    app.connect("build-finished", add_levels)
+
+
+def add_levels(app: Sphinx, error: Exception | None) -> None:
+    """Give a level to each heading that is not one by its tag."""
+    for file in Path(app.outdir).rglob("*.html") if not error else ():
+        text = file.read_text(encoding="utf-8")
+        file.write_text(re.sub(r'role="heading"(?! aria)', 'role="heading" aria-level="2"', text), encoding="utf-8")

@@ -36,6 +36,19 @@ def opened(browser: Any, address: str, **options: Any) -> Iterator[Any]:
         assert [url for url in asked if not url.startswith((address, "data:", "blob:"))] == []
 
 
+def barriers(page: Any) -> list[str]:
+    """Return what hinders people with disabilities, as axe finds it: its serious and critical findings."""
+    from axe_playwright_python.sync_playwright import Axe
+
+    found = Axe().run(page).response["violations"]
+    return [
+        f"{each['id']}: {each['help']}: {node['html'][:200]}"
+        for each in found
+        if each["impact"] in ("serious", "critical")
+        for node in each["nodes"]
+    ]
+
+
 def wait_until(page: Any, condition: str) -> None:
     """Wait until a JavaScript condition holds. (Playwright's own wait needs eval, which the page's policy forbids.)"""
     deadline = time.monotonic() + 30

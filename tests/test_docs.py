@@ -153,13 +153,13 @@ def test_figures_of_the_readme_are_those_of_the_benchmarks():
     benchmarks = TEXTS["docs/benchmarks/index.md"]
     rows = re.findall(r"^\| `(\w+)` \|.*\| (.*%) \| (.* s) \| ([\d,]+) \|$", README, re.MULTILINE)
     assert [name for name, *_ in rows] == ["flash", "fast", "strong", "tiny"]
+    recipes = TEXTS["docs/benchmarks/recipes.md"].splitlines()
     for name, accuracy, seconds, parameters in rows:
-        row = next(line for line in benchmarks.splitlines() if re.match(rf"\| {name}\b", line))
-        assert accuracy in row
-        assert f"| {seconds}, " in row
-        assert f" {parameters} |" in next(
-            line for line in TEXTS["docs/benchmarks/recipes.md"].splitlines() if line.startswith(f"| `{name}` |")
-        )
+        timed = next(line for line in benchmarks.splitlines() if re.match(rf"\| {name}\b", line))
+        assert f"| {seconds}, " in timed
+        scored = next(line for line in recipes if line.startswith(f"| `{name}` |"))
+        assert f"| {accuracy} |" in scored
+        assert f" {parameters} |" in scored
     assert f"all {len(RECIPES)}" in README
 
 

@@ -141,12 +141,12 @@ def test_mcnemar_counts_the_rows_that_only_one_reads_right():
     # 9 rows only the first reads right, 1 only the second, 90 both: 11/512 by hand for 1 or fewer, or 9 or more, of 10
     first = reads([True] * 9 + [False] + [True] * 90)
     second = reads([False] * 9 + [True] + [True] * 90)
-    pair = compare_pair(first, second)
+    pair = compare_pair(("first", first.right), ("second", second.right))
     assert (pair.only_first, pair.only_second) == (9, 1)
     assert pair.difference == pytest.approx(0.08)
     assert pair.p == pytest.approx(11 / 512)
     assert pair.standard_error == pytest.approx(np.std([1] * 9 + [-1] + [0] * 90) / 10)
-    assert compare_pair(first, first).p == 1
+    assert compare_pair(("first", first.right), ("first", first.right)).p == 1
 
 
 def test_wrong_labels_are_suspected():

@@ -123,7 +123,7 @@ def compare(
             done[recipe.name] = _row(recipe, seeds, runs, failure, comparable=comparable)
             comparison["recipes"] = [row for row in (*done.values(), *kept.values()) if row]
             _write_tables(out, comparison)
-        write_page(out / REPORT_FILE, page_of_comparison(out))
+        write_page(out / REPORT_FILE, page_of_comparison(out, held_out))
     return comparison
 
 

@@ -29,6 +29,7 @@ class Section:
         head: the titles of a table's columns; none if there is no table.
         rows: the cells of each row. The last cell of a shorter row spans the missing ones.
         figures: pictures by their captions.
+        starts_page: whether it starts a new sheet of paper.
     """
 
     title: str
@@ -36,6 +37,7 @@ class Section:
     head: Sequence[str] = ()
     rows: Sequence[Sequence[str]] = ()
     figures: Mapping[str, Figure] = field(default_factory=dict)
+    starts_page: bool = False
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import math
 import shlex
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +34,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+Readings = tuple[np.ndarray, np.ndarray]
+"""The probabilities (S, N, 10) of the held-out rows after each of S trainings, and the true digits (N,)."""
+
 MOST_MISTAKES = 60  # on a page
 COMPARE_FILE, TUNE_FILE, REPORT_FILE = "compare.json", "tune.json", "report.html"
 
@@ -55,7 +60,7 @@ def report(folder: Path, out: Path | None = None, *, data: str | None = None) ->
         RUN_FILE: lambda: _page_of_run(read_finished(folder), data),
         validate.JSON_FILE: lambda: _page_of_validation(validate.load_validation(folder), data),
         validate.COMPARISON_FILE: lambda: _page_of_folds(folder),
-        COMPARE_FILE: lambda: page_of_comparison(folder),
+        COMPARE_FILE: lambda: page_of_comparison(folder, data=data),
         TUNE_FILE: lambda: page_of_search(folder),
     }
     name = next((name for name in builders if (folder / name).exists()), "")
@@ -400,29 +405,33 @@ def _page_of_folds(folder: Path) -> Page:
                     for validation in validations
                 ],
             ),
-            Section(
-                "Which is better",
-                "p is the probability of such a difference, or a greater one, if both were equally good. It covers "
-                "which rows were drawn, not the seeds of the trainings. Of many pairs, some are below 0.05 by chance; "
-                "the verdict allows for that.",
-                head=("difference", "points", "only the first reads right", "only the second", "p", "verdict"),
-                rows=[
-                    (
-                        f"{pair.first} − {pair.second}",
-                        f"{100 * pair.difference:+.3f} ± {100 * pair.standard_error:.3f}",
-                        f"{pair.only_first:,}",
-                        f"{pair.only_second:,}",
-                        validate.format_p(pair.p).removeprefix("p ").removeprefix("= "),
-                        validate.verdict(better),
-                    )
-                    for pair, better in zip(pairs, validate.find_better(pairs), strict=True)
-                ],
-            ),
+            _pairs_section(pairs),
             _confusions_section(
                 plots.plot_confusions({found.recipe.name: (found.probabilities, found.digits) for found in validations})
             ),
         ],
         commit=fields["commit"],
+    )
+
+
+def _pairs_section(pairs: Sequence[validate.Pair]) -> Section:
+    return Section(
+        "Which is better, and how surely",
+        "p is the probability of such a difference, or a greater one, if both were equally good. It covers "
+        "which rows were drawn, not the seeds of the trainings. Of many pairs, some are below 0.05 by chance; "
+        "the verdict allows for that.",
+        head=("difference", "points", "only the first reads right", "only the second", "p", "verdict"),
+        rows=[
+            (
+                f"{pair.first} − {pair.second}",
+                f"{100 * pair.difference:+.3f} ± {100 * pair.standard_error:.3f}",
+                f"{pair.only_first:,}",
+                f"{pair.only_second:,}",
+                validate.format_p(pair.p).removeprefix("p ").removeprefix("= "),
+                validate.verdict(better),
+            )
+            for pair, better in zip(pairs, validate.find_better(pairs), strict=True)
+        ],
     )
 
 
@@ -517,6 +526,7 @@ def _table(comparison: Mapping[str, Any], titles: Mapping[str, str], missing: st
     cells = [
         {
             "recipe": row["recipe"],
+            "summary": row["summary"],
             "trainings": str(len(row["seeds"])),
             "accuracy": format_accuracy(row),
             "published": row["published"] if row["published"] != "none" else "",
@@ -557,16 +567,27 @@ def format_accuracy(row: Mapping[str, Any]) -> str:
     return f"{100 * row['accuracy']:.2f}" + (f" ± {100 * spread:.2f}%" if spread is not None else "%")
 
 
-def page_of_comparison(folder: Path) -> Page:
-    """Return the page about a comparison in a folder."""
+def page_of_comparison(folder: Path, held_out: TrainingRows | None = None, data: str | None = None) -> Page:
+    """Return the page about a comparison in a folder.
+
+    Args:
+        folder: the folder.
+        held_out: the rows that were scored; None looks for them where the data was.
+        data: where the data is now.
+    """
     comparison = read_json(folder / COMPARE_FILE)
-    readings: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+    readings: dict[str, Readings] = {}
+    run: Run | None = None
     for row in comparison["recipes"]:
         if not row["failed"]:
             runs = [read_run(compare_run_folder(folder, row["recipe"], seed)) for seed in row["seeds"]]
-            probabilities = np.concatenate([run.probabilities for run in runs])
-            readings[row["recipe"]] = (probabilities, np.concatenate([run.held_out_digits for run in runs]))
-    return comparison_page(comparison, plots.plot_confusions(readings))
+            run = runs[0]
+            readings[row["recipe"]] = (np.stack([each.probabilities for each in runs]), run.held_out_digits)
+    if held_out is None and run and run.split:
+        split, known = run.split, run.rows
+        found = _find_rows(comparison["data"], folder, data, lambda rows: RowCounts.of(*split.of(rows)) == known)
+        held_out = None if isinstance(found, str) else split.of(found[0])[1]
+    return comparison_page(comparison, readings, held_out.pixels if held_out else None)
 
 
 def compare_run_folder(out: Path, name: str, seed: int) -> Path:
@@ -574,26 +595,61 @@ def compare_run_folder(out: Path, name: str, seed: int) -> Path:
     return out / "runs" / f"{name}-seed{seed}"
 
 
-def comparison_page(comparison: Mapping[str, Any], confusions: Mapping[str, Figure]) -> Page:
-    """Return the page about a comparison.
+def comparison_page(comparison: Mapping[str, Any], readings: Mapping[str, Readings], pixels: np.ndarray | None) -> Page:
+    """Return the page about a comparison. What a class needs stands on its first sheet of paper.
 
     Args:
         comparison: as ``compare.compare`` returns it.
-        confusions: the confusion matrix of each recipe, by its name.
+        readings: what each recipe reads, by its name.
+        pixels: the held-out rows, (N, 784); None if they are not found.
     """
     rows = comparison["recipes"]
-    titles = {name: name for name in ("recipe", "trainings", "accuracy", "published", "difference")}
+    titles = {"recipe": "recipe", "summary": "in a sentence"}
+    titles |= {name: name for name in ("trainings", "accuracy", "published", "difference")}
     titles |= {"seconds": "seconds to train", "prediction_seconds": "to predict", "parameters": "parameters"}
     head, *cells = _table(comparison, titles, missing="–")
     of_done = iter(cells)
     table = [[row["recipe"], f"failed: {row['failed']}"] if row["failed"] else next(of_done) for row in rows]
     sections = [Section("", head=head, rows=table)]
+    if len(readings) > 1:
+        right = {name: (each.argmax(axis=2) == digits).mean(axis=0) for name, (each, digits) in readings.items()}
+        ranked = sorted(right, key=lambda name: -float(right[name].mean()))
+        named = [(name, right[name]) for name in ranked]
+        sections.append(_pairs_section([validate.compare_pair(*two) for two in itertools.pairwise(named)]))
+        sections.append(_two_section(ranked[:2], readings, pixels))
+    others = []
     if networks := [row for row in rows if row.get("until") and row["loss_spread"] is not None]:
-        sections.append(_speed_section(networks))
-    if confusions:
-        sections.append(_confusions_section(confusions))
+        others.append(_speed_section(networks))
+    if readings:
+        others.append(_confusions_section(plots.plot_confusions({name: _flat(readings[name]) for name in readings})))
+    if others:
+        sections += [replace(others[0], starts_page=True), *others[1:]]
     lead = f"{_what_was_done(comparison)} Seconds are medians."
     return Page(title="Recipes compared", lead=lead, sections=sections, commit=comparison["commit"])
+
+
+def _flat(reading: Readings) -> tuple[np.ndarray, np.ndarray]:
+    """Return the readings of all trainings one after another, (S · N, 10), and their digits."""
+    probabilities, digits = reading
+    return probabilities.reshape(-1, probabilities.shape[-1]), np.tile(digits, len(probabilities))
+
+
+def _two_section(names: Sequence[str], readings: Mapping[str, Readings], pixels: np.ndarray | None) -> Section:
+    """Show the mistakes of two recipes side by side, after the first training of each."""
+    first = {name: (readings[name][0][0], readings[name][1]) for name in names}
+    figures = {f"{name}: digits read as others": figure for name, figure in plots.plot_confusions(first).items()}
+    wrong = {name: probabilities.argmax(axis=1) != digits for name, (probabilities, digits) in first.items()}
+    for name, other in (names, names[::-1]):
+        probabilities, digits = first[name]
+        only = np.flatnonzero(wrong[name] & ~wrong[other])
+        shown = only[np.argsort(-probabilities[only].max(axis=1), kind="stable")][:12]
+        if pixels is not None and len(shown):
+            titles = plots.mistake_titles(probabilities[shown], digits[shown])
+            caption = f"misread by {name}, but not by {other}: {len(shown)} of {len(only)}"
+            figures[caption] = plots.plot_digits(pixels[shown], titles, columns=6)
+    return Section(
+        f"Mistakes of {names[0]} and {names[1]}", "A colour stands for the same number in both.", figures=figures
+    )
 
 
 def _speed_section(networks: Sequence[Mapping[str, Any]]) -> Section:

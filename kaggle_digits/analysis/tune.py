@@ -88,7 +88,7 @@ def tune(
         few = search.validate("few", search.best_few(study), seed=seed + 1, repeat=1)
         winner = max(few, key=lambda validation: validation.fields["accuracy"])
         start, best = search.validate("fresh", [recipe, winner.recipe], seed=seed + 2, repeat=2)
-        pair = compare_pair(best, start)
+        pair = compare_pair((best.recipe.name, best.right), (start.recipe.name, start.right))
         fields = search.summary(study, few, [start, best], pair)
         if fields["is_better"]:
             with atomic_path(out / BEST_FILE) as path:

@@ -299,20 +299,24 @@ class Pair:
     p: float
 
 
-def compare_pair(first: Validation, second: Validation) -> Pair:
-    """Compare two recipes by the rows that only one of them reads right."""
+def compare_pair(first: tuple[str, np.ndarray], second: tuple[str, np.ndarray]) -> Pair:
+    """Compare two recipes by the rows that only one of them reads right.
+
+    Args:
+        first, second: the name, and (N,) how often each row is read right: 0 or 1, or a share with repeats.
+    """
     from scipy.stats import binomtest, norm
 
-    differences = first.right - second.right
+    differences = first[1] - second[1]
     only_first, only_second = int((differences > 0).sum()), int((differences < 0).sum())
     difference, error = float(differences.mean()), float(differences.std() / math.sqrt(len(differences)))
     if not only_first + only_second:
         p = 1.0
-    elif first.fields.get("repeat", 1) == second.fields.get("repeat", 1) == 1:
+    elif np.isin(differences, (-1, 0, 1)).all():
         p = float(binomtest(only_first, only_first + only_second).pvalue)
     else:
         p = float(2 * norm.sf(abs(difference) / error)) if error else 0.0
-    return Pair(first.recipe.name, second.recipe.name, only_first, only_second, difference, error, p)
+    return Pair(first[0], second[0], only_first, only_second, difference, error, p)
 
 
 def format_p(p: float) -> str:
@@ -374,7 +378,7 @@ def compare_folds(
     context = Context(seed=seed, source=source.name_for(out))
     named = {out / recipe.name: recipe for recipe in recipes}
     validations = validate_all(named, load_train(source), engine, folds=folds, repeat=repeat, context=context)
-    pairs = [compare_pair(first, second) for first, second in itertools.combinations(validations, 2)]
+    pairs = [compare_pair(*two) for two in itertools.combinations([(v.recipe.name, v.right) for v in validations], 2)]
     fields = {"recipes": [recipe.name for recipe in recipes], "pairs": [asdict(pair) for pair in pairs]}
     write_json(out / COMPARISON_FILE, fields)
     columns = ("accuracy", "standard_error", "fold_std", "mistakes", "seconds", "parameters")

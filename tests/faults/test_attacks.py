@@ -25,7 +25,6 @@ import pytest
 import uvicorn
 from drawn import draw_page
 from hostile import Touch, header, npz
-from matplotlib.figure import Figure
 from PIL import Image
 from run_folder import write_run
 
@@ -229,8 +228,9 @@ def test_a_report_runs_no_name(ledger):
     evil = "<script>document.title='was-run'</script><img src=x onerror=\"alert(1)\">'"
     comparison = {"recipes": [{"recipe": evil, "failed": evil}], "commit": evil, "data": evil, "test": None}
     comparison["rows"] = {"training": 1, "held_out": 1}
+    readings = {evil: (np.eye(10)[None, :2], np.array([0, 2]))}
     with ledger.attack("report with names that are scripts"):
-        write_page(Path("report.html"), report.comparison_page(comparison, confusions={evil: Figure()}))
+        write_page(Path("report.html"), report.comparison_page(comparison, readings, None))
         text = Path("report.html").read_text()
         assert text.count("was-run") >= 4
         assert "<script" not in text

