@@ -7,13 +7,11 @@ import os
 import stat
 import subprocess
 import sys
-import zipfile
 from pathlib import Path
 from typing import Any
 
 import jupytext
 import nbformat
-import numpy as np
 import pytest
 from terminal import ROOT, TESTS
 
@@ -322,31 +320,3 @@ def test_kernel_fails_loudly_without_the_device_it_was_sent_for(tmp_path, device
     assert f"--device {device}: TensorFlow" in done.stderr
     assert said in done.stderr
     assert not (kaggle / "working/submission.csv").exists()
-
-
-# With the competition's data
-
-
-DATA = str(Path(os.environ.get("KDIGITS_DATA", "")).resolve())
-
-
-@pytest.mark.skipif(
-    not DATA.endswith(".zip"), reason="needs the competition's data: set KDIGITS_DATA to digit-recognizer.zip"
-)
-def test_kernel_reaches_its_floor_on_held_out_rows_of_the_competition(tmp_path):
-    with zipfile.ZipFile(DATA) as archive:
-        train, test = (archive.read(f"{kind}.csv").decode() for kind in ("train", "test"))
-    kaggle = like_kaggle(tmp_path / "kaggle", "competitions/digit-recognizer", train, test)
-    kernel = (ROOT / "notebooks/kernel.ipynb").read_text(encoding="ascii")
-    published = 'find_recipe(\\"mlp-784-300\\")'
-    assert kernel.count(published) == 1
-    quick = tmp_path / "kernel.ipynb"  # the perceptrons train for one epoch instead of ten: minutes that tell nothing
-    quick.write_text(kernel.replace(published, f"replace({published}, epochs=1)"), encoding="ascii")
-    done, result = execute(quick, kaggle, tmp_path)
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert "submission.csv: 28,000 rows, checked; held-out accuracy" in printed(result)
-    digits = np.loadtxt(kaggle / "working/submission.csv", delimiter=",", skiprows=1, dtype=int)
-    assert digits.shape == (28_000, 2)
-    record = json.loads((kaggle / "working/submission.json").read_text())
-    # 99.6% is usual. One standard error on 2,100 rows is 0.14 percentage points.
-    assert record["runs"][0]["held_out_accuracy"] >= 0.992
