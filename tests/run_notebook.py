@@ -22,7 +22,7 @@ def main(notebook: str, folder: str, result: str) -> None:
     with contextlib.suppress(PermissionError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
         fcntl.ioctl(any_socket, SIOCSIFFLAGS, struct.pack("16sh", b"lo", IFF_UP))
     cells = nbformat.read(notebook, as_version=4)
-    client = nbclient.NotebookClient(cells, timeout=1800, resources={"metadata": {"path": folder}})
+    client = nbclient.NotebookClient(cells, timeout=1800, record_timing=False, resources={"metadata": {"path": folder}})
     try:
         client.execute()
     finally:

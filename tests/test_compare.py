@@ -220,6 +220,7 @@ def test_table_for_a_terminal():
     row = {
         "recipe": "knn",
         "failed": None,
+        "summary": "five nearest neighbours",
         "seeds": [0],
         "published": "96.88%",
         "published_accuracy": 0.9688,

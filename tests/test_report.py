@@ -157,12 +157,21 @@ def test_pages_about_a_validation_and_comparisons():
     assert main(["report", "c"]) == 0
     shown = read("c/report.html")
     assert "<td>quick − naive-bayes</td>" in shown
-    assert re.search("<td>(no clear difference|(quick|naive-bayes) reads more right)</td>", shown)
+    assert re.search("<td[^>]*>(no clear difference|(quick|naive-bayes) reads more right)</td>", shown)
     assert not re.search(r"[0-9]e-[0-9]", shown)
     assert main(["compare", "--recipes", "quick", "--data", "sample", "--out", "d"]) == 0
     written = read("d/report.html")
     assert main(["report", "d", "--out", "d.html"]) == 0
     assert read("d.html") == written
+    recipes = "quick,naive-bayes,random"
+    assert main(["compare", "--recipes", recipes, "--data", "sample", "--out", "e"]) == 0
+    sheet, others = read("e/report.html").split('<h2 class="next">')
+    better = re.findall(r"<td>(\S+) − (\S+)</td>", sheet)
+    (best, second), (_, worst) = better
+    assert ({best, second}, worst) == ({"quick", "naive-bayes"}, "random")
+    assert f"<h2>Mistakes of {best} and {second}</h2>" in sheet
+    assert re.search(f"<figcaption>misread by {second}, but not by {best}: [0-9]+ of [0-9]+</figcaption>", sheet)
+    assert others.count("<figure>") == 3
 
 
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="no chromium: install it to look at the page")

@@ -41,7 +41,7 @@ def test_kernel_in_the_repository_is_what_build_makes(tmp_path):
 
 def test_notebook_has_short_cells():
     for _, source, _ in cells_of(jupytext.read(ROOT / "notebooks/digits.py")):
-        assert len(source.splitlines()) <= 24
+        assert len(source.splitlines()) <= 28
 
 
 def test_tutorial_shows_what_it_did_with_the_data_of_the_competition():
@@ -247,14 +247,8 @@ def printed(notebook: Any) -> str:
 
 
 NOT_FOR_FAST = [
-    *(
-        f"kaggle_digits/{name}"
-        for name in ("devices/accelerators", "devices/jax", "learners/checks", "learners/drawing")
-    ),
-    *(
-        f"kaggle_digits/{name}"
-        for name in ("learners/placing", "learners/restyle", "learners/upright", "recipes/fields")
-    ),
+    *(f"kaggle_digits/devices/{name}" for name in ("accelerators", "jax")),
+    *(f"kaggle_digits/learners/{name}" for name in ("drawing", "placing", "restyle", "upright")),
     *(f"kaggle_digits/{name}" for name in ("submit", "tables/answers")),
 ]
 
