@@ -85,7 +85,9 @@ def make_app(
         else f"Drawings and pictures are read by the computer that serves this page. It keeps nothing{kept}."
     )
     wrong = "" if keep is None else _WRONG.format("".join(f"<option>{digit}</option>" for digit in range(CLASSES)))
-    invitation = "" if address is None else _INVITATION.format(address, segno.make(address, micro=False).svg_inline())
+    invitation = (
+        "" if address is None else _INVITATION.format(address, segno.make(address, micro=False).svg_inline(scale=5))
+    )
     html = build_page(
         script.removesuffix("</script>\n"),
         where=where,
