@@ -106,7 +106,7 @@ docs: setup  ## build the documentation into docs/_build/html; warnings are erro
 	cp benchmarks/log.md docs/benchmarks/log.md
 	cp notebooks/digits.ipynb docs/tutorial.ipynb
 	$(BIN)/kaggle-digits export --format web --out docs/static/digits.html --data sample --force
-	KDIGITS_DATA=sample $(BIN)/sphinx-build --quiet --fail-on-warning --keep-going docs docs/_build/html
+	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going docs docs/_build/html
 	$(BIN)/python docs/check_links.py docs/_build/html
 
 test-package: setup  ## build wheel and sdist, install the wheel into an empty environment, and run the main job there

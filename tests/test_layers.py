@@ -59,7 +59,7 @@ def test_house_stays_as_small_as_it_is():
     rooms = [path for path in PACKAGE.iterdir() if path.suffix == ".py" or (path.is_dir() and any(path.glob("*.py")))]
     assert len(rooms) <= 22
     assert sum(lines(PACKAGE / f"{name}.py") for name in CORE) <= 2_750
-    assert sum(map(lines, MODULES)) <= 17_170
+    assert sum(map(lines, MODULES)) <= 17_200
 
 
 def test_no_function_has_more_than_eight_parameters():

@@ -215,6 +215,10 @@ def test_the_page_explains_reads_a_picture_and_takes_the_keyboard(browser, file,
         answered(page)
         page.set_input_files("#file", picture)
         wait_until(page, "by('digit').textContent === '3'")
+        assert page.is_disabled("#why")
+        Image.new("L", (90, 90), 255).save(picture)
+        page.set_input_files("#file", picture)
+        wait_until(page, "!by('verdict').hidden")
         picture.write_text("no picture")
         page.set_input_files("#file", picture)
         wait_until(page, "by('problem').textContent.startsWith('The browser cannot show this file.')")
@@ -274,6 +278,15 @@ def test_a_layer_that_the_page_does_not_know_is_named():
     with pytest.raises(InputError, match="the page cannot compute the layer LayerNormalization as it is here"):
         export(Path("run"), "web", Path("page.html"), data="sample")
     assert not Path("page.html").exists()
+
+
+@pytest.mark.parametrize(
+    "layer", [("Conv2D", {"filters": 4, "kernel_size": 3, "activation": "softmax"}), ("Softmax", {"axis": 1})]
+)
+def test_a_softmax_over_images_is_refused(layer):
+    write_untrained(Path("run"), replace(RECIPES["lenet-5"], layers=(layer, ("Flatten", {}), ("Dense", {"units": 10}))))
+    with pytest.raises(InputError, match="--format web: the page cannot compute"):
+        export(Path("run"), "web", Path("page.html"), data="sample")
 
 
 def test_nothing_is_written_twice():

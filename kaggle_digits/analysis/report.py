@@ -420,7 +420,7 @@ def _pairs_section(pairs: Sequence[validate.Pair]) -> Section:
         "p is the probability of such a difference, or a greater one, if both were equally good. It covers "
         "which rows were drawn, not the seeds of the trainings. Of many pairs, some are below 0.05 by chance; "
         "the verdict allows for that.",
-        head=("difference", "points", "only the first reads right", "only the second", "p", "verdict"),
+        head=("difference", "points", "read better by the first", "by the second", "p", "verdict"),
         rows=[
             (
                 f"{pair.first} − {pair.second}",

@@ -1,6 +1,10 @@
 // ── the networks compute in a worker, so that drawing never waits for them ──
 const engine = new Worker(URL.createObjectURL(new Blob([by("engine").textContent], {type: "text/javascript"})));
 const waiting = new Map();
+engine.onerror = () => {
+  for (const [, reject] of waiting.values()) reject(new Error("The browser does not run this page's worker. Try another one."));
+  waiting.clear();
+};
 engine.onmessage = ({data: {id, digits, error}}) => {
   const [resolve, reject] = waiting.get(id);
   waiting.delete(id);
@@ -24,16 +28,22 @@ const answerTo = (what, canvas) => askEngine({what, drawing: greyOf(canvas)});
 
 async function read(file) {
   if (!file) return;
+  latest = file;
   try {
-    const picture = await createImageBitmap(file).catch(() => {
+    const picture = await decoded(file).catch(() => {
       throw new Error("The browser cannot show this file. Expected a picture, such as a JPEG or a PNG.");
     });
-    const canvas = document.createElement("canvas"), scale = Math.min(1, 400 / Math.max(picture.width, picture.height));
-    canvas.width = Math.max(1, Math.round(picture.width * scale));
-    canvas.height = Math.max(1, Math.round(picture.height * scale));
+    const {naturalWidth: wide, naturalHeight: high} = picture, scale = Math.min(1, 400 / Math.max(wide, high));
+    const canvas = Object.assign(document.createElement("canvas"), {
+      width: Math.max(1, Math.round(wide * scale)),
+      height: Math.max(1, Math.round(high * scale)),
+    });
     canvas.getContext("2d").drawImage(picture, 0, 0, canvas.width, canvas.height);
     clear();
-    show(await askEngine({what: "photo", drawing: greyOf(canvas)}));
+    const answer = await askEngine({what: "photo", drawing: greyOf(canvas)});
+    if (file !== latest || strokes.length) return;
+    show(answer, true);
     by("problem").textContent = "";
-  } catch (error) { by("problem").textContent = error.message; }
+    by("digit").scrollIntoView({block: "nearest"});
+  } catch (error) { if (file === latest) tell(error.message); }
 }

@@ -76,7 +76,7 @@ addEventListener("keydown", event => {
 });
 
 // ── one question at a time; the next one has what was drawn meanwhile. Each page has its own answerTo ──
-let asking = false, answered = 0;
+let asking = false, answered = 0, latest = null;
 function changed() { redraw(); changes++; ask(); }
 async function ask() {
   if (asking || answered === changes) return;
@@ -88,7 +88,6 @@ async function ask() {
   } catch (error) { by("problem").textContent = error.message; }
   answered = asked;
   asking = false;
-  drawing.dataset.answered = answered;
   ask();
 }
 // ── answers ──
@@ -98,11 +97,11 @@ const bars = Array.from({length: 10}, (_, digit) => {
   by("bars").append(item);
   return item;
 });
-function show({digits}) {
+function show({digits}, isPicture = false) {
   const found = digits.at(-1); // the one that was drawn last, usually
   const isDigit = digits.some(({digit, sure, probabilities}) => sure || probabilities[digit] >= .5);
   by("digit").textContent = isDigit ? digits.map(({digit, sure}) => sure ? digit : digit + "?").join("") : "–";
-  by("verdict").hidden = isDigit || !strokes.length;
+  by("verdict").hidden = isDigit || !(strokes.length || isPicture);
   if (by("wrong")) by("wrong").hidden = !strokes.length;
   bars.forEach((item, digit) => {
     const percent = found ? 100 * found.probabilities[digit] : 0;
@@ -125,7 +124,7 @@ function show({digits}) {
       }
     });
   }
-  by("why").disabled = !found;
+  by("why").disabled = !found || isPicture;
   by("reasons").hidden = !found?.why;
   seen.putImageData(image, 0, 0);
 }
@@ -137,6 +136,15 @@ by("why").onclick = async () => {
   } catch (error) { by("problem").textContent = error.message; }
 };
 // ── pictures: chosen, dropped, pasted, taken. Each page has its own read ──
+async function decoded(file) { // an image element turns a phone's picture the right way up in every browser
+  const picture = Object.assign(new Image(), {src: URL.createObjectURL(file)});
+  try { await picture.decode(); } finally { URL.revokeObjectURL(picture.src); }
+  return picture;
+}
+function tell(message) {
+  by("problem").textContent = message;
+  if (message) by("problem").scrollIntoView({block: "nearest"});
+}
 by("choose").onclick = () => by("file").click();
 for (const input of [by("file"), by("capture")])
   input.onchange = () => { if (input.files[0]) read(input.files[0]); input.value = ""; };
@@ -159,7 +167,9 @@ by("camera").onclick = async () => {
   if (matchMedia("(pointer: coarse)").matches || !navigator.mediaDevices) return by("capture").click();
   stop();
   try {
-    stream = await navigator.mediaDevices.getUserMedia({video: {width: 1920, height: 1080}});
+    const started = await navigator.mediaDevices.getUserMedia({video: {width: 1920, height: 1080}});
+    stop();
+    stream = started;
     by("video").srcObject = stream;
     by("viewfinder").hidden = false;
     by("take").focus();

@@ -2,7 +2,8 @@
 
 The file takes pixels from 0 to 255 and returns calibrated probabilities. Everything between the two is inside: upright
 digits, scaling, averages over shifts and slants, several networks, and the temperature. Before a file is kept, the
-runtime of its format reads it, and the result is compared with our own prediction.
+runtime of its format reads it, and the result is compared with our own prediction. (For a page, Keras reads with its
+rounded weights.)
 """
 
 from __future__ import annotations

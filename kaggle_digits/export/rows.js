@@ -189,16 +189,16 @@ function bestSequence(atoms, groups, usual) {
 // Pieces by rows; small ones belong to the nearest tall one.
 function sortIntoRows(pieces, usual) {
   const reaches = piece => heightOf(piece) >= LOW * usual || (heightOf(piece) >= .13 * usual && isLoop(piece));
-  const tall = pieces.filter(reaches), rows = [], alone = [];
-  if (!tall.length) return [[], pieces];
+  const tall = pieces.filter(reaches), rows = [];
+  if (!tall.length) return [];
   const numbers = rowsOf(tall, usual);
   tall.forEach((piece, i) => (rows[numbers[i]] ??= []).push(piece));
   for (const piece of pieces.filter(piece => !tall.includes(piece))) {
     const far = tall.map(other => Math.hypot(...gapOf(piece, other).map(gap => Math.max(gap, 0))));
     const nearest = far.indexOf(Math.min(...far));
-    (far[nearest] <= .35 * usual ? rows[numbers[nearest]] : alone).push(piece);
+    if (far[nearest] <= .35 * usual) rows[numbers[nearest]].push(piece);
   }
-  return [rows, alone];
+  return rows;
 }
 
 // All digits of a drawing, in reading order.
@@ -216,7 +216,7 @@ function readRows(ink, classify, threshold) {
   const usual = usualSize(pieces.map(heightOf));
   pieces = pieces.filter(piece => meanInk(piece) >= .7 && heightOf(piece) <= 3 * usual && widthOf(piece) <= 8 * usual &&
     !(sizeOf(piece) > .3 * usual && isBlot(piece)) && sizeOf(piece) > .12 * usual);
-  const [rows] = sortIntoRows(pieces, usual);
+  const rows = sortIntoRows(pieces, usual);
   const wholes = rows.map(row => row.map(strokes => Object.assign(read(strokes), {isWhole: true})));
   const isLikely = part => part.certainty >= .6, share = (parts, otherwise) =>
     parts.length ? parts.filter(isLikely).length / parts.length : otherwise;

@@ -174,6 +174,8 @@ def _describe_layer(layer: keras.layers.Layer, weights: _Weights) -> list[dict[s
         name = config.get("activation", "linear")
         if not isinstance(name, str) or name not in ACTIVATIONS:
             raise refuse(f"the activation {name!r} of {kind}")
+        if name == "softmax" and (kind == "Conv2D" or len(layer.input.shape) != 2):
+            raise refuse(f"a softmax over images in {kind}")
         return [] if name == "linear" else [{"kind": "activation", "name": name}]
 
     def affine(scale: np.ndarray, shift: np.ndarray) -> dict[str, Any]:
@@ -205,7 +207,7 @@ def _describe_layer(layer: keras.layers.Layer, weights: _Weights) -> list[dict[s
             return activation()
         case "ReLU" | "LeakyReLU" if config.get("max_value") is None and not config.get("threshold"):
             return [{"kind": "activation", "name": "leaky_relu", "slope": config["negative_slope"]}]
-        case "Softmax":
+        case "Softmax" if config["axis"] in (-1, 1) and len(layer.input.shape) == 2:
             return [{"kind": "activation", "name": "softmax"}]
         case "Dropout" | "SpatialDropout2D" | "GaussianNoise":
             return []  # it does nothing once a network is trained
@@ -217,6 +219,6 @@ def _describe_layer(layer: keras.layers.Layer, weights: _Weights) -> list[dict[s
 
 _KNOWN = (
     *("Conv2D", "Dense", "BatchNormalization", "MaxPooling2D", "AveragePooling2D", "Flatten", "Activation", "ReLU"),
-    *("LeakyReLU", "Softmax", "Residual", "Dropout"),
+    *("LeakyReLU", "Softmax", "Residual", "Dropout", "SpatialDropout2D", "GaussianNoise"),
 )
 """The layers that ``network.js`` knows."""

@@ -9,6 +9,8 @@ import ipaddress
 import logging
 import secrets
 import socket
+import tempfile
+import time
 from collections.abc import Awaitable, Callable
 from datetime import datetime
 from pathlib import Path
@@ -39,7 +41,8 @@ SECONDS = 60.0
 
 
 _WRONG = """<p id="wrong" hidden><label>That's wrong, it is a
-      <select id="truth"><option value="">?</option>{}</select></label></p>
+      <select id="truth"><option value="">?</option>{}</select></label>
+      <button id="keep" type="button">Keep it</button></p>
 <output id="kept" class="hint"></output>
 """
 _INVITATION = """<h2>On your own device</h2>
@@ -106,7 +109,7 @@ def make_app(
     no_token = "This address does not end as the one in the terminal does. Open that one."
     # Reading a picture may take a few hundred megabytes, so one is read at a time. At most eight large ones wait.
     one_at_a_time, large_bodies = asyncio.Lock(), asyncio.Semaphore(8)
-    guesses = asyncio.Lock()
+    wrong_at: dict[str, float] = {}  # when each client gave a wrong token
 
     def answer(picture: bytes, path: str) -> dict[str, Any]:
         photo, *others = load_photos(picture, name="the picture")
@@ -119,23 +122,36 @@ def make_app(
         return described
 
     def save(picture: bytes, digit: str) -> dict[str, Any]:
+        most = 100_000  # bytes; a drawing of the page has a tenth of them
+        if len(picture) > most or not picture.startswith(b"\x89PNG"):
+            raise DataError(f"the drawing: {len(picture):,} bytes. Expected a PNG of at most {most:,}. Draw it here.")
         list(load_photos(picture, name="the picture"))  # or it is refused
         assert keep is not None
         folder = keep / digit
-        folder.mkdir(parents=True, exist_ok=True)
-        with atomic_path(folder / f"{datetime.now():%Y%m%d-%H%M%S-%f}.png") as partial:
-            partial.write_bytes(picture)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with atomic_path(folder / f"{datetime.now():%Y%m%d-%H%M%S-%f}.png") as partial:
+                partial.write_bytes(picture)
+        except OSError as error:
+            log.error("%s: a drawing could not be kept (%s)", keep, error)
+            raise DataError("The drawing could not be kept. Ask whoever started the program.") from error
         return {}
 
-    async def has_token(request: Request) -> bool:
-        if token is None or secrets.compare_digest(request.path_params["token"].encode(), token.encode()):
+    def has_token(request: Request) -> bool:
+        if token is None:
             return True
-        async with guesses:  # six letters are enough if nobody can try more than ten a second
-            await asyncio.sleep(0.1)
+        client, now = request.client.host if request.client else "", time.monotonic()
+        if now - wrong_at.get(client, -1.0) < 0.1:  # six letters are enough if nobody can try more than ten a second
+            return False
+        if secrets.compare_digest(request.path_params["token"].encode(), token.encode()):
+            return True
+        if len(wrong_at) > 10_000:
+            wrong_at.clear()
+        wrong_at[client] = now
         return False
 
     async def show_page(request: Request) -> Response:
-        if not await has_token(request):
+        if not has_token(request):
             return PlainTextResponse(f"{no_token}\n", status_code=403, headers=headers)
         return HTMLResponse(html, headers=headers)
 
@@ -143,7 +159,7 @@ def make_app(
         return JSONResponse({"error": error}, status_code=status, headers=headers)
 
     async def answer_picture(request: Request) -> Response:
-        if not await has_token(request):
+        if not has_token(request):
             return refuse(403, no_token)
         origin = request.headers.get("origin")
         if origin and origin.partition("://")[2] != request.headers.get("host"):
@@ -163,19 +179,18 @@ def make_app(
                 return refuse(408, f"the picture: not here after {SECONDS:.0f} s. Send it again.")
             except DataError as error:
                 return refuse(413 if isinstance(error, _TooLargeError) else 400, str(error))
-            except OSError as error:
-                return refuse(500, f"{keep}: the drawing could not be kept ({error.strerror}).")
             return JSONResponse(answered, headers=headers)
 
     # The first prediction takes longer than the others, so it is made before the page opens.
     reader.classify(np.zeros((1, PIXELS), np.uint8))
     reader.find_ink(np.ones((64, 64), np.float32))
     # Older releases of Starlette make "[" of [::1]:8000.
-    hosts = ["*"] if _is_open_to_all(host) else ["127.0.0.1", "localhost", "[::1]", "[", host]
+    hosts = ["*"] if _is_open_to_all(host) else ["127.0.0.1", "localhost", "[::1]", "[", host, f"[{host}]"]
     start = "/{token}" if token else ""
     asked = ["digit", "why", "photo", *(f"wrong-{digit}" for digit in range(CLASSES) if keep)]
     routes = [Route(f"{start}/{path}", answer_picture, methods=["POST"]) for path in asked]
     if token:
+        routes.append(Route(f"{start}/", show_page))
         routes.append(Route("/{token:path}", show_page, methods=["GET", "POST"]))  # refuses all others
     return Starlette(
         routes=[Route(start or "/", show_page), *routes],
@@ -250,10 +265,22 @@ def serve(make_reader: Callable[[], Reader], *, host: str, port: int, keep: Path
         keep: see ``make_app``.
 
     Raises:
-        InputError: the address or port cannot be used.
+        InputError: the address or port cannot be used, or nothing can be kept.
     """
+    if keep:
+        try:
+            keep.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=keep):
+                pass
+        except OSError as error:
+            raise InputError(
+                f"--keep {keep}: cannot be written ({error.strerror}). Expected a folder. Name another one."
+            ) from error
     try:
-        listening = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        # The address that is printed for :: is one of IPv4.
+        both = host == "::" and socket.has_dualstack_ipv6()
+        listening = socket.create_server((host, port), family=family, dualstack_ipv6=both)
     except (OSError, OverflowError, TypeError, ValueError) as error:
         raise InputError(
             f"--host {host} --port {port}: cannot be used ({error}). Expected an address of this computer and a free "

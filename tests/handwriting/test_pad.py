@@ -211,14 +211,18 @@ def test_a_misread_drawing_is_kept_for_those_who_asked_for_it(browser, tmp_path,
             assert "except the drawings" in page.inner_text("p.hint >> nth=0")
             draw(page, 4)
             page.select_option("#truth", "4")
+            page.click("#keep")
             wait_until(page, "by('kept').textContent === 'Thank you. That drawing is kept as a 4.'")
             assert page.locator("#wrong").is_hidden()
         assert post(f"{address}/wrong-5", b"no picture")[0] == 400
+        assert post(f"{address}/wrong-5", png(np.random.default_rng(0).random((400, 400))))[0] == 400
         assert post(f"{address}/wrong-x", png(np.ones((9, 9))))[0] == 404
     (file,) = kept.rglob("*.*")
     assert file.parent.name == "4"
     assert cli.main(["recognize", str(kept), "--labelled"]) == 0
     assert "1 of 1" in capsys.readouterr().out
+    assert cli.main(["pad", "--port", "0", "--keep", str(file)]) == 2
+    assert f"--keep {file}: cannot be written (File exists). Expected a folder." in capsys.readouterr().err
 
 
 @needs_browser
