@@ -138,7 +138,7 @@ def reading_in_python(reader: Reader, page) -> str:
 
 
 @needs_browser
-@pytest.mark.parametrize("count", [20, pytest.param(100, marks=pytest.mark.soak)])
+@pytest.mark.parametrize("count", [12, pytest.param(100, marks=pytest.mark.soak)])
 def test_drawings_are_read_as_the_pad_reads_them(browser, file, count):
     """A third are rows of digits that may touch."""
     reader, rng, differing = Reader(RUN), np.random.default_rng(count), []

@@ -379,7 +379,7 @@ def test_home_folder_is_understood_wherever_a_path_is_given(competition, monkeyp
 @pytest.mark.parametrize(
     ("arguments", "missing", "extra", "packages"),
     [
-        (["pad"], "uvicorn", "pad", "starlette uvicorn"),
+        (["pad"], "uvicorn", "pad", "segno starlette uvicorn"),
         (["kernel", "build"], "jupytext", "notebook", "jupytext nbformat"),
     ],
 )
