@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from kaggle_digits.files import write_arrays
 from kaggle_digits.recipe import Network, Recipe
+from kaggle_digits.recipes import RECIPES
 from kaggle_digits.run import RowCounts, Run
 from kaggle_digits.strategy import Device
+
+UPRIGHT = replace(RECIPES["fast"], name="upright", deslant=True)
+RESIDUAL = replace(
+    RECIPES["resnet-192"],
+    name="residual",
+    layers=(("Residual", {"filters": 4}), ("Flatten", {}), ("Dense", {"units": 10})),
+)
 
 
 def write_run(

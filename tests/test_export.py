@@ -14,7 +14,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from run_folder import write_run, write_untrained
+from run_folder import RESIDUAL, UPRIGHT, write_run, write_untrained
 
 from kaggle_digits.analysis.predict import predict_submission
 from kaggle_digits.cli import main
@@ -31,14 +31,6 @@ from kaggle_digits.submission import read_submission
 GUIDE = (Path(__file__).parent.parent / "docs/how-to/export.md").read_text(encoding="utf-8")
 PIXELS, *EXAMPLES = re.findall(r"```py\n(.*?)```", GUIDE, re.DOTALL)
 LINES = dict(zip((form for form in exporting.FORMATS if form != "web"), EXAMPLES, strict=True))
-RESIDUAL = replace(
-    RECIPES["resnet-192"],
-    name="residual",
-    layers=(("Residual", {"filters": 4}), ("Flatten", {}), ("Dense", {"units": 10})),
-)
-
-
-UPRIGHT = replace(RECIPES["fast"], name="upright", deslant=True)
 BUILT_IN = [RECIPES[name] for name in ("fast", "stretched", "handwriting", "mlp-784-300")]
 
 

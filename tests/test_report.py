@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from browser import needs_browser, opened
 from matplotlib.figure import Figure
-from playwright.sync_api import sync_playwright
 from quick import QUICK as THREE_EPOCHS
 
 from kaggle_digits import recipes
@@ -174,24 +174,18 @@ def test_pages_about_a_validation_and_comparisons():
     assert others.count("<figure>") == 3
 
 
-@pytest.mark.skipif(shutil.which("chromium") is None, reason="no chromium: install it to look at the page")
-def test_page_fits_a_phone_and_is_dark_if_wanted():
+@needs_browser
+def test_page_fits_a_phone_and_is_dark_if_wanted(browser):
     assert main(["train", "--recipe", "two", "--data", "sample", "--run", "two"]) == 0
     assert main(["report", "two"]) == 0
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
-        colours = []
-        for scheme in ("light", "dark"):
-            tab = browser.new_page(viewport={"width": 390, "height": 800}, color_scheme=scheme)
-            requests: list[str] = []
-            tab.on("request", lambda request, requests=requests: requests.append(request.url))
-            tab.goto(Path("two/report.html").resolve().as_uri())
+    colours = []
+    for scheme in ("light", "dark"):
+        address, size = Path("two/report.html").resolve().as_uri(), {"width": 390, "height": 800}
+        with opened(browser, address, viewport=size, color_scheme=scheme) as tab:  # which asks nobody else
             assert tab.evaluate("document.documentElement.scrollWidth") <= 390
             edges = tab.evaluate("[...document.images].map(image => image.getBoundingClientRect().right)")
             assert max(edges) <= 390  # no picture is cut
-            assert [url for url in requests if not url.startswith(("file:", "data:"))] == []
             colours.append(tab.evaluate("getComputedStyle(document.body).backgroundColor"))
-        browser.close()
     assert colours == ["rgb(255, 255, 255)", "rgb(22, 24, 27)"]
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from browser import PHONE, answered, draw, draw_strokes, needs_browser, opened, wait_until
 from PIL import Image
-from run_folder import write_untrained
+from run_folder import RESIDUAL, UPRIGHT, write_untrained
 from shapes import NO_DIGITS
 
 import kaggle_digits
@@ -82,12 +82,6 @@ def test_images_are_read_as_in_python_and_quickly(browser, file, rows):
     assert file.stat().st_size <= 700_000
 
 
-UPRIGHT = replace(RECIPES["fast"], name="upright", deslant=True)
-RESIDUAL = replace(
-    RECIPES["resnet-192"],
-    name="residual",
-    layers=(("Residual", {"filters": 5}), ("Flatten", {}), ("Dense", {"units": 10})),
-)
 OTHERS = replace(
     RECIPES["mlp-784-300"],
     name="others",

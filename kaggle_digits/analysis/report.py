@@ -621,28 +621,23 @@ def comparison_page(comparison: Mapping[str, Any], readings: Mapping[str, Readin
     if networks := [row for row in rows if row.get("until") and row["loss_spread"] is not None]:
         others.append(_speed_section(networks))
     if readings:
-        others.append(_confusions_section(plots.plot_confusions({name: _flat(readings[name]) for name in readings})))
+        flat = {name: (each.reshape(-1, CLASSES), np.tile(true, len(each))) for name, (each, true) in readings.items()}
+        others.append(_confusions_section(plots.plot_confusions(flat)))
     if others:
         sections += [replace(others[0], starts_page=True), *others[1:]]
     lead = f"{_what_was_done(comparison)} Seconds are medians."
     return Page(title="Recipes compared", lead=lead, sections=sections, commit=comparison["commit"])
 
 
-def _flat(reading: Readings) -> tuple[np.ndarray, np.ndarray]:
-    """Return the readings of all trainings one after another, (S · N, 10), and their digits."""
-    probabilities, digits = reading
-    return probabilities.reshape(-1, probabilities.shape[-1]), np.tile(digits, len(probabilities))
-
-
 def _two_section(names: Sequence[str], readings: Mapping[str, Readings], pixels: np.ndarray | None) -> Section:
     """Show the mistakes of two recipes side by side, after the first training of each."""
     first = {name: (readings[name][0][0], readings[name][1]) for name in names}
     figures = {f"{name}: digits read as others": figure for name, figure in plots.plot_confusions(first).items()}
-    wrong = {name: probabilities.argmax(axis=1) != digits for name, (probabilities, digits) in first.items()}
+    wrong = {name: plots.surest_mistakes(*reading) for name, reading in first.items()}
     for name, other in (names, names[::-1]):
         probabilities, digits = first[name]
-        only = np.flatnonzero(wrong[name] & ~wrong[other])
-        shown = only[np.argsort(-probabilities[only].max(axis=1), kind="stable")][:12]
+        only = wrong[name][~np.isin(wrong[name], wrong[other])]
+        shown = only[:12]
         if pixels is not None and len(shown):
             titles = plots.mistake_titles(probabilities[shown], digits[shown])
             caption = f"misread by {name}, but not by {other}: {len(shown)} of {len(only)}"

@@ -76,7 +76,7 @@ addEventListener("keydown", event => {
 });
 
 // ── one question at a time; the next one has what was drawn meanwhile. Each page has its own answerTo ──
-let asking = false, answered = 0, latest = null;
+let asking = false, answered = 0;
 function changed() { redraw(); changes++; ask(); }
 async function ask() {
   if (asking || answered === changes) return;
@@ -136,6 +136,7 @@ by("why").onclick = async () => {
   } catch (error) { by("problem").textContent = error.message; }
 };
 // ── pictures: chosen, dropped, pasted, taken. Each page has its own read ──
+let latest = null;
 async function decoded(file) { // an image element turns a phone's picture the right way up in every browser
   const picture = Object.assign(new Image(), {src: URL.createObjectURL(file)});
   try { await picture.decode(); } finally { URL.revokeObjectURL(picture.src); }
@@ -173,7 +174,7 @@ by("camera").onclick = async () => {
     by("video").srcObject = stream;
     by("viewfinder").hidden = false;
     by("take").focus();
-  } catch { by("problem").textContent = "There is no camera, or the browser may not use it. Choose a picture instead."; }
+  } catch { tell("There is no camera, or the browser may not use it. Choose a picture instead."); }
 };
 by("stop").onclick = stop;
 by("take").onclick = () => {

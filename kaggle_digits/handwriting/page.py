@@ -37,12 +37,18 @@ class DigitImage:
     Args:
         box: left, top, right, bottom in pixels of the picture; right and bottom are just outside.
         pixels: (784,) uint8, 0–255, as in train.csv.
-        is_shape: whether its strokes are no digit's, whatever a network reads: a filled spot, or one piece in another.
+        pieces: its connected strokes.
     """
 
     box: Box
     pixels: np.ndarray
-    is_shape: bool
+    pieces: list[Strokes]
+
+    @property
+    def is_shape(self) -> bool:
+        """Whether its strokes are no digit's, whatever a network reads: a filled spot, or one piece in another."""
+        pairs = itertools.permutations(self.pieces, 2)
+        return s.is_blot(functools.reduce(s.union, self.pieces)) or any(s.encloses(*pair) for pair in pairs)
 
 
 @dataclass(frozen=True)
@@ -135,9 +141,8 @@ def find_single(picture: np.ndarray, find_ink: FindInk) -> DigitImage | None:
     if ink is None or not pieces:
         return None
     strokes = functools.reduce(s.union, pieces)
-    is_shape = s.is_blot(strokes) or any(s.encloses(*pair) for pair in itertools.permutations(pieces, 2))
     box = _in_picture(strokes.box, factor, picture.shape)
-    return DigitImage(box, normalise_digit(s.cut_out(strokes, ink)), is_shape)
+    return DigitImage(box, normalise_digit(s.cut_out(strokes, ink)), pieces)
 
 
 def read_page(picture: np.ndarray, find_ink: FindInk, classify: Classify, *, threshold: float) -> Page:
