@@ -10,6 +10,8 @@ INSTALLED := .venv/installed
 CLIENT := .venv/clients/2.0.2
 # Keras' oldest version that exported files are promised to, and that of Kaggle's own image: the tests read files with them.
 KERAS := .venv/keras/3.10.0 .venv/keras/3.13.2
+# pandas imports it where it is installed. The tests see that TensorFlow comes before both.
+ARROW := .venv/arrow/26.0.1
 # An environment like Kaggle's own image.
 KAGGLE := .venv-kaggle
 
@@ -34,7 +36,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 submit: setup  ## the main job: train, predict, write a checked submission (options: make submit ARGS='--seed 1')
 	$(BIN)/python -m kaggle_digits.submit $(ARGS)
 
-test: setup $(CLIENT) $(KERAS)  ## run all tests
+test: setup $(CLIENT) $(KERAS) $(ARROW)  ## run all tests
 	$(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
 
 $(CLIENT): $(INSTALLED)
@@ -45,6 +47,11 @@ $(CLIENT): $(INSTALLED)
 .venv/keras/%: $(INSTALLED)
 	rm -rf $@
 	$(PIP) --no-deps --target $@ keras==$*
+	touch $@
+
+.venv/arrow/%: $(INSTALLED)
+	rm -rf $@
+	$(PIP) --no-deps --target $@ pyarrow==$*
 	touch $@
 
 test-kaggle: $(KAGGLE)/installed  ## run all tests with the versions of Kaggle's own image
@@ -71,7 +78,7 @@ fuzz: $(SOAK)  ## try 200,000 damaged files of each kind, guided by coverage
 mutation: $(SOAK)  ## change the core modules in 1,800 ways, one at a time, and see whether their tests notice
 	$(BIN)/mutmut run
 
-coverage: setup $(CLIENT) $(KERAS)  ## run all tests, and say which lines of the package they leave out
+coverage: setup $(CLIENT) $(KERAS) $(ARROW)  ## run all tests, and say which lines of the package they leave out
 	$(BIN)/python -m pytest -n 2 --dist worksteal --cov kaggle_digits --cov-report term:skip-covered $(ARGS)
 
 audit: $(SOAK)  ## look for known faults of the installed packages, in public lists

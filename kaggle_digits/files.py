@@ -8,6 +8,8 @@ stranger can run no code, name no other file, and take no more memory than the r
 from __future__ import annotations
 
 import codecs
+import contextlib
+import errno
 import gzip
 import hashlib
 import io
@@ -19,7 +21,6 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -49,21 +50,52 @@ MOST_BYTES = 2**26
 """Maximum size of a small file in bytes, also unpacked. A submission takes a three-hundredth of it."""
 
 
-@contextmanager
+@contextlib.contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside ``path``, and move it there when the block ends without an error.
 
-    A reader sees the old file or the whole new one, never a part, even after a kill.
+    A reader sees the old file or the whole new one, never a part, even after a kill or a loss of power. What was moved
+    before this file outlasts a loss of power if this file does.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     partial = path.with_name(partial_name(path))
     try:
         yield partial
-        with partial.open("rb+") as stream:
-            os.fsync(stream.fileno())
-        partial.replace(path)
+        publish(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def publish(partial: Path, path: Path) -> None:
+    """Move a whole file to its name. Neither its contents nor its name are lost when the power goes."""
+    _flush(partial)
+    partial.replace(path)
+    _flush(path.parent)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it, if needed. They outlast a loss of power."""
+    for missing in reversed([each for each in (folder, *folder.parents) if not each.is_dir()]):
+        missing.mkdir(exist_ok=True)
+        _flush(missing.parent)
+
+
+def _flush(path: Path) -> None:
+    """Wait until the contents of a file, or the names in a folder, are on the disk."""
+    is_folder = path.is_dir()
+    if is_folder and not fcntl:  # Windows opens no folders. NTFS keeps the order of renames by itself
+        return
+    handle = os.open(path, os.O_RDONLY if is_folder else os.O_RDWR)
+    try:
+        with contextlib.suppress(OSError, AttributeError):  # only macOS has it, and not on every disk
+            fcntl.fcntl(handle, fcntl.F_FULLFSYNC)  # type: ignore[attr-defined]  # its fsync ends too early
+            return
+        os.fsync(handle)
+    except OSError as error:
+        if not (is_folder and error.errno in (errno.EINVAL, errno.ENOTSUP)):  # some network disks flush no folders
+            raise
+    finally:
+        os.close(handle)
 
 
 def partial_name(path: Path) -> str:
@@ -75,7 +107,7 @@ def partial_name(path: Path) -> str:
     return f".{path.stem}.partial{path.suffix}"
 
 
-@contextmanager
+@contextlib.contextmanager
 def locked(path: Path, busy: DigitsError | None = None) -> Iterator[None]:
     """Lock a file or folder for this process. The lock ends with the process, even if that is killed.
 

@@ -169,12 +169,13 @@ def plan_submission(
         out = first if out else free_name(first, may_take=_is_begun)
         if out not in made_before:
             check_out(out, overwrite=overwrite or _is_begun(out))
+    with _timed(seconds, "start"):
+        place = device_of(recipe, device, backend=backend)  # before tables are read, see ``devices.import_backend``
+    with _timed(seconds, "load"):
         rows = load_train(source)
         test = load_test_rows(source)
         split = Split(fraction=recipe.validation_fraction, seed=seed)
         training, held_out = (rows, rows) if folds else split.of(rows)
-    with _timed(seconds, "start"):
-        place = device_of(recipe, device, backend=backend)
     plan = Plan(recipe, source, rows, training, held_out, test, place, seed, out, overwrite, folds, seconds)
     wanted = list(_wanted_runs(plan, RUNS)) if made_before else []
     for file in made_before:
@@ -327,7 +328,7 @@ def _result_of_done(plan: Plan) -> Result:
 def _timed(seconds: dict[str, float], phase: str) -> Iterator[None]:
     started = time.perf_counter()
     yield
-    seconds[phase] = time.perf_counter() - started
+    seconds[phase] = seconds.get(phase, 0.0) + time.perf_counter() - started
 
 
 if __name__ == "__main__":

@@ -44,7 +44,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
-import pandas as pd
 
 # %% [markdown]
 # Which machine to use: `"auto"` takes a TPU if there is one, else GPUs, else the CPU. If you name one (`"tpu"`,
@@ -74,6 +73,8 @@ from kaggle_digits.strategy import resolve_device
 
 device = resolve_device(DEVICE)
 print(device)
+
+import pandas as pd  # after TensorFlow: the other way round, training can hang on Macs
 
 # %% [markdown]
 # Each *replica* is a copy of the network. It reads its share of every batch of digits; then all replicas agree on one

@@ -8,9 +8,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from quick import QUICK, QUICK_TOML
+from run_folder import write_untrained
 
+from kaggle_digits.cli import VERBS
 from kaggle_digits.devices import choose_backend, import_tensorflow
 from kaggle_digits.errors import DeviceError
+from kaggle_digits.submission import write_submission
 
 CHOOSE = "from kaggle_digits.devices import choose_backend\nprint(*choose_backend(), sep=': ')"
 
@@ -139,3 +143,62 @@ def test_what_is_imported_already_stays():
         "print(sys.modules['sklearn'] is sklearn, keras.wrappers.SKLearnClassifier.__name__)\n"
     )
     assert done.stdout == "True SKLearnClassifier\n", done.stderr
+
+
+ARROW = next(Path(sys.prefix).glob("arrow/*"), None)
+NETWORK = "./mine.toml"
+COMMANDS = {
+    "submit": f"--data . --recipe {NETWORK}",
+    "recipes": "",
+    "train": f"--data . --recipe {NETWORK} --run new",
+    "validate": f"--recipe {NETWORK} --data . --folds 2 --out new",
+    "predict": "--data . --run run --out mine.csv",
+    "compare": f"--recipes random,{NETWORK} --data . --out new",
+    "tune": f"{NETWORK} --vary epochs=1,2 --data . --folds 2 --out new",
+    "recognize": "test.csv",
+    "pad": "",
+    "report": "run --data .",
+    "export": "--run run --format keras --out new.keras --data .",
+    "devices": "--self-test",
+    "check": "whole.csv --data .",
+    "download": "",
+    "upload": "whole.csv --message mine",
+    "kernel": "build --to new",
+}
+"""A command of each verb. The upload ends early, because it has no credentials."""
+WITHOUT = ("recipes", "check", "download", "upload", "kernel")
+"""The verbs that need no backend."""
+
+
+def exit_code(arguments: str) -> int:
+    """Return what ``imports.py`` says, with pyarrow installed."""
+    program = str(Path(__file__).with_name("imports.py"))
+    path = os.pathsep.join([str(ARROW), str(Path(__file__).parents[1])])
+    done = subprocess.run(
+        [sys.executable, program, *arguments.split()],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={**os.environ, "PYTHONPATH": path, "KAGGLE_CONFIG_DIR": "none", "HOME": "none"},
+    )
+    assert "Traceback" not in done.stderr, done.stderr
+    return done.returncode
+
+
+@pytest.mark.skipif(not ARROW, reason="pyarrow is not at hand: `make test` installs it")
+def test_every_verb_imports_its_backend_before_pandas_and_pyarrow(competition, monkeypatch):
+    """On Macs with Apple silicon, TensorFlow can hang otherwise (keras-team/keras#23083)."""
+    monkeypatch.chdir(competition)
+    Path("mine.toml").write_text(QUICK_TOML)
+    write_untrained(Path("run"), QUICK)
+    write_submission(Path("whole.csv"), range(13))
+    assert set(COMMANDS) == set(VERBS)
+    codes = {verb: exit_code(f"{verb} {options}") for verb, options in COMMANDS.items()}
+    assert {verb for verb, code in codes.items() if code == 10} == set(VERBS) - set(WITHOUT), codes
+    assert {codes[verb] for verb in WITHOUT} <= {0, 1, 2}, codes
+    for more in (
+        "submit --backend jax --recipe ./mine.toml",
+        "compare --folds 2 --recipes random,./mine.toml --out new",
+    ):
+        assert exit_code(f"{more} --data .") == 10, more
+    assert exit_code("submit --data sample --recipe random") == 0

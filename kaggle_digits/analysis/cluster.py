@@ -123,7 +123,6 @@ def _receive(piece: Piece, future: Any) -> Run | Exception:
         future.release()
     # run.json comes last, and declares the run finished.
     for name in sorted(files, key=lambda name: (Path(name).name == RUN_FILE, -len(Path(name).parts))):
-        (piece.folder / name).parent.mkdir(parents=True, exist_ok=True)
         with atomic_path(piece.folder / name) as path:
             path.write_bytes(files[name])
     remove_checkpoints(piece.folder)

@@ -23,7 +23,7 @@ from kaggle_digits.analysis.validate import readable, write_csv
 from kaggle_digits.data import Split, TrainingRows, find_source, load_test_rows, load_train
 from kaggle_digits.digits import standard_error
 from kaggle_digits.errors import DataError, DigitsError, RunError
-from kaggle_digits.files import locked, read_json, write_json
+from kaggle_digits.files import locked, make_folder, read_json, write_json
 from kaggle_digits.learners import Context
 from kaggle_digits.recipe import Recipe
 from kaggle_digits.run import RowCounts, Run, device_to_json, find_commit
@@ -74,6 +74,8 @@ def compare(
     """
     seeds = list(seeds)
     source = find_source(data)
+    engine = engine or Engine()
+    devices = engine.find_devices(recipes)
     rows = all_rows = load_train(source)
     split = None if on_test else Split(fraction=COMPARE_FRACTION, seed=seeds[0])
     if split:
@@ -93,9 +95,7 @@ def compare(
         "rows": asdict(RowCounts.of(rows, held_out)) | {"split_seed": split.seed if split else None},
         "commit": find_commit(),
     }
-    engine = engine or Engine()
-    devices = engine.find_devices(recipes)
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     busy = RunError(f"{out}: is being written by another comparison. Expected a folder for each. Name another one.")
     with locked(out, busy):
         kept = _load_rows(out, comparison["rows"])

@@ -6,10 +6,10 @@ Every function returns a new ``matplotlib`` Figure and shows nothing. Save the f
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from importlib import import_module
 from typing import Any
 
 import numpy as np
-import seaborn
 from cycler import cycler
 from matplotlib import rc_context
 from matplotlib.colors import LinearSegmentedColormap
@@ -49,7 +49,7 @@ def plot_label_counts(digits: np.ndarray) -> Figure:
     figure = Figure(figsize=(7, 3), layout="constrained")
     axes = figure.subplots()
     counts = np.bincount(digits, minlength=CLASSES)
-    seaborn.barplot(x=np.arange(CLASSES), y=counts, color=BLUE, ax=axes)
+    _seaborn().barplot(x=np.arange(CLASSES), y=counts, color=BLUE, ax=axes)
     for digit, count in enumerate(counts):
         axes.text(digit, count, f"{count:,}", ha="center", va="bottom", fontsize=8)
     axes.set(xlabel="digit", ylabel="rows", title=f"{len(digits):,} rows by digit")
@@ -190,7 +190,7 @@ def plot_confusion(probabilities: np.ndarray, digits: np.ndarray, *, darkest: in
     figure = Figure(figsize=(5.5, 4.8), layout="constrained")
     axes = figure.subplots()
     limit = max(1, darkest or wrong.max())
-    seaborn.heatmap(wrong, annot=counts, fmt="d", cmap="Reds", vmin=0, vmax=limit, cbar=False, square=True, ax=axes)
+    _seaborn().heatmap(wrong, annot=counts, fmt="d", cmap="Reds", vmin=0, vmax=limit, cbar=False, square=True, ax=axes)
     axes.set(xlabel="read as", ylabel="is", title=f"{counted(wrong.sum(), 'mistake')} in {len(digits):,} held-out rows")
     axes.tick_params(rotation=0)
     return figure
@@ -266,8 +266,13 @@ def mistake_titles(probabilities: np.ndarray, digits: np.ndarray) -> list[str]:
     return [f"is {digit}\nread {read} ({certainty:.0%})" for digit, read, certainty in readings]
 
 
+def _seaborn() -> Any:
+    """Return seaborn. It imports pandas, which has to wait for a backend, see ``devices.import_backend``."""
+    return import_module("seaborn")
+
+
 def _colours(count: int) -> Sequence[Any]:
-    return PALETTE[:count] if count <= len(PALETTE) else seaborn.color_palette("husl", count)
+    return PALETTE[:count] if count <= len(PALETTE) else _seaborn().color_palette("husl", count)
 
 
 @rc_context(STYLE)
@@ -296,6 +301,6 @@ def plot_shares(shares: Mapping[str, float]) -> Figure:
     figure = Figure(figsize=(7, 0.6 + 0.35 * len(shares)), layout="constrained")
     axes = figure.subplots()
     ordered = sorted(shares.items(), key=lambda item: -item[1])
-    seaborn.barplot(x=[100 * share for _, share in ordered], y=[name for name, _ in ordered], color=BLUE, ax=axes)
+    _seaborn().barplot(x=[100 * share for _, share in ordered], y=[name for name, _ in ordered], color=BLUE, ax=axes)
     axes.set(xlabel="percent of the differences", ylabel="")
     return figure

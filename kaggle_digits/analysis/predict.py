@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from kaggle_digits.data import find_source, load_test_rows, why_not_uploadable
+from kaggle_digits.devices import start_backend
 from kaggle_digits.digits import accuracy, calibrate
 from kaggle_digits.errors import RunError
 from kaggle_digits.kaggle.records import check_out, marked_name, write_checked
@@ -56,6 +57,8 @@ def predict_submission(
     from_sample = source.is_sample or any(run.source == SAMPLE for run in runs)
     out = marked_name(out, from_sample=from_sample)
     check_out(out, overwrite=overwrite)
+    if any(run.recipe.networks for run in runs):
+        start_backend(backend)  # before tables are read
     test = load_test_rows(source, alone=True)
     probabilities = predict_runs(runs, test.pixels, backend=backend)
     write_checked(out, probabilities, runs, overwrite=overwrite, not_for_upload=why_not_uploadable(source, test))

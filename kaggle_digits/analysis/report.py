@@ -18,7 +18,7 @@ from kaggle_digits.analysis.calibration import calibration_error
 from kaggle_digits.analysis.html import Page, Section, write_page
 from kaggle_digits.analysis.occlusion import nearest_rows, occlusion_map
 from kaggle_digits.data import SAMPLE, Split, TrainingRows, find_source, fold_rows, load_train
-from kaggle_digits.devices import import_tensorflow
+from kaggle_digits.devices import start_backend
 from kaggle_digits.digits import CLASSES, calibrate, counted, describe_accuracy
 from kaggle_digits.errors import DataError, RunError, SubmissionError
 from kaggle_digits.files import read_json
@@ -171,7 +171,7 @@ def _training_section(networks: Mapping[str, Run], *, with_rates: bool = False) 
     curves = plots.plot_curves({name: run.epochs for name, run in networks.items()}, stacked=True)
     figures = {"loss and accuracy of each epoch": curves}
     if with_rates:
-        import_tensorflow()
+        start_backend()  # before pandas, which seaborn and tables need
         from kaggle_digits.analysis.schedule import learning_rates
 
         rates = {}
@@ -302,6 +302,8 @@ def _page_of_validation(validation: validate.Validation, data: str | None) -> Pa
     recipe, fields, digits = validation.recipe, validation.fields, validation.digits
     suspects = validate.suspect_labels(validation.probabilities, digits)
     by_fold = fields["fold_accuracies"]
+    if recipe.networks:
+        start_backend()
     sections = [
         Section(
             "Folds",

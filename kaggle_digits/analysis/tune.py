@@ -22,7 +22,7 @@ from kaggle_digits.analysis.settings import Setting, fields_of, to_toml, with_va
 from kaggle_digits.analysis.validate import Pair, Validation, compare_pair, fold_pieces, validate_all
 from kaggle_digits.data import TrainingRows, find_source, load_train
 from kaggle_digits.errors import InputError, RunError, TrainingError
-from kaggle_digits.files import atomic_path, locked, write_json
+from kaggle_digits.files import atomic_path, locked, make_folder, write_json
 from kaggle_digits.learners import Context
 from kaggle_digits.recipe import Recipe, to_json
 from kaggle_digits.run import RowCounts, Run, find_commit
@@ -80,7 +80,7 @@ def tune(
     rows = load_train(source)
     context = Context(seed=seed, source=source.name_for(out))
     search = _Search(recipe, settings, out, folds, context, engine, rows)
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     with locked(out, RunError(f"{out}: is being written by another search. Expected a folder for each. Name another.")):
         study = search.open_study()
         while (missing := trials - sum(trial.state.is_finished() for trial in study.trials)) > 0:
@@ -217,7 +217,7 @@ class _Search:
         """Cross-validate recipes on the folds of another seed."""
         named = {self.out / where / recipe.name: recipe for recipe in recipes}
         context = replace(self.context, seed=seed)
-        return validate_all(named, self.rows, self.engine, folds=self.folds, repeat=repeat, context=context)
+        return validate_all(named, lambda: self.rows, self.engine, folds=self.folds, repeat=repeat, context=context)
 
     def summary(self, study: Any, few: Sequence[Validation], fresh: Sequence[Validation], pair: Pair) -> dict[str, Any]:
         """Return the contents of tune.json."""

@@ -8,9 +8,10 @@ rows that were misread, and ``labels.csv`` those whose label looks wrong.
 from __future__ import annotations
 
 import csv
+import functools
 import itertools
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -84,24 +85,29 @@ def validate(
     """
     source = find_source(data)
     context = Context(seed=seed, source=source.name_for(out))
-    return validate_all({out: recipe}, load_train(source), engine, folds=folds, repeat=repeat, context=context)[0]
+    load = functools.partial(load_train, source)
+    return validate_all({out: recipe}, load, engine, folds=folds, repeat=repeat, context=context)[0]
 
 
 def validate_all(
     recipes: Mapping[Path, Recipe],
-    rows: TrainingRows,
+    load: Callable[[], TrainingRows],
     engine: Engine | None,
     *,
     folds: int,
     repeat: int,
     context: Context,
 ) -> list[Validation]:
-    """Cross-validate recipes on the same rows and folds, each in the folder that is its key, see ``validate``."""
+    """Cross-validate recipes on the same rows and folds, each in the folder that is its key, see ``validate``.
+
+    The rows are loaded when the devices are found, see ``devices.import_backend``.
+    """
+    engine = engine or Engine()
+    devices, rows = engine.find_devices([*recipes.values()]), load()
     for out, recipe in recipes.items():
         _check_folder(out, recipe, rows, folds=folds, seed=context.seed)
-    engine = engine or Engine()
     pieces = []
-    for device, (out, recipe) in zip(engine.find_devices([*recipes.values()]), recipes.items(), strict=True):
+    for device, (out, recipe) in zip(devices, recipes.items(), strict=True):
         for number in range(repeat):
             folder = out if number == 0 else out / f"repeat-{number + 1}"
             own = replace(context, device=device, seed=context.seed + number)
@@ -377,7 +383,8 @@ def compare_folds(
     source = find_source(data)
     context = Context(seed=seed, source=source.name_for(out))
     named = {out / recipe.name: recipe for recipe in recipes}
-    validations = validate_all(named, load_train(source), engine, folds=folds, repeat=repeat, context=context)
+    load = functools.partial(load_train, source)
+    validations = validate_all(named, load, engine, folds=folds, repeat=repeat, context=context)
     pairs = [compare_pair(*two) for two in itertools.combinations([(v.recipe.name, v.right) for v in validations], 2)]
     fields = {"recipes": [recipe.name for recipe in recipes], "pairs": [asdict(pair) for pair in pairs]}
     write_json(out / COMPARISON_FILE, fields)

@@ -11,6 +11,7 @@ import ctypes
 import gc
 import importlib
 import importlib.util
+import logging
 import os
 import sys
 import tempfile
@@ -18,6 +19,8 @@ from collections.abc import Iterator
 from types import ModuleType
 
 from kaggle_digits.errors import DeviceError
+
+log = logging.getLogger(__name__)
 
 BACKENDS = ("tensorflow", "jax")
 ASKED_FOR = "asked for"
@@ -100,6 +103,9 @@ def version_of(distribution: str) -> str | None:
 def import_backend(name: str) -> ModuleType:
     """Import a backend, and Keras on it, without the banner that their C++ parts write to stderr.
 
+    A process that needs both calls this before it imports pandas, which reads tables. On Macs with Apple silicon,
+    TensorFlow 2.21 can hang in training if pandas or pyarrow was imported first (keras-team/keras#23083).
+
     Args:
         name: the backend, as ``choose_backend`` returns it.
 
@@ -108,6 +114,8 @@ def import_backend(name: str) -> ModuleType:
     """
     os.environ["KERAS_BACKEND"] = name
     if name not in sys.modules or "keras" not in sys.modules:
+        if sys.platform == "darwin" and "pandas" in sys.modules:
+            log.warning("pandas was imported before %s, so training may hang. Import %s first.", name, name)
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
         # By default TensorFlow uses oneDNN only with AVX-512. Without oneDNN, CPUs with AVX2 train up to twice as long.
         os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
@@ -153,6 +161,11 @@ def _left_out(*names: str) -> Iterator[None]:
     finally:
         for name in hidden:
             del sys.modules[name]
+
+
+def start_backend(requested: str | None = None) -> ModuleType:
+    """Choose a backend and import it, see ``choose_backend`` and ``import_backend``."""
+    return import_backend(choose_backend(requested)[0])
 
 
 def import_tensorflow() -> ModuleType:

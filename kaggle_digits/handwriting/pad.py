@@ -127,10 +127,8 @@ def make_app(
             raise DataError(f"the drawing: {len(picture):,} bytes. Expected a PNG of at most {most:,}. Draw it here.")
         list(load_photos(picture, name="the picture"))  # or it is refused
         assert keep is not None
-        folder = keep / digit
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            with atomic_path(folder / f"{datetime.now():%Y%m%d-%H%M%S-%f}.png") as partial:
+            with atomic_path(keep / digit / f"{datetime.now():%Y%m%d-%H%M%S-%f}.png") as partial:
                 partial.write_bytes(picture)
         except OSError as error:
             log.error("%s: a drawing could not be kept (%s)", keep, error)

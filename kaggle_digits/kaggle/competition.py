@@ -21,7 +21,7 @@ from typing import Any
 import requests
 
 from kaggle_digits.errors import DataError, DigitsError, KaggleError, SubmissionError
-from kaggle_digits.files import BROKEN, locked
+from kaggle_digits.files import BROKEN, locked, make_folder, publish
 from kaggle_digits.kaggle.client import Client, competition_slug, connect, polls, status_of, submissions_page
 from kaggle_digits.kaggle.records import read_record, save_record
 from kaggle_digits.submission import TEST_ROWS, check_submission, expected_rows
@@ -79,6 +79,7 @@ def download(folder: Path, *, quiet: bool = True) -> Path:
         return target
     client, what = connect(), f"download of {slug}"
     partial = folder / ".kaggle_digits-partial" / target.name
+    make_folder(partial.parent)
     # Client 2.0.2 continues any partial file, even one of another zip. So a damaged zip is downloaded once more.
     for is_last in (False, True):
         answer = client.ask(what, "competitions.DownloadDataFiles", {"competitionName": slug}, None)
@@ -96,7 +97,7 @@ def download(folder: Path, *, quiet: bool = True) -> Path:
                 raise KaggleError(
                     f"{what}: the file that came is not the competition's zip. Try again later."
                 ) from error
-    partial.replace(target)
+    publish(partial, target)
     shutil.rmtree(partial.parent)
     return target
 

@@ -20,7 +20,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from kaggle_digits.errors import RunError
-from kaggle_digits.files import locked, numbered_names, partial_name, read_arrays, write_arrays
+from kaggle_digits.files import locked, make_folder, numbered_names, partial_name, read_arrays, write_arrays
 from kaggle_digits.learners import Training
 from kaggle_digits.run import RUN_FILE, RowCounts, Run, read_run
 
@@ -76,7 +76,7 @@ def _is_free(folder: Path) -> bool:
 
 
 def _locked_folder(folder: Path) -> Any:
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     busy = RunError(
         f"{folder}: is being trained by another process. Expected a folder of its own for each training. Name another "
         "one, or wait for the other process."

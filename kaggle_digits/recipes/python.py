@@ -18,7 +18,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from kaggle_digits.devices import choose_backend, import_backend, stderr_held_back
+from kaggle_digits.devices import start_backend, stderr_held_back
 from kaggle_digits.digits import CLASSES, PIXELS, SIDE
 from kaggle_digits.errors import InputError
 from kaggle_digits.files import decode_text
@@ -53,7 +53,7 @@ def load_python(file: Path, backend: str | None) -> Recipe:
         contents = file.read_bytes()
     except OSError as error:
         raise InputError(f"{file}: cannot be read ({error}). Expected a recipe in Python. Check the path.") from error
-    import_backend(choose_backend(backend)[0])  # before the file does, so that Keras has the right backend
+    start_backend(backend)  # before the file does, so that Keras has the right backend
     import keras
 
     with stderr_held_back():  # CUDA complains here if there is no GPU
