@@ -139,6 +139,7 @@ class KaggleServer:
         handler = type("Handler", (_Handler,), {"kaggle": self})
         server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
         server.daemon_threads = True
+        server.handle_error = lambda *_: None  # a client that goes away is part of the tests
         self.port = server.server_address[1]
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
         thread.start()
