@@ -15,7 +15,7 @@ ARROW := .venv/arrow/26.0.1
 # An environment like Kaggle's own image.
 KAGGLE := .venv-kaggle
 
-.PHONY: help setup submit test test-kaggle test-package soak fuzz mutation coverage audit networks check docs notebooks tutorial
+.PHONY: help setup submit test test-kaggle test-package soak fuzz mutation coverage audit networks check docs dist notebooks tutorial
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -95,10 +95,10 @@ tutorial: notebooks  ## run the tutorial, so that it shows its results: make tut
 	$(BIN)/python tests/run_notebook.py notebooks/digits.ipynb build/tutorial build/tutorial.ipynb
 	mv build/tutorial.ipynb notebooks/digits.ipynb
 
-networks: setup  ## train both networks of the package again (two hours): make networks DATA=digit-recognizer.zip
-	$(BIN)/kaggle-digits train --recipe handwriting --data $(DATA) --run build/handwriting
-	$(BIN)/python benchmarks/package_network.py build/handwriting
-	$(BIN)/python benchmarks/package_ink.py --data $(DATA) --out kaggle_digits/handwriting/ink.npz
+networks: setup  ## train both networks of the package again (three hours), and compare: make networks DATA=digit-recognizer.zip
+	$(BIN)/kaggle-digits train --recipe handwriting --data $(DATA) --run build/handwriting --resume
+	$(BIN)/python benchmarks/package_ink.py --data $(DATA) --out build/ink.npz
+	$(BIN)/python benchmarks/package_network.py build/handwriting build/ink.npz
 
 check: setup docs  ## check lint, formatting, types, layers, spelling, and the documentation with its links
 	$(BIN)/ruff check .
@@ -116,9 +116,15 @@ docs: setup  ## build the documentation into docs/_build/html; warnings are erro
 	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going docs docs/_build/html
 	$(BIN)/python docs/check_links.py docs/_build/html
 
-test-package: setup  ## build wheel and sdist, install the wheel into an empty environment, and run the main job there
-	rm -rf dist build/package
-	$(BIN)/python -m build --outdir dist .
+dist: setup  ## build wheel and sdist twice, from the commit and its date, and see that they are the same bytes
+	rm -rf dist build/again
+	for folder in dist build/again; do SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) $(BIN)/python -m build \
+	--no-isolation --outdir $$folder . || exit 1; done
+	diff -r dist build/again
+	$(BIN)/pip hash dist/*
+
+test-package: dist  ## install the wheel into an empty environment, and run the main job there
+	rm -rf build/package
 	$(PYTHON) -m venv build/package
 	build/package/bin/pip install --quiet --disable-pip-version-check dist/*.whl
 	cd build/package && bin/kaggle-digits submit --data sample

@@ -166,7 +166,7 @@ def _cpu_has_bfloat16() -> bool:
     if not any(word in limit for word in ("DEFAULT", "ALL", "BF16", "FP16", "AMX", "AVX10")):
         return False
     try:
-        flags = CPUINFO.read_text()
+        flags = CPUINFO.read_text(encoding="utf-8")
     except OSError:  # not Linux
         return False
     return "avx512_bf16" in flags or "amx_bf16" in flags

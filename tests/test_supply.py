@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
+import json
+import os
 import re
+import shutil
+import subprocess
+import sys
 import tomllib
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -63,3 +70,35 @@ def test_what_is_pinned_is_not_below_the_floor():
     pinned = dict(re.findall(r"(?m)^([\w.-]+)==([\w.]+)", (ROOT / "constraints.txt").read_text(encoding="utf-8")))
     for demanded in DEMANDED:
         assert demanded.specifier.contains(pinned[demanded.name.lower().replace("_", "-")]), demanded
+
+
+def build(source: Path, out: Path) -> list[Path]:
+    """Build wheel and sdist as of 2026-11-30, and return both files."""
+    command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(out), str(source)]
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=120, env={**os.environ, "SOURCE_DATE_EPOCH": "1796000000"}
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return sorted(out.iterdir())
+
+
+def test_a_release_can_be_made_again_byte_for_byte_and_says_what_is_in_it(tmp_path):
+    for module in ("build", "hatchling", "cyclonedx"):
+        pytest.importorskip(module, reason="the extra [check] is not installed")
+    wheel, sdist = build(ROOT, tmp_path / "once")
+    shutil.unpack_archive(sdist, tmp_path / "elsewhere", filter="data")
+    again = build(tmp_path / "elsewhere" / sdist.name.removesuffix(".tar.gz"), tmp_path / "again")
+    assert [file.read_bytes() for file in again] == [wheel.read_bytes(), sdist.read_bytes()]
+
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+        contents = {name: archive.read(name) for name in names if name.endswith((".npz", ".cdx.json"))}
+    tracked = subprocess.run(["git", "ls-files", "kaggle_digits"], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert {name for name in names if name.startswith("kaggle_digits/")} == set(tracked.stdout.splitlines())
+    (sbom,) = [json.loads(text) for name, text in contents.items() if "/sboms/" in name]
+    assert sbom["metadata"]["component"]["version"] == importlib.metadata.version("kaggle-digits")
+    parts = {part["name"]: part for part in sbom["components"]}
+    networks = {name for name in contents if name.endswith(".npz")}
+    assert set(parts) == networks | {Requirement(line).name for line in PROJECT["dependencies"]}
+    for name in networks:
+        assert parts[name]["hashes"] == [{"alg": "SHA-256", "content": hashlib.sha256(contents[name]).hexdigest()}]

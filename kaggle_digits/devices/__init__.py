@@ -30,8 +30,8 @@ def choose_backend(requested: str | None = None) -> tuple[str, str]:
     """Return the backend to use, and why.
 
     A backend that the user names comes first. Without one, JAX is used if the machine has a TPU that JAX can use and
-    this TensorFlow cannot, as on Kaggle today. In all other cases it is TensorFlow. If Keras is imported already, its
-    backend cannot change. This imports nothing.
+    this TensorFlow cannot, as on Kaggle today, or if TensorFlow is not installed. In all other cases it is TensorFlow.
+    If Keras is imported already, its backend cannot change. This imports nothing.
 
     Args:
         requested: "tensorflow", "jax", or None.
@@ -53,6 +53,8 @@ def choose_backend(requested: str | None = None) -> tuple[str, str]:
         name, reason, source = running, "" if running == BACKENDS[0] else "Keras runs on it already", "Keras"
     elif sign and not tensorflow_has_tpu() and jax_has_tpu():
         name, reason, source = "jax", f"{sign} is set, this TensorFlow has no TPU support, and JAX has", sign
+    elif is_installed("jax") and not is_installed("tensorflow"):
+        name, reason, source = "jax", "TensorFlow is not installed", "the default"
     else:
         name, reason, source = "tensorflow", "", "the default"
     if name not in BACKENDS:

@@ -135,7 +135,7 @@ def export(folder: Path, form: str, out: Path, *, data: str | None = None, overw
                 f"--format {form}: the package {module.replace('_', '-')} is missing. Install the extra [export], or "
                 f"what it consists of for this format: pip install {' '.join(modules).replace('_', '-')}"
             )
-    device = resolve_device("cpu", backend="tensorflow")
+    device = resolve_device("cpu", backend="tensorflow" if modules else None)  # which writes ONNX and LiteRT
     all_runs = [read_finished(member) for member in run_folders(folder)]
     runs = [run for run in all_runs if run.recipe.networks]
     if not runs:

@@ -65,6 +65,7 @@ def test_ink_of_digits_is_told_from_everything_else(composed):
     assert 2 * both / each_of_them > 0.75  # Dice: 1 is perfect
 
 
+@pytest.mark.soak
 def test_training_the_network_again_makes_the_same_file(tmp_path):
     files = [tmp_path / name for name in ("one.npz", "two.npz")]
     for file in files:
