@@ -15,7 +15,7 @@ ARROW := .venv/arrow/26.0.1
 # An environment like Kaggle's own image.
 KAGGLE := .venv-kaggle
 
-.PHONY: help setup submit test test-kaggle test-package soak fuzz mutation coverage audit networks check docs dist notebooks tutorial
+.PHONY: help setup submit test test-kaggle test-package soak fuzz mutation coverage audit networks check lint docs dist notebooks tutorial
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -100,7 +100,9 @@ networks: setup  ## train both networks of the package again (three hours), and 
 	$(BIN)/python benchmarks/package_ink.py --data $(DATA) --out build/ink.npz
 	$(BIN)/python benchmarks/package_network.py build/handwriting build/ink.npz
 
-check: setup docs  ## check lint, formatting, types, layers, spelling, and the documentation with its links
+check: docs lint  ## check lint, formatting, types, layers, spelling, and the documentation with its links
+
+lint: setup  ## check the code alone
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy

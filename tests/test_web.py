@@ -64,12 +64,13 @@ def read_on(page, pixels: np.ndarray) -> tuple[np.ndarray, list[float]]:
 
 @needs_browser
 @pytest.mark.parametrize("rows", ["sample", "competition"])
-def test_images_are_read_as_in_python_and_quickly(browser, file, rows):
+def test_images_are_read_as_in_python_and_quickly(browser, file, rows, ledger):
     if rows == "competition" and not COMPETITION.endswith(".zip"):
         pytest.skip("needs the competition's data: set KDIGITS_DATA to digit-recognizer.zip")
     known = load_train(find_source(COMPETITION if rows == "competition" else "sample"))
-    pixels = known.pixels[:1000]
-    assert len(pixels) == 1000
+    count = len(ledger.times(300, 1000))
+    pixels = known.pixels[:count]
+    assert len(pixels) == count
     with opened(browser, file.as_uri()) as page:
         load_engine(page)
         read, milliseconds = read_on(page, pixels)
@@ -132,7 +133,7 @@ def reading_in_python(reader: Reader, page) -> str:
 
 
 @needs_browser
-@pytest.mark.parametrize("count", [12, pytest.param(100, marks=pytest.mark.soak)])
+@pytest.mark.parametrize("count", [6, pytest.param(100, marks=pytest.mark.soak)])
 def test_drawings_are_read_as_the_pad_reads_them(browser, file, count):
     """A third are rows of digits that may touch."""
     reader, rng, differing = Reader(RUN), np.random.default_rng(count), []

@@ -107,7 +107,7 @@ def job_of(monkeypatch, tmp_path, competition) -> Iterator[Callable[[str], Job]]
 
 STATES = {
     "submit": (800, 3000),
-    "submit over an older file": (200, 1000),
+    "submit over an older file": (60, 1000),
     "submit of folds": (1, 200),
     "submit of a network": (1, 30),
     "train": (4, 80),
@@ -132,7 +132,7 @@ def test_nothing_is_lost_when_the_power_goes(ledger, job_of, name):
             assert job.run() == expected
 
 
-STEPS = {"submit": (1, 1), "submit of a network": (15, 3), "download": (1, 1)}
+STEPS = {"submit": (1, 1), "submit of a network": (30, 3), "download": (1, 1)}
 """Every how many calls one fails, in the suite and in the soak."""
 
 

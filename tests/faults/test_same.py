@@ -37,9 +37,8 @@ np.save("there.npy", load_run(sys.argv[1]).predict(load_test(find_source(sys.arg
 CASES = [(recipe, backend) for recipe in ("flash", "fast", "tiny", "strong") for backend in ("tensorflow", "jax")]
 
 
-@pytest.mark.parametrize(
-    ("recipe", "backend"), [("fc-200-100-20", "jax"), *(pytest.param(*case, marks=pytest.mark.soak) for case in CASES)]
-)
+@pytest.mark.soak
+@pytest.mark.parametrize(("recipe", "backend"), CASES)
 def test_same_seed_makes_the_same_file_also_after_a_kill(ledger, recipe, backend):
     command = ("submit", "--data", "sample", "--device", "cpu", "--backend", backend, "--recipe", recipe)
     command += ("--epochs", "2") if recipe != "strong" else ("--epochs", "1")
