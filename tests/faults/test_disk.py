@@ -106,9 +106,9 @@ def job_of(monkeypatch, tmp_path, competition) -> Iterator[Callable[[str], Job]]
 
 
 STATES = {
-    "submit": (800, 3000),
-    "submit over an older file": (60, 1000),
-    "submit of folds": (1, 200),
+    "submit": (700, 2000),
+    "submit over an older file": (60, 1500),
+    "submit of folds": (1, 400),
     "submit of a network": (1, 30),
     "train": (4, 80),
     "export": (2, 20),
