@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image, ImageDraw
 from quick import QUICK, QUICK_TOML
 from run_folder import write_untrained
 
@@ -202,3 +203,39 @@ def test_every_verb_imports_its_backend_before_pandas_and_pyarrow(competition, m
     ):
         assert exit_code(f"{more} --data .") == 10, more
     assert exit_code("submit --data sample --recipe random") == 0
+
+
+WITHOUT_TENSORFLOW = """
+import sys
+from importlib.machinery import PathFinder
+class Finder(PathFinder):
+    @classmethod
+    def find_spec(cls, name, *arguments):
+        return None if name.split(".")[0] == "tensorflow" else super().find_spec(name, *arguments)
+sys.meta_path[sys.meta_path.index(PathFinder)] = Finder
+from kaggle_digits.cli import main
+print([main(line.split()) for line in sys.argv[1:]])
+"""
+
+
+def test_where_tensorflow_is_not_installed_jax_takes_its_place(workplace):
+    """As on Python 3.14, for which TensorFlow has no final release."""
+    Path("mine.toml").write_text(QUICK_TOML)
+    seven = Image.new("L", (100, 100), 255)
+    ImageDraw.Draw(seven).line([(30, 20), (70, 20), (45, 80)], width=6)
+    seven.save("seven.png")
+    commands = {
+        f"submit --data sample --recipe {NETWORK}": 0,
+        "predict --data sample --run runs/sample-mine-seed0 --out other.csv": 0,
+        "report runs/sample-mine-seed0": 0,
+        "recognize seven.png": 0,
+        "export --run runs/sample-mine-seed0 --data sample --format web --out mine.html": 0,
+        "export --run runs/sample-mine-seed0 --data sample --format keras --out mine.keras": 0,
+        "export --run runs/sample-mine-seed0 --data sample --format onnx --out mine.onnx": 2,
+        f"train --data sample --recipe {NETWORK} --run new --backend tensorflow": 2,
+    }
+    command = [sys.executable, "-c", WITHOUT_TENSORFLOW, *commands]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.stdout.splitlines()[-1] == str([*commands.values()]), done.stderr[-3000:]
+    assert "jax on cpu, float32 (JAX: TensorFlow is not installed;" in done.stdout
+    assert "\n7\n" in done.stdout
