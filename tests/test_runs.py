@@ -7,14 +7,16 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from run_folder import write_run
 
 from kaggle_digits import run as runs
-from kaggle_digits.data import TrainingRows
+from kaggle_digits.data import Split, TrainingRows
 from kaggle_digits.errors import InputError, RunError
+from kaggle_digits.files import write_arrays
 from kaggle_digits.kaggle.records import FORMAT, is_used, save_record, write_record
 from kaggle_digits.kaggle.repeats import find_done
 from kaggle_digits.learners.members import run_folders
@@ -305,3 +307,24 @@ def test_commit_is_that_of_the_checkout(monkeypatch):
     assert find_commit() == git("rev-parse", "HEAD") + "-dirty"
     monkeypatch.setenv("PATH", "")
     assert find_commit() is None  # no git
+
+
+def test_probabilities_of_held_out_rows_and_predictions_are_returned(run):
+    given = {"probabilities": np.full((2, 10), 0.1, np.float32), "digits": np.array([3, 4])}
+    write_arrays(run.folder / "validation.npz", given)
+    run = replace(run, rows=RowCounts(5, 2, 0), predictor=SimpleNamespace(probabilities=lambda pixels: pixels + 1))
+    assert run.probabilities.tolist() == given["probabilities"].tolist()
+    assert run.held_out_digits.tolist() == [3, 4]
+    assert run.predict(np.array([1])).tolist() == [2]
+
+
+def test_runs_of_2026_are_read(run):
+    fields = json.loads((run.folder / "run.json").read_text())
+    fields["device"]["processes"] = 1
+    (run.folder / "run.json").write_text(json.dumps(fields))
+    assert read_run(run.folder).device == run.device
+
+
+def test_how_rows_were_divided_is_kept(run):
+    replace(run, split=Split(seed=3, folds=5, fold=2)).save()
+    assert read_run(run.folder).split == Split(seed=3, folds=5, fold=2)

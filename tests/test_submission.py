@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 
 from kaggle_digits import cli, submission
-from kaggle_digits.errors import SubmissionError
+from kaggle_digits.data import find_source
+from kaggle_digits.errors import DataError, SubmissionError
 from kaggle_digits.kaggle.competition import upload
 from kaggle_digits.kaggle.records import write_record
-from kaggle_digits.submission import check_submission, fix_submission, read_submission, write_submission
+from kaggle_digits.submission import check_submission, expected_rows, fix_submission, read_submission, write_submission
 
 TOP = "ImageId,Label\n"
 GOOD = TOP + "1,7\n2,0\n3,9\n"
@@ -308,3 +309,16 @@ def test_what_is_no_submission_is_named(contents, what):
     Path("s.csv").write_bytes(contents)
     with pytest.raises(SubmissionError, match=rf"s\.csv: holds .*{what}"):
         read_submission(Path("s.csv"))
+
+
+def test_rows_are_those_of_the_data_if_it_has_a_test_table(competition):
+    source = find_source(str(competition))
+    assert expected_rows(source) == (13, f"{competition}'s test.csv")
+    assert expected_rows(None) == (28_000, "test.csv")
+    sample = find_source("sample")
+    assert expected_rows(sample)[0] == expected_rows(sample, named=True)[0] == 360
+    (competition / "test.csv").unlink()
+    without = find_source(str(competition))
+    assert expected_rows(without) == (28_000, "test.csv")
+    with pytest.raises(DataError):
+        expected_rows(without, named=True)
