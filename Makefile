@@ -96,7 +96,8 @@ tutorial: notebooks  ## run the tutorial, so that it shows its results: make tut
 	mv build/tutorial.ipynb notebooks/digits.ipynb
 
 networks: setup  ## train both networks of the package again (three hours), and compare: make networks DATA=digit-recognizer.zip
-	$(BIN)/kaggle-digits train --recipe handwriting --data $(DATA) --run build/handwriting --resume
+	rm -rf build/handwriting
+	$(BIN)/kaggle-digits train --recipe handwriting --data $(DATA) --run build/handwriting
 	$(BIN)/python benchmarks/package_ink.py --data $(DATA) --out build/ink.npz
 	$(BIN)/python benchmarks/package_network.py build/handwriting build/ink.npz
 
@@ -118,7 +119,8 @@ docs: setup  ## build the documentation into docs/_build/html; warnings are erro
 	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going docs docs/_build/html
 	$(BIN)/python docs/check_links.py docs/_build/html
 
-dist: setup  ## build wheel and sdist twice, from the commit and its date, and see that they are the same bytes
+dist: setup  ## build wheel and sdist of the commit twice, and check that both builds are the same, byte for byte
+	git diff --quiet HEAD || { echo "some files are not committed" >&2; exit 1; }
 	rm -rf dist build/again
 	for folder in dist build/again; do SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) $(BIN)/python -m build \
 	--no-isolation --outdir $$folder . || exit 1; done

@@ -24,6 +24,7 @@ _MODULES = {
     "recipe": ("Classical", "Ensemble", "Network"),
     "recipes": ("RECIPES", "find_recipe"),
     "run": ("Run",),
+    "strategy": ("device_of",),
     "submission": ("check_submission", "predict_digits"),
     "submit": ("make_submission", "plan_submission"),
     "train": ("train_run",),

@@ -23,6 +23,7 @@ from kaggle_digits.recipes import RECIPES as RECIPES
 from kaggle_digits.recipes import find_recipe as find_recipe
 from kaggle_digits.recipes.python import from_keras as from_keras
 from kaggle_digits.run import Run as Run
+from kaggle_digits.strategy import device_of as device_of
 from kaggle_digits.submission import check_submission as check_submission
 from kaggle_digits.submission import predict_digits as predict_digits
 from kaggle_digits.submit import make_submission as make_submission

@@ -46,6 +46,9 @@ BROKEN = (
 )
 """Exceptions that a damaged or encrypted archive raises."""
 
+UNABLE = (errno.EACCES, errno.EBADF, errno.EINVAL, errno.ENOTSUP, errno.ENOTTY)
+"""Numbers of the errors which say that something cannot be flushed at all. Others say that it failed."""
+
 MOST_BYTES = 2**26
 """Maximum size of a small file in bytes, also unpacked. A submission takes a three-hundredth of it."""
 
@@ -54,8 +57,8 @@ MOST_BYTES = 2**26
 def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside ``path``, and move it there when the block ends without an error.
 
-    A reader sees the old file or the whole new one, never a part, even after a kill or a loss of power. What was moved
-    before this file outlasts a loss of power if this file does.
+    A reader sees the old file or the whole new one, never a part, even after a kill or a loss of power. If this file
+    outlasts a loss of power, so does every file that was moved before it.
     """
     make_folder(path.parent)
     partial = path.with_name(partial_name(path))
@@ -67,14 +70,14 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 
 def publish(partial: Path, path: Path) -> None:
-    """Move a whole file to its name. Neither its contents nor its name are lost when the power goes."""
+    """Move a whole file to its name. Neither its contents nor (except on Windows) its name are lost with the power."""
     _flush(partial)
     partial.replace(path)
     _flush(path.parent)
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder and those above it, if needed. They outlast a loss of power."""
+    """Make a folder and those above it, if needed. Those that it makes outlast a loss of power."""
     for missing in reversed([each for each in (folder, *folder.parents) if not each.is_dir()]):
         missing.mkdir(exist_ok=True)
         _flush(missing.parent)
@@ -85,17 +88,26 @@ def _flush(path: Path) -> None:
     is_folder = path.is_dir()
     if is_folder and not fcntl:  # Windows opens no folders. NTFS keeps the order of renames by itself
         return
-    handle = os.open(path, os.O_RDONLY if is_folder else os.O_RDWR)
     try:
-        with contextlib.suppress(OSError, AttributeError):  # only macOS has it, and not on every disk
-            fcntl.fcntl(handle, fcntl.F_FULLFSYNC)  # type: ignore[attr-defined]  # its fsync ends too early
-            return
+        handle = os.open(path, os.O_RDONLY if is_folder else os.O_RDWR)
+        try:
+            _synchronize(handle)
+        finally:
+            os.close(handle)
+    except OSError as error:
+        if not is_folder or error.errno not in UNABLE:  # a folder that may not be read, or of some network disks
+            raise
+
+
+def _synchronize(handle: int) -> None:
+    try:
+        fcntl.fcntl(handle, fcntl.F_FULLFSYNC)  # type: ignore[attr-defined]  # macOS: its fsync ends too early
+    except AttributeError:
         os.fsync(handle)
     except OSError as error:
-        if not (is_folder and error.errno in (errno.EINVAL, errno.ENOTSUP)):  # some network disks flush no folders
+        if error.errno not in UNABLE:
             raise
-    finally:
-        os.close(handle)
+        os.fsync(handle)
 
 
 def partial_name(path: Path) -> str:

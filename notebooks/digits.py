@@ -17,10 +17,22 @@
 
 # %%
 # %matplotlib inline
-import matplotlib.pyplot as plt
-from sklearn.datasets import load_digits
+from importlib.util import find_spec
+from pathlib import Path
 
-strip = load_digits().images[:40].reshape(4, 10, 8, 8).swapaxes(1, 2).reshape(32, 80)
+import matplotlib.pyplot as plt
+import numpy as np
+
+# scikit-learn brings them along. It is not imported yet: on Macs, TensorFlow has to come first.
+file = (
+    Path(find_spec("sklearn").origin).with_name("datasets") / "data" / "digits.csv.gz"
+)
+strip = (
+    np.loadtxt(file, delimiter=",", max_rows=40)[:, :64]
+    .reshape(4, 10, 8, 8)
+    .swapaxes(1, 2)
+    .reshape(32, 80)
+)
 plt.figure(figsize=(10, 4))
 plt.imshow(strip, cmap="gray_r")
 plt.axis("off")
@@ -40,10 +52,7 @@ plt.show()
 
 # %%
 from dataclasses import replace
-from pathlib import Path
 from tempfile import TemporaryDirectory
-
-import numpy as np
 
 # %% [markdown]
 # Which machine to use: `"auto"` takes a TPU if there is one, else GPUs, else the CPU. If you name one (`"tpu"`,
@@ -123,6 +132,7 @@ warning
 
 # %%
 try:
+    import seaborn  # noqa: F401
     from kaggle_digits.analysis import plots
 except ModuleNotFoundError as error:  # Kaggle's TPU image may lack seaborn
     print(f"No plots: {error}")

@@ -8,6 +8,7 @@ import platform
 import re
 import shutil
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from datetime import date
@@ -19,6 +20,7 @@ import pytest
 
 from kaggle_digits import strategy
 from kaggle_digits.data import find_source, load_test, load_train
+from kaggle_digits.devices import start_backend
 from kaggle_digits.strategy import Device
 
 if TYPE_CHECKING:
@@ -28,6 +30,9 @@ if TYPE_CHECKING:
 os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
 # The package sets this too, but some tests import Keras before the package. On or off changes the last decimals.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+
+if sys.platform == "darwin":  # before any test imports pandas, see ``devices.import_backend``
+    start_backend()
 
 # A suite that was started under nohup ignores hang-ups, and one in the background Ctrl+C.
 # So would every process that it starts.

@@ -16,6 +16,8 @@ class Watch(importlib.abc.MetaPathFinder):
     """Sees each first import, and finds nothing itself."""
 
     def find_spec(self, name: str, *_: object) -> None:
+        if sys._getframe(1).f_code.co_filename.endswith("importlib/util.py"):  # only asks whether it is installed
+            return
         if name in ("tensorflow", "jax"):
             print(f"{name} was imported after {before}", file=sys.stderr, flush=True)
             os._exit(11 if before else 10)

@@ -72,18 +72,23 @@ def calls(monkeypatch) -> list[str]:
 
     def flush(handle: int) -> None:
         (path,) = [path for path in (Path(), *Path().rglob("*")) if os.path.samestat(path.stat(), os.fstat(handle))]
-        made.append(f"flush {path}")
+        made.append(f"flush {path.as_posix()}")
         fsync(handle)
 
     def rename(path: Path, to: Path) -> Path:
-        made.append(f"rename {path} to {to}")
+        made.append(f"rename {path.as_posix()} to {to.as_posix()}")
         return replace(path, to)
 
+    monkeypatch.setattr(files, "fcntl", SimpleNamespace())  # on macOS there would be a stronger flush
     monkeypatch.setattr(os, "fsync", flush)
     monkeypatch.setattr(Path, "replace", rename)
     return made
 
 
+flushes_folders = pytest.mark.skipif(os.name == "nt", reason="Windows flushes no folders")
+
+
+@flushes_folders
 def test_contents_are_flushed_before_the_name_and_the_name_before_the_end(calls):
     write_json(Path("a/b/c.json"), {})
     assert calls == [
@@ -104,13 +109,15 @@ def test_a_folder_that_another_process_makes_at_the_same_time_is_taken(monkeypat
     assert Path("a/b").is_dir()
 
 
-@pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOTSUP, errno.EIO])
+@flushes_folders
+@pytest.mark.parametrize("number", [*files.UNABLE, errno.EIO])
 @pytest.mark.parametrize("failing", ["folder", "file"])
 def test_a_disk_that_flushes_no_folders_is_used_and_one_that_fails_is_not(monkeypatch, number, failing):
     def flush(handle: int) -> None:
         if os.path.samestat(os.fstat(handle), Path().stat()) == (failing == "folder"):
             raise OSError(number, "no")
 
+    monkeypatch.setattr(files, "fcntl", SimpleNamespace())
     monkeypatch.setattr(os, "fsync", flush)
     if failing == "folder" and number != errno.EIO:
         write_json(Path("a.json"), {})
@@ -133,19 +140,25 @@ def test_windows_flushes_files_that_are_open_for_writing_and_no_folders(monkeypa
     assert opened == [(".a.partial.json", os.O_RDWR)]
 
 
-@pytest.mark.parametrize("fails", [False, True])
-def test_macos_flushes_the_memory_of_the_disk_too(monkeypatch, calls, fails):
+@flushes_folders
+@pytest.mark.parametrize("number", [0, errno.ENOTSUP, errno.EIO])
+def test_macos_flushes_the_memory_of_the_disk_too(monkeypatch, calls, number):
     """A stand-in, because there is no macOS here."""
 
     def control(handle: int, command: int) -> None:
         assert command == 51
         os.fstat(handle)
-        if fails:
-            raise OSError(errno.ENOTSUP, "not on this disk")
+        if number:
+            raise OSError(number, "not on this disk")
 
     monkeypatch.setattr(files, "fcntl", SimpleNamespace(fcntl=control, F_FULLFSYNC=51))
-    write_json(Path("a.json"), {})
-    assert [call for call in calls if "flush" in call] == (["flush .a.partial.json", "flush ."] if fails else [])
+    if number == errno.EIO:
+        with pytest.raises(OSError, match="not on this disk"):
+            write_json(Path("a.json"), {})
+    else:
+        write_json(Path("a.json"), {})
+    usual = ["flush .a.partial.json", "flush ."]
+    assert [call for call in calls if "flush" in call] == (usual if number == errno.ENOTSUP else [])
 
 
 def test_json_has_a_line_for_each_value_and_a_checksum_of_all_in_any_order():
@@ -173,7 +186,8 @@ def test_other_json_is_refused(text, said):
 
 def test_names():
     assert [suffix_of(Path(name)) for name in ("a.h5", "a.x", "a.c-d", "a")] == [".h5", ".x", "", ""]
-    assert expand_home("~nobody-has-this-name/x") == Path("~nobody-has-this-name/x")
+    if os.name != "nt":  # there any name is taken for a user's
+        assert expand_home("~nobody-has-this-name/x") == Path("~nobody-has-this-name/x")
     assert expand_home("~/x") == Path.home() / "x"
 
 
@@ -188,16 +202,10 @@ def test_the_only_file_in_a_zip_is_read_whatever_macos_puts_beside_it():
         unpacked(Path("b.zip"))
 
 
-@pytest.mark.parametrize(
-    "contents",
-    [
-        *(b"7", b"", "7".encode("utf-16-le"), "7".encode("utf-16-be"), "7,8".encode("utf-16"), "7,8".encode("utf-32")),
-        *(("7" * 100 + "\u0100").encode("utf-16-le"), ("7" * 100 + "\u0101").encode("utf-16-be")),
-        "7ä".encode("utf-8-sig"),
-    ],
-)
-def test_text_is_decoded_whatever_its_encoding(contents):
-    assert decode_text(contents) in ("7", "", "7,8", "7" * 100 + "\u0100", "7" * 100 + "\u0101", "7ä")
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+@pytest.mark.parametrize("text", ["7", "", "7,8", "7" * 100 + "\u0100", "7" * 100 + "\u0101"])
+def test_text_is_decoded_whatever_its_encoding(text, encoding):
+    assert decode_text(text.encode(encoding)) == text
 
 
 def test_no_memory_is_taken_for_more_than_there_is():

@@ -69,8 +69,9 @@ class Cluster(Engine):
         # Rows that are a result of a task are made again if the only worker that has them dies. Scattered ones are not.
         submit = functools.partial(self.client.submit, pure=False)
         there = submit(_pass_on, rows, held_out)
+        network = next((piece.recipe for piece in pieces if piece.recipe.networks), None)
         futures = {
-            submit(_train_piece, piece, there, self.find_there, __version__, retries=ATTEMPTS - 1): number
+            submit(_train_piece, piece, there, network, self.find_there, __version__, retries=ATTEMPTS - 1): number
             for number, piece in enumerate(pieces)
             if number not in results
         }
@@ -94,11 +95,15 @@ def _version() -> str:
     return __version__
 
 
-def _train_piece(piece: Piece, data: Any, find_device: Callable[[Recipe], Device], version: str) -> dict[str, bytes]:
-    """Train a piece on a worker, and return the files of its run folder."""
+def _train_piece(
+    piece: Piece, data: Any, network: Recipe | None, find_device: Callable[[Recipe], Device], version: str
+) -> dict[str, bytes]:
+    """Train a piece on a worker, and return the files of its run folder. Other pieces may be a network."""
     if version != __version__:
         raise DeviceError(_other_version(f"process {os.getpid()} on {platform.node()}", __version__, version))
     os.environ.update(dict.fromkeys(ONE_THREAD, "1"))
+    if network:
+        find_device(network)  # before scikit-learn imports pandas, see ``devices.import_backend``
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder, "run")
         context = replace(piece.context, device=find_device(piece.recipe))

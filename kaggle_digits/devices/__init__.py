@@ -116,8 +116,9 @@ def import_backend(name: str) -> ModuleType:
     """
     os.environ["KERAS_BACKEND"] = name
     if name not in sys.modules or "keras" not in sys.modules:
-        if sys.platform == "darwin" and "pandas" in sys.modules:
-            log.warning("pandas was imported before %s, so training may hang. Import %s first.", name, name)
+        early = name == "tensorflow" and name not in sys.modules and {"pandas", "pyarrow"} & sys.modules.keys()
+        if sys.platform == "darwin" and early:
+            log.warning("%s was imported before TensorFlow, so training may hang. Find the device first.", *early)
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
         # By default TensorFlow uses oneDNN only with AVX-512. Without oneDNN, CPUs with AVX2 train up to twice as long.
         os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")

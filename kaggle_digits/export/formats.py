@@ -86,8 +86,8 @@ def _read_litert(file: Path, pixels: np.ndarray) -> np.ndarray:
 
 FORMATS = {
     "keras": Format(".keras", "Keras 3.10", (), _read_keras),
-    "onnx": Format(".onnx", "ONNX Runtime 1.15", ("tf2onnx", "onnx", "onnxruntime"), _read_onnx),
-    "litert": Format(".tflite", "LiteRT 1.2, or TensorFlow Lite 2.14", ("ai_edge_litert",), _read_litert),
+    "onnx": Format(".onnx", "ONNX Runtime 1.15", ("tensorflow", "tf2onnx", "onnx", "onnxruntime"), _read_onnx),
+    "litert": Format(".tflite", "LiteRT 1.2, or TensorFlow Lite 2.14", ("tensorflow", "ai_edge_litert"), _read_litert),
     "web": Format(".html", "a browser of 2022", (), None),
 }
 
@@ -135,7 +135,7 @@ def export(folder: Path, form: str, out: Path, *, data: str | None = None, overw
                 f"--format {form}: the package {module.replace('_', '-')} is missing. Install the extra [export], or "
                 f"what it consists of for this format: pip install {' '.join(modules).replace('_', '-')}"
             )
-    device = resolve_device("cpu", backend="tensorflow" if modules else None)  # which writes ONNX and LiteRT
+    device = resolve_device("cpu", backend="tensorflow" if modules else None)  # TensorFlow writes ONNX and LiteRT
     all_runs = [read_finished(member) for member in run_folders(folder)]
     runs = [run for run in all_runs if run.recipe.networks]
     if not runs:

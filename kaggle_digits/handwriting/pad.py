@@ -30,7 +30,7 @@ from starlette.routing import Route
 from kaggle_digits.digits import CLASSES, PIXELS
 from kaggle_digits.errors import DataError, InputError
 from kaggle_digits.export.web import build_page
-from kaggle_digits.files import atomic_path
+from kaggle_digits.files import atomic_path, make_folder
 from kaggle_digits.handwriting.photo import load_photos
 from kaggle_digits.handwriting.reader import Reader, describe
 
@@ -267,7 +267,7 @@ def serve(make_reader: Callable[[], Reader], *, host: str, port: int, keep: Path
     """
     if keep:
         try:
-            keep.mkdir(parents=True, exist_ok=True)
+            make_folder(keep)
             with tempfile.TemporaryFile(dir=keep):
                 pass
         except OSError as error:

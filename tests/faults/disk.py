@@ -2,7 +2,8 @@
 
 ``Recorder`` keeps what a program does to the files below a folder. ``Recorder.states`` draws from the states that may
 be on the disk after power was lost at some moment. POSIX promises little: what was not flushed with fsync may be there,
-or only in part, and the names in a folder that was not flushed may have been changed in any order.
+or only in part, and the names in a folder that was not flushed may have been changed in any order. The model is of
+files that are written anew and renamed. It knows no contents between two writes, and no folder that is renamed.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import io
 import os
 import random
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -107,18 +108,18 @@ class Recorder:
 
 
 def _drawn(draw: random.Random, contents: bytes | None, flushed: bytes | None) -> bytes | None:
-    """Return what the disk may have of a file: all, or what was flushed, or a part, or some of the pages."""
+    """Return what the disk may have of a file: its last contents, the flushed ones, or of each page one of the two."""
     if contents is None or contents == flushed:
         return contents
-    kind = draw.randrange(4)
-    if kind == 0:
-        return contents
-    if kind == 1:
-        return flushed or b""
-    if kind == 2:
-        return contents[: draw.randrange(len(contents) + 1)]
-    pages = (contents[start : start + PAGE] for start in range(0, len(contents), PAGE))
-    return b"".join(page if draw.random() < 0.5 else bytes(len(page)) for page in pages)
+    known = flushed or b""
+    if draw.random() < 0.4:
+        return draw.choice((contents, known))
+    length = draw.randrange(min(len(known), len(contents)), max(len(known), len(contents)) + 1)
+    pages = []
+    for start in range(0, length, PAGE):
+        new, old = (each[start : start + PAGE].ljust(PAGE, b"\0") for each in (contents, known))
+        pages.append(new if draw.random() < 0.5 else old)
+    return b"".join(pages)[:length]
 
 
 def _whole(names: dict[str, int | None], contents: dict[int, bytes | None], flushed: dict[int, bytes | None]) -> Tree:
@@ -184,28 +185,16 @@ def recording(folder: Path) -> Iterator[Recorder]:
         recorder.look()
 
 
-CALLS = (
-    "open",
-    "read",
-    "write",
-    "fsync",
-    "rename",
-    "replace",
-    "mkdir",
-    "unlink",
-    "remove",
-    "rmdir",
-    "scandir",
-    "listdir",
-)
+CALLS = ("open", "read", "write", "fsync", "rename", "replace", "mkdir", "unlink", "remove", "rmdir", "scandir")
+CALLS += ("readinto",) if hasattr(os, "readinto") else ()  # from Python 3.14 on
 ERRORS = (errno.ENOSPC, errno.EIO, errno.EINTR, errno.EACCES)
 
 
 class Calls:
     """Counts the calls that concern a user's files, see ``failing``."""
 
-    def __init__(self, ignored: tuple[str, ...]) -> None:
-        self.ignored = ignored
+    def __init__(self, ignored: Iterable[str]) -> None:
+        self.ignored = tuple(ignored)
         self.count = 0
         self.failed = ""
         self.handles: dict[int, str] = {}
@@ -219,7 +208,7 @@ class Calls:
 
 
 @contextmanager
-def failing(place: int, number: int, *, ignored: tuple[str, ...]) -> Iterator[Calls]:
+def failing(place: int, number: int, *, ignored: Iterable[str]) -> Iterator[Calls]:
     """Let one call of the block fail once.
 
     ``_pyio`` stands in for ``io``, so that every byte that Python code reads or writes goes through ``os``.

@@ -252,6 +252,11 @@ NOT_FOR_FAST = [
     *(f"kaggle_digits/{name}" for name in ("submit", "tables/answers")),
 ]
 
+TOO_EARLY = """
+import sys
+print("too early:", [name for name in ("pandas", "pyarrow") if name in sys.modules])
+"""
+
 NEVER_IMPORTED = """
 imported = {name.replace(".", "/") for name in sys.modules if name.split(".")[0] == "kaggle_digits"}
 carried = {str(file.relative_to(package.parent).with_suffix("")) for file in package.rglob("*.py")}
@@ -265,10 +270,13 @@ def test_kernel_runs_alone_and_leaves_a_checked_submission(tmp_path, digits_csv)
     built, _ = notebook.build_kernel(tmp_path / "built", device="cpu", build="b7")
     with_question = nbformat.read(built, as_version=4)
     with_question.cells.append(nbformat.v4.new_code_cell(NEVER_IMPORTED))
+    device = next(n for n, cell in enumerate(with_question.cells) if "\ndevice = resolve_device(" in cell.source)
+    with_question.cells.insert(device, nbformat.v4.new_code_cell(TOO_EARLY))
     nbformat.write(with_question, built)
     done, result = execute(built, kaggle, tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]
     text = printed(result)
+    assert "too early: []\n" in text
     # Other recipes, tables and accelerators need these.
     assert f"never imported: {NOT_FOR_FAST}\n" in text
     # The notebook prints the device it sees and where the data is.
