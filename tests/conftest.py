@@ -20,7 +20,7 @@ import pytest
 
 from kaggle_digits import strategy
 from kaggle_digits.data import find_source, load_test, load_train
-from kaggle_digits.devices import start_backend
+from kaggle_digits.devices import is_installed, start_backend
 from kaggle_digits.strategy import Device
 
 if TYPE_CHECKING:
@@ -31,6 +31,8 @@ os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
 # The package sets this too, but some tests import Keras before the package. On or off changes the last decimals.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
+if not is_installed("tensorflow"):  # some tests import Keras before the package
+    os.environ["KERAS_BACKEND"] = "jax"
 if sys.platform == "darwin":  # before any test imports pandas, see ``devices.import_backend``
     start_backend()
 
