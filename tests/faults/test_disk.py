@@ -106,7 +106,7 @@ def job_of(monkeypatch, tmp_path, competition) -> Iterator[Callable[[str], Job]]
 
 
 STATES = {
-    "submit": (700, 2000),
+    "submit": (300, 2000),
     "submit over an older file": (60, 1500),
     "submit of folds": (1, 400),
     "submit of a network": (1, 30),
