@@ -146,7 +146,7 @@ def test_what_is_imported_already_stays():
     assert done.stdout == "True SKLearnClassifier\n", done.stderr
 
 
-ARROW = next(Path(sys.prefix).glob("arrow/*"), None)
+ARROW = next(Path(sys.prefix).glob("pyarrow/*"), None)
 NETWORK = "./mine.toml"
 COMMANDS = {
     "submit": f"--data . --recipe {NETWORK}",

@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import io
-import os
-import shutil
 import sys
 import zipfile
 from collections.abc import Callable, Iterator
@@ -18,12 +16,10 @@ from disk import ERRORS, Tree, failing, recording, restore
 from kaggle_server import KaggleServer
 from quick import QUICK
 from terminal import INSTALLED, Terminal
-from test_faults import assert_all_is_whole
+from test_faults import SUBMIT, assert_all_is_whole, in_folder
 
 from kaggle_digits import cli, recipes
 from kaggle_digits import train as train_module
-
-SUBMIT = ("submit", "--data", "sample", "--device", "cpu", "--recipe")
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="other systems flush files with other calls")
 
@@ -56,15 +52,9 @@ class Job(NamedTuple):
 @contextlib.contextmanager
 def in_new_folder(tree: Tree) -> Iterator[Path]:
     """Work in a new folder with these files, which is removed afterwards."""
-    before, folder = Path.cwd(), Path.cwd() / "again"
-    folder.mkdir()
-    os.chdir(folder)
-    try:
+    with in_folder("again"):
         restore(tree)
-        yield folder
-    finally:
-        os.chdir(before)
-        shutil.rmtree(folder)
+        yield Path.cwd()
 
 
 @pytest.fixture
